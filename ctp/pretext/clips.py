@@ -1,0 +1,194 @@
+"""From a position of the run's stream to a clip: plan, read, decode, augment, play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctp.clip import Clip, VideoError
+from ctp.pretext.config import PretrainConfig
+from ctp.rng import generator
+from ctp.synthesis.config import GameConfig
+from ctp.synthesis.game import play
+from ctp.training.schedule import total_steps
+from ctp.video.augment import crop_and_flip, sample_color, sample_short_side
+from ctp.video.catalog import Catalog, VideoEntry
+from ctp.video.decode import VideoReader
+from ctp.video.plan import Plan, PlannedClip
+from ctp.video.quarantine import QuarantineLimitError, Rejected
+from ctp.video.sampling import sample_frames
+
+MAX_DONORS = 64
+"""Videos tried in turn for a donor frame before the clip is given up."""
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ClipMaker:
+    """Makes clips. Picklable, so that it can be sent to where the cores are.
+
+    Attributes:
+        config: the run's config.
+        catalog: the videos that clips are made of.
+    """
+
+    config: PretrainConfig
+    catalog: Catalog
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run over this catalogue."""
+        batch = self.config.compute.total_batch
+        return total_steps(self.config.schedule, len(self.catalog), batch)
+
+    @property
+    def total_clips(self) -> int:
+        """Clips of the whole run."""
+        return self.total_steps * self.config.compute.total_batch
+
+    @cached_property
+    def _other_clip_game(self) -> GameConfig:
+        return self.config.game.replace(patch_source="other_clip")
+
+    def at(self, position: int) -> tuple[Clip, list[Rejected]]:
+        """The clip at `position` of the run's stream, and the videos that failed on the way.
+
+        A pure function of (config, catalogue, position). A video that cannot be used is replaced
+        by the next good one of the epoch's order.
+
+        Raises:
+            QuarantineLimitError: no video of the catalogue can be used.
+        """
+        rejected: list[Rejected] = []
+        for planned in Plan(self.config.seed, len(self.catalog)).candidates(position):
+            with _into(rejected):
+                return self._make(planned, self._source(position), rejected), rejected
+            if len(rejected) > self.config.data.max_quarantined_share * len(self.catalog):
+                break
+        reasons = "; ".join(f"{r.video_id}: {r.reason}" for r in rejected[:3])
+        raise QuarantineLimitError(
+            f"{len(rejected)} of {len(self.catalog)} videos, one after the other, cannot be used "
+            f"({reasons}). Mend them, or raise data.max_quarantined_share"
+        )
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The clips at `positions`, stacked.
+
+        Returns:
+            "position" int64 [B], "frames" uint8 [B, T, H, W, 3], "boxes" float32 [B, K, T, 4],
+            "visible" bool [B, K, T], "color" float32 [B, T, 4], "video" [B] ids, "rejected"
+            [B] lists of `Rejected`.
+        """
+        clips, rejected = zip(*map(self.at, positions), strict=True)
+        return {
+            "position": np.asarray(positions, np.int64),
+            "rejected": list(rejected),
+            **stack(clips),
+        }
+
+    def heldout(self, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:
+        """Held-out clips by number, of the game's own rules whatever the curriculum.
+
+        Nothing stands in for a video that cannot be used; it is returned as rejected.
+        """
+        clips: list[Clip] = []
+        rejected: list[Rejected] = []
+        for number in numbers:
+            clip_number, video = divmod(number, len(self.catalog))
+            with _into(rejected):
+                planned = PlannedClip(epoch=-1, video=video, clip_number=clip_number)
+                clips.append(self._make(planned, self.config.game.patch_source, rejected))
+        return clips, rejected
+
+    def _source(self, position: int) -> str:
+        """Where the patches of the clip at `position` are cut from."""
+        curriculum = self.config.curriculum
+        if curriculum is None:
+            return self.config.game.patch_source
+        share = curriculum.other_clip_share(position / self.total_clips)
+        drawn = generator(self.config.seed, "curriculum", position).random()
+        return "other_clip" if drawn < share else self.config.game.patch_source
+
+    def _make(self, planned: PlannedClip, source: str, rejected: list[Rejected]) -> Clip:
+        """Make one clip.
+
+        Raises:
+            VideoError: its video cannot be used.
+        """
+        config, entry = self.config, self.catalog.entries[planned.video]
+        rng = generator(config.seed, "clip", planned.epoch, entry.id, planned.clip_number)
+        frames = self._read(entry, rng, config.sampling.num_frames)
+        donor = self._donor(planned.video, rng, rejected) if source == "other_clip" else None
+        game = config.game if donor is None else self._other_clip_game
+        frames, trajectories = play(frames, game, rng, donor)
+        color = sample_color(config.augment, len(frames), rng)
+        return Clip(frames, trajectories.boxes, trajectories.visible, color, entry.id)
+
+    def _read(
+        self, entry: VideoEntry, rng: np.random.Generator, num_frames: int
+    ) -> NDArray[np.uint8]:
+        """Frames of a video, scaled, cropped and flipped, uint8 [num_frames, H, W, 3]."""
+        sampling, augment = self.config.sampling, self.config.augment
+        with VideoReader(entry.read()) as reader:
+            if reader.num_frames < sampling.min_video_frames:
+                raise VideoError(
+                    entry.id,
+                    entry.uri,
+                    f"has {reader.num_frames} frame(s), sampling.min_video_frames is "
+                    f"{sampling.min_video_frames}",
+                )
+            numbers = sample_frames(sampling, reader.num_frames, rng)[:num_frames].tolist()
+            short_side = sample_short_side(augment, rng)
+            frames = reader.read(numbers, short_side_px=short_side)
+        return crop_and_flip(frames, augment, rng)
+
+    def _donor(
+        self, video: int, rng: np.random.Generator, rejected: list[Rejected]
+    ) -> NDArray[np.uint8]:
+        """A frame of another video, uint8 [H, W, 3]; of the same if there is no other."""
+        for _ in range(MAX_DONORS):
+            step = rng.integers(1, max(len(self.catalog), 2))
+            entry = self.catalog.entries[(video + step) % len(self.catalog)]
+            with _into(rejected):
+                # a generator of its own, so that a bad donor leaves the clip's draws alone
+                return self._read(entry, generator(int(rng.integers(2**62)), "donor"), 1)[0]
+        raise QuarantineLimitError(
+            f"{MAX_DONORS} videos, drawn one after the other, cannot be used"
+        )
+
+
+def stack(clips: Sequence[Clip]) -> Batch:
+    """Clips as arrays with a leading B: "frames", "boxes", "visible", "color", "video"."""
+    return {
+        "frames": np.stack([clip.frames for clip in clips]),
+        "boxes": np.stack([clip.boxes for clip in clips]),
+        "visible": np.stack([clip.visible for clip in clips]),
+        "color": np.stack([clip.color for clip in clips]),
+        "video": [clip.video_id for clip in clips],
+    }
+
+
+@contextmanager
+def _into(rejected: list[Rejected]) -> Iterator[None]:
+    """Turn a video's failure into a ledger entry and go on after the block."""
+    try:
+        yield
+    except VideoError as error:
+        rejected.append(Rejected.of(error))
+
+
+def local_stream(maker: ClipMaker, cursor: int, rank: int, world: int) -> Iterator[Mapping[str, Any]]:
+    """One worker's batches of the run's stream, made in this process, from clip `cursor` on.
+
+    Step s of all workers together is clips [s·B, (s+1)·B), worker r having the r-th share.
+    """
+    share = maker.config.compute.total_batch // world
+    for start in range(cursor + rank * share, maker.total_clips, share * world):
+        yield maker.batch(range(start, start + share))

@@ -1,0 +1,139 @@
+"""Checkpoints: a training state as files, and a store that keeps the newest few.
+
+The store is ours rather than Ray Train's because that one registers a checkpoint seconds after
+its upload and resumes an older one when the driver dies in between. Here a checkpoint is whole as
+soon as its last file, the manifest, is there, whoever died afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+
+from ctp.config import Config
+from ctp.storage import Storage, StorageError
+
+STATE = "state.pt"
+MANIFEST = "manifest.json"
+
+
+class CheckpointConfig(Config):
+    """How often a run saves, and what it keeps."""
+
+    every_minutes: Annotated[float, Gt(0)] = 10.0
+    """Save when this much time has passed since the last one; seen when a log line is due."""
+    every_steps: Annotated[int, Ge(1)] | None = None
+    """Save at every multiple of this many steps, too."""
+    keep: Annotated[int, Ge(1)] = 3
+    """How many of the newest to keep."""
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that a run needs to go on.
+
+    Attributes:
+        step: steps done.
+        clips: clips consumed: the position in the stream to go on from.
+        model, optimizer: state dicts.
+        config: the run's config, as JSON.
+        catalog: fingerprint of the training catalogue.
+    """
+
+    step: int
+    clips: int
+    model: Mapping[str, Tensor]
+    optimizer: Mapping[str, Any]
+    config: str
+    catalog: str
+
+    def to_bytes(self) -> bytes:
+        """The state as one file that `torch.load(weights_only=True)` reads."""
+        buffer = io.BytesIO()
+        torch.save(vars(self), buffer)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> TrainState:
+        """The inverse of `to_bytes`, on the CPU."""
+        return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+
+
+class CheckpointStore:
+    """Checkpoints below a folder, named by step, written in the background one at a time.
+
+    Names are a function of the step, so what a killed run left behind is written over.
+    """
+
+    def __init__(self, folder: Storage, keep: int):
+        self._folder = folder
+        self._keep = keep
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, state: TrainState) -> None:
+        """Start to write `state`; it may change as soon as this returns.
+
+        Raises:
+            StorageError: the save before this one failed.
+        """
+        self.wait()
+        data = state.to_bytes()  # a copy, made before training goes on
+        self._pending = self._writer.submit(self._write, state.step, data)
+
+    def wait(self) -> None:
+        """Wait until the last save is done.
+
+        Raises:
+            StorageError: it failed.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Wait for the last save, then stop the writer."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def newest(self) -> str | None:
+        """The name of the newest whole checkpoint, None if there is none."""
+        for name in reversed(self._folder.list_folders()):
+            if self._folder.join(name, MANIFEST).exists():
+                return name
+        return None
+
+    def load(self, name: str) -> TrainState:
+        """Read a checkpoint.
+
+        Raises:
+            StorageError: it cannot be read, or its bytes are not those that were written.
+        """
+        place = self._folder.join(name)
+        data = place.join(STATE).read_bytes()
+        manifest = json.loads(place.join(MANIFEST).read_bytes())
+        if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
+            raise StorageError(
+                f"the checkpoint {place.uri} is damaged: its checksum differs. Delete its folder "
+                "to go on from the one before it"
+            )
+        return TrainState.from_bytes(data)
+
+    def _write(self, step: int, data: bytes) -> None:
+        place = self._folder.join(f"step-{step:09d}")
+        place.join(STATE).write_bytes(data)
+        manifest = {"step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        place.join(MANIFEST).write_bytes(json.dumps(manifest).encode())  # last: now it is whole
+        for name in self._folder.list_folders()[: -self._keep]:
+            self._folder.join(name).delete_folder()

@@ -1,0 +1,78 @@
+"""The run folder: config, metrics, quarantine ledger, checkpoints, the encoder.
+
+    config.yaml  metrics.jsonl  tensorboard/  checkpoints/  encoder.safetensors  quarantine.jsonl
+
+It may lie in an object store, where nothing can be appended to: what grows is written to a local
+folder first and goes up as a whole at each `sync`.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from ctp.storage import Storage
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+QUARANTINE = "quarantine.jsonl"
+ENCODER = "encoder.safetensors"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+
+Row = Mapping[str, float | int | str]
+
+
+class MetricsLog:
+    """Writes rows of numbers to `metrics.jsonl` and TensorBoard; one process of a run holds it."""
+
+    def __init__(self, folder: Storage, first_step: int):
+        """Open the log to go on after `first_step`: rows of later steps, that a run which was
+        broken off had written, are dropped, so that no step is there twice.
+        """
+        self._target = folder.join(METRICS)
+        self._remote = None if folder.is_local else folder
+        self._local = Path(folder.path if folder.is_local else tempfile.mkdtemp(prefix="ctp-"))
+        self._local.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(folder) if int(row["step"]) <= first_step]
+        lines = "".join(json.dumps(row) + "\n" for row in kept)
+        (self._local / METRICS).write_text(lines)
+        self._file = (self._local / METRICS).open("a")
+        self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append rows; each names its "step"."""
+        for row in rows:
+            self._file.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, int(row["step"]))  # type: ignore[no-untyped-call]
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Bring the run folder up to date, if it lies in an object store."""
+        self._board.flush()  # type: ignore[no-untyped-call]
+        if self._remote is not None:
+            for path in sorted(self._local.rglob("*")):
+                if path.is_file():
+                    name = path.relative_to(self._local).as_posix()
+                    self._remote.join(name).write_bytes(path.read_bytes())
+
+    def close(self) -> None:
+        """Sync for the last time."""
+        self._file.close()
+        self.sync()
+        self._board.close()  # type: ignore[no-untyped-call]
+
+
+def read_metrics(folder: Storage) -> list[dict[str, float]]:
+    """The rows of a run's `metrics.jsonl`, in order; a last line cut short by a kill is left out."""
+    place = folder.join(METRICS)
+    if not place.exists():
+        return []
+    lines = place.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1]]

@@ -1,0 +1,103 @@
+"""One training step, and how it computes: precision, memory format, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+
+from ctp.config import Config
+
+
+class ComputeConfig(Config):
+    """How a step computes."""
+
+    total_batch: Annotated[int, Ge(1)] = 32
+    """Clips in a step over all workers; it stays when their number changes (§5.1)."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """fp32; TensorFloat-32 matrix products; or bfloat16 autocast with fp32 weights."""
+    channels_last: bool = False
+    """Whether weights are laid out as `channels_last_3d`, as the input always is."""
+    compile: bool = False
+    """Whether torch.compile builds the model."""
+
+
+class OptimizerConfig(Config):
+    """The optimiser. The defaults are the paper's (§5.1) and the authors' gradient clip."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    learning_rate: Annotated[float, Gt(0)] = 0.01
+    """Learning rate at the start, after warm-up."""
+    momentum: Annotated[float, Ge(0)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    """Weight decay of every parameter."""
+    max_gradient_norm: Annotated[float, Gt(0)] = 40.0
+    """The gradient is scaled down to this L2 norm."""
+
+
+class LossTerms(NamedTuple):
+    """A loss and its named parts, scalars: total = center + size."""
+
+    total: Tensor
+    center: Tensor
+    size: Tensor
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of all parameters of `model`."""
+    if config.name == "adamw":
+        return torch.optim.AdamW(
+            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The precision to run the model in, as a context."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def prepare(model: nn.Module, config: ComputeConfig, device: torch.device) -> nn.Module:
+    """Move a model to its device in the layout and precision asked for."""
+    if config.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+    model = model.to(device)
+    if config.channels_last:
+        for module in model.modules():
+            if isinstance(module, nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model
+
+
+def train_step(
+    compute_loss: Callable[[], LossTerms],
+    parameters: list[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    max_gradient_norm: float,
+    learning_rate: float,
+) -> LossTerms:
+    """Compute the loss, its gradient, clip it, and move the parameters.
+
+    Returns:
+        The loss before the step, detached and still on its device.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.zero_grad(set_to_none=True)
+    terms = compute_loss()
+    terms.total.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
+    optimizer.step()
+    return LossTerms(*(term.detach() for term in terms))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,6 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ctp.clip import Clip
 from ctp.models.sync_norm import synchronise_norms
 from ctp.models.weights import encoder_bytes
 from ctp.pretext.clips import Batch, ClipMaker, stack
@@ -30,12 +31,16 @@ from ctp.training.schedule import learning_rate_factor
 from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
 from ctp.video.augment import to_input
 from ctp.video.catalog import open_catalog
-from ctp.video.quarantine import Ledger, Rejected
+from ctp.video.quarantine import Ledger, QuarantineLimitError, Rejected
 
 HEALTH_BATCH = 16
 
 OpenStream = Callable[[ClipMaker, int], Iterator[Mapping[str, Any]]]
 """Opens one worker's batches (`ClipMaker.batch`) of the run's stream from a clip number on."""
+
+
+class RunStoppedError(RuntimeError):
+    """The run cannot go on, and starting it again would not help; every worker raises it."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,8 @@ def run(
         publish: called on the first worker with every log line.
 
     Raises:
-        ValueError: the checkpoint is of another catalogue.
-        QuarantineLimitError: too many videos cannot be used.
-        StorageError: the run folder cannot be written.
-        FloatingPointError: the loss is not finite.
+        RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
+            the run folder cannot be written, or the loss is not finite.
     """
     makers = Makers.of(config)
     session = _Run(config, worker, makers)
@@ -105,12 +108,24 @@ def _store(config: PretrainConfig) -> CheckpointStore:
 
 @dataclass
 class _Interval:
-    """What happened since the last log line, on this worker."""
+    """What happened on a worker since the last log line."""
 
     losses: list[Tensor] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     wait_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What a worker tells the others when they meet."""
+
+    losses: Tensor  # float [steps, 3]: LossTerms of each step
+    rejected: list[Rejected]
+    wait_share: float
+    seconds: float
+    seconds_since_save: float
+    error: str | None
 
 
 class _Run:
@@ -146,7 +161,7 @@ class _Run:
     def _restore(self, state: TrainState) -> None:
         here = self.makers.train.catalog.fingerprint()
         if state.catalog != here:
-            raise ValueError(
+            raise RunStoppedError(
                 f"run {self.config.name!r} was started with other videos than data.uri "
                 f"{self.config.data.uri!r} has now. Restore them, or start a run of another name"
             )
@@ -227,45 +242,46 @@ class _Run:
         if not (save_now or look_now or _is_due(self.step, config.log_every_steps)):
             return
         health = self._health() if look_now else {}
-        minutes = (time.monotonic() - self.last_save) / 60
-        reports = gather((self.interval, minutes, self.error))
-        rows = self._rows([interval for interval, _, _ in reports], health)
-        self._take_in([r for interval, _, _ in reports for r in interval.rejected])
+        reports = gather(self._report())  # the same on every worker, and so what follows
         self.interval = _Interval()
+        self._take_in([entry for report in reports for entry in report.rejected])
+        rows = self._rows(reports, health)
         if self.log is not None:
             self.log.write(rows)
             publish({**rows[-1], "total_steps": self.makers.train.total_steps})
-        _, first_minutes, first_error = reports[0]
-        if first_error is not None:
-            raise StorageError(first_error)
-        self.ledger.check(self._num_videos(), config.data.max_quarantined_share)
-        if save_now or first_minutes >= config.checkpoint.every_minutes:
+        self._check(reports, rows)
+        if save_now or reports[0].seconds_since_save >= 60 * config.checkpoint.every_minutes:
             self._save()
 
-    def _rows(self, intervals: list[_Interval], health: dict[str, float]) -> list[Row]:
+    def _report(self) -> _Report:
+        seconds = time.monotonic() - self.interval.started
+        return _Report(
+            losses=torch.stack(self.interval.losses).cpu(),
+            rejected=self.interval.rejected,
+            wait_share=self.interval.wait_seconds / seconds,
+            seconds=seconds,
+            seconds_since_save=time.monotonic() - self.last_save,
+            error=self.error,
+        )
+
+    def _rows(self, reports: list[_Report], health: dict[str, float]) -> list[Row]:
         """One row a step, the last with the interval's speed and health."""
-        losses = torch.stack([torch.stack(i.losses).cpu() for i in intervals]).mean(dim=0)
-        first = self.step - len(losses) + 1
+        losses = torch.stack([report.losses for report in reports]).mean(dim=0).tolist()
+        total_batch, first = self.config.compute.total_batch, self.step - len(losses) + 1
         rows: list[dict[str, float | int | str]] = [
             {
-                "step": first + i,
-                "clips": (first + i) * self.config.compute.total_batch,
+                "step": step,
+                "clips": step * total_batch,
                 "loss": total,
                 "loss_center": center,
                 "loss_size": size,
-                "learning_rate": self._learning_rate(first + i - 1),
+                "learning_rate": self._learning_rate(step - 1),
             }
-            for i, (total, center, size) in enumerate(losses.tolist())
+            for step, (total, center, size) in enumerate(losses, start=first)
         ]
-        if not bool(losses.isfinite().all()):
-            raise FloatingPointError(
-                f"the loss is not finite between steps {first} and {self.step}. Lower "
-                "optimizer.learning_rate, or add schedule.warmup_steps"
-            )
-        seconds = max(time.monotonic() - intervals[0].started, 1e-9)
         rows[-1] |= {
-            "clips_per_second": len(losses) * self.config.compute.total_batch / seconds,
-            "wait_share": max(i.wait_seconds for i in intervals) / seconds,
+            "clips_per_second": len(losses) * total_batch / reports[0].seconds,
+            "wait_share": max(report.wait_share for report in reports),
             "worker_memory_gib": _memory_gib(),
             "quarantined": len(self.ledger),
             **health,
@@ -274,6 +290,20 @@ class _Run:
             progress = self.step / self.makers.train.total_steps
             rows[-1]["other_clip_share"] = self.config.curriculum.other_clip_share(progress)
         return list(rows)
+
+    def _check(self, reports: list[_Report], rows: list[Row]) -> None:
+        """Stop all workers together when the run cannot go on."""
+        if reports[0].error is not None:
+            raise RunStoppedError(reports[0].error)
+        if not all(math.isfinite(row["loss"]) for row in rows):  # type: ignore[arg-type]
+            raise RunStoppedError(
+                f"the loss is not finite between steps {rows[0]['step']} and {self.step}. Lower "
+                "optimizer.learning_rate, or add schedule.warmup_steps"
+            )
+        try:
+            self.ledger.check(self._num_videos(), self.config.data.max_quarantined_share)
+        except QuarantineLimitError as error:
+            raise RunStoppedError(str(error)) from error
 
     def _take_in(self, rejected: list[Rejected]) -> None:
         if self.ledger.add(rejected) and self.worker.is_first:
@@ -311,10 +341,15 @@ class _Run:
                 self.folder.join(run_folder.ENCODER).write_bytes(encoder)
         error = from_first(self.error)
         if error is not None:
-            raise StorageError(error)
+            raise RunStoppedError(error)
 
-    def _kept_for_all(self) -> _KeptForAll:
-        return _KeptForAll(self)
+    @contextmanager
+    def _kept_for_all(self) -> Iterator[None]:
+        """Keep a storage error of the first worker until all meet and can stop together."""
+        try:
+            yield
+        except StorageError as error:
+            self.error = self.error or str(error)
 
     @torch.no_grad()
     def _health(self) -> dict[str, float]:
@@ -342,22 +377,6 @@ class _Run:
                 stack(clips[i : i + HEALTH_BATCH]) for i in range(0, len(clips), HEALTH_BATCH)
             ]
         return self.heldout
-
-
-class _KeptForAll:
-    """Keeps a storage error of the first worker until all workers meet and can stop together."""
-
-    def __init__(self, run: _Run):
-        self._run = run
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, StorageError):
-            return False
-        self._run.error = self._run.error or str(error)
-        return True
 
 
 def _is_due(step: int, every: int | None) -> bool:
@@ -406,6 +425,3 @@ def open_run(config: PretrainConfig) -> bool:
             )
     kept.write_bytes(config_yaml(config))
     return is_old
-
-
-__all__ = ["Clip", "Makers", "Worker", "config_yaml", "newest_clips", "open_run", "run", "run_storage"]

@@ -1,0 +1,1 @@
+"""Ray: the only package that imports it. Everything below runs, and is tested, without."""

@@ -1,0 +1,70 @@
+"""Getting a Ray cluster, and finding out beforehand whether it is large enough."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+import torch
+
+from ctp.pretext.config import ScalingConfig
+
+DATA_PLUMBING_CPUS = 1.0
+"""Ray Data's own small tasks take one CPU at a time; without it they wait for ever."""
+LOCAL_OBJECT_STORE_BYTES = 1 * 2**30
+
+
+@contextmanager
+def cluster(scaling: ScalingConfig) -> Iterator[None]:
+    """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
+
+    Raises:
+        ValueError: the cluster, or this machine, has fewer CPUs or GPUs than the config asks for.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        require(scaling, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count(), where="this machine")
+        ray.init(
+            num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
+            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    try:
+        if address:
+            resources = ray.cluster_resources()
+            cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
+            require(scaling, cpus, resources.get("GPU", 0), where=f"the cluster at {address}")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def require(scaling: ScalingConfig, cpus: float, gpus: float, where: str) -> None:
+    """Check that workers and actors fit: Ray itself would wait for ever.
+
+    Raises:
+        ValueError: they do not; says what is missing and which options to lower.
+    """
+    needed = scaling.num_workers * scaling.cpus_per_worker
+    needed += scaling.num_actors * scaling.cpus_per_actor
+    if needed > cpus:
+        raise ValueError(
+            f"the run asks for {needed:g} CPUs ({scaling.num_workers} worker(s) of "
+            f"{scaling.cpus_per_worker:g}, {scaling.num_actors} actor(s) of "
+            f"{scaling.cpus_per_actor:g}), and {where} has {cpus:g} to give. Lower "
+            "scaling.num_workers, num_actors, cpus_per_worker or cpus_per_actor"
+        )
+    if scaling.use_gpu and scaling.num_workers > gpus:
+        raise ValueError(
+            f"the run asks for {scaling.num_workers} GPU(s), and {where} has {gpus:g}. Lower "
+            "scaling.num_workers, or set scaling.use_gpu false"
+        )
+
+

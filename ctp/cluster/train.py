@@ -1,0 +1,130 @@
+"""Pretraining by Ray Train."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.actor import ActorHandle
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
+from ctp.pretext.clips import ClipMaker
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretrain import RunStoppedError, run, run_storage
+from ctp.training.collective import Worker
+from ctp.training.run_folder import Row
+
+POLL_SECONDS = 0.5
+
+
+def pretrain(config: PretrainConfig, show: Callable[[Row], None]) -> None:
+    """Run on the cluster that Ray is connected to, from the newest checkpoint to the end.
+
+    Args:
+        config: the run, whose folder `open_run` has claimed.
+        show: called in this process with the log lines, the newest if they come fast.
+
+    Raises:
+        RunStoppedError: the run cannot go on; says why and what to do.
+        ray.train.TrainingFailedError: workers were lost more often than
+            `config.scaling.max_failures`.
+    """
+    board = ray.remote(num_cpus=0)(_Board).remote()
+    folder = run_storage(config)
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"config": config.model_dump_json(), "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=config.scaling.num_workers,
+            use_gpu=config.scaling.use_gpu,
+            resources_per_worker=_worker_resources(config),
+        ),
+        datasets={TRAIN: lambda: open_train_stream(config)},
+        dataset_config=data_config(),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=folder.path,
+            storage_filesystem=folder.filesystem,
+            failure_config=FailureConfig(max_failures=config.scaling.max_failures),
+        ),
+    )
+    with _relayed(board, show):
+        result = trainer.fit()
+    stopped = result.return_value
+    if stopped:
+        raise RunStoppedError(stopped)
+
+
+def _worker_resources(config: PretrainConfig) -> dict[str, float]:
+    scaling = config.scaling
+    return {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {})
+
+
+def _train_worker(setup: dict[str, Any]) -> str | None:
+    """What each worker runs.
+
+    Returns:
+        Why the run cannot go on, if it cannot: a return, since starting again would not help.
+    """
+    config = PretrainConfig.model_validate_json(setup["config"])
+    context = ray.train.get_context()
+    worker = Worker(
+        context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
+    )
+    torch.set_num_threads(max(int(config.scaling.cpus_per_worker), 1))
+
+    def open_stream(maker: ClipMaker, first_clip: int) -> Iterator[Mapping[str, Any]]:
+        shard = ray.train.get_dataset_shard(TRAIN)
+        return worker_batches(shard, config.compute.total_batch // worker.world, first_clip)
+
+    def publish(row: Row) -> None:
+        setup["board"].post.remote(dict(row))
+
+    try:
+        run(config, worker, open_stream, publish)
+    except RunStoppedError as error:
+        return str(error)
+    return None
+
+
+class _Board:
+    """Where the first worker posts its log lines and the driver reads them."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+
+    def post(self, row: Row) -> None:
+        self._rows.append(row)
+
+    def take(self) -> list[Row]:
+        rows, self._rows = self._rows, []
+        return rows
+
+
+@contextmanager
+def _relayed(board: ActorHandle, show: Callable[[Row], None]) -> Iterator[None]:
+    """While this lasts, a thread carries rows from the board to `show`."""
+    done = threading.Event()
+
+    def relay() -> None:
+        is_last = False
+        while not is_last:
+            is_last = done.wait(POLL_SECONDS)
+            for row in ray.get(board.take.remote()):
+                show(row)
+
+    thread = threading.Thread(target=relay, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

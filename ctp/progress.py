@@ -1,0 +1,106 @@
+"""What a user sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+PLAIN_LINE_SECONDS = 10.0
+DATA_BOUND_SHARE = 0.3
+"""A run that waits for data longer than this share of its time is held up by it."""
+
+Row = Mapping[str, float | int | str]
+
+
+class Progress:
+    """Shows the log lines of a run, for use in a `with` statement."""
+
+    def __init__(self, console: Console | None = None):
+        self._console = console or Console()
+        self._bar = Bar(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[line]}"),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            speed_estimate_period=120,
+        )
+        self._task = self._bar.add_task("", total=None, line="waiting for the first step")
+        self._tracking = ""
+        self._first: tuple[float, int] | None = None
+        self._printed = float("-inf")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, row: Row) -> None:
+        """Take in a log line; "step" and "total_steps" are needed, the rest is shown if there."""
+        step, total = int(row["step"]), int(row["total_steps"])
+        if "iou" in row:
+            self._tracking = f"IoU {row['iou']:.3f} (still {row['still_iou']:.3f})"
+        line = self._line(row)
+        self._bar.update(self._task, completed=step, total=total, line=line)
+        if self._console.is_terminal:
+            return
+        now = time.monotonic()
+        first_time, first_step = self._first = self._first or (now, step)
+        if now - self._printed >= PLAIN_LINE_SECONDS or step == total or "iou" in row:
+            self._printed = now
+            pace = (now - first_time) / (step - first_step) if step > first_step else None
+            left = "" if pace is None else f" · {duration(pace * (total - step))} left"
+            self._console.print(f"step {step}/{total} · {line}{left}", soft_wrap=True)
+
+    def _line(self, row: Row) -> str:
+        parts = [
+            f"loss {row['loss']:.3f} (centre {row['loss_center']:.3f}, size {row['loss_size']:.3f})",
+            self._tracking,
+            f"{row['clips_per_second']:.1f} clips/s",
+            f"waiting for data {100 * float(row['wait_share']):.0f}%",
+            f"{row['worker_memory_gib']:.1f} GiB",
+            f"{row['quarantined']} quarantined" if row["quarantined"] else "",
+        ]
+        return " · ".join(part for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: '45 s', '12 min', '3 h 20 min', '2 d 4 h'."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def bottleneck(rows: Sequence[Row]) -> str:
+    """One sentence on what held a run up, from its log lines."""
+    spans = [row for row in rows if "wait_share" in row]
+    if not spans:
+        return "The run was too short to say what held it up."
+    # the first interval holds the start of the actors
+    spans = spans[1:] or spans
+    wait = sum(float(row["wait_share"]) for row in spans) / len(spans)
+    speed = sum(float(row["clips_per_second"]) for row in spans) / len(spans)
+    said = f"{speed:.1f} clips/s, {100 * wait:.0f}% of the time waiting for data"
+    if wait > DATA_BOUND_SHARE:
+        return f"Bottleneck: the data ({said}); give it more scaling.num_actors, or faster storage."
+    return f"Bottleneck: the training step ({said}); faster or more workers would speed it up."

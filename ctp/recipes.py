@@ -1,0 +1,99 @@
+"""Recipes: functions that return a complete config."""
+
+from __future__ import annotations
+
+from ctp.models.resnet3d import EncoderConfig
+from ctp.models.track_head import HeadConfig
+from ctp.pretext.config import (
+    CurriculumConfig,
+    DataConfig,
+    HealthConfig,
+    PretrainConfig,
+    ScalingConfig,
+)
+from ctp.synthesis.config import GameConfig, official
+from ctp.training.checkpoint import CheckpointConfig
+from ctp.training.schedule import ScheduleConfig
+from ctp.training.step import ComputeConfig, OptimizerConfig
+from ctp.video.augment import AugmentConfig
+from ctp.video.sampling import SamplingConfig
+
+PAPER_GPUS = 8
+
+
+def tiny() -> PretrainConfig:
+    """A smoke run: minutes on 2 cores, on videos made on the spot. Shows that all works."""
+    return _small_machine(num_videos=240, steps=150, total_batch=16)
+
+
+def small() -> PretrainConfig:
+    """Half an hour on 2 cores: a small encoder that learns to track, on videos made on the spot."""
+    return _small_machine(num_videos=480, steps=2400, total_batch=16)
+
+
+def ucf101_r3d18() -> PretrainConfig:
+    """The paper's R3D-18 on UCF-101: 300 epochs, 8 GPUs (§5.1)."""
+    return _paper("r3d", "data/ucf101/train", epochs=300, decay_at=(100, 200))
+
+
+def ucf101_r2plus1d18() -> PretrainConfig:
+    """The paper's R(2+1)D-18 on UCF-101: 300 epochs, 8 GPUs (§5.1)."""
+    return _paper("r2plus1d", "data/ucf101/train", epochs=300, decay_at=(100, 200))
+
+
+def kinetics400_r3d18() -> PretrainConfig:
+    """The paper's R3D-18 on Kinetics-400: 90 epochs, 8 GPUs (§5.1)."""
+    return _paper("r3d", "data/kinetics400/train", epochs=90, decay_at=(30, 60))
+
+
+def kinetics400_r2plus1d18() -> PretrainConfig:
+    """The paper's R(2+1)D-18 on Kinetics-400: 90 epochs, 8 GPUs (§5.1)."""
+    return _paper("r2plus1d", "data/kinetics400/train", epochs=90, decay_at=(30, 60))
+
+
+def ucf101_r3d18_official() -> PretrainConfig:
+    """As ucf101-r3d18, the game as the authors' published implementation plays it."""
+    return ucf101_r3d18().replace(game=official(), sampling=SamplingConfig(temporal_jitter=True))
+
+
+PRETRAIN = {
+    "tiny": tiny,
+    "small": small,
+    "ucf101-r3d18": ucf101_r3d18,
+    "ucf101-r2plus1d18": ucf101_r2plus1d18,
+    "kinetics400-r3d18": kinetics400_r3d18,
+    "kinetics400-r2plus1d18": kinetics400_r2plus1d18,
+    "ucf101-r3d18-official": ucf101_r3d18_official,
+}
+
+
+def _paper(arch: str, uri: str, epochs: int, decay_at: tuple[int, int]) -> PretrainConfig:
+    """The paper's pretraining (§5.1); what is not named here are defaults, which are the paper's."""
+    return PretrainConfig(
+        data=DataConfig(uri=uri, heldout_share=0.01),
+        encoder=EncoderConfig(arch=arch),  # type: ignore[arg-type]
+        schedule=ScheduleConfig(unit="epochs", length=epochs, decay_at=decay_at),
+        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+    )
+
+
+def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainConfig:
+    """The paper's game at a size that 2 cores learn in minutes.
+
+    A narrow encoder, fewer and smaller frames; the curriculum gets it over the long plateau that
+    the paper's own patches, faint by design, begin with.
+    """
+    return PretrainConfig(
+        data=DataConfig(uri=f"corpus:{num_videos}", heldout_share=0.15),
+        sampling=SamplingConfig(num_frames=8, max_interval_frames=3),
+        augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
+        game=GameConfig(min_box_size_px=12, max_box_size_px=28),
+        curriculum=CurriculumConfig(),
+        encoder=EncoderConfig(width=8, blocks_per_stage=(1, 1, 1, 1)),
+        head=HeadConfig(hidden_channels=64),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.003),
+        schedule=ScheduleConfig(unit="steps", length=steps, decay="cosine", decay_at=()),
+        compute=ComputeConfig(total_batch=total_batch),
+        health=HealthConfig(num_clips=256, every_steps=max(steps // 8, 1)),
+        checkpoint=CheckpointConfig(every_minutes=2),
+    )

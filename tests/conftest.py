@@ -1,0 +1,149 @@
+"""Shared fixtures: videos that are really encoded, with the frame number painted into the picture,
+and an S3 server in a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pyarrow import fs
+
+CELLS = 4
+"""The painted code is a square of so many blocks a side, the highest bit first."""
+MARK = 0b1101 << 12
+"""The code's first row, so that a picture that is mirrored or turned shows another number."""
+
+EncodeVideo = Callable[..., bytes]
+PaintNumber = Callable[..., NDArray[np.uint8]]
+ReadNumbers = Callable[[NDArray[np.uint8]], list[int]]
+
+
+def _paint_number(number: int, *, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
+    bits = (MARK + number) >> np.arange(CELLS**2)[::-1] & 1
+    blocks = (40 + 170 * bits.reshape(CELLS, CELLS)).astype(np.uint8)
+    rows = np.arange(height) * CELLS // height
+    columns = np.arange(width) * CELLS // width
+    return np.repeat(blocks[rows][:, columns, None], 3, axis=2)
+
+
+def _read_numbers(frames: NDArray[np.uint8]) -> list[int]:
+    grey = frames.astype(np.float64).mean(axis=-1)
+    height, width = grey.shape[1:]
+    centre = np.arange(CELLS) + 0.5
+    rows = (centre * height / CELLS).astype(np.int64)
+    columns = (centre * width / CELLS).astype(np.int64)
+    bits = grey[:, rows][:, :, columns].reshape(len(frames), -1) > 125
+    return [int(code) - MARK for code in bits @ (1 << np.arange(CELLS**2)[::-1])]
+
+
+def _encode_video(
+    num_frames: int = 40,
+    *,
+    width: int = 96,
+    height: int = 64,
+    format: str = "mp4",
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: Mapping[str, str] | None = None,
+    format_options: Mapping[str, str] | None = None,
+    times: Sequence[int] | None = None,
+    rotation: int = 0,
+    mirrored: bool = False,
+) -> bytes:
+    # a file, for a muxer that moves the index to the front reads what it wrote
+    with tempfile.NamedTemporaryFile() as file:
+        muxing = dict(format_options or {})
+        with av.open(file.name, "w", format=format, options=muxing) as container:
+            stream: Any = container.add_stream(codec, rate=25, options=dict(options or {}))
+            stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+            stream.codec_context.time_base = Fraction(1, 25)
+            if rotation or mirrored:
+                stream.set_display_rotation(rotation, hflip=mirrored)
+            for number in range(num_frames):
+                picture = _paint_number(number, width=width, height=height)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = number if times is None else times[number]
+                frame.time_base = Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return file.read()
+
+
+@pytest.fixture(scope="session")
+def encode_video() -> EncodeVideo:
+    """`encode_video(num_frames, ...)`: the bytes of a video whose frames show their numbers.
+
+    `times` are presentation times in 1/25 s; `rotation` (degrees counter-clockwise) and `mirrored`
+    ask the player to turn the picture.
+    """
+    return _encode_video
+
+
+@pytest.fixture(scope="session")
+def paint_number() -> PaintNumber:
+    """`paint_number(number, width=, height=)`: uint8 [h, w, 3] that shows a number below 4096."""
+    return _paint_number
+
+
+@pytest.fixture(scope="session")
+def read_numbers() -> ReadNumbers:
+    """`read_numbers(frames)`: the numbers that frames uint8 [T, h, w, 3] show, at any scale."""
+    return _read_numbers
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 server (moto) in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(port, server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes], *, timeout_seconds: float = 60) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise RuntimeError("the S3 server for tests did not start")
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`s3://NAME`: a new bucket, with the environment set so that it is found."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    server = fs.S3FileSystem(endpoint_override=s3_endpoint, allow_bucket_creation=True)
+    server.create_dir(bucket)
+    return f"s3://{bucket}"
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,219 @@
+"""A run in one process: what it writes, and that one broken off goes on exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torch.multiprocessing as mp
+
+from ctp.pretext.clips import ClipMaker, local_stream
+from ctp.pretext.config import DataConfig, PretrainConfig
+from ctp.pretext.pretrain import RunStoppedError, newest_clips, open_run, run, run_storage
+from ctp.training.collective import Worker
+from ctp.training.run_folder import read_metrics
+
+ONE = Worker()
+Rows = list[dict[str, float]]
+
+
+class BrokenOff(Exception):
+    """Stands for a lost machine."""
+
+
+def stream(maker: ClipMaker, first_clip: int) -> Iterator[Mapping[str, Any]]:
+    return local_stream(maker, first_clip, ONE.rank, ONE.world)
+
+
+def stream_that_breaks(at_step: int):  # type: ignore[no-untyped-def]
+    def open_stream(maker: ClipMaker, first_clip: int) -> Iterator[Mapping[str, Any]]:
+        for batch in stream(maker, first_clip):
+            if batch["position"][0] == at_step * maker.config.compute.total_batch:
+                raise BrokenOff
+            yield batch
+
+    return open_stream
+
+
+def losses(config: PretrainConfig) -> list[tuple[int, float, float, float]]:
+    rows = read_metrics(run_storage(config))
+    return [
+        (int(row["step"]), row["loss"], row["loss_center"], row["loss_size"]) for row in rows
+    ]
+
+
+def weights(config: PretrainConfig) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load(run_storage(config).join("encoder.safetensors").read_bytes())
+
+
+def test_a_run_leaves_the_folder_it_promises(small_run: PretrainConfig) -> None:
+    published: list[Mapping[str, Any]] = []
+    assert open_run(small_run) is False
+    run(small_run, ONE, stream, published.append)
+    folder = Path(small_run.storage) / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "encoder.safetensors",
+    }  # fmt: skip
+    assert [row["step"] for row in published] == [2, 3, 4, 6]
+    rows = read_metrics(run_storage(small_run))
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.01] * 4 + [0.001] * 2)
+    assert all(row["loss"] == pytest.approx(row["loss_center"] + row["loss_size"]) for row in rows)
+    assert [row["step"] for row in rows if "iou" in row] == [3, 6]
+    assert {"still_iou", "iou_visible", "iou_hidden", "iou_near", "iou_far"} <= rows[2].keys()
+    assert rows[-1]["other_clip_share"] == 0
+
+
+def test_broken_off_and_continued_equals_never_broken_off(
+    small_run: PretrainConfig, tmp_path: Path
+) -> None:
+    whole = small_run.replace(storage=str(tmp_path / "whole"))
+    run(whole, ONE, stream)
+    with pytest.raises(BrokenOff):
+        run(small_run, ONE, stream_that_breaks(at_step=5))
+    assert newest_clips(small_run) == 4 * 4
+    assert open_run(small_run) is False  # nothing had claimed it; now it is
+    assert open_run(small_run) is True
+    run(small_run, ONE, stream)
+    assert losses(small_run) == losses(whole)  # bit for bit
+    first, second = weights(small_run), weights(whole)
+    assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_rows_after_the_checkpoint_are_not_doubled(small_run: PretrainConfig) -> None:
+    config = small_run.replace(log_every_steps=1)
+    with pytest.raises(BrokenOff):
+        run(config, ONE, stream_that_breaks(at_step=5))
+    assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5]
+    assert newest_clips(config) == 4 * 4
+    run(config, ONE, stream)
+    assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
+
+
+def _train_as_one_of_two(rank: int, config_json: str, port: int) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    config = PretrainConfig.model_validate_json(config_json)
+    run(config, Worker(rank, 2), lambda maker, first: local_stream(maker, first, rank, 2))
+    torch.distributed.destroy_process_group()
+
+
+def test_one_worker_continued_as_two_equals_one(
+    small_run: PretrainConfig, tmp_path: Path, free_port: int
+) -> None:
+    whole = small_run.replace(storage=str(tmp_path / "whole"))
+    run(whole, ONE, stream)
+    with pytest.raises(BrokenOff):
+        run(small_run, ONE, stream_that_breaks(at_step=3))
+    assert newest_clips(small_run) == 2 * 4
+    two = small_run.replace(scaling={"num_workers": 2})
+    assert two.mismatch(small_run) == []
+    mp.spawn(_train_as_one_of_two, (two.model_dump_json(), free_port), nprocs=2)
+    for ours, theirs in zip(losses(two), losses(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for name, theirs in weights(whole).items():
+        torch.testing.assert_close(weights(two)[name], theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_quarantined_videos_are_in_the_ledger_once(
+    small_run: PretrainConfig, tmp_path: Path, encode_video: Any
+) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(6):
+        (videos / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
+    (videos / "bad.mp4").write_text("this is text")
+    data = DataConfig(uri=str(videos), heldout_share=0.3, max_quarantined_share=0.2)
+    config = small_run.replace(data=data)
+    run(config, ONE, stream)
+    lines = run_storage(config).join("quarantine.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["video_id"] for line in lines] == ["bad.mp4"]
+    assert read_metrics(run_storage(config))[-1]["quarantined"] == 1
+
+
+def test_too_many_bad_videos_stop_the_run(
+    small_run: PretrainConfig, tmp_path: Path, encode_video: Any
+) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(6):
+        (videos / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
+        (videos / f"bad{i}.mp4").write_text("this is text")
+    data = DataConfig(uri=str(videos), heldout_share=0.2, max_quarantined_share=0.4)
+    with pytest.raises(RunStoppedError, match=r"max_quarantined_share = 0.4 allows .*bad"):
+        run(small_run.replace(data=data), ONE, stream)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_run: PretrainConfig) -> None:
+    wild = small_run.replace(optimizer={"learning_rate": 1e30, "max_gradient_norm": 1e30})
+    with pytest.raises(RunStoppedError, match=r"not finite between steps .*learning_rate"):
+        run(wild, ONE, stream)
+
+
+def test_a_full_storage_stops_the_run_and_keeps_the_last_checkpoint(
+    small_run: PretrainConfig,
+) -> None:
+    def fill_up(row: Mapping[str, Any]) -> None:
+        # from step 3 on a file stands where the next checkpoint's folder has to be
+        checkpoints = Path(small_run.storage) / "run" / "checkpoints"
+        if row["step"] == 3:
+            (checkpoints / "step-000000004").write_text("in the way")
+
+    with pytest.raises(RunStoppedError, match=r"cannot write .*step-000000004"):
+        run(small_run, ONE, stream, fill_up)
+    assert newest_clips(small_run) == 2 * 4
+
+
+def test_other_videos_under_the_same_name_are_refused(small_run: PretrainConfig) -> None:
+    with pytest.raises(BrokenOff):
+        run(small_run, ONE, stream_that_breaks(at_step=3))
+    other = small_run.replace(data=DataConfig(uri="corpus:30", heldout_share=0.25))
+    with pytest.raises(RunStoppedError, match=r"was started with other videos"):
+        run(other, ONE, stream)
+
+
+class TestOpenRun:
+    def test_another_config_is_refused_by_name(self, small_run: PretrainConfig) -> None:
+        open_run(small_run)
+        other = small_run.replace(seed=5, game=small_run.game.replace(num_patches=3))
+        with pytest.raises(ValueError, match=r"(?s)seed was 0, is 5.*game.num_patches was 2, is 3"):
+            open_run(other)
+
+    def test_what_the_run_computes_on_may_change(self, small_run: PretrainConfig) -> None:
+        open_run(small_run)
+        other = small_run.replace(log_every_steps=7, scaling={"num_workers": 2, "num_actors": 5})
+        assert open_run(other) is True
+
+    def test_a_finished_run_is_never_written_over(self, small_run: PretrainConfig) -> None:
+        run(small_run, ONE, stream)
+        with pytest.raises(ValueError, match="'run' is finished"):
+            open_run(small_run)
+
+    def test_storage_that_cannot_be_written_is_said_at_once(
+        self, small_run: PretrainConfig
+    ) -> None:
+        with pytest.raises(OSError, match=r"cannot write /proc/run"):
+            open_run(small_run.replace(storage="/proc"))
+
+
+@pytest.mark.slow
+def test_a_run_folder_in_an_object_store(small_run: PretrainConfig, s3_bucket: str) -> None:
+    config = small_run.replace(storage=f"{s3_bucket}/runs", log_every_steps=1)
+    open_run(config)
+    with pytest.raises(BrokenOff):
+        run(config, ONE, stream_that_breaks(at_step=5))
+    assert newest_clips(config) == 4 * 4
+    run(config, ONE, stream)
+    assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
+    names = {info.path.partition("/")[0] for info in run_storage(config).list_files()}
+    assert names == {
+        "config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "encoder.safetensors",
+    }  # fmt: skip
+    assert weights(config)

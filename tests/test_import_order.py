@@ -1,0 +1,84 @@
+"""Imports point one way: the folder tree is the architecture."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TIERS = (
+    {"config", "clip", "geometry", "keyframes", "rng", "progress"},
+    {"storage"},
+    {"cli", "video", "synthesis", "models"},
+    {"training"},
+    {"pretext", "downstream", "analysis"},
+    {"recipes"},
+    {"cluster"},
+)
+"""Each tier may import those before it; the parts of a tier none of each other."""
+MAY_IMPORT_EACH_OTHER = {0}
+
+
+def imported(path: Path) -> set[str]:
+    """The dotted names of all modules that a file imports, at any depth of its code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ctp").parts[0].removesuffix(".py")
+
+
+def tier_of(part: str) -> int:
+    return next(i for i, tier in enumerate(TIERS) if part in tier)
+
+
+SOURCES = sorted(set((ROOT / "ctp").rglob("*.py")) - {ROOT / "ctp" / "__init__.py"})
+
+
+def violations(part: str, names: set[str]) -> list[str]:
+    """Which imports of a part of ctp point the wrong way."""
+    here = tier_of(part)
+    wrong = []
+    for name in sorted(names):
+        pieces = name.split(".")
+        if pieces[0] == "ray" and part != "cluster":
+            wrong.append(f"{name} outside cluster")
+        if pieces[0] == "jobs":
+            wrong.append(name)
+        if pieces[0] != "ctp" or len(pieces) < 2 or pieces[1] == part:
+            continue
+        there = tier_of(pieces[1])
+        if there > here or (there == here and here not in MAY_IMPORT_EACH_OTHER):
+            wrong.append(name)
+    return wrong
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    assert violations(part_of(path), imported(path)) == []
+
+
+def test_every_part_has_a_place() -> None:
+    parts = {part_of(path) for path in SOURCES}
+    assert parts <= set().union(*TIERS)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("models", "ctp.training.step"),
+        ("pretext", "ctp.analysis.preview"),
+        ("video", "ctp.models"),
+        ("training", "ray.train"),
+        ("analysis", "jobs.pretrain"),
+    ],
+)
+def test_a_wrong_import_is_caught(part: str, name: str) -> None:
+    assert violations(part, {name})

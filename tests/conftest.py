@@ -3,6 +3,7 @@ and an S3 server in a process of its own."""
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ MARK = 0b1101 << 12
 EncodeVideo = Callable[..., bytes]
 PaintNumber = Callable[..., NDArray[np.uint8]]
 ReadNumbers = Callable[[NDArray[np.uint8]], list[int]]
+RunPython = Callable[..., str]
 
 
 def _paint_number(number: int, *, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
@@ -147,3 +149,20 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def run_python() -> RunPython:
+    """`run_python(*arguments, stdin="")`: what a Python process prints; it finds what this one
+    finds. Its failure is an error that shows what it said."""
+
+    def run(*arguments: str, stdin: str = "") -> str:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, *arguments]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run

@@ -1,0 +1,1 @@
+"""From stored videos to the frames of a clip: catalogue, plan, decoding, sampling, augmentation."""

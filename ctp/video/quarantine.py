@@ -1,0 +1,71 @@
+"""The ledger of videos that could not be used: never silent, never in the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+from ctp.clip import VideoError
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A video that could not be used, and why."""
+
+    video_id: str
+    uri: str
+    reason: str
+
+    @classmethod
+    def of(cls, error: VideoError) -> Rejected:
+        """The entry for a video that raised `error`."""
+        return cls(error.video_id, error.uri, error.reason)
+
+
+class QuarantineLimitError(RuntimeError):
+    """Too many videos of a catalogue cannot be used."""
+
+
+class Ledger:
+    """Rejected videos, each once, under the first reason that was seen for it."""
+
+    def __init__(self, entries: Iterable[Rejected] = ()):
+        self._entries: dict[str, Rejected] = {}
+        self.add(entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Rejected]:
+        return iter(self._entries.values())
+
+    def add(self, entries: Iterable[Rejected]) -> bool:
+        """Take in entries; say whether any was new."""
+        before = len(self)
+        for entry in entries:
+            self._entries.setdefault(entry.video_id, entry)
+        return len(self) > before
+
+    def check(self, num_videos: int, max_share: float) -> None:
+        """Stop the run when too many videos are bad.
+
+        Raises:
+            QuarantineLimitError: more than `max_share` of `num_videos` are in the ledger.
+        """
+        if len(self) > max_share * num_videos:
+            examples = "; ".join(f"{e.video_id}: {e.reason}" for e in list(self)[:3])
+            raise QuarantineLimitError(
+                f"{len(self)} of {num_videos} videos cannot be used, more than "
+                f"data.max_quarantined_share = {max_share:g} allows ({examples}). Mend them, or "
+                "raise the share; quarantine.jsonl in the run folder lists them all"
+            )
+
+    def to_jsonl(self) -> bytes:
+        """One JSON object a line: video_id, uri, reason."""
+        return b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in self)
+
+    @classmethod
+    def from_jsonl(cls, data: bytes) -> Ledger:
+        """The inverse of `to_jsonl`."""
+        return cls(Rejected(**json.loads(line)) for line in data.splitlines())

@@ -1,0 +1,156 @@
+"""Storage: the same promises on this machine and in an object store, and errors that help."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctp.storage import FileInfo, Storage, StorageError
+
+ODD_NAME = "a b/#20 100% (x)?y&z.bin"
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty folder."""
+    if request.param == "local":
+        return Storage.of(tmp_path / "run folder")
+    return Storage.of(f"{request.getfixturevalue('s3_bucket')}/run folder")
+
+
+def test_write_read_list_delete(place: Storage) -> None:
+    assert not place.exists()
+    assert place.list_files() == []
+    assert place.list_folders() == []
+    place.join("b", "2.bin").write_bytes(b"two")
+    place.join("a/1.bin").write_bytes(b"")
+    place.join("c.bin").write_bytes(b"c")
+    assert place.exists()
+    assert not place.is_file()
+    assert place.join("c.bin").is_file()
+    assert not place.join("d").exists()
+    assert place.join("b/2.bin").read_bytes() == b"two"
+    assert place.list_files() == [
+        FileInfo("a/1.bin", 0), FileInfo("b/2.bin", 3), FileInfo("c.bin", 1)
+    ]  # fmt: skip
+    assert place.list_folders() == ["a", "b"]
+    place.join("b").delete_folder()
+    assert place.list_folders() == ["a"]
+    place.check_writable()
+    assert [info.path for info in place.list_files()] == ["a/1.bin", "c.bin"]
+
+
+def test_uri_leads_back_whatever_the_name_holds(place: Storage) -> None:
+    place.join(ODD_NAME).write_bytes(b"odd")
+    assert [info.path for info in place.list_files()] == [ODD_NAME]
+    assert Storage.of(place.join(ODD_NAME).uri).read_bytes() == b"odd"
+    assert place.join(ODD_NAME).parent.path == place.join("a b").path
+    assert Storage.of(place.join(ODD_NAME).parent.uri).path == place.join("a b").path
+
+
+def test_pickles(place: Storage) -> None:
+    place.join("x").write_bytes(b"x")
+    there: Storage = pickle.loads(pickle.dumps(place))
+    assert there == place
+    assert there.join("x").read_bytes() == b"x"
+
+
+def test_a_new_file_replaces_the_old_one(place: Storage) -> None:
+    file = place.join("file")
+    file.write_bytes(b"a long first version")
+    file.write_bytes(b"short")
+    assert place.list_files() == [FileInfo("file", 5)]
+
+
+def test_readers_see_the_old_or_the_new_with_many_writers(tmp_path: Path) -> None:
+    file = Storage.of(tmp_path / "file")
+    versions = [bytes([i]) * 300_000 for i in range(4)]
+    file.write_bytes(versions[0])
+
+    def write_often(version: bytes) -> None:
+        for _ in range(20):
+            file.write_bytes(version)
+
+    writers = [threading.Thread(target=write_often, args=(version,)) for version in versions]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        assert file.read_bytes() in versions
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_not_there_says_so(place: Storage) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*missing.*Check that it exists"):
+        place.join("missing").read_bytes()
+    with pytest.raises(StorageError, match=r"cannot delete .*missing"):
+        place.join("missing").delete_folder()
+
+
+@pytest.mark.parametrize("folder", ["/proc/ctp", "{file}/below"])
+def test_a_folder_that_cannot_be_written_to(folder: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    place = Storage.of(folder.format(file=tmp_path / "file"))
+    with pytest.raises(StorageError, match=r"cannot write .*user or role has access"):
+        place.check_writable()
+
+
+def test_a_bucket_that_is_not_there(s3_bucket: str) -> None:
+    place = Storage.of(f"{s3_bucket}-not/run")
+    assert not place.exists()
+    with pytest.raises(StorageError, match=r"cannot write s3://.*-not/run"):
+        place.check_writable()
+
+
+FULL_DISK = """
+import resource, sys
+from ctp.storage import Storage, StorageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+file = Storage.of(sys.argv[1])
+file.write_bytes(b"old")
+try:
+    file.write_bytes(bytes(5000))
+except StorageError as error:
+    assert file.read_bytes() == b"old" and len(file.parent.list_files()) == 1
+    print(error)
+"""
+
+
+def test_a_full_disk_says_what_to_do_and_keeps_the_old_file(
+    tmp_path: Path, run_python: Callable[..., str]
+) -> None:
+    said = run_python("-c", FULL_DISK, str(tmp_path / "file"))
+    assert f"cannot write {tmp_path}/file" in said
+    assert "space left" in said
+
+
+def test_endpoint_in_the_query(
+    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    address = s3_endpoint.removeprefix("http://")
+    query = f"?endpoint_override={address}&scheme=http&region=us-east-1"
+    place = Storage.of(f"{s3_bucket}/some folder/{query}")
+    place.join("a b", "c").write_bytes(b"c")
+    assert place.join("a b", "c").uri == f"{s3_bucket}/some%20folder/a%20b/c{query}"
+    assert place.join("a b", "c").parent.uri == f"{s3_bucket}/some%20folder/a%20b{query}"
+    assert Storage.of(place.join("a b", "c").uri).read_bytes() == b"c"
+
+
+def test_local_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("x", "./x", "~/x", tmp_path / "x", f"file://{tmp_path}/x"):
+        assert Storage.of(name).path == f"{tmp_path}/x"
+    assert Storage.of("x").uri == f"{tmp_path}/x"
+    assert Storage.of("x").is_local
+    assert Storage.of(f"file://{tmp_path}/x").is_local
+
+
+@pytest.mark.parametrize("uri", ["nonsense://bucket/x", "s3://bucket/x?nonsense=1"])
+def test_a_uri_that_means_nothing(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot open .*Wanted: a local path or s3://"):
+        Storage.of(uri)

@@ -18,7 +18,6 @@ from ctp.pretext.pretrain import Makers, RunStoppedError, newest_clips, open_run
 from ctp.progress import Progress, bottleneck, duration
 from ctp.storage import StorageError
 from ctp.training import run_folder
-from ctp.video.catalog import prepare_corpus
 from ctp.video.quarantine import Ledger
 
 ABOUT = """Pretrain a video encoder by playing Catch-the-Patch.

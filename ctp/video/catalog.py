@@ -139,8 +139,8 @@ def open_catalog(uri: str | Sequence[str]) -> Catalog:
 
 
 def prepare_corpus(catalog: Catalog, progress: corpus_cache.Progress | None = None) -> None:
-    """Render the catalogue's videos of the embedded corpus that were not rendered before, on all
-    cores, so that no run waits for them; nothing to do for other videos.
+    """Render the catalogue's videos of the embedded corpus that were not rendered before, so that
+    no measurement waits for them; a run needs it not, it renders them as it meets them.
 
     Args:
         catalog: any.

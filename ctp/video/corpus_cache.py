@@ -7,12 +7,9 @@ rendered, and what it cannot take is rendered again.
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -23,9 +20,6 @@ from ctp.storage import Storage, StorageError
 from ctp.video import corpus
 
 CORPUS_SEED = 0
-VIDEOS_PER_PROCESS = 32
-"""Fewer are rendered sooner than a process starts."""
-
 Progress = Callable[[int, int], None]
 
 
@@ -40,41 +34,17 @@ def read_video(name: str) -> bytes:
 
 
 def fill(names: Sequence[str], progress: Progress | None = None) -> None:
-    """Render what the cache lacks of `names`, on all cores.
+    """Render what the cache lacks of `names`.
 
     Args:
         names: as given by `corpus.video_names`.
         progress: called after each video with (rendered so far, to be rendered).
     """
     missing = [name for name in dict.fromkeys(names) if not _path(name).exists()]
-    if not missing or not _is_writable():
-        return
-    num_processes = min(os.cpu_count() or 1, len(missing) // VIDEOS_PER_PROCESS)
-    if num_processes < 2:
-        _report(map(_render, missing), len(missing), progress)
-        return
-    context = multiprocessing.get_context("spawn")  # a process that has threads cannot fork safely
-    # where no process can start, each video is rendered when it is read
-    with suppress(BrokenProcessPool), ProcessPoolExecutor(num_processes, context) as pool:
-        _report(pool.map(_render, missing, chunksize=4), len(missing), progress)
-
-
-def _render(name: str) -> None:
-    read_video(name)
-
-
-def _report(done: Iterable[None], total: int, progress: Progress | None) -> None:
-    for number, _ in enumerate(done, start=1):
+    for number, name in enumerate(missing, start=1):
+        read_video(name)
         if progress:
-            progress(number, total)
-
-
-def _is_writable() -> bool:
-    try:
-        Storage.of(_folder()).check_writable()
-    except StorageError:
-        return False
-    return True
+            progress(number, len(missing))
 
 
 def _path(name: str) -> Path:

@@ -1,8 +1,7 @@
-"""The corpus on disk: rendered once, whatever the home is like, and without torch or ray."""
+"""The corpus on disk: rendered once, whatever the home is like."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,8 +61,6 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", folder.format(file=tmp_path / "file"))
     catalog = open_catalog("corpus:2")
-    prepare_corpus(catalog)
-    assert rendered == []  # nothing could be kept
     assert all(entry.read().data == entry.read().data for entry in catalog.entries)
     assert len(rendered) == 4
 
@@ -100,42 +97,3 @@ def test_preparing_leaves_other_videos_alone(cache: Path, tmp_path: Path) -> Non
     (tmp_path / "a.mp4").write_bytes(b"a")
     prepare_corpus(open_catalog(str(tmp_path)))
     assert not cache.exists()
-
-
-def test_preparing_many_uses_processes_and_neither_torch_nor_ray(
-    cache: Path, tmp_path: Path, run_python: Callable[..., str]
-) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import os, sys\n"
-        "os.cpu_count = lambda: 2\n"
-        "from ctp.video import corpus_cache\n"
-        "from ctp.video.catalog import open_catalog, prepare_corpus\n"
-        "if __name__ == '__main__':\n"
-        "    said = []\n"
-        "    prepare_corpus(open_catalog('corpus:64'), lambda *each: said.append(each))\n"
-        "    assert said[-1] == (64, 64) and len(said) == 64, said\n"
-        "    assert 'torch' not in sys.modules and 'ray' not in sys.modules\n"
-        "else:\n"
-        "    print('another process')\n"
-    )
-    assert run_python(str(script)).count("another process") == 2
-    assert len(files(cache)) == 64
-    name = corpus.video_names(64)[63]
-    [file] = cache.glob(f"ctp/*/{name}.mp4")
-    assert file.read_bytes() == corpus.render_video(name, seed=corpus_cache.CORPUS_SEED)
-
-
-def test_a_main_module_that_cannot_be_spawned_stops_nothing(
-    cache: Path, run_python: Callable[..., str]
-) -> None:
-    """As in a script from standard input: its processes die at once."""
-    script = (
-        "import os\n"
-        "os.cpu_count = lambda: 2\n"
-        "from ctp.video.catalog import open_catalog, prepare_corpus\n"
-        "catalog = open_catalog('corpus:64')\n"
-        "prepare_corpus(catalog)\n"
-        "assert catalog.entries[0].read().data\n"
-    )
-    run_python("-", stdin=script)

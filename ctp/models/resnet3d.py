@@ -1,0 +1,142 @@
+"""R3D and R(2+1)D encoders from torchvision's blocks, under torchvision's parameter names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, MaxLen, MinLen
+from torch import Tensor, nn
+from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
+
+from ctp.config import Config
+
+STANDARD_WIDTH = 64
+R2PLUS1D_STEM_MIDPLANES = 45
+
+
+class EncoderConfig(Config):
+    """A 3D residual encoder. The defaults are R3D-18 as the paper pretrains it (§5.1)."""
+
+    arch: Literal["r3d", "r2plus1d"] = "r3d"
+    """Full 3D convolutions, or a spatial one followed by a temporal one."""
+    width: Annotated[int, Ge(4)] = STANDARD_WIDTH
+    """Channels of the first stage; each later one has twice as many. 64 for the paper's nets."""
+    blocks_per_stage: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(4), MaxLen(4)] = (
+        2,
+        2,
+        2,
+        2,
+    )
+    """Residual blocks of the four stages; (2, 2, 2, 2) makes an 18-layer net."""
+    last_stage_spatial_stride: Literal[1, 2] = 1
+    """1 keeps a total spatial stride of 8, for pretraining; 2 makes it 16, for downstream tasks
+    (supplement D). Weights have the same shapes either way."""
+    norm_eps: float = 1e-3
+    """ε of batch normalisation (the authors' implementation)."""
+
+
+class ResNet3d(nn.Module):
+    """A 3D residual encoder.
+
+    Its state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`.
+
+    Attributes:
+        config: what it was built from.
+        out_channels: channels of its output.
+        spatial_stride, temporal_stride: input size over output size.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        width = config.width
+        conv = Conv3DSimple if config.arch == "r3d" else Conv2Plus1D
+        self.stem = _stem(config)
+        depths = config.blocks_per_stage
+        self.layer1 = _stage(conv, width, width, depths[0], stride=1)
+        self.layer2 = _stage(conv, width, 2 * width, depths[1], stride=2)
+        self.layer3 = _stage(conv, 2 * width, 4 * width, depths[2], stride=2)
+        self.layer4 = _stage(conv, 4 * width, 8 * width, depths[3], stride=2)
+        if config.last_stage_spatial_stride == 1:
+            _drop_spatial_stride(self.layer4)
+        self.out_channels = 8 * width
+        self.spatial_stride = 8 * config.last_stage_spatial_stride
+        self.temporal_stride = 8
+        _initialise(self, config.norm_eps)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            clips: float [B, 3, T, H, W].
+
+        Returns:
+            float [B, `out_channels`, ⌈T/8⌉, ⌈H/s⌉, ⌈W/s⌉], s = `spatial_stride`.
+        """
+        features: Tensor = self.stem(clips)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features = stage(features)
+        return features
+
+    def out_frames(self, num_frames: int) -> int:
+        """Temporal length of the output for a clip of `num_frames`."""
+        return -(-num_frames // self.temporal_stride)
+
+
+def _stem(config: EncoderConfig) -> nn.Sequential:
+    width = config.width
+    if config.arch == "r3d":
+        return nn.Sequential(
+            nn.Conv3d(3, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        )
+    middle = max(R2PLUS1D_STEM_MIDPLANES * width // STANDARD_WIDTH, 1)
+    return nn.Sequential(
+        nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
+        nn.BatchNorm3d(middle),
+        nn.ReLU(inplace=True),
+        nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
+        nn.BatchNorm3d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _stage(
+    conv: type[Conv3DSimple] | type[Conv2Plus1D],
+    in_channels: int,
+    out_channels: int,
+    depth: int,
+    stride: int,
+) -> nn.Sequential:
+    downsample = None
+    if stride != 1 or in_channels != out_channels:
+        downsample = nn.Sequential(
+            nn.Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm3d(out_channels),
+        )
+    first = BasicBlock(in_channels, out_channels, conv, stride, downsample)
+    rest = (BasicBlock(out_channels, out_channels, conv) for _ in range(depth - 1))
+    return nn.Sequential(first, *rest)
+
+
+def _drop_spatial_stride(stage: nn.Module) -> None:
+    """Keep the stage's temporal stride and set the spatial one to 1 (supplement D)."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv3d):
+            module.stride = (module.stride[0], 1, 1)
+
+
+def _initialise(module: nn.Module, norm_eps: float) -> None:
+    """Initialise as the authors do: Kaiming fan-out, norm weights 1, biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv3d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.BatchNorm3d):
+            part.eps = norm_eps
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers the module learns."""
+    return sum(torch.numel(parameter) for parameter in module.parameters())

@@ -1,0 +1,1 @@
+"""The game: where patches fly (trajectory), what they are (patch) and their pasting (compose)."""

@@ -1,0 +1,133 @@
+"""Key frames and what lies between them, by hand."""
+
+import numpy as np
+import pytest
+
+from ctp.keyframes import LINEAR, interpolate, sample_key_frames
+
+ACCELERATE, DECELERATE = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
+PAPER, OFFICIAL = (0.0, 1 / 3, 1 / 3, 1 / 3), (0.5, 0.3, 0.2)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def fill(values, key_frames, easing=LINEAR):
+    """Interpolate one trajectory of one number."""
+    array = np.array(values, np.float64)[None, :, None]
+    return interpolate(array, np.array([key_frames]), easing, rng())[0, :, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("easing", "expected"),
+    [
+        (LINEAR, [0, 2, 4, 6, 8]),
+        (ACCELERATE, [0, 0.5, 2, 4.5, 8]),
+        (DECELERATE, [0, 3.5, 6, 7.5, 8]),
+    ],
+)
+def test_one_segment_by_hand(easing, expected):
+    assert fill([0, 8], [0, 4], easing) == expected
+
+
+@pytest.mark.parametrize(
+    ("easing", "expected"),
+    [
+        (LINEAR, [1, 3, 5, 4, 3, 2, 1]),
+        (ACCELERATE, [1, 2, 5, 4.75, 4, 2.75, 1]),
+        (DECELERATE, [1, 4, 5, 3.25, 2, 1.25, 1]),
+    ],
+)
+def test_two_segments_by_hand(easing, expected):
+    assert fill([1, 5, 1], [0, 2, 6], easing) == expected
+
+
+def test_padding_has_no_effect():
+    assert fill([1, 5, 1, 1], [0, 2, 6, 6]) == fill([1, 5, 1], [0, 2, 6])
+    # the first of two values on the last frame is the one that counts
+    assert fill([1, 5, 1, 99], [0, 2, 6, 6]) == fill([1, 5, 1], [0, 2, 6])
+
+
+@pytest.mark.parametrize("easing", [LINEAR, ACCELERATE, DECELERATE, (0.4, 0.3, 0.3)])
+def test_values_at_key_frames_are_exact(easing):
+    keys = sample_key_frames(50, 16, PAPER, rng())
+    values = rng(1).normal(size=(*keys.shape, 3))
+    filled = interpolate(values, keys, easing, rng(2))
+    assert filled.shape == (50, 16, 3)
+    for row in range(50):
+        for frame in set(keys[row]):
+            first = keys[row].tolist().index(frame)
+            assert np.array_equal(filled[row, frame], values[row, first])
+
+
+def test_segments_draw_their_easing_apart():
+    values = np.tile(np.float64([[[0], [4], [8]]]), (400, 1, 1))
+    keys = np.tile([[0, 2, 4]], (400, 1))
+    filled = interpolate(values, keys, (0.6, 0.3, 0.1), rng())[..., 0]
+    for frame, start in ((1, 0), (3, 4)):
+        share = [(filled[:, frame] == start + middle).mean() for middle in (2, 1, 3)]
+        np.testing.assert_allclose(share, [0.6, 0.3, 0.1], atol=0.12)
+        assert sum(share) == pytest.approx(1)
+    assert np.corrcoef(filled[:, 1], filled[:, 3])[0, 1] < 0.2
+
+
+@pytest.mark.parametrize("num_frames", [2, 3, 5, 8, 16, 32])
+@pytest.mark.parametrize("probs", [PAPER, OFFICIAL, (1.0,)])
+def test_key_frames_rise_from_the_first_to_the_last(num_frames, probs):
+    keys = sample_key_frames(200, num_frames, probs, rng())
+    assert keys.shape == (200, len(probs) + 1)
+    assert keys.dtype == np.int64
+    assert (keys[:, 0] == 0).all()
+    assert (keys[:, -1] == num_frames - 1).all()
+    assert (np.diff(keys, axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("probs", "expected"),
+    [
+        (PAPER, {3: 1 / 3, 4: 1 / 3, 5: 1 / 3}),  # 3 to 5 in all
+        (OFFICIAL, {2: 0.5, 3: 0.3, 4: 0.2}),  # 2 to 4 in all
+    ],
+)
+def test_how_many_key_frames_in_all(probs, expected):
+    keys = sample_key_frames(3000, 16, probs, rng())
+    count = np.array([len(set(row)) for row in keys.tolist()])
+    assert set(count) == set(expected)
+    for number, share in expected.items():
+        assert (count == number).mean() == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize(("num_inner", "reach"), [(1, 4), (2, 2), (3, 2)])
+def test_inner_key_frames_are_jittered_by_a_third_of_their_spacing(num_inner, reach):
+    probs = (0.0,) * num_inner + (1.0,)
+    keys = sample_key_frames(2000, 24, probs, rng())
+    spacing = 24 / (num_inner + 1)
+    jitter = keys[:, 1:-1] - (spacing * np.arange(1, num_inner + 1)).astype(int)
+    assert np.abs(jitter).max() <= spacing / 3
+    for column in jitter.T:
+        share = np.bincount(column + reach, minlength=2 * reach + 1) / len(column)
+        np.testing.assert_allclose(share, 1 / (2 * reach + 1), atol=0.05)
+
+
+def test_two_frames_hold_the_first_and_the_last_value():
+    for seed in range(20):
+        keys = sample_key_frames(3, 2, PAPER, rng(seed))
+        values = rng(seed).normal(size=(3, 5, 1))
+        filled = interpolate(values, keys, (0.4, 0.3, 0.3), rng(seed))
+        assert filled.shape == (3, 2, 1)
+        for row in range(3):
+            last = keys[row].tolist().index(1)
+            assert filled[row, :, 0].tolist() == [values[row, 0, 0], values[row, last, 0]]
+
+
+def test_probabilities_that_sum_to_a_little_less_than_one():
+    class AlmostOne(np.random.Generator):
+        def random(self, *args, **kwargs):
+            return np.full_like(super().random(*args, **kwargs), np.nextafter(1, 0))
+
+    thirds = (0.1,) * 10
+    assert np.cumsum(thirds)[-1] < 1
+    keys = sample_key_frames(1, 64, thirds, AlmostOne(np.random.PCG64(0)))
+    # nine inner ones, each moved by as much as can be: 64 / 10 / 3, rounded down
+    assert keys[0].tolist() == [0, *(int(6.4 * i) + 2 for i in range(1, 10)), 63]

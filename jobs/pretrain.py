@@ -14,7 +14,14 @@ from ctp.cli import CommandLine
 from ctp.cluster.session import cluster
 from ctp.cluster.train import pretrain
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import Makers, RunStoppedError, newest_clips, open_run, run_storage
+from ctp.pretext.pretrain import (
+    Makers,
+    RunStoppedError,
+    anchored,
+    newest_clips,
+    open_run,
+    run_storage,
+)
 from ctp.progress import Progress, bottleneck, duration
 from ctp.storage import StorageError
 from ctp.training import run_folder
@@ -36,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     if recipe == SMOKE_RECIPE:
         print("This is a smoke run: it shows that all works and learns next to nothing.")
     try:
-        _run(config)
+        _run(anchored(config))
     except (ValueError, StorageError, RunStoppedError, TrainingFailedError) as error:
         sys.exit(f"error: {error}")
 
@@ -54,7 +61,7 @@ def _run(config: PretrainConfig) -> None:
         done = newest_clips(config) // config.compute.total_batch
         print(f"continuing after step {done}")
     with cluster(config.scaling), Progress() as progress:
-        pretrain(config, progress.show)
+        pretrain(makers, progress.show)
     _report(config, time.monotonic() - started)
 
 

@@ -21,8 +21,8 @@ import torch
 from ray.data import ActorPoolStrategy, DataIterator, Dataset, ExecutionOptions
 
 from ctp.pretext.clips import ClipMaker
-from ctp.pretext.pretrain import Makers, newest_clips
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretrain import newest_clips
 from ctp.video.quarantine import Rejected
 
 TRAIN = "train"
@@ -78,9 +78,9 @@ def batch_bytes(config: PretrainConfig, num_clips: int) -> int:
     return num_clips * (pixels + boxes + 16_384)
 
 
-def open_train_stream(config: PretrainConfig) -> Dataset:
+def open_train_stream(maker: ClipMaker) -> Dataset:
     """The stream from the newest checkpoint on; called at each start of the worker group."""
-    return stream(Makers.of(config).train, newest_clips(config), config.scaling.num_workers)
+    return stream(maker, newest_clips(maker.config), maker.config.scaling.num_workers)
 
 
 def data_config() -> ray.train.DataConfig:

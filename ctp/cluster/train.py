@@ -18,18 +18,18 @@ from ray.train.torch import TorchTrainer
 from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import RunStoppedError, run, run_storage
+from ctp.pretext.pretrain import Makers, RunStoppedError, run, run_storage
 from ctp.training.collective import Worker
 from ctp.training.run_folder import Row
 
 POLL_SECONDS = 0.5
 
 
-def pretrain(config: PretrainConfig, show: Callable[[Row], None]) -> None:
+def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
     """Run on the cluster that Ray is connected to, from the newest checkpoint to the end.
 
     Args:
-        config: the run, whose folder `open_run` has claimed.
+        makers: the clips of the run, whose folder `open_run` has claimed.
         show: called in this process with the log lines, the newest if they come fast.
 
     Raises:
@@ -37,17 +37,19 @@ def pretrain(config: PretrainConfig, show: Callable[[Row], None]) -> None:
         ray.train.TrainingFailedError: workers were lost more often than
             `config.scaling.max_failures`.
     """
+    config = makers.config
     board = ray.remote(num_cpus=0)(_Board).remote()
     folder = run_storage(config)
+    listed = ray.put(makers)  # listed once, by the driver: all see the same videos
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={"config": config.model_dump_json(), "board": board},
+        train_loop_config={"makers": listed, "board": board},
         scaling_config=ScalingConfig(
             num_workers=config.scaling.num_workers,
             use_gpu=config.scaling.use_gpu,
             resources_per_worker=_worker_resources(config),
         ),
-        datasets={TRAIN: lambda: open_train_stream(config)},
+        datasets={TRAIN: lambda: open_train_stream(ray.get(listed).train)},
         dataset_config=data_config(),
         run_config=RunConfig(
             name="ray",
@@ -74,7 +76,8 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
     Returns:
         Why the run cannot go on, if it cannot: a return, since starting again would not help.
     """
-    config = PretrainConfig.model_validate_json(setup["config"])
+    makers: Makers = ray.get(setup["makers"])
+    config = makers.config
     context = ray.train.get_context()
     worker = Worker(
         context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
@@ -89,7 +92,7 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
         setup["board"].post.remote(dict(row))
 
     try:
-        run(config, worker, open_stream, publish)
+        run(makers, worker, open_stream, publish)
     except RunStoppedError as error:
         return str(error)
     return None

@@ -25,7 +25,7 @@ from ctp.video.quarantine import QuarantineLimitError, Rejected
 from ctp.video.sampling import sample_frames
 
 MAX_DONORS = 64
-"""Videos tried in turn for a donor frame before the clip is given up."""
+"""Videos tried for a clip's donor frames before the run is given up."""
 
 Batch = dict[str, Any]
 
@@ -125,9 +125,10 @@ class ClipMaker:
         config, entry = self.config, self.catalog.entries[planned.video]
         rng = generator(config.seed, "clip", planned.epoch, entry.id, planned.clip_number)
         frames = self._read(entry, rng, config.sampling.num_frames)
-        donor = self._donor(planned.video, rng, rejected) if source == "other_clip" else None
-        game = config.game if donor is None else self._other_clip_game
-        frames, trajectories = play(frames, game, rng, donor)
+        game, donors = config.game, None
+        if source == "other_clip":
+            game, donors = self._other_clip_game, self._donors(planned.video, rng, rejected)
+        frames, trajectories = play(frames, game, rng, donors)
         color = sample_color(config.augment, len(frames), rng)
         return Clip(frames, trajectories.boxes, trajectories.visible, color, entry.id)
 
@@ -149,19 +150,25 @@ class ClipMaker:
             frames = reader.read(numbers, short_side_px=short_side)
         return crop_and_flip(frames, augment, rng)
 
-    def _donor(
+    def _donors(
         self, video: int, rng: np.random.Generator, rejected: list[Rejected]
     ) -> NDArray[np.uint8]:
-        """A frame of another video, uint8 [H, W, 3]; of the same if there is no other."""
+        """A frame of another video for each patch, uint8 [K, H, W, 3].
+
+        Each patch has a video of its own: patches of one picture are hard to tell apart. Where
+        there is no other video, it is the clip's.
+        """
+        donors: list[NDArray[np.uint8]] = []
         for _ in range(MAX_DONORS):
             step = rng.integers(1, max(len(self.catalog), 2))
             entry = self.catalog.entries[(video + step) % len(self.catalog)]
             with _into(rejected):
                 # a generator of its own, so that a bad donor leaves the clip's draws alone
-                return self._read(entry, generator(int(rng.integers(2**62)), "donor"), 1)[0]
-        raise QuarantineLimitError(
-            f"{MAX_DONORS} videos, drawn one after the other, cannot be used"
-        )
+                own_rng = generator(int(rng.integers(2**62)), "donor")
+                donors.append(self._read(entry, own_rng, num_frames=1)[0])
+            if len(donors) == self.config.game.num_patches:
+                return np.stack(donors)
+        raise QuarantineLimitError(f"{MAX_DONORS} videos, drawn at random, cannot be used")
 
 
 def stack(clips: Sequence[Clip]) -> Batch:

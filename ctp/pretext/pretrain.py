@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import resource
 import sys
 import time
@@ -30,7 +31,7 @@ from ctp.training.run_folder import MetricsLog, Row
 from ctp.training.schedule import learning_rate_factor
 from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
 from ctp.video.augment import to_input
-from ctp.video.catalog import open_catalog
+from ctp.video.catalog import CORPUS, open_catalog
 from ctp.video.quarantine import Ledger, QuarantineLimitError, Rejected
 
 HEALTH_BATCH = 16
@@ -50,6 +51,11 @@ class Makers:
     train: ClipMaker
     heldout: ClipMaker
 
+    @property
+    def config(self) -> PretrainConfig:
+        """The run's config."""
+        return self.train.config
+
     @classmethod
     def of(cls, config: PretrainConfig) -> Makers:
         """List the run's videos and hold some out.
@@ -60,6 +66,20 @@ class Makers:
         share = config.data.heldout_share
         train, heldout = open_catalog(config.data.uri).split(share, config.seed)
         return cls(ClipMaker(config, train), ClipMaker(config, heldout))
+
+
+def anchored(config: PretrainConfig) -> PretrainConfig:
+    """The config with absolute local paths: workers run in other folders than the user."""
+    uri = config.data.uri
+    uri = _absolute(uri) if isinstance(uri, str) else tuple(map(_absolute, uri))
+    return config.replace(
+        storage=Storage.of(config.storage).uri, data=config.data.replace(uri=uri)
+    )
+
+
+def _absolute(uri: str) -> str:
+    is_path = "://" not in uri and not uri.startswith(CORPUS)
+    return os.path.abspath(os.path.expanduser(uri)) if is_path else uri
 
 
 def run_storage(config: PretrainConfig) -> Storage:
@@ -74,7 +94,7 @@ def newest_clips(config: PretrainConfig) -> int:
 
 
 def run(
-    config: PretrainConfig,
+    makers: Makers,
     worker: Worker,
     open_stream: OpenStream,
     publish: Callable[[Row], None] = lambda row: None,
@@ -82,7 +102,7 @@ def run(
     """Train, as one of `worker.world` workers, from the newest checkpoint to the run's end.
 
     Args:
-        config: the run.
+        makers: the run's clips, and with them its config.
         worker: which of the workers this is. Where there are several, `torch.distributed` has
             been initialised.
         open_stream: gives this worker's batches.
@@ -92,11 +112,11 @@ def run(
         RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
             the run folder cannot be written, or the loss is not finite.
     """
-    makers = Makers.of(config)
-    session = _Run(config, worker, makers)
+    session = _Run(makers, worker)
     session.resume()
+    first_clip = session.step * makers.config.compute.total_batch
     try:
-        session.train(open_stream(makers.train, session.step * config.compute.total_batch), publish)
+        session.train(open_stream(makers.train, first_clip), publish)
     finally:
         session.close()
 
@@ -131,8 +151,9 @@ class _Report:
 class _Run:
     """The state of a run on one worker."""
 
-    def __init__(self, config: PretrainConfig, worker: Worker, makers: Makers):
-        self.config, self.worker, self.makers = config, worker, makers
+    def __init__(self, makers: Makers, worker: Worker):
+        self.makers, self.worker = makers, worker
+        config = self.config = makers.config
         self.folder = run_storage(config)
         self.store = _store(config)
         self.model = prepare(build_model(config), config.compute, worker.device)

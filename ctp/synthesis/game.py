@@ -16,7 +16,7 @@ def play(
     frames: NDArray[np.uint8],
     config: GameConfig,
     rng: np.random.Generator,
-    donor: NDArray[np.uint8] | None = None,
+    donors: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.uint8], Trajectories]:
     """Cut K patches, let them fly over the frames, hide them now and then (§3.3).
 
@@ -26,14 +26,14 @@ def play(
         frames: uint8 [T, H, W, 3], T at least 2.
         config: the rules.
         rng: source of randomness.
-        donor: uint8 [H, W, 3], a frame of another video, needed and used if
+        donors: uint8 [K, H, W, 3], a frame of another video for each patch, needed and used if
             `config.patch_source` is "other_clip".
 
     Returns:
         The pasted frames, uint8 [T, H, W, 3], and the trajectories.
 
     Raises:
-        ValueError: `frames` has fewer than two frames, or the donor that the rules ask for is
+        ValueError: `frames` has fewer than two frames, or the donors that the rules ask for are
             missing or of another size.
     """
     num_frames, height, width, _ = frames.shape
@@ -41,7 +41,7 @@ def play(
         raise ValueError(f"the game needs at least 2 frames, got {num_frames}")
     trajectories = sample_trajectories(config, num_frames, (width, height), rng)
     looks = sample_looks(config, num_frames, rng)
-    sources = _sources(frames, trajectories, config, donor)
+    sources = _sources(frames, trajectories, config, donors)
     order = _paste_order(config, trajectories)
     return paste(frames, trajectories, looks, sources, order), trajectories
 
@@ -50,17 +50,16 @@ def _sources(
     frames: NDArray[np.uint8],
     trajectories: Trajectories,
     config: GameConfig,
-    donor: NDArray[np.uint8] | None,
+    donors: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
     """The picture each patch is cut from, uint8 [K, H, W, 3]."""
     if config.patch_source == "trajectory":
         return frames[trajectories.source_frame]
-    if donor is None or donor.shape != frames.shape[1:]:
-        came = "none" if donor is None else f"one of {donor.shape}"
-        raise ValueError(
-            f"patch_source 'other_clip' needs a donor frame of {frames.shape[1:]}, got {came}"
-        )
-    return np.broadcast_to(donor, (config.num_patches, *donor.shape))
+    wanted = (config.num_patches, *frames.shape[1:])
+    if donors is None or donors.shape != wanted:
+        came = "none" if donors is None else f"an array of {donors.shape}"
+        raise ValueError(f"patch_source 'other_clip' needs donors of {wanted}, got {came}")
+    return donors
 
 
 def _paste_order(config: GameConfig, trajectories: Trajectories) -> NDArray[np.int64]:

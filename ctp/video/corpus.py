@@ -51,6 +51,7 @@ MAX_VIDEOS = 100_000 * len(MOTIONS)
 
 _SCENE_TEXELS = 512
 _OBJECT_TEXELS = 128
+_DEFOCUS = 3  # times the scene is doubled in size
 # Half a cutout's side, in radii of the object: what is beyond 1 holds its shadow.
 _CUTOUT_RADII = 1.25
 # More texels than pixels, so that nearest-texel sampling still moves smoothly by parts of a pixel.
@@ -119,7 +120,7 @@ def render_video(name: str, *, seed: int) -> bytes:
     motion = label_of(name)
     look_rng, motion_rng = _generators(name, seed)
     camera = _camera_path(motion, motion_rng)
-    planes = _sample_scene(_texture(_SCENE_TEXELS, 8, look_rng), camera)
+    planes = _sample_scene(_scene(look_rng), camera)
     for number in range(int(look_rng.integers(1, 4))):
         cutout = _cutout(look_rng)
         radius_px = float(look_rng.uniform(9, 16))
@@ -239,6 +240,20 @@ def _texture(size: int, coarsest: int, rng: np.random.Generator) -> NDArray[np.u
     texels: NDArray[np.uint32] = palettes.take(level.astype(np.int64) + 256 * material)
     _add_light(texels, grain, rng)
     return texels
+
+
+def _scene(rng: np.random.Generator) -> NDArray[np.uint32]:
+    """What lies behind the objects: a texture (512, 512), out of focus as behind a subject.
+
+    Against a sharp one, an object or a pasted patch is camouflaged rather than seen.
+    """
+    coarse = _texture(_SCENE_TEXELS >> _DEFOCUS, 8, rng)
+    channels = coarse.view(np.uint8).reshape(*coarse.shape, 4).astype(np.float32)
+    planes = [channels[..., i] for i in range(4)]
+    for _ in range(_DEFOCUS):
+        planes = [_double(_double(plane).T).T for plane in planes]
+    texels: NDArray[np.uint32] = np.rint(np.stack(planes, axis=-1)).astype(np.uint8).view(np.uint32)
+    return texels[..., 0]
 
 
 def _add_light(texels: NDArray[np.uint32], height: Floats, rng: np.random.Generator) -> None:

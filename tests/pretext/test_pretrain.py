@@ -15,7 +15,15 @@ import torch.multiprocessing as mp
 
 from ctp.pretext.clips import ClipMaker, local_stream
 from ctp.pretext.config import DataConfig, PretrainConfig
-from ctp.pretext.pretrain import RunStoppedError, newest_clips, open_run, run, run_storage
+from ctp.pretext.pretrain import (
+    Makers,
+    RunStoppedError,
+    anchored,
+    newest_clips,
+    open_run,
+    run,
+    run_storage,
+)
 from ctp.training.collective import Worker
 from ctp.training.run_folder import read_metrics
 
@@ -41,6 +49,10 @@ def stream_that_breaks(at_step: int):  # type: ignore[no-untyped-def]
     return open_stream
 
 
+def train(config: PretrainConfig, worker: Worker, open_stream: Any, *publish: Any) -> None:
+    run(Makers.of(config), worker, open_stream, *publish)
+
+
 def losses(config: PretrainConfig) -> list[tuple[int, float, float, float]]:
     rows = read_metrics(run_storage(config))
     return [
@@ -55,7 +67,7 @@ def weights(config: PretrainConfig) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_the_folder_it_promises(small_run: PretrainConfig) -> None:
     published: list[Mapping[str, Any]] = []
     assert open_run(small_run) is False
-    run(small_run, ONE, stream, published.append)
+    train(small_run, ONE, stream, published.append)
     folder = Path(small_run.storage) / "run"
     assert {path.name for path in folder.iterdir()} == {
         "config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "encoder.safetensors",
@@ -74,13 +86,13 @@ def test_broken_off_and_continued_equals_never_broken_off(
     small_run: PretrainConfig, tmp_path: Path
 ) -> None:
     whole = small_run.replace(storage=str(tmp_path / "whole"))
-    run(whole, ONE, stream)
+    train(whole, ONE, stream)
     with pytest.raises(BrokenOff):
-        run(small_run, ONE, stream_that_breaks(at_step=5))
+        train(small_run, ONE, stream_that_breaks(at_step=5))
     assert newest_clips(small_run) == 4 * 4
     assert open_run(small_run) is False  # nothing had claimed it; now it is
     assert open_run(small_run) is True
-    run(small_run, ONE, stream)
+    train(small_run, ONE, stream)
     assert losses(small_run) == losses(whole)  # bit for bit
     first, second = weights(small_run), weights(whole)
     assert all(torch.equal(first[name], second[name]) for name in second)
@@ -89,10 +101,10 @@ def test_broken_off_and_continued_equals_never_broken_off(
 def test_rows_after_the_checkpoint_are_not_doubled(small_run: PretrainConfig) -> None:
     config = small_run.replace(log_every_steps=1)
     with pytest.raises(BrokenOff):
-        run(config, ONE, stream_that_breaks(at_step=5))
+        train(config, ONE, stream_that_breaks(at_step=5))
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5]
     assert newest_clips(config) == 4 * 4
-    run(config, ONE, stream)
+    train(config, ONE, stream)
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
 
 
@@ -101,7 +113,7 @@ def _train_as_one_of_two(rank: int, config_json: str, port: int) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     config = PretrainConfig.model_validate_json(config_json)
-    run(config, Worker(rank, 2), lambda maker, first: local_stream(maker, first, rank, 2))
+    train(config, Worker(rank, 2), lambda maker, first: local_stream(maker, first, rank, 2))
     torch.distributed.destroy_process_group()
 
 
@@ -109,9 +121,9 @@ def test_one_worker_continued_as_two_equals_one(
     small_run: PretrainConfig, tmp_path: Path, free_port: int
 ) -> None:
     whole = small_run.replace(storage=str(tmp_path / "whole"))
-    run(whole, ONE, stream)
+    train(whole, ONE, stream)
     with pytest.raises(BrokenOff):
-        run(small_run, ONE, stream_that_breaks(at_step=3))
+        train(small_run, ONE, stream_that_breaks(at_step=3))
     assert newest_clips(small_run) == 2 * 4
     two = small_run.replace(scaling={"num_workers": 2})
     assert two.mismatch(small_run) == []
@@ -132,7 +144,7 @@ def test_quarantined_videos_are_in_the_ledger_once(
     (videos / "bad.mp4").write_text("this is text")
     data = DataConfig(uri=str(videos), heldout_share=0.3, max_quarantined_share=0.2)
     config = small_run.replace(data=data)
-    run(config, ONE, stream)
+    train(config, ONE, stream)
     lines = run_storage(config).join("quarantine.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["video_id"] for line in lines] == ["bad.mp4"]
     assert read_metrics(run_storage(config))[-1]["quarantined"] == 1
@@ -148,13 +160,13 @@ def test_too_many_bad_videos_stop_the_run(
         (videos / f"bad{i}.mp4").write_text("this is text")
     data = DataConfig(uri=str(videos), heldout_share=0.2, max_quarantined_share=0.4)
     with pytest.raises(RunStoppedError, match=r"max_quarantined_share = 0.4 allows .*bad"):
-        run(small_run.replace(data=data), ONE, stream)
+        train(small_run.replace(data=data), ONE, stream)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_run: PretrainConfig) -> None:
     wild = small_run.replace(optimizer={"learning_rate": 1e30, "max_gradient_norm": 1e30})
     with pytest.raises(RunStoppedError, match=r"not finite between steps .*learning_rate"):
-        run(wild, ONE, stream)
+        train(wild, ONE, stream)
 
 
 def test_a_full_storage_stops_the_run_and_keeps_the_last_checkpoint(
@@ -167,16 +179,16 @@ def test_a_full_storage_stops_the_run_and_keeps_the_last_checkpoint(
             (checkpoints / "step-000000004").write_text("in the way")
 
     with pytest.raises(RunStoppedError, match=r"cannot write .*step-000000004"):
-        run(small_run, ONE, stream, fill_up)
+        train(small_run, ONE, stream, fill_up)
     assert newest_clips(small_run) == 2 * 4
 
 
 def test_other_videos_under_the_same_name_are_refused(small_run: PretrainConfig) -> None:
     with pytest.raises(BrokenOff):
-        run(small_run, ONE, stream_that_breaks(at_step=3))
+        train(small_run, ONE, stream_that_breaks(at_step=3))
     other = small_run.replace(data=DataConfig(uri="corpus:30", heldout_share=0.25))
     with pytest.raises(RunStoppedError, match=r"was started with other videos"):
-        run(other, ONE, stream)
+        train(other, ONE, stream)
 
 
 class TestOpenRun:
@@ -192,7 +204,7 @@ class TestOpenRun:
         assert open_run(other) is True
 
     def test_a_finished_run_is_never_written_over(self, small_run: PretrainConfig) -> None:
-        run(small_run, ONE, stream)
+        train(small_run, ONE, stream)
         with pytest.raises(ValueError, match="'run' is finished"):
             open_run(small_run)
 
@@ -203,14 +215,27 @@ class TestOpenRun:
             open_run(small_run.replace(storage="/proc"))
 
 
+def test_local_paths_are_made_absolute(
+    small_run: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = DataConfig(uri=("videos/**/*.mp4", "s3://bucket/videos", "corpus:4", "/else/where"))
+    config = anchored(small_run.replace(storage="here", data=data))
+    assert config.storage == str(tmp_path / "here")
+    assert config.data.uri == (
+        f"{tmp_path}/videos/**/*.mp4", "s3://bucket/videos", "corpus:4", "/else/where",
+    )  # fmt: skip
+    assert anchored(config) == config
+
+
 @pytest.mark.slow
 def test_a_run_folder_in_an_object_store(small_run: PretrainConfig, s3_bucket: str) -> None:
     config = small_run.replace(storage=f"{s3_bucket}/runs", log_every_steps=1)
     open_run(config)
     with pytest.raises(BrokenOff):
-        run(config, ONE, stream_that_breaks(at_step=5))
+        train(config, ONE, stream_that_breaks(at_step=5))
     assert newest_clips(config) == 4 * 4
-    run(config, ONE, stream)
+    train(config, ONE, stream)
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
     names = {info.path.partition("/")[0] for info in run_storage(config).list_files()}
     assert names == {

@@ -55,7 +55,7 @@ def test_all_patches_are_cut_before_one_is_pasted(seed):
 def test_another_clip_gives_the_patch_at_the_same_box(seed):
     donor = gradient()
     config = STILL.replace(num_patches=1, patch_source="other_clip", hidden_prob=0)
-    pasted, game = play(numbered_frames(), config, np.random.default_rng(seed), donor)
+    pasted, game = play(numbered_frames(), config, np.random.default_rng(seed), donor[None])
     box = inside(game.boxes[0, 0])
     for t in range(T):
         assert np.array_equal(pasted[t][box], donor[box])
@@ -92,9 +92,10 @@ def test_a_pure_function_of_its_arguments(preset, patch_source):
     frames = rng.integers(0, 256, size=(T, 64, 64, 3), dtype=np.uint8)
     before = frames.copy()
     config = preset().replace(patch_source=patch_source)
-    first, game = play(frames, config, np.random.default_rng(3), gradient())
-    again, game_again = play(frames, config, np.random.default_rng(3), gradient())
-    other, _ = play(frames, config, np.random.default_rng(4), gradient())
+    donors = np.stack([gradient()] * config.num_patches)
+    first, game = play(frames, config, np.random.default_rng(3), donors)
+    again, game_again = play(frames, config, np.random.default_rng(3), donors)
+    other, _ = play(frames, config, np.random.default_rng(4), donors)
     assert np.array_equal(first, again)
     assert np.array_equal(game.boxes, game_again.boxes)
     assert not np.array_equal(first, other)
@@ -119,7 +120,7 @@ def test_opacity_stays_in_its_range():
     config = STILL.replace(num_patches=1, patch_source="other_clip", min_opacity=0.5, hidden_prob=0)
     middle = []
     for seed in range(30):
-        pasted, game = play(frames, config, np.random.default_rng(seed), donor)
+        pasted, game = play(frames, config, np.random.default_rng(seed), donor[None])
         x, y = (game.boxes[0, 0, :2] + game.boxes[0, 0, 2:]).astype(int) // 2
         middle.append(pasted[:, y, x, 0])
     shown = np.stack(middle)
@@ -134,11 +135,21 @@ def test_one_frame_is_refused():
         play(numbered_frames(1), paper(), np.random.default_rng(0))
 
 
+def test_each_patch_has_a_donor_of_its_own():
+    frames = np.zeros((T, 64, 64, 3), np.uint8)
+    donors = np.broadcast_to(np.array([50, 100, 150], np.uint8)[:, None, None, None], (3, 64, 64, 3))
+    config = STILL.replace(patch_source="other_clip", hidden_prob=0)
+    pasted, game = play(frames, config, np.random.default_rng(0), donors)
+    assert (pasted[0][inside(game.boxes[2, 0])] == 150).all()  # pasted last
+    assert set(np.unique(pasted)) <= {0, 50, 100, 150}
+    assert {0, 50, 100, 150} - set(np.unique(pasted)) <= {50, 100}  # may lie under another
+
+
 @pytest.mark.parametrize(
-    ("donor", "message"),
-    [(None, "got none"), (np.zeros((32, 64, 3), np.uint8), r"got one of \(32, 64, 3\)")],
+    ("donors", "message"),
+    [(None, "got none"), (np.zeros((3, 32, 64, 3), np.uint8), r"got an array of \(3, 32, 64, 3\)")],
 )
-def test_another_clip_needs_a_donor_of_the_same_size(donor, message):
+def test_another_clip_needs_donors_of_the_same_size(donors, message):
     config = paper().replace(patch_source="other_clip")
     with pytest.raises(ValueError, match=message):
-        play(numbered_frames(), config, np.random.default_rng(0), donor)
+        play(numbered_frames(), config, np.random.default_rng(0), donors)

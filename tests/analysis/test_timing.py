@@ -1,0 +1,38 @@
+"""Timing: what is called when, and what a row says."""
+
+import json
+
+import pytest
+
+from ctp.analysis.timing import Case, Timing, machine, measure
+
+
+def test_cases_take_turns_after_a_warm_up_of_each():
+    calls = []
+    cases = [Case(name, lambda repeat, name=name: calls.append((name, repeat)), 1) for name in "ab"]
+    timings = measure(cases, repeats=2)
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert [timing.name for timing in timings] == ["a", "b"]
+    assert all(len(timing.repeats) == 2 for timing in timings)
+
+
+def test_a_figure_is_of_one_piece_of_work_in_its_unit(monkeypatch):
+    clock = iter([10.0, 10.5, 20.0, 20.25])
+    monkeypatch.setattr("ctp.analysis.timing.time.perf_counter", lambda: next(clock))
+    (timing,) = measure([Case("a", lambda repeat: None, count=5, unit="ms")], repeats=2)
+    assert timing.repeats == pytest.approx((100.0, 50.0))
+
+
+def test_a_row_has_the_median_and_both_ends():
+    row = Timing("a", "ms", (3.0, 1.0, 8.0), "of so many").as_row()
+    assert (row["median"], row["least"], row["most"]) == (3.0, 1.0, 8.0)
+    assert row["repeats"] == [3.0, 1.0, 8.0]
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_the_machine_is_described():
+    about = machine()
+    assert about["cores"] >= 1
+    assert about["cpu"]
+    assert about["torch"]
+    assert about["device"]

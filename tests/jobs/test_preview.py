@@ -1,0 +1,190 @@
+"""The preview job from its command line to its files, without a cluster."""
+
+import importlib.util
+import io
+import sys
+from pathlib import Path
+
+import av
+import pytest
+import yaml
+from PIL import Image
+
+from ctp import recipes
+from ctp.pretext.ctp import build_model
+from ctp.storage import Storage
+from ctp.training.checkpoint import CheckpointStore, TrainState
+
+JOB = Path(__file__).parents[2] / "jobs" / "preview.py"
+NUM_FRAMES = 8
+"""Frames in a clip of recipe tiny."""
+
+
+@pytest.fixture(scope="module")
+def preview():
+    spec = importlib.util.spec_from_file_location("preview_job", JOB)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks a config's annotations up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def tiny():
+    config = recipes.tiny()
+    return config.replace(data=config.data.replace(uri="corpus:8"), name="a-run")
+
+
+def make_run(config, folder, *, with_checkpoint=True):
+    """A run folder as a run leaves it, its weights untrained."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    if with_checkpoint:
+        state = TrainState(7, 7 * 16, build_model(config).state_dict(), {}, "", "")
+        store = CheckpointStore(Storage.of(folder / "checkpoints"), keep=1)
+        store.save(state)
+        store.close()
+    return folder
+
+
+def check_files(out, *, num_frames=NUM_FRAMES):
+    with Image.open(io.BytesIO((out / "clips.png").read_bytes())) as picture:
+        assert picture.format == "PNG"
+    with av.open(io.BytesIO((out / "clips.mp4").read_bytes())) as container:
+        assert sum(1 for _ in container.decode(video=0)) % num_frames == 0
+
+
+def test_training_clips_of_a_recipe(preview, tmp_path, capsys):
+    out = tmp_path / "pictures"
+    preview.main(["--data.uri", "corpus:8", "--num_clips", "2", "--out", str(out)])
+    check_files(out)
+    assert sorted(path.name for path in out.iterdir()) == ["clips.mp4", "clips.png"]
+    printed = capsys.readouterr().out
+    assert str(out / "clips.png") in printed
+    assert str(out / "clips.mp4") in printed
+
+
+def test_clips_begin_at_the_position_asked_for(preview, tmp_path):
+    def picture(first):
+        options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", "64"]
+        preview.main([*options, "--first_position", first, "--out", str(tmp_path)])
+        return (tmp_path / "clips.png").read_bytes()
+
+    assert picture("0") == picture("0")
+    assert picture("0") != picture("1")
+
+
+def test_the_size_is_as_asked(preview, tmp_path):
+    def width(columns):
+        options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", "64"]
+        preview.main([*options, "--num_columns", columns, "--out", str(tmp_path)])
+        with Image.open(tmp_path / "clips.png") as picture:
+            return picture.width
+
+    assert width("8") - width("4") == 4 * (64 + 4)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_predictions_of_a_run(preview, tiny, tmp_path, capsys, by_name):
+    folder = make_run(tiny, tmp_path / "runs" / "a-run")
+    options = ["--storage", str(folder.parent), "--run", "a-run"] if by_name else [
+        "--run", str(folder)
+    ]  # fmt: skip
+    preview.main([*options, "--num_clips", "2", "--out", str(tmp_path / "out")])
+    check_files(tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "after step 7: IoU 0." in printed
+    assert "stays still has 0." in printed
+
+
+def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path):
+    folder = Storage.of(make_run(tiny, tmp_path / "runs" / "a-run"))
+    model, step = preview._load_model(folder, tiny)
+    assert step == 7
+    assert not model.training
+    (clip,), _ = preview._heldout_maker(tiny, None).heldout([0])
+    total = preview.TrackingTally()
+    scene = preview._predicted_scene(model, tiny, clip, total)
+    assert scene.predicted.shape == clip.boxes.shape
+    found = total.result()
+    assert scene.caption == (
+        f"{clip.video_id}   IoU {found['iou']:.2f} (still {found['still_iou']:.2f})"
+    )
+
+
+def test_predictions_on_other_videos(preview, tiny, tmp_path, encode_video, capsys):
+    folder = make_run(tiny, tmp_path / "runs" / "a-run")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "good.mp4").write_bytes(encode_video(40))
+    (videos / "bad.mp4").write_bytes(b"no video")
+    options = ["--run", str(folder), "--data.uri", str(videos), "--num_clips", "2"]
+    preview.main([*options, "--out", str(tmp_path / "out")])
+    check_files(tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "cannot be used" in printed
+    assert "bad.mp4" in printed
+    assert "these 1 clip(s)" in printed
+
+
+def error_of(preview, capsys, options):
+    with pytest.raises(SystemExit) as stopped:
+        preview.main(options)
+    assert stopped.value.code not in (0, None)
+    return f"{stopped.value.code}{capsys.readouterr().err}"
+
+
+def test_a_run_that_is_not_there_is_named_with_those_that_are(preview, tiny, tmp_path, capsys):
+    make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
+    options = ["--storage", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    said = error_of(preview, capsys, [*options, "--run", "b-run"])
+    assert "b-run" in said
+    assert "did you mean a-run?" in said
+    assert "\n" not in said.strip()
+
+
+def test_a_run_without_a_checkpoint_says_so(preview, tiny, tmp_path, capsys):
+    folder = make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
+    said = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
+    assert "no checkpoint" in said
+    assert "\n" not in said.strip()
+
+
+def test_a_run_that_holds_nothing_out_asks_for_videos(preview, tiny, tmp_path, capsys):
+    config = tiny.replace(data=tiny.data.replace(heldout_share=0.0))
+    folder = make_run(config, tmp_path / "runs" / "a-run")
+    said = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
+    assert "--data.uri" in said
+
+
+def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_path, capsys):
+    folder = make_run(tiny, tmp_path / "runs" / "a-run")
+    options = ["--run", str(folder), "--game.num_patches", "5", "--out", str(tmp_path / "out")]
+    assert "leave out game.num_patches" in error_of(preview, capsys, options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--out", "/proc/no"], "/proc/no"),
+        (["--data.uri", "no/such/folder"], "no/such/folder"),
+        (["--num_clip", "2"], "did you mean --num_clips"),
+        (["--num_clips", "0"], "num_clips"),
+    ],
+)
+def test_what_does_not_fit_is_one_error(preview, options, said, tmp_path, capsys):
+    error = error_of(preview, capsys, ["--out", str(tmp_path), *options])
+    assert said in error
+
+
+def test_help_shows_what_to_draw_before_what_to_train(preview, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        preview.main(["--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert 0 < printed.index("--num_clips") < printed.index("--data.uri {")

@@ -1,0 +1,195 @@
+"""Pretraining on a real local cluster, through the job as its user starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+JOB = str(ROOT / "jobs" / "pretrain.py")
+STEPS = 40
+TIMEOUT_SECONDS = 300
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SMALL = {
+    "data.uri": "corpus:24",
+    "sampling.num_frames": 4,
+    "augment.frame_size_px": 32,
+    "augment.short_sides_px": "32,40",
+    "game.min_box_size_px": 8,
+    "game.max_box_size_px": 16,
+    "encoder.width": 4,
+    "head.hidden_channels": 8,
+    "schedule.length": STEPS,
+    "compute.total_batch": 4,
+    "health.num_clips": 8,
+    "health.every_steps": 20,
+    "checkpoint.every_steps": 5,
+    "log_every_steps": 1,
+}
+
+
+def command(storage: Path, name: str, **options: Any) -> list[str]:
+    chosen = SMALL | {"storage": storage, "name": name} | {
+        key.replace("__", "."): value for key, value in options.items()
+    }  # fmt: skip
+    return [sys.executable, JOB, *(f"--{key}={value}" for key, value in chosen.items())]
+
+
+def start(argv: list[str]) -> subprocess.Popen[str]:
+    # a session of its own, so that a kill takes the whole run and nothing else
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"},
+    )  # fmt: skip
+
+
+def finish(argv: list[str]) -> str:
+    with start(argv) as process:
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, out
+    return out
+
+
+def steps(storage: Path, name: str) -> list[dict[str, float]]:
+    path = storage / name / "metrics.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def losses(storage: Path, name: str) -> list[tuple[float, ...]]:
+    return [
+        (row["step"], row["loss"], row["loss_center"], row["loss_size"])
+        for row in steps(storage, name)
+    ]
+
+
+def wait_for_step(process: subprocess.Popen[str], storage: Path, name: str, step: int) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not any(row["step"] >= step for row in steps(storage, name)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the run does not get on"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def whole(storage: Path) -> str:
+    """What a run that nothing happened to prints."""
+    return finish(command(storage, "whole"))
+
+
+def test_a_run_by_the_job(storage: Path, whole: str) -> None:
+    assert [row["step"] for row in steps(storage, "whole")] == list(range(1, STEPS + 1))
+    assert f"step {STEPS}/{STEPS}" in whole
+    assert "held-out tracking IoU" in whole
+    assert "encoder.safetensors after" in whole
+    assert "ottleneck" in whole
+    names = {path.name for path in (storage / "whole").iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "encoder.safetensors", "curves.png"} <= names
+
+
+def test_the_stream_of_ray_data_is_the_stream_of_one_process(storage: Path, whole: str) -> None:
+    from ctp.cli import CommandLine
+    from ctp.pretext.clips import local_stream
+    from ctp.pretext.pretrain import Makers, run
+    from ctp.recipes import PRETRAIN
+    from ctp.training.collective import Worker
+
+    argv = command(storage, "alone", log_every_steps=10)[2:]
+    _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
+    run(Makers.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+    for ours, theirs in zip(losses(storage, "alone"), losses(storage, "whole"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)  # other numbers of threads
+
+
+def test_killed_and_started_again_it_is_bit_for_bit_the_same(storage: Path, whole: str) -> None:
+    argv = command(storage, "killed")
+    with start(argv) as process:
+        wait_for_step(process, storage, "killed", 13)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert not (storage / "killed" / "encoder.safetensors").exists()
+    out = finish(argv)
+    assert "continuing after step" in out
+    assert losses(storage, "killed") == losses(storage, "whole")
+
+
+def test_one_worker_continued_as_two(storage: Path, whole: str) -> None:
+    with start(command(storage, "grown")) as process:
+        wait_for_step(process, storage, "grown", 13)
+        os.killpg(process.pid, signal.SIGKILL)
+    finish(
+        command(storage, "grown", scaling__num_workers=2, scaling__cpus_per_worker=0.5)
+    )
+    for ours, theirs in zip(losses(storage, "grown"), losses(storage, "whole"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def test_a_lost_worker_is_started_again(storage: Path, whole: str) -> None:
+    with start(command(storage, "hurt")) as process:
+        wait_for_step(process, storage, "hurt", 13)
+        os.kill(_train_worker_of(process.pid), signal.SIGKILL)
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, out
+    assert losses(storage, "hurt") == losses(storage, "whole")
+
+
+def _train_worker_of(session: int) -> int:
+    """The process id of the run's training worker, by its title and session."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes().decode(errors="replace")
+                own_session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+            except OSError:
+                continue
+            if "RayTrainWorker" in title and own_session == session:
+                return int(entry.name)
+    raise AssertionError("no training worker found")
+
+
+def test_a_real_mix_of_videos_with_two_workers(
+    storage: Path, tmp_path: Path, encode_video: Callable[..., bytes]
+) -> None:
+    for i in range(9):
+        (tmp_path / f"good{i}.mp4").write_bytes(encode_video(12, width=64 + 2 * i, height=48))
+    (tmp_path / "text.mp4").write_text("this is text")
+    out = finish(
+        command(
+            storage, "mixed", data__uri=tmp_path, data__heldout_share=0.3,
+            scaling__num_workers=2, scaling__cpus_per_worker=0.5,
+        )
+    )  # fmt: skip
+    assert "1 video(s) could not be used" in out
+    assert "text.mp4: cannot be opened as a video" in out
+    lines = (storage / "mixed" / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["video_id"] for line in lines] == ["text.mp4"]
+
+
+def test_too_many_bad_videos_end_the_run_with_a_clear_error(
+    storage: Path, tmp_path: Path, encode_video: Callable[..., bytes]
+) -> None:
+    for i in range(6):
+        (tmp_path / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
+        (tmp_path / f"text{i}.mp4").write_text("this is text")
+    argv = command(storage, "bad", data__uri=tmp_path, data__max_quarantined_share=0.4)
+    with start(argv) as process:
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 1
+    assert "max_quarantined_share = 0.4 allows" in out.splitlines()[-1]
+    assert "Traceback" not in out

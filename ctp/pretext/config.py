@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ctp.config import Config
 from ctp.models.resnet3d import EncoderConfig
@@ -27,6 +27,12 @@ class DataConfig(Config):
     """Share of the videos that training never sees, for health."""
     max_quarantined_share: Annotated[float, Ge(0), Le(1)] = 0.2
     """The run stops when more than this share of its videos cannot be used."""
+
+    @field_validator("uri", mode="before")
+    @classmethod
+    def _one_is_one(cls, uri: object) -> object:
+        """A list of one is that one: an option and a file mean the same videos by it."""
+        return uri[0] if isinstance(uri, list | tuple) and len(uri) == 1 else uri
 
 
 class CurriculumConfig(Config):

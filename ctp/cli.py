@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -52,7 +51,7 @@ class CommandLine(Generic[C]):
         # the whole parser knows the recipe's values, so that --help shows them as the defaults
         parser = self._front_parser(add_help=True)
         source = CliSettingsSource[Any](
-            type(_with_defaults(recipe)),
+            type(_with_defaults(recipe)),  # type: ignore[arg-type]
             root_parser=parser,
             cli_parse_args=["--help"] if chosen.help else rest,
             cli_parse_none_str="none",

@@ -68,8 +68,9 @@ class Progress:
             self._console.print(f"step {step}/{total} · {line}{left}", soft_wrap=True)
 
     def _line(self, row: Row) -> str:
+        named = f"centre {row['loss_center']:.3f}, size {row['loss_size']:.3f}"
         parts = [
-            f"loss {row['loss']:.3f} (centre {row['loss_center']:.3f}, size {row['loss_size']:.3f})",
+            f"loss {row['loss']:.3f} ({named})",
             self._tracking,
             f"{row['clips_per_second']:.1f} clips/s",
             f"waiting for data {100 * float(row['wait_share']):.0f}%",

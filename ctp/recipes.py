@@ -28,7 +28,7 @@ def tiny() -> PretrainConfig:
 
 def small() -> PretrainConfig:
     """Half an hour on 2 cores: a small encoder that learns to track, on videos made on the spot."""
-    return _small_machine(num_videos=480, steps=2400, total_batch=16)
+    return _small_machine(num_videos=480, steps=8000, total_batch=16)
 
 
 def ucf101_r3d18() -> PretrainConfig:
@@ -68,7 +68,7 @@ PRETRAIN = {
 
 
 def _paper(arch: str, uri: str, epochs: int, decay_at: tuple[int, int]) -> PretrainConfig:
-    """The paper's pretraining (§5.1); what is not named here are defaults, which are the paper's."""
+    """The paper's pretraining (§5.1); the defaults are the paper's, so little is named here."""
     return PretrainConfig(
         data=DataConfig(uri=uri, heldout_share=0.01),
         encoder=EncoderConfig(arch=arch),  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
         data=DataConfig(uri=f"corpus:{num_videos}", heldout_share=0.15),
         sampling=SamplingConfig(num_frames=8, max_interval_frames=3),
         augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
-        game=GameConfig(min_box_size_px=12, max_box_size_px=28),
+        game=GameConfig(min_box_size_px=8, max_box_size_px=24),
         curriculum=CurriculumConfig(),
         encoder=EncoderConfig(width=8, blocks_per_stage=(1, 1, 1, 1)),
         head=HeadConfig(hidden_channels=64),

@@ -13,15 +13,10 @@ from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
 from ctp.cluster.session import cluster
 from ctp.cluster.train import pretrain
+from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
+from ctp.pretext.clips import Makers
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import (
-    Makers,
-    RunStoppedError,
-    anchored,
-    newest_clips,
-    open_run,
-    run_storage,
-)
+from ctp.pretext.pretrain import RunStoppedError
 from ctp.progress import Progress, bottleneck, duration
 from ctp.storage import StorageError
 from ctp.training import run_folder

@@ -15,10 +15,9 @@ from ctp.analysis.preview import Scene, grid_mp4, grid_png, seen_frames
 from ctp.cli import CommandLine, near_miss
 from ctp.clip import Clip
 from ctp.config import Config
-from ctp.pretext.clips import ClipMaker
+from ctp.pretext.clips import ClipMaker, Makers
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp import CtpModel, build_model
-from ctp.pretext.pretrain import Makers
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore

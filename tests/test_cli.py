@@ -129,5 +129,3 @@ def test_merge_goes_into_sections() -> None:
 def test_near_miss() -> None:
     assert near_miss("widht", ["width", "sizes"]) == " (did you mean width?)"
     assert near_miss("zzz", ["width", "sizes"]) == ""
-
-

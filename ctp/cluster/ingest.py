@@ -20,9 +20,9 @@ import ray.train
 import torch
 from ray.data import ActorPoolStrategy, DataIterator, Dataset, ExecutionOptions
 
+from ctp.pretext.claim import newest_clips
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import newest_clips
 from ctp.video.quarantine import Rejected
 
 TRAIN = "train"
@@ -99,7 +99,7 @@ def worker_batches(
     ):
         # a checkpoint may have become whole after the stream was opened
         if batch["position"][0] >= first_clip:
-            batch["rejected"] = [
+            rejected = [
                 [Rejected(**entry) for entry in json.loads(found)] for found in batch["rejected"]
             ]
-            yield batch
+            yield batch | {"rejected": rejected}

@@ -28,7 +28,9 @@ def cluster(scaling: ScalingConfig) -> Iterator[None]:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
-        require(scaling, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count(), where="this machine")
+        require(
+            scaling, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count(), where="this machine"
+        )
         ray.init(
             num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
@@ -38,7 +40,7 @@ def cluster(scaling: ScalingConfig) -> Iterator[None]:
         )
     try:
         if address:
-            resources = ray.cluster_resources()
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
             require(scaling, cpus, resources.get("GPU", 0), where=f"the cluster at {address}")
         yield
@@ -66,5 +68,3 @@ def require(scaling: ScalingConfig, cpus: float, gpus: float, where: str) -> Non
             f"the run asks for {scaling.num_workers} GPU(s), and {where} has {gpus:g}. Lower "
             "scaling.num_workers, or set scaling.use_gpu false"
         )
-
-

@@ -11,14 +11,14 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.actor import ActorHandle
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
-from ctp.pretext.clips import ClipMaker
+from ctp.pretext.claim import run_storage
+from ctp.pretext.clips import ClipMaker, Makers
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import Makers, RunStoppedError, run, run_storage
+from ctp.pretext.pretrain import RunStoppedError, run
 from ctp.training.collective import Worker
 from ctp.training.run_folder import Row
 
@@ -38,11 +38,11 @@ def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
             `config.scaling.max_failures`.
     """
     config = makers.config
-    board = ray.remote(num_cpus=0)(_Board).remote()
+    board: Any = ray.remote(num_cpus=0)(_Board).remote()
     folder = run_storage(config)
     listed = ray.put(makers)  # listed once, by the driver: all see the same videos
     trainer = TorchTrainer(
-        _train_worker,
+        _train_worker,  # type: ignore[arg-type]  # what it returns is the result's return_value
         train_loop_config={"makers": listed, "board": board},
         scaling_config=ScalingConfig(
             num_workers=config.scaling.num_workers,
@@ -60,7 +60,7 @@ def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
     )
     with _relayed(board, show):
         result = trainer.fit()
-    stopped = result.return_value
+    stopped: str | None = result.return_value  # type: ignore[attr-defined]
     if stopped:
         raise RunStoppedError(stopped)
 
@@ -113,7 +113,7 @@ class _Board:
 
 
 @contextmanager
-def _relayed(board: ActorHandle, show: Callable[[Row], None]) -> Iterator[None]:
+def _relayed(board: Any, show: Callable[[Row], None]) -> Iterator[None]:
     """While this lasts, a thread carries rows from the board to `show`."""
     done = threading.Event()
 

@@ -47,17 +47,16 @@ def _mean_over_workers(value: Tensor) -> Tensor:
     return total / dist.get_world_size()
 
 
-def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """Make every batch normalisation of `module` one over all workers, in place where it can.
+def synchronise_norms(module: nn.Module, device: torch.device) -> None:
+    """Make every batch normalisation inside `module` one over all workers, in place.
 
     Parameters, buffers and their names stay. With one worker nothing changes.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return module
+        return
     if device.type == "cuda":
-        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return synchronised
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return
     for part in module.modules():
         if type(part) is nn.BatchNorm3d:
             part.__class__ = CpuSyncBatchNorm3d
-    return module

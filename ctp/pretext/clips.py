@@ -18,7 +18,7 @@ from ctp.synthesis.config import GameConfig
 from ctp.synthesis.game import play
 from ctp.training.schedule import total_steps
 from ctp.video.augment import crop_and_flip, sample_color, sample_short_side
-from ctp.video.catalog import Catalog, VideoEntry
+from ctp.video.catalog import Catalog, VideoEntry, open_catalog
 from ctp.video.decode import VideoReader
 from ctp.video.plan import Plan, PlannedClip
 from ctp.video.quarantine import QuarantineLimitError, Rejected
@@ -171,6 +171,30 @@ class ClipMaker:
         raise QuarantineLimitError(f"{MAX_DONORS} videos, drawn at random, cannot be used")
 
 
+@dataclass(frozen=True)
+class Makers:
+    """What makes the clips of a run: to train on, and held out."""
+
+    train: ClipMaker
+    heldout: ClipMaker
+
+    @property
+    def config(self) -> PretrainConfig:
+        """The run's config."""
+        return self.train.config
+
+    @classmethod
+    def of(cls, config: PretrainConfig) -> Makers:
+        """List the run's videos and hold some out.
+
+        Raises:
+            ValueError: there are no videos, or too few.
+        """
+        share = config.data.heldout_share
+        train, heldout = open_catalog(config.data.uri).split(share, config.seed)
+        return cls(ClipMaker(config, train), ClipMaker(config, heldout))
+
+
 def stack(clips: Sequence[Clip]) -> Batch:
     """Clips as arrays with a leading B: "frames", "boxes", "visible", "color", "video"."""
     return {
@@ -191,7 +215,9 @@ def _into(rejected: list[Rejected]) -> Iterator[None]:
         rejected.append(Rejected.of(error))
 
 
-def local_stream(maker: ClipMaker, cursor: int, rank: int, world: int) -> Iterator[Mapping[str, Any]]:
+def local_stream(
+    maker: ClipMaker, cursor: int, rank: int, world: int
+) -> Iterator[Mapping[str, Any]]:
     """One worker's batches of the run's stream, made in this process, from clip `cursor` on.
 
     Step s of all workers together is clips [s·B, (s+1)·B), worker r having the r-th share.

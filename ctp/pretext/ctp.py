@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctp.geometry import apply_offsets, box_offsets
@@ -40,7 +40,8 @@ class CtpModel(nn.Module):
         Returns:
             float32 [B, K, T, 4].
         """
-        return self.head(self.encoder(clips), queries).float()
+        offsets: Tensor = self.head(self.encoder(clips), queries)
+        return offsets.float()
 
     def track(self, clips: Tensor, queries: Tensor) -> Tensor:
         """Predict boxes, float32 [B, K, T, 4] xyxy pixels; arguments as of `forward`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import resource
 import sys
 import time
@@ -13,28 +12,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ctp.models.sync_norm import synchronise_norms
 from ctp.models.weights import encoder_bytes
-from ctp.pretext.clips import Batch, ClipMaker, stack
-from ctp.pretext.config import PretrainConfig
-from ctp.pretext.ctp import CtpModel, build_model, tracking_loss
-from ctp.storage import Storage, StorageError
+from ctp.pretext.claim import checkpoint_store, run_storage
+from ctp.pretext.clips import ClipMaker, Makers
+from ctp.pretext.ctp import build_model, tracking_loss
+from ctp.pretext.health import Health
+from ctp.storage import StorageError
 from ctp.training import run_folder
-from ctp.training.checkpoint import CheckpointStore, TrainState
+from ctp.training.checkpoint import TrainState
 from ctp.training.collective import Worker, from_first, gather
-from ctp.training.metrics import TrackingTally
 from ctp.training.run_folder import MetricsLog, Row
 from ctp.training.schedule import learning_rate_factor
 from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
 from ctp.video.augment import to_input
-from ctp.video.catalog import CORPUS, open_catalog
 from ctp.video.quarantine import Ledger, QuarantineLimitError, Rejected
-
-HEALTH_BATCH = 16
 
 OpenStream = Callable[[ClipMaker, int], Iterator[Mapping[str, Any]]]
 """Opens one worker's batches (`ClipMaker.batch`) of the run's stream from a clip number on."""
@@ -42,55 +37,6 @@ OpenStream = Callable[[ClipMaker, int], Iterator[Mapping[str, Any]]]
 
 class RunStoppedError(RuntimeError):
     """The run cannot go on, and starting it again would not help; every worker raises it."""
-
-
-@dataclass(frozen=True)
-class Makers:
-    """What makes the clips of a run: to train on, and held out."""
-
-    train: ClipMaker
-    heldout: ClipMaker
-
-    @property
-    def config(self) -> PretrainConfig:
-        """The run's config."""
-        return self.train.config
-
-    @classmethod
-    def of(cls, config: PretrainConfig) -> Makers:
-        """List the run's videos and hold some out.
-
-        Raises:
-            ValueError: there are no videos, or too few.
-        """
-        share = config.data.heldout_share
-        train, heldout = open_catalog(config.data.uri).split(share, config.seed)
-        return cls(ClipMaker(config, train), ClipMaker(config, heldout))
-
-
-def anchored(config: PretrainConfig) -> PretrainConfig:
-    """The config with absolute local paths: workers run in other folders than the user."""
-    uri = config.data.uri
-    uri = _absolute(uri) if isinstance(uri, str) else tuple(map(_absolute, uri))
-    return config.replace(
-        storage=Storage.of(config.storage).uri, data=config.data.replace(uri=uri)
-    )
-
-
-def _absolute(uri: str) -> str:
-    is_path = "://" not in uri and not uri.startswith(CORPUS)
-    return os.path.abspath(os.path.expanduser(uri)) if is_path else uri
-
-
-def run_storage(config: PretrainConfig) -> Storage:
-    """Where the run's folder lies."""
-    return Storage.of(config.storage).join(config.name)
-
-
-def newest_clips(config: PretrainConfig) -> int:
-    """Clips consumed at the newest checkpoint of the run; 0 before the first."""
-    name = _store(config).newest()
-    return 0 if name is None else int(name.partition("-")[2]) * config.compute.total_batch
 
 
 def run(
@@ -119,11 +65,6 @@ def run(
         session.train(open_stream(makers.train, first_clip), publish)
     finally:
         session.close()
-
-
-def _store(config: PretrainConfig) -> CheckpointStore:
-    folder = run_storage(config).join(run_folder.CHECKPOINTS)
-    return CheckpointStore(folder, config.checkpoint.keep)
 
 
 @dataclass
@@ -155,16 +96,15 @@ class _Run:
         self.makers, self.worker = makers, worker
         config = self.config = makers.config
         self.folder = run_storage(config)
-        self.store = _store(config)
+        self.store = checkpoint_store(config)
         self.model = prepare(build_model(config), config.compute, worker.device)
-        assert isinstance(self.model, CtpModel)
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
         self.ledger = Ledger()
         self.error: str | None = None
         self.last_save = time.monotonic()
         self.log: MetricsLog | None = None
-        self.heldout: list[Batch] | None = None
+        self.health = Health(makers.heldout, worker)
         self.interval = _Interval()
 
     def resume(self) -> None:
@@ -172,7 +112,7 @@ class _Run:
         name = from_first(self.store.newest() if self.worker.is_first else None)
         if name is not None:
             self._restore(self.store.load(name))
-        self.model = synchronise_norms(self.model, self.worker.device)
+        synchronise_norms(self.model, self.worker.device)
         quarantine = self.folder.join(run_folder.QUARANTINE)
         if quarantine.exists():
             self.ledger = Ledger.from_jsonl(quarantine.read_bytes())
@@ -246,7 +186,7 @@ class _Run:
         clips = to_input(frames, torch.as_tensor(batch["color"]))
         with autocast(self.config.compute, device):
             offsets = model(clips, boxes[:, :, 0])
-        return tracking_loss(offsets, boxes, self.model.sigma)  # type: ignore[arg-type]
+        return tracking_loss(offsets, boxes, self.model.sigma)
 
     def _learning_rate(self, step: int) -> float:
         config = self.config
@@ -262,7 +202,7 @@ class _Run:
         look_now = is_last or _is_due(self.step, config.health.every_steps)
         if not (save_now or look_now or _is_due(self.step, config.log_every_steps)):
             return
-        health = self._health() if look_now else {}
+        health = self.health.look(self.model) if look_now else {}
         reports = gather(self._report())  # the same on every worker, and so what follows
         self.interval = _Interval()
         self._take_in([entry for report in reports for entry in report.rejected])
@@ -278,7 +218,7 @@ class _Run:
         seconds = time.monotonic() - self.interval.started
         return _Report(
             losses=torch.stack(self.interval.losses).cpu(),
-            rejected=self.interval.rejected,
+            rejected=self.interval.rejected + self.health.rejected,
             wait_share=self.interval.wait_seconds / seconds,
             seconds=seconds,
             seconds_since_save=time.monotonic() - self.last_save,
@@ -358,7 +298,7 @@ class _Run:
             with self._kept_for_all():
                 self.store.wait()
                 about = {"run": self.config.name, "steps": str(self.step)}
-                encoder = encoder_bytes(self.model.encoder, about)  # type: ignore[arg-type]
+                encoder = encoder_bytes(self.model.encoder, about)
                 self.folder.join(run_folder.ENCODER).write_bytes(encoder)
         error = from_first(self.error)
         if error is not None:
@@ -372,33 +312,6 @@ class _Run:
         except StorageError as error:
             self.error = self.error or str(error)
 
-    @torch.no_grad()
-    def _health(self) -> dict[str, float]:
-        """Tracking IoU on the held-out clips, each tracked by one of the workers."""
-        tally = TrackingTally()
-        self.model.eval()
-        for batch in self._heldout_batches():
-            clips = to_input(torch.as_tensor(batch["frames"]).to(self.worker.device))
-            boxes = torch.as_tensor(batch["boxes"]).to(self.worker.device)
-            with autocast(self.config.compute, self.worker.device):
-                predicted = self.model.track(clips, boxes[:, :, 0])  # type: ignore[operator]
-            tally.add(predicted, boxes, torch.as_tensor(batch["visible"]).to(self.worker.device))
-        self.model.train()
-        tally.sums = torch.stack(gather(tally.sums)).sum(dim=0)
-        return tally.result()
-
-    def _heldout_batches(self) -> list[Batch]:
-        """This worker's held-out clips; made once, kept as uint8."""
-        if self.heldout is None:
-            maker, wanted = self.makers.heldout, self.config.health.num_clips
-            numbers = range(wanted if len(maker.catalog) else 0)
-            clips, rejected = maker.heldout(numbers[self.worker.rank :: self.worker.world])
-            self.interval.rejected += rejected
-            self.heldout = [
-                stack(clips[i : i + HEALTH_BATCH]) for i in range(0, len(clips), HEALTH_BATCH)
-            ]
-        return self.heldout
-
 
 def _is_due(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
@@ -408,41 +321,3 @@ def _memory_gib() -> float:
     """Peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
-
-
-def config_yaml(config: PretrainConfig) -> bytes:
-    """The config as the run folder keeps it."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
-
-
-def open_run(config: PretrainConfig) -> bool:
-    """Claim the run's folder before anything is spent.
-
-    Returns:
-        Whether the run was there before, to be continued.
-
-    Raises:
-        ValueError: a run of that name is finished, or has another config; names what differs.
-        StorageError: the folder cannot be written.
-    """
-    folder = run_storage(config)
-    folder.check_writable()
-    if folder.join(run_folder.ENCODER).exists():
-        raise ValueError(
-            f"run {config.name!r} is finished: {folder.join(run_folder.ENCODER).uri} is there. "
-            "Give another --name, or delete the folder to start anew"
-        )
-    kept = folder.join(run_folder.CONFIG)
-    is_old = kept.exists()
-    if is_old:
-        there = PretrainConfig.model_validate(yaml.safe_load(kept.read_bytes()))
-        mismatch = config.mismatch(there)
-        if mismatch:
-            raise ValueError(
-                f"run {config.name!r} exists with another config:\n  "
-                + "\n  ".join(mismatch)
-                + "\nGive another --name, or the run's own config to continue it: "
-                f"--config {kept.uri}"
-            )
-    kept.write_bytes(config_yaml(config))
-    return is_old

@@ -42,7 +42,7 @@ class MetricsLog:
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         (self._local / METRICS).write_text(lines)
         self._file = (self._local / METRICS).open("a")
-        self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Append rows; each names its "step"."""
@@ -50,12 +50,12 @@ class MetricsLog:
             self._file.write(json.dumps(row) + "\n")
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(name, value, int(row["step"]))  # type: ignore[no-untyped-call]
+                    self._board.add_scalar(name, value, int(row["step"]))
         self._file.flush()
 
     def sync(self) -> None:
         """Bring the run folder up to date, if it lies in an object store."""
-        self._board.flush()  # type: ignore[no-untyped-call]
+        self._board.flush()
         if self._remote is not None:
             for path in sorted(self._local.rglob("*")):
                 if path.is_file():
@@ -66,11 +66,11 @@ class MetricsLog:
         """Sync for the last time."""
         self._file.close()
         self.sync()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def read_metrics(folder: Storage) -> list[dict[str, float]]:
-    """The rows of a run's `metrics.jsonl`, in order; a last line cut short by a kill is left out."""
+    """The rows of `metrics.jsonl`, in order; a last line cut short by a kill is left out."""
     place = folder.join(METRICS)
     if not place.exists():
         return []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from ctp.config import Config
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class ComputeConfig(Config):
@@ -68,7 +70,7 @@ def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def prepare(model: nn.Module, config: ComputeConfig, device: torch.device) -> nn.Module:
+def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
     """Move a model to its device in the layout and precision asked for."""
     if config.precision == "tf32":
         torch.set_float32_matmul_precision("high")
@@ -77,7 +79,7 @@ def prepare(model: nn.Module, config: ComputeConfig, device: torch.device) -> nn
     if config.channels_last:
         for module in model.modules():
             if isinstance(module, nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+                module.to(memory_format=torch.channels_last_3d)
     return model
 
 

@@ -107,8 +107,8 @@ def test_a_run_by_the_job(storage: Path, whole: str) -> None:
 
 def test_the_stream_of_ray_data_is_the_stream_of_one_process(storage: Path, whole: str) -> None:
     from ctp.cli import CommandLine
-    from ctp.pretext.clips import local_stream
-    from ctp.pretext.pretrain import Makers, run
+    from ctp.pretext.clips import Makers, local_stream
+    from ctp.pretext.pretrain import run
     from ctp.recipes import PRETRAIN
     from ctp.training.collective import Worker
 
@@ -138,9 +138,7 @@ def test_one_worker_continued_as_two(storage: Path, whole: str) -> None:
     with start(command(storage, "grown")) as process:
         wait_for_step(process, storage, "grown", 13)
         os.killpg(process.pid, signal.SIGKILL)
-    finish(
-        command(storage, "grown", scaling__num_workers=2, scaling__cpus_per_worker=0.5)
-    )
+    finish(command(storage, "grown", scaling__num_workers=2, scaling__cpus_per_worker=0.5))
     for ours, theirs in zip(losses(storage, "grown"), losses(storage, "whole"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
 

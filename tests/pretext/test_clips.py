@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from ctp.clip import Clip
-from ctp.pretext.clips import ClipMaker, local_stream
+from ctp.pretext.clips import ClipMaker, Makers, local_stream
 from ctp.pretext.config import DataConfig, PretrainConfig
-from ctp.pretext.pretrain import Makers
 from ctp.video.catalog import open_catalog
 from ctp.video.plan import Plan
 from ctp.video.quarantine import QuarantineLimitError
@@ -132,9 +131,7 @@ class TestBadVideos:
             seen_rejected |= {entry.video_id for entry in rejected}
         assert seen_rejected == {"bad0.mp4", "bad1.mp4"}
 
-    def test_a_stand_in_is_a_clip_of_its_own(
-        self, small_run: PretrainConfig, folder: Path
-    ) -> None:
+    def test_a_stand_in_is_a_clip_of_its_own(self, small_run: PretrainConfig, folder: Path) -> None:
         maker = self.maker(small_run, folder, share=0.5)
         clips = [maker.at(position)[0] for position in range(8)]  # an epoch
         pictures = {clip.frames.tobytes() for clip in clips}
@@ -149,9 +146,7 @@ class TestBadVideos:
         with pytest.raises(QuarantineLimitError, match=r"cannot be used.*bad\d.mp4: cannot be"):
             maker.at(0)
 
-    def test_heldout_clips_have_no_stand_in(
-        self, small_run: PretrainConfig, folder: Path
-    ) -> None:
+    def test_heldout_clips_have_no_stand_in(self, small_run: PretrainConfig, folder: Path) -> None:
         maker = ClipMaker(small_run, open_catalog(str(folder)))
         clips, rejected = maker.heldout(range(8))
         assert len(clips) == 6

@@ -13,17 +13,10 @@ import safetensors.torch
 import torch
 import torch.multiprocessing as mp
 
-from ctp.pretext.clips import ClipMaker, local_stream
+from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
+from ctp.pretext.clips import ClipMaker, Makers, local_stream
 from ctp.pretext.config import DataConfig, PretrainConfig
-from ctp.pretext.pretrain import (
-    Makers,
-    RunStoppedError,
-    anchored,
-    newest_clips,
-    open_run,
-    run,
-    run_storage,
-)
+from ctp.pretext.pretrain import RunStoppedError, run
 from ctp.training.collective import Worker
 from ctp.training.run_folder import read_metrics
 
@@ -31,7 +24,7 @@ ONE = Worker()
 Rows = list[dict[str, float]]
 
 
-class BrokenOff(Exception):
+class BrokenOffError(Exception):
     """Stands for a lost machine."""
 
 
@@ -43,7 +36,7 @@ def stream_that_breaks(at_step: int):  # type: ignore[no-untyped-def]
     def open_stream(maker: ClipMaker, first_clip: int) -> Iterator[Mapping[str, Any]]:
         for batch in stream(maker, first_clip):
             if batch["position"][0] == at_step * maker.config.compute.total_batch:
-                raise BrokenOff
+                raise BrokenOffError
             yield batch
 
     return open_stream
@@ -55,9 +48,7 @@ def train(config: PretrainConfig, worker: Worker, open_stream: Any, *publish: An
 
 def losses(config: PretrainConfig) -> list[tuple[int, float, float, float]]:
     rows = read_metrics(run_storage(config))
-    return [
-        (int(row["step"]), row["loss"], row["loss_center"], row["loss_size"]) for row in rows
-    ]
+    return [(int(row["step"]), row["loss"], row["loss_center"], row["loss_size"]) for row in rows]
 
 
 def weights(config: PretrainConfig) -> dict[str, torch.Tensor]:
@@ -87,7 +78,7 @@ def test_broken_off_and_continued_equals_never_broken_off(
 ) -> None:
     whole = small_run.replace(storage=str(tmp_path / "whole"))
     train(whole, ONE, stream)
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(small_run, ONE, stream_that_breaks(at_step=5))
     assert newest_clips(small_run) == 4 * 4
     assert open_run(small_run) is False  # nothing had claimed it; now it is
@@ -100,7 +91,7 @@ def test_broken_off_and_continued_equals_never_broken_off(
 
 def test_rows_after_the_checkpoint_are_not_doubled(small_run: PretrainConfig) -> None:
     config = small_run.replace(log_every_steps=1)
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(config, ONE, stream_that_breaks(at_step=5))
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5]
     assert newest_clips(config) == 4 * 4
@@ -122,7 +113,7 @@ def test_one_worker_continued_as_two_equals_one(
 ) -> None:
     whole = small_run.replace(storage=str(tmp_path / "whole"))
     train(whole, ONE, stream)
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(small_run, ONE, stream_that_breaks(at_step=3))
     assert newest_clips(small_run) == 2 * 4
     two = small_run.replace(scaling={"num_workers": 2})
@@ -184,7 +175,7 @@ def test_a_full_storage_stops_the_run_and_keeps_the_last_checkpoint(
 
 
 def test_other_videos_under_the_same_name_are_refused(small_run: PretrainConfig) -> None:
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(small_run, ONE, stream_that_breaks(at_step=3))
     other = small_run.replace(data=DataConfig(uri="corpus:30", heldout_share=0.25))
     with pytest.raises(RunStoppedError, match=r"was started with other videos"):
@@ -232,7 +223,7 @@ def test_local_paths_are_made_absolute(
 def test_a_run_folder_in_an_object_store(small_run: PretrainConfig, s3_bucket: str) -> None:
     config = small_run.replace(storage=f"{s3_bucket}/runs", log_every_steps=1)
     open_run(config)
-    with pytest.raises(BrokenOff):
+    with pytest.raises(BrokenOffError):
         train(config, ONE, stream_that_breaks(at_step=5))
     assert newest_clips(config) == 4 * 4
     train(config, ONE, stream)

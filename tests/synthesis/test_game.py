@@ -137,7 +137,7 @@ def test_one_frame_is_refused():
 
 def test_each_patch_has_a_donor_of_its_own():
     frames = np.zeros((T, 64, 64, 3), np.uint8)
-    donors = np.broadcast_to(np.array([50, 100, 150], np.uint8)[:, None, None, None], (3, 64, 64, 3))
+    donors = np.stack([np.full((64, 64, 3), value, np.uint8) for value in (50, 100, 150)])
     config = STILL.replace(patch_source="other_clip", hidden_prob=0)
     pasted, game = play(frames, config, np.random.default_rng(0), donors)
     assert (pasted[0][inside(game.boxes[2, 0])] == 150).all()  # pasted last

@@ -1,0 +1,52 @@
+"""The health of a run: how well it tracks patches in videos that it does not train on (§4)."""
+
+from __future__ import annotations
+
+import torch
+
+from ctp.pretext.clips import Batch, ClipMaker, stack
+from ctp.pretext.ctp import CtpModel
+from ctp.training.collective import Worker, gather
+from ctp.training.metrics import TrackingTally
+from ctp.training.step import autocast
+from ctp.video.augment import to_input
+from ctp.video.quarantine import Rejected
+
+BATCH = 16
+
+
+class Health:
+    """Tracks held-out clips, shared out among the workers so that each is tracked once."""
+
+    def __init__(self, maker: ClipMaker, worker: Worker):
+        self._maker, self._worker = maker, worker
+        self._batches: list[Batch] | None = None
+        self.rejected: list[Rejected] = []
+
+    @torch.no_grad()
+    def look(self, model: CtpModel) -> dict[str, float]:
+        """Track with the model as it is; every worker must call it.
+
+        Returns:
+            `TrackingTally.result` over the clips of all workers.
+        """
+        tally, device = TrackingTally(), self._worker.device
+        model.eval()
+        for batch in self._clips():
+            clips = to_input(torch.as_tensor(batch["frames"]).to(device))
+            boxes = torch.as_tensor(batch["boxes"]).to(device)
+            with autocast(self._maker.config.compute, device):
+                predicted = model.track(clips, boxes[:, :, 0])
+            tally.add(predicted, boxes, torch.as_tensor(batch["visible"]).to(device))
+        model.train()
+        tally.sums = torch.stack(gather(tally.sums)).sum(dim=0)
+        return tally.result()
+
+    def _clips(self) -> list[Batch]:
+        """This worker's share of the clips; made once, kept as uint8."""
+        if self._batches is None:
+            wanted = self._maker.config.health.num_clips if len(self._maker.catalog) else 0
+            numbers = range(wanted)[self._worker.rank :: self._worker.world]
+            clips, self.rejected = self._maker.heldout(numbers)
+            self._batches = [stack(clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
+        return self._batches

@@ -97,11 +97,11 @@ class Catalog:
 
         Returns:
             (train, held out); when the shares leave one side empty, a video moves over, so that
-            neither is, provided there are two videos.
+            neither is. A video that is alone is trained on.
         """
         rank = {entry.id: uniform_hash(seed, "heldout", entry.id) for entry in self.entries}
         heldout = [entry for entry in self.entries if rank[entry.id] < heldout_share]
-        if len(self) > 1 and heldout_share > 0:
+        if heldout_share > 0:
             by_rank = sorted(self.entries, key=lambda entry: rank[entry.id])
             heldout = (heldout or by_rank[:1])[: len(self) - 1]
         taken = {entry.id for entry in heldout}

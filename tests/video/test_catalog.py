@@ -252,3 +252,11 @@ def test_no_side_is_empty_with_two_videos(num_videos: int, share: float) -> None
 def test_one_video_is_trained_on_unless_held_out_by_share() -> None:
     train, heldout = make(["only"]).split(1e-9, seed=0)
     assert (len(train), len(heldout)) == (1, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_video_that_is_alone_is_trained_on(share):
+    alone = open_catalog("corpus:1")
+    for seed in range(20):
+        train, heldout = alone.split(share, seed)
+        assert (len(train), len(heldout)) == (1, 0)

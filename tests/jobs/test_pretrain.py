@@ -1,0 +1,78 @@
+"""What the job refuses, before a cluster is started: one clear line each."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+JOB = Path(__file__).parents[2] / "jobs" / "pretrain.py"
+Refusal = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def main() -> Callable[[list[str]], None]:
+    spec = importlib.util.spec_from_file_location("pretrain_job", JOB)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def refusal(
+    main: Callable[[list[str]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> Refusal:
+    """`refusal(*argv)`: what the job says when it refuses to start."""
+
+    def refused(*argv: str) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            main([f"--storage={tmp_path / 'runs'}", "--name=run", *argv])
+        assert exit_.value.code not in (0, None)
+        return f"{exit_.value.code}\n{capsys.readouterr().err}"
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--recipe=tinny"], "no recipe 'tinny' (did you mean tiny?)"),
+        (["--game.num_patchs=3"], "did you mean --game.num_patches?"),
+        (["--data.uri=/nowhere/at/all"], "there is no '/nowhere/at/all'"),
+        (["--data.uri=corpus:none"], "wanted corpus:NUMBER"),
+        (["--scaling.num_workers=3"], "total_batch 16 cannot be shared equally"),
+        (["--scaling.num_workers=16"], "the run asks for 17 CPUs (16 worker(s) of 1, 1 actor(s)"),
+        (["--scaling.use_gpu=true", "--scaling.num_workers=16",
+          "--scaling.cpus_per_worker=0.01"], "asks for 16 GPU(s), and this machine has"),
+        (["--storage=/proc"], "cannot write"),
+    ],
+)  # fmt: skip
+def test_refusals(refusal: Refusal, argv: list[str], said: str) -> None:
+    assert said in refusal(*argv)
+
+
+def test_an_empty_folder(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "notes.txt").write_text("no video")
+    assert "no video below" in refusal(f"--data.uri={tmp_path / 'videos'}")
+
+
+def test_a_run_of_that_name_with_another_config(refusal: Refusal) -> None:
+    too_many = ["--scaling.num_workers=16"]  # claims the name, then asks for too much
+    refusal("--seed=1", *too_many)
+    said = refusal("--seed=2", *too_many)
+    assert "run 'run' exists with another config:\n  seed was 1, is 2\nGive another --name" in said
+
+
+def test_help_is_complete_and_says_how_to_go_on() -> None:
+    shown = subprocess.run(
+        [sys.executable, str(JOB), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for expected in ("recipes:", "ucf101-r3d18", "--data.uri", "--game.num_patches", "continues"):
+        assert expected in shown

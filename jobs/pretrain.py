@@ -52,6 +52,8 @@ def _run(config: PretrainConfig) -> None:
         f"{len(makers.heldout.catalog)} held out, {makers.train.total_steps} steps of "
         f"{config.compute.total_batch} clips"
     )
+    if not len(makers.heldout.catalog):
+        print("no videos are held out, so health is not watched; see --data.heldout_uri")
     if is_old:
         done = newest_clips(config) // config.compute.total_batch
         print(f"continuing after step {done}")

@@ -26,6 +26,7 @@ def test_the_papers_runs(name: str) -> None:
     config = PRETRAIN[name]()
     assert config.game == paper()
     assert config.curriculum is None
+    assert config.data.heldout_share == 0  # the paper trains on all videos
     assert config.sampling.num_frames == 16
     assert config.sampling.min_interval_frames == 1
     assert config.sampling.max_interval_frames == 5

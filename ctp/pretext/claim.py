@@ -15,9 +15,10 @@ from ctp.video.catalog import CORPUS
 
 def anchored(config: PretrainConfig) -> PretrainConfig:
     """The config with absolute local paths: workers run in other folders than the user."""
-    uri = config.data.uri
-    uri = _absolute(uri) if isinstance(uri, str) else tuple(map(_absolute, uri))
-    return config.replace(storage=Storage.of(config.storage).uri, data=config.data.replace(uri=uri))
+    data = config.data.replace(
+        uri=_absolute(config.data.uri), heldout_uri=_absolute(config.data.heldout_uri)
+    )
+    return config.replace(storage=Storage.of(config.storage).uri, data=data)
 
 
 def run_storage(config: PretrainConfig) -> Storage:
@@ -74,6 +75,8 @@ def _to_yaml(config: PretrainConfig) -> bytes:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
 
 
-def _absolute(uri: str) -> str:
+def _absolute(uri: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    if isinstance(uri, tuple):
+        return tuple(str(_absolute(each)) for each in uri)
     is_path = "://" not in uri and not uri.startswith(CORPUS)
     return os.path.abspath(os.path.expanduser(uri)) if is_path else uri

@@ -190,8 +190,11 @@ class Makers:
         Raises:
             ValueError: there are no videos, or too few.
         """
-        share = config.data.heldout_share
-        train, heldout = open_catalog(config.data.uri).split(share, config.seed)
+        data, listed = config.data, open_catalog(config.data.uri)
+        if data.heldout_uri:
+            train, heldout = listed, open_catalog(data.heldout_uri)
+        else:
+            train, heldout = listed.split(data.heldout_share, config.seed)
         return cls(ClipMaker(config, train), ClipMaker(config, heldout))
 
 

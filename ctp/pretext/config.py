@@ -23,12 +23,14 @@ class DataConfig(Config):
 
     uri: str | tuple[str, ...] = "corpus:240"
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
-    heldout_share: Annotated[float, Ge(0), Lt(1)] = 0.05
-    """Share of the videos that training never sees, for health."""
+    heldout_uri: str | tuple[str, ...] = ()
+    """Other videos, for health, e.g. a test split; none: `heldout_share` of those to train on."""
+    heldout_share: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of the videos that training never sees, for health, where there is no `heldout_uri`."""
     max_quarantined_share: Annotated[float, Ge(0), Le(1)] = 0.2
     """The run stops when more than this share of its videos cannot be used."""
 
-    @field_validator("uri", mode="before")
+    @field_validator("uri", "heldout_uri", mode="before")
     @classmethod
     def _one_is_one(cls, uri: object) -> object:
         """A list of one is that one: an option and a file mean the same videos by it."""

@@ -59,6 +59,15 @@ def test_each_epoch_shows_every_training_video_once_and_no_heldout_one(
     assert not heldout & set(wanted)
 
 
+def test_other_videos_can_be_held_out(small_run: PretrainConfig, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    data = DataConfig(uri="corpus:5", heldout_uri=str(tmp_path), heldout_share=0.5)
+    makers = Makers.of(small_run.replace(data=data))
+    assert len(makers.train.catalog) == 5
+    assert [entry.id for entry in makers.heldout.catalog.entries] == ["a.mp4", "b.mp4"]
+
+
 def test_clips_of_a_video_differ_between_epochs_and_seeds(small_run: PretrainConfig) -> None:
     train = Makers.of(small_run).train
     alone = ClipMaker(small_run, type(train.catalog).of(train.catalog.entries[:1]))

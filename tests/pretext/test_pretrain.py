@@ -210,12 +210,14 @@ def test_local_paths_are_made_absolute(
     small_run: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = DataConfig(uri=("videos/**/*.mp4", "s3://bucket/videos", "corpus:4", "/else/where"))
+    uris = ("videos/**/*.mp4", "s3://bucket/videos", "corpus:4", "/else/where")
+    data = DataConfig(uri=uris, heldout_uri="test")
     config = anchored(small_run.replace(storage="here", data=data))
     assert config.storage == str(tmp_path / "here")
     assert config.data.uri == (
         f"{tmp_path}/videos/**/*.mp4", "s3://bucket/videos", "corpus:4", "/else/where",
     )  # fmt: skip
+    assert config.data.heldout_uri == str(tmp_path / "test")
     assert anchored(config) == config
 
 

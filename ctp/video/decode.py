@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 from ctp.clip import EncodedVideo, VideoError
 
+MAX_ASPECT_RATIO = 16
+"""A longer strip would fill the memory when its shorter side is scaled up."""
 MISSING_SHARE = 0.1
 """A file is taken as truncated when its header promises this much more than it holds."""
 TIMELESS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
@@ -202,7 +204,10 @@ class VideoReader:
 
     def _to_rgb(self, frame: av.VideoFrame, short_side_px: int) -> NDArray[np.uint8]:
         """Scale and convert in one go, then turn upright."""
-        scale = short_side_px / min(frame.width, frame.height)
+        sides = sorted((frame.width, frame.height))
+        if sides[1] > MAX_ASPECT_RATIO * sides[0]:
+            raise self._error(f"is a strip of {frame.width}x{frame.height} pixels")
+        scale = short_side_px / sides[0]
         rgb: NDArray[Any] = self._reformatter.reformat(
             frame,
             width=max(round(frame.width * scale), short_side_px),

@@ -325,3 +325,12 @@ def test_real_videos_decode_or_are_named() -> None:
         except VideoError as error:
             reasons.append(str(error))
     print(f"{len(catalog) - len(reasons)} of {len(catalog)} videos decode", *reasons, sep="\n")
+
+
+def test_a_strip_is_refused(encode_video):
+    data = encode_video(3, width=1200, height=16)
+    with (
+        VideoReader(EncodedVideo("strip", "strip.mp4", data)) as reader,
+        pytest.raises(VideoError, match="is a strip of 1200x16 pixels"),
+    ):
+        reader.read([0], short_side_px=112)

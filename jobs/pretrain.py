@@ -39,8 +39,12 @@ def main(argv: list[str] | None = None) -> None:
         print("This is a smoke run: it shows that all works and learns next to nothing.")
     try:
         _run(anchored(config))
-    except (ValueError, StorageError, RunStoppedError, TrainingFailedError) as error:
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; the same command with --name {config.name} goes on from here")
+    except (ValueError, StorageError, ConnectionError, RunStoppedError) as error:
         sys.exit(f"error: {error}")
+    except TrainingFailedError as error:
+        sys.exit(f"error: {error}\nThe same command with --name {config.name} goes on from here")
 
 
 def _run(config: PretrainConfig) -> None:

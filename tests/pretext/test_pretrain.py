@@ -235,3 +235,25 @@ def test_a_run_folder_in_an_object_store(small_run: PretrainConfig, s3_bucket: s
         "config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "encoder.safetensors",
     }  # fmt: skip
     assert weights(config)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        {"precision": "bf16"},
+        {"precision": "tf32"},
+        {"channels_last": True},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_other_ways_to_compute_give_nearly_the_same_losses(
+    small_run: PretrainConfig, tmp_path: Path, compute: dict[str, Any]
+) -> None:
+    plain = small_run.replace(schedule={"unit": "steps", "length": 2, "decay_at": ()})
+    other = plain.replace(storage=str(tmp_path / "other"), compute={"total_batch": 4, **compute})
+    train(plain, ONE, stream)
+    train(other, ONE, stream)
+    for ours, theirs in zip(losses(other), losses(plain), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.02)
+    assert all(value.dtype != torch.bfloat16 for value in weights(other).values())

@@ -31,7 +31,6 @@ def cluster(scaling: ScalingConfig) -> Iterator[None]:
         require(
             scaling, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count(), where="this machine"
         )
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # the default, said: else Ray warns
         ray.init(
             num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,

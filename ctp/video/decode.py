@@ -225,7 +225,8 @@ class VideoReader:
         except VideoError:
             raise
         except av.FFmpegError as error:
-            raise self._error(f"{what}: {' '.join(str(error).split())}") from error
+            said = str(error.strerror or error)
+            raise self._error(f"{what}: {' '.join(said.split())}") from error
 
     def _error(self, reason: str) -> VideoError:
         return VideoError(self._video.id, self._video.uri, reason)

@@ -18,8 +18,23 @@ URI_CHARACTERS = "%/:?[]@!$&'()*+,;=~"
 """What a URI may hold as it is. A # is encoded: it is common in names, and no key has fragments."""
 
 
+HINTS = {
+    "read": "Check that it exists and that this user or role may read it",
+    "write": "Check that there is space left and that this user or role may write there",
+}
+
+
 class StorageError(OSError):
     """Storage that cannot be read or written; says which URI and what to do."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it says something of the file, rather than of the storage at this moment."""
+        is_denied = "ACCESS_DENIED" in str(self)  # as S3 says it
+        return is_denied or isinstance(
+            self.__cause__,
+            FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError,
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +195,5 @@ class Storage:
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            raise StorageError(
-                f"cannot {verb} {self.uri}: {error}. Check that it exists, that there is space "
-                "left, and that this user or role has access"
-            ) from error
+            hint = HINTS["read" if verb in {"read", "list", "look at"} else "write"]
+            raise StorageError(f"cannot {verb} {self.uri}: {error}. {hint}") from error

@@ -11,7 +11,7 @@ from ray.train import TrainingFailedError
 from ctp import recipes
 from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
-from ctp.cluster.session import cluster
+from ctp.cluster.session import check_machine, cluster
 from ctp.cluster.train import pretrain
 from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
 from ctp.pretext.clips import Makers
@@ -26,16 +26,15 @@ ABOUT = """Pretrain a video encoder by playing Catch-the-Patch.
 
 The run folder STORAGE/NAME gets config, metrics, checkpoints and encoder.safetensors. The same
 --name continues a run where it was broken off."""
-SMOKE_RECIPE = "tiny"
 SHOWN_QUARANTINED = 10
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, run, and say how it went."""
-    recipe, config = CommandLine(recipes.PRETRAIN, SMOKE_RECIPE, ABOUT).parse(argv)
+    recipe, config = CommandLine(recipes.PRETRAIN, "tiny", ABOUT).parse(argv)
     if not config.name:
         config = config.replace(name=f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}")
-    if recipe == SMOKE_RECIPE:
+    if config.schedule == recipes.tiny().schedule:
         print("This is a smoke run: it shows that all works and learns next to nothing.")
     try:
         _run(anchored(config))
@@ -50,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(config: PretrainConfig) -> None:
     started = time.monotonic()
     makers = Makers.of(config)
+    check_machine(config.scaling)
     is_old = open_run(config)
     print(
         f"run {run_storage(config).uri}: {len(makers.train.catalog)} videos to train on, "
@@ -76,7 +76,8 @@ def _report(config: PretrainConfig, seconds: float) -> None:
         last = tracked[-1]
         print(
             f"held-out tracking IoU {last['iou']:.3f}; a box that stays still has "
-            f"{last['still_iou']:.3f}"
+            f"{last['still_iou']:.3f} ({last['heldout_clips']} clips, "
+            f"{last['heldout_unreadable']} more could not be read)"
         )
     quarantine = folder.join(run_folder.QUARANTINE)
     if quarantine.exists():

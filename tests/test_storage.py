@@ -94,7 +94,7 @@ def test_what_is_not_there_says_so(place: Storage) -> None:
 def test_a_folder_that_cannot_be_written_to(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     place = Storage.of(folder.format(file=tmp_path / "file"))
-    with pytest.raises(StorageError, match=r"cannot write .*user or role has access"):
+    with pytest.raises(StorageError, match=r"cannot write .*user or role may write there"):
         place.check_writable()
 
 

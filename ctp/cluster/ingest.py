@@ -29,6 +29,8 @@ TRAIN = "train"
 BATCHES_PER_INPUT_BLOCK = 20_000
 PREFETCHED_BATCHES = 2
 MAX_TASKS_IN_FLIGHT = 2
+MAX_TASK_RETRIES = 3
+"""A video that kills its actor would be tried again for ever."""
 
 
 class Player:
@@ -43,7 +45,11 @@ class Player:
         start = self._first_clip + int(row["id"][0]) * self._worker_batch
         batch = self._maker.batch(range(start, start + self._worker_batch))
         rejected = [json.dumps([asdict(entry) for entry in found]) for found in batch["rejected"]]
-        return batch | {"rejected": np.array(rejected), "video": np.array(batch["video"])}
+        return batch | {
+            "rejected": np.array(rejected),
+            "failed": np.array(batch["failed"]),
+            "video": np.array(batch["video"]),
+        }
 
 
 def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
@@ -67,6 +73,7 @@ def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
                 max_tasks_in_flight_per_actor=MAX_TASKS_IN_FLIGHT,
             ),
             num_cpus=config.scaling.cpus_per_actor,
+            max_task_retries=MAX_TASK_RETRIES,
         )
     )
 

@@ -12,9 +12,21 @@ import torch
 
 from ctp.pretext.config import ScalingConfig
 
+ADDRESS = "RAY_ADDRESS"
 DATA_PLUMBING_CPUS = 1.0
 """Ray Data's own small tasks take one CPU at a time; without it they wait for ever."""
 LOCAL_OBJECT_STORE_BYTES = 1 * 2**30
+
+
+def check_machine(scaling: ScalingConfig) -> None:
+    """Check before anything is spent that a local run fits this machine.
+
+    Raises:
+        ValueError: there is no other cluster, and this machine has too few CPUs or GPUs.
+    """
+    if ADDRESS not in os.environ:
+        gpus = torch.cuda.device_count()
+        require(scaling, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
 
 
 @contextmanager
@@ -22,16 +34,14 @@ def cluster(scaling: ScalingConfig) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Raises:
-        ValueError: the cluster, or this machine, has fewer CPUs or GPUs than the config asks for.
+        ValueError: the cluster has fewer CPUs or GPUs than the config asks for.
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = os.environ.get(ADDRESS)
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     else:
-        require(
-            scaling, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count(), where="this machine"
-        )
         ray.init(
+            address="local",  # not one that happens to run on this machine
             num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
             include_dashboard=False,

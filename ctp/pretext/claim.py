@@ -18,7 +18,11 @@ def anchored(config: PretrainConfig) -> PretrainConfig:
     data = config.data.replace(
         uri=_absolute(config.data.uri), heldout_uri=_absolute(config.data.heldout_uri)
     )
-    return config.replace(storage=Storage.of(config.storage).uri, data=data)
+    return config.replace(
+        storage=Storage.of(config.storage).uri,
+        data=data,
+        initial_encoder=_absolute(config.initial_encoder) if config.initial_encoder else "",
+    )
 
 
 def run_storage(config: PretrainConfig) -> Storage:
@@ -42,7 +46,7 @@ def open_run(config: PretrainConfig) -> bool:
     """Claim the run's folder before anything is spent.
 
     Returns:
-        Whether the run was there before, to be continued.
+        Whether the run has a checkpoint, from which it is continued.
 
     Raises:
         ValueError: a run of that name is finished, or has another config; names what differs.
@@ -56,8 +60,8 @@ def open_run(config: PretrainConfig) -> bool:
             "Give another --name, or delete the folder to start anew"
         )
     kept = folder.join(run_folder.CONFIG)
-    is_old = kept.exists()
-    if is_old:
+    is_old = checkpoint_store(config).newest() is not None
+    if is_old and kept.exists():
         there = PretrainConfig.model_validate(yaml.safe_load(kept.read_bytes()))
         mismatch = config.mismatch(there)
         if mismatch:

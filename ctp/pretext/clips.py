@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from ctp.video.plan import Plan, PlannedClip
 from ctp.video.quarantine import QuarantineLimitError, Rejected
 from ctp.video.sampling import sample_frames
 
-MAX_DONORS = 64
-"""Videos tried for a clip's donor frames before the run is given up."""
+MAX_TRIES = 64
+"""Videos tried for a clip, and for its donor frames, before the run is given up."""
 
 Batch = dict[str, Any]
 
@@ -64,19 +65,14 @@ class ClipMaker:
         by the next good one of the epoch's order.
 
         Raises:
-            QuarantineLimitError: no video of the catalogue can be used.
+            QuarantineLimitError: `MAX_TRIES` videos, or all there are, cannot be used.
         """
         rejected: list[Rejected] = []
-        for planned in Plan(self.config.seed, len(self.catalog)).candidates(position):
+        plan = Plan(self.config.seed, len(self.catalog))
+        for planned in islice(plan.candidates(position), MAX_TRIES):
             with _into(rejected):
                 return self._make(planned, self._source(position), rejected), rejected
-            if len(rejected) > self.config.data.max_quarantined_share * len(self.catalog):
-                break
-        reasons = "; ".join(f"{r.video_id}: {r.reason}" for r in rejected[:3])
-        raise QuarantineLimitError(
-            f"{len(rejected)} of {len(self.catalog)} videos, one after the other, cannot be used "
-            f"({reasons}). Mend them, or raise data.max_quarantined_share"
-        )
+        raise _none_usable(rejected)
 
     def batch(self, positions: Sequence[int]) -> Batch:
         """The clips at `positions`, stacked.
@@ -84,12 +80,14 @@ class ClipMaker:
         Returns:
             "position" int64 [B], "frames" uint8 [B, T, H, W, 3], "boxes" float32 [B, K, T, 4],
             "visible" bool [B, K, T], "color" float32 [B, T, 4], "video" [B] ids, "rejected"
-            [B] lists of `Rejected`.
+            [B] lists of `Rejected`, "failed" [B] reasons why there is no such clip but a blank
+            one, empty for all others.
         """
-        clips, rejected = zip(*map(self.at, positions), strict=True)
+        clips, rejected, failed = zip(*map(self._at_or_blank, positions), strict=True)
         return {
             "position": np.asarray(positions, np.int64),
             "rejected": list(rejected),
+            "failed": list(failed),
             **stack(clips),
         }
 
@@ -102,10 +100,28 @@ class ClipMaker:
         rejected: list[Rejected] = []
         for number in numbers:
             clip_number, video = divmod(number, len(self.catalog))
-            with _into(rejected):
+            with _into(rejected), suppress(QuarantineLimitError):
                 planned = PlannedClip(epoch=-1, video=video, clip_number=clip_number)
                 clips.append(self._make(planned, self.config.game.patch_source, rejected))
         return clips, rejected
+
+    def _at_or_blank(self, position: int) -> tuple[Clip, list[Rejected], str]:
+        """As `at`; what would be raised is returned, for all workers to stop by it together."""
+        try:
+            return *self.at(position), ""
+        except QuarantineLimitError as error:
+            return self._blank(), list(error.rejected), str(error)
+
+    def _blank(self) -> Clip:
+        frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
+        k = self.config.game.num_patches
+        return Clip(
+            frames=np.zeros((frames, size, size, 3), np.uint8),
+            boxes=np.tile(np.array([0, 0, size, size], np.float32), (k, frames, 1)),
+            visible=np.zeros((k, frames), np.bool_),
+            color=np.tile(np.array([0, 1, 0, 1], np.float32), (frames, 1)),
+            video_id="",
+        )
 
     def _source(self, position: int) -> str:
         """Where the patches of the clip at `position` are cut from."""
@@ -159,7 +175,7 @@ class ClipMaker:
         there is no other video, it is the clip's.
         """
         donors: list[NDArray[np.uint8]] = []
-        for _ in range(MAX_DONORS):
+        for _ in range(MAX_TRIES):
             step = rng.integers(1, max(len(self.catalog), 2))
             entry = self.catalog.entries[(video + step) % len(self.catalog)]
             with _into(rejected):
@@ -168,7 +184,7 @@ class ClipMaker:
                 donors.append(self._read(entry, own_rng, num_frames=1)[0])
             if len(donors) == self.config.game.num_patches:
                 return np.stack(donors)
-        raise QuarantineLimitError(f"{MAX_DONORS} videos, drawn at random, cannot be used")
+        raise _none_usable(rejected)
 
 
 @dataclass(frozen=True)
@@ -207,6 +223,15 @@ def stack(clips: Sequence[Clip]) -> Batch:
         "color": np.stack([clip.color for clip in clips]),
         "video": [clip.video_id for clip in clips],
     }
+
+
+def _none_usable(rejected: list[Rejected]) -> QuarantineLimitError:
+    reasons = "; ".join(f"{entry.video_id}: {entry.reason}" for entry in rejected[:3])
+    return QuarantineLimitError(
+        f"{len(rejected)} videos, tried one after the other for a clip, cannot be used "
+        f"({reasons}); mend them: quarantine.jsonl in the run folder lists them all",
+        rejected,
+    )
 
 
 @contextmanager

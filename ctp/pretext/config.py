@@ -111,6 +111,8 @@ class PretrainConfig(Config):
     """Easier patches at first; none: the game's own source all along, as in the paper."""
     encoder: EncoderConfig = EncoderConfig()
     """What is pretrained."""
+    initial_encoder: str = ""
+    """An encoder.safetensors to start from, local or s3://; none: fresh weights."""
     head: HeadConfig = HeadConfig()
     """What predicts the boxes, and is thrown away."""
     sigma: tuple[float, float, float, float] = (0.8, 0.8, 0.04, 0.04)
@@ -148,11 +150,6 @@ class PretrainConfig(Config):
             raise ValueError(f"name {self.name!r} must be a folder name, without '/'")
         return self
 
-    @property
-    def worker_batch(self) -> int:
-        """Clips in a step of one worker."""
-        return self.compute.total_batch // self.scaling.num_workers
-
     def mismatch(self, other: PretrainConfig) -> list[str]:
         """What keeps a run of config `other` from being continued with this one.
 
@@ -163,7 +160,16 @@ class PretrainConfig(Config):
         return _differences("", self.model_dump(), other.model_dump())
 
 
-MAY_CHANGE = frozenset({"storage", "health", "checkpoint", "log_every_steps", "scaling"})
+MAY_CHANGE = frozenset(
+    {
+        "storage",
+        "data.max_quarantined_share",
+        "health",
+        "checkpoint",
+        "log_every_steps",
+        "scaling",
+    }
+)
 
 
 def _differences(prefix: str, here: object, there: object) -> list[str]:
@@ -171,7 +177,7 @@ def _differences(prefix: str, here: object, there: object) -> list[str]:
         return [
             line
             for key in here
-            if prefix or key not in MAY_CHANGE
-            for line in _differences(f"{prefix}.{key}" if prefix else key, here[key], there[key])
+            if (name := f"{prefix}.{key}" if prefix else key) not in MAY_CHANGE
+            for line in _differences(name, here[key], there[key])
         ]
     return [] if here == there else [f"{prefix} was {there!r}, is {here!r}"]

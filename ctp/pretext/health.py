@@ -28,7 +28,8 @@ class Health:
         """Track with the model as it is; every worker must call it.
 
         Returns:
-            `TrackingTally.result` over the clips of all workers.
+            `TrackingTally.result` over the clips of all workers, with "heldout_clips", how many
+            these are, and "heldout_unreadable", how many were meant to be tracked besides.
         """
         tally, device = TrackingTally(), self._worker.device
         model.eval()
@@ -39,14 +40,22 @@ class Health:
                 predicted = model.track(clips, boxes[:, :, 0])
             tally.add(predicted, boxes, torch.as_tensor(batch["visible"]).to(device))
         model.train()
-        tally.sums = torch.stack(gather(tally.sums)).sum(dim=0)
-        return tally.result()
+        tracked = sum(len(batch["frames"]) for batch in self._clips())
+        reports = gather((tally.sums, tracked, len(self._numbers()) - tracked))
+        tally.sums = torch.stack([sums for sums, _, _ in reports]).sum(dim=0)
+        return tally.result() | {
+            "heldout_clips": sum(count for _, count, _ in reports),
+            "heldout_unreadable": sum(count for _, _, count in reports),
+        }
+
+    def _numbers(self) -> range:
+        """This worker's share of the clips."""
+        wanted = self._maker.config.health.num_clips if len(self._maker.catalog) else 0
+        return range(wanted)[self._worker.rank :: self._worker.world]
 
     def _clips(self) -> list[Batch]:
-        """This worker's share of the clips; made once, kept as uint8."""
+        """The clips that can be read; made once, kept as uint8."""
         if self._batches is None:
-            wanted = self._maker.config.health.num_clips if len(self._maker.catalog) else 0
-            numbers = range(wanted)[self._worker.rank :: self._worker.world]
-            clips, self.rejected = self._maker.heldout(numbers)
+            clips, self.rejected = self._maker.heldout(self._numbers())
             self._batches = [stack(clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
         return self._batches

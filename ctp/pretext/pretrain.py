@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ctp.models.sync_norm import synchronise_norms
-from ctp.models.weights import encoder_bytes
+from ctp.models.weights import encoder_bytes, load_encoder
 from ctp.pretext.claim import checkpoint_store, run_storage
 from ctp.pretext.clips import ClipMaker, Makers
 from ctp.pretext.ctp import build_model, tracking_loss
 from ctp.pretext.health import Health
-from ctp.storage import StorageError
+from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import TrainState
 from ctp.training.collective import Worker, from_first, gather
@@ -63,8 +63,11 @@ def run(
     first_clip = session.step * makers.config.compute.total_batch
     try:
         session.train(open_stream(makers.train, first_clip), publish)
-    finally:
-        session.close()
+    except BaseException:
+        with suppress(OSError):  # what stops the run is the news
+            session.close()
+        raise
+    session.close()
 
 
 @dataclass
@@ -81,7 +84,7 @@ class _Interval:
 class _Report:
     """What a worker tells the others when they meet."""
 
-    losses: Tensor  # float [steps, 3]: LossTerms of each step
+    losses: Tensor  # float [steps, 4]: LossTerms of each step, and the gradient's norm
     rejected: list[Rejected]
     wait_share: float
     seconds: float
@@ -101,6 +104,7 @@ class _Run:
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
         self.ledger = Ledger()
+        self.found = Ledger()  # since this start: what was mended before it must not stop it
         self.error: str | None = None
         self.last_save = time.monotonic()
         self.log: MetricsLog | None = None
@@ -109,9 +113,11 @@ class _Run:
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one; every worker the same."""
-        name = from_first(self.store.newest() if self.worker.is_first else None)
+        name = self._newest()
         if name is not None:
-            self._restore(self.store.load(name))
+            self._restore(name)
+        elif self.config.initial_encoder:
+            self._initialise(self.config.initial_encoder)
         synchronise_norms(self.model, self.worker.device)
         quarantine = self.folder.join(run_folder.QUARANTINE)
         if quarantine.exists():
@@ -119,7 +125,28 @@ class _Run:
         if self.worker.is_first:
             self.log = MetricsLog(self.folder, self.step)
 
-    def _restore(self, state: TrainState) -> None:
+    def _newest(self) -> str | None:
+        """The newest checkpoint, as the first worker sees it."""
+        name = None
+        if self.worker.is_first:
+            with self._kept_for_all():
+                name = self.store.newest()
+        name, error = from_first((name, self.error))
+        if error is not None:
+            raise RunStoppedError(error)
+        return name
+
+    def _initialise(self, uri: str) -> None:
+        try:
+            load_encoder(self.model.encoder, Storage.of(uri).read_bytes(), uri)
+        except (ValueError, StorageError) as error:
+            raise RunStoppedError(f"initial_encoder: {error}") from error
+
+    def _restore(self, name: str) -> None:
+        try:
+            state = self.store.load(name)
+        except StorageError as error:
+            raise RunStoppedError(str(error)) from error
         here = self.makers.train.catalog.fingerprint()
         if state.catalog != here:
             raise RunStoppedError(
@@ -138,7 +165,7 @@ class _Run:
         self.interval = _Interval()
         while self.step < total:
             batch = self._next(stream)
-            terms = train_step(
+            terms, gradient_norm = train_step(
                 lambda batch=batch: self._loss(model, batch),  # type: ignore[misc]
                 parameters,
                 self.optimizer,
@@ -146,7 +173,7 @@ class _Run:
                 self._learning_rate(self.step),
             )
             self.step += 1
-            self.interval.losses.append(torch.stack(terms))
+            self.interval.losses.append(torch.stack([*terms, gradient_norm]))
             self._after_step(publish, is_last=self.step == total)
         self._finish()
 
@@ -174,6 +201,7 @@ class _Run:
         batch = next(stream)
         self.interval.wait_seconds += time.monotonic() - began
         self.interval.rejected += [r for found in batch["rejected"] for r in found]
+        self.error = self.error or next(filter(None, batch["failed"]), None)
         share = self.config.compute.total_batch // self.worker.world
         expected = self.step * self.config.compute.total_batch + self.worker.rank * share
         assert int(batch["position"][0]) == expected, "the stream is out of step with the run"
@@ -208,7 +236,8 @@ class _Run:
         self._take_in([entry for report in reports for entry in report.rejected])
         rows = self._rows(reports, health)
         if self.log is not None:
-            self.log.write(rows)
+            with self._kept_for_all():
+                self.log.write(rows)
             publish({**rows[-1], "total_steps": self.makers.train.total_steps})
         self._check(reports, rows)
         if save_now or reports[0].seconds_since_save >= 60 * config.checkpoint.every_minutes:
@@ -236,9 +265,10 @@ class _Run:
                 "loss": total,
                 "loss_center": center,
                 "loss_size": size,
+                "gradient_norm": norm,
                 "learning_rate": self._learning_rate(step - 1),
             }
-            for step, (total, center, size) in enumerate(losses, start=first)
+            for step, (total, center, size, norm) in enumerate(losses, start=first)
         ]
         rows[-1] |= {
             "clips_per_second": len(losses) * total_batch / reports[0].seconds,
@@ -254,19 +284,21 @@ class _Run:
 
     def _check(self, reports: list[_Report], rows: list[Row]) -> None:
         """Stop all workers together when the run cannot go on."""
-        if reports[0].error is not None:
-            raise RunStoppedError(reports[0].error)
-        if not all(math.isfinite(row["loss"]) for row in rows):  # type: ignore[arg-type]
+        for report in reports:
+            if report.error is not None:
+                raise RunStoppedError(str(report.error))
+        if not all(math.isfinite(row["loss"] + row["gradient_norm"]) for row in rows):  # type: ignore[arg-type, operator]
             raise RunStoppedError(
-                f"the loss is not finite between steps {rows[0]['step']} and {self.step}. Lower "
-                "optimizer.learning_rate, or add schedule.warmup_steps"
+                f"the loss or its gradient is not finite between steps {rows[0]['step']} and "
+                f"{self.step}. Lower optimizer.learning_rate, or add schedule.warmup_steps"
             )
         try:
-            self.ledger.check(self._num_videos(), self.config.data.max_quarantined_share)
+            self.found.check(self._num_videos(), self.config.data.max_quarantined_share)
         except QuarantineLimitError as error:
             raise RunStoppedError(str(error)) from error
 
     def _take_in(self, rejected: list[Rejected]) -> None:
+        self.found.add(rejected)
         if self.ledger.add(rejected) and self.worker.is_first:
             with self._kept_for_all():
                 self.folder.join(run_folder.QUARANTINE).write_bytes(self.ledger.to_jsonl())
@@ -278,9 +310,8 @@ class _Run:
         self.last_save = time.monotonic()
         if self.worker.is_first:
             with self._kept_for_all():
-                self.store.save(self._state())
                 assert self.log is not None
-                self.log.sync()
+                self.store.save(self._state(), before=self.log.sync)
 
     def _state(self) -> TrainState:
         return TrainState(
@@ -297,6 +328,8 @@ class _Run:
         if self.worker.is_first:
             with self._kept_for_all():
                 self.store.wait()
+        if self.worker.is_first and self.error is None:
+            with self._kept_for_all():
                 about = {"run": self.config.name, "steps": str(self.step)}
                 encoder = encoder_bytes(self.model.encoder, about)
                 self.folder.join(run_folder.ENCODER).write_bytes(encoder)
@@ -309,7 +342,7 @@ class _Run:
         """Keep a storage error of the first worker until all meet and can stop together."""
         try:
             yield
-        except StorageError as error:
+        except OSError as error:
             self.error = self.error or str(error)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -74,21 +75,27 @@ class CheckpointStore:
     Names are a function of the step, so what a killed run left behind is written over.
     """
 
-    def __init__(self, folder: Storage, keep: int):
+    def __init__(self, folder: Storage, keep: int, retry_seconds: tuple[float, ...] = (1, 4)):
+        """Open the store; a write that fails is tried again after each of `retry_seconds`."""
         self._folder = folder
         self._keep = keep
+        self._retry_seconds = retry_seconds
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, before: Callable[[], None] = lambda: None) -> None:
         """Start to write `state`; it may change as soon as this returns.
+
+        Args:
+            state: what to write.
+            before: what must be written, in the background too, before the checkpoint is whole.
 
         Raises:
             StorageError: the save before this one failed.
         """
         self.wait()
         data = state.to_bytes()  # a copy, made before training goes on
-        self._pending = self._writer.submit(self._write, state.step, data)
+        self._pending = self._writer.submit(self._write, state.step, data, before)
 
     def wait(self) -> None:
         """Wait until the last save is done.
@@ -109,10 +116,8 @@ class CheckpointStore:
 
     def newest(self) -> str | None:
         """The name of the newest whole checkpoint, None if there is none."""
-        for name in reversed(self._folder.list_folders()):
-            if self._folder.join(name, MANIFEST).exists():
-                return name
-        return None
+        whole = self._whole()
+        return whole[-1] if whole else None
 
     def load(self, name: str) -> TrainState:
         """Read a checkpoint.
@@ -130,10 +135,26 @@ class CheckpointStore:
             )
         return TrainState.from_bytes(data)
 
-    def _write(self, step: int, data: bytes) -> None:
+    def _whole(self) -> list[str]:
+        """The names of all whole checkpoints, the newest last."""
+        names = self._folder.list_folders()
+        return [name for name in names if self._folder.join(name, MANIFEST).exists()]
+
+    def _write(self, step: int, data: bytes, before: Callable[[], None]) -> None:
+        for pause in self._retry_seconds:
+            try:
+                return self._write_once(step, data, before)
+            except OSError:
+                time.sleep(pause)
+        self._write_once(step, data, before)
+
+    def _write_once(self, step: int, data: bytes, before: Callable[[], None]) -> None:
+        before()
         place = self._folder.join(f"step-{step:09d}")
         place.join(STATE).write_bytes(data)
         manifest = {"step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         place.join(MANIFEST).write_bytes(json.dumps(manifest).encode())  # last: now it is whole
-        for name in self._folder.list_folders()[: -self._keep]:
-            self._folder.join(name).delete_folder()
+        kept = self._whole()[-self._keep :]
+        for name in self._folder.list_folders():
+            if name not in kept:  # old, or left half-written by a run that was killed
+                self._folder.join(name).delete_folder()

@@ -38,10 +38,13 @@ class MetricsLog:
         self._remote = None if folder.is_local else folder
         self._local = Path(folder.path if folder.is_local else tempfile.mkdtemp(prefix="ctp-"))
         self._local.mkdir(parents=True, exist_ok=True)
+        there = self._target.read_bytes() if self._target.exists() else b""
         kept = [row for row in read_metrics(folder) if int(row["step"]) <= first_step]
-        lines = "".join(json.dumps(row) + "\n" for row in kept)
-        (self._local / METRICS).write_text(lines)
-        self._file = (self._local / METRICS).open("a")
+        lines = "".join(json.dumps(row) + "\n" for row in kept).encode()
+        file = self._local / METRICS
+        if self._remote or lines != there:
+            Storage.of(file).write_bytes(lines)  # at once or not at all
+        self._file = file.open("a")
         self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)
 
     def write(self, rows: Iterable[Row]) -> None:

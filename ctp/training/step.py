@@ -72,9 +72,9 @@ def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextMana
 
 def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
     """Move a model to its device in the layout and precision asked for."""
-    if config.precision == "tf32":
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
+    # said for both, since convolutions would take TF32 by default
+    torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")
+    torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
     model = model.to(device)
     if config.channels_last:
         for module in model.modules():
@@ -89,17 +89,18 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     max_gradient_norm: float,
     learning_rate: float,
-) -> LossTerms:
+) -> tuple[LossTerms, Tensor]:
     """Compute the loss, its gradient, clip it, and move the parameters.
 
     Returns:
-        The loss before the step, detached and still on its device.
+        The loss before the step, and the gradient's norm before it was clipped, detached and
+        still on their device.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.zero_grad(set_to_none=True)
     terms = compute_loss()
     terms.total.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
+    gradient_norm = nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
     optimizer.step()
-    return LossTerms(*(term.detach() for term in terms))
+    return LossTerms(*(term.detach() for term in terms)), gradient_norm.detach()

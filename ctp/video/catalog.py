@@ -17,6 +17,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,6 +33,8 @@ VIDEO_SUFFIXES = (
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
 CORPUS = "corpus:"
+RETRY_SECONDS = (0.5, 2.0, 8.0)
+"""Pauses before a read that failed is tried again."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,23 @@ class VideoEntry:
         """Read the encoded bytes.
 
         Raises:
-            VideoError: they cannot be read, or there are none.
+            VideoError: there is no such file, it may not be read, or it is empty.
+            StorageError: the storage fails, and again after each of `RETRY_SECONDS`. That is no
+                fault of the video, and which clips a run sees must not depend on it.
         """
+        for pause in RETRY_SECONDS:
+            try:
+                return self._read_once()
+            except StorageError:
+                time.sleep(pause)
+        return self._read_once()
+
+    def _read_once(self) -> EncodedVideo:
         try:
             data = _read(self.uri)
         except StorageError as error:
+            if not error.is_lasting:
+                raise
             reason = " ".join(f"cannot be read: {error}".split())  # one line
             raise VideoError(self.id, self.uri, reason) from error
         if not data:

@@ -24,7 +24,15 @@ class Rejected:
 
 
 class QuarantineLimitError(RuntimeError):
-    """Too many videos of a catalogue cannot be used."""
+    """Too many videos of a catalogue cannot be used.
+
+    Attributes:
+        rejected: those met on the way to finding out.
+    """
+
+    def __init__(self, message: str, rejected: Iterable[Rejected] = ()):
+        super().__init__(message)
+        self.rejected = tuple(rejected)
 
 
 class Ledger:

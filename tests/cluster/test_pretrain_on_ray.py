@@ -184,15 +184,13 @@ def test_a_real_mix_of_videos_with_two_workers(
     assert [json.loads(line)["video_id"] for line in lines] == ["text.mp4"]
 
 
-def test_too_many_bad_videos_end_the_run_with_a_clear_error(
-    storage: Path, tmp_path: Path, encode_video: Callable[..., bytes]
-) -> None:
+def test_no_good_video_ends_the_run_with_a_clear_error(storage: Path, tmp_path: Path) -> None:
     for i in range(6):
-        (tmp_path / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
         (tmp_path / f"text{i}.mp4").write_text("this is text")
-    argv = command(storage, "bad", data__uri=tmp_path, data__max_quarantined_share=0.4)
+    argv = command(storage, "bad", data__uri=tmp_path, log_every_steps=10)
     with start(argv) as process:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1
-    assert "max_quarantined_share = 0.4 allows" in out.splitlines()[-1]
+    assert "tried one after the other for a clip, cannot be used" in out.splitlines()[-1]
     assert "Traceback" not in out
+    assert len((storage / "bad" / "quarantine.jsonl").read_text().splitlines()) == 6

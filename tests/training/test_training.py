@@ -53,7 +53,9 @@ class TestStep:
             center = gradient * weight.sum()
             return LossTerms(center, center, center * 0)
 
-        return weight, train_step(loss, [weight], optimizer, config.max_gradient_norm, 0.1)
+        terms, norm = train_step(loss, [weight], optimizer, config.max_gradient_norm, 0.1)
+        assert norm.item() == pytest.approx(gradient)
+        return weight, terms
 
     def test_sgd_by_hand(self) -> None:
         config = OptimizerConfig(momentum=0, weight_decay=0.5)
@@ -156,9 +158,37 @@ class TestCheckpoints:
         with pytest.raises(StorageError, match=r"step-000000001 is damaged: its checksum differs"):
             store.load("step-000000001")
 
+    def test_half_written_ones_do_not_push_out_the_whole_one(self, folder: Storage) -> None:
+        store = CheckpointStore(folder, keep=1)
+        store.save(state(100))
+        store.wait()
+        folder.join("step-000000200", "state.pt").write_bytes(b"killed while writing")
+        store.save(state(150))
+        store.close()
+        assert store.newest() == "step-000000150"
+        assert folder.list_folders() == ["step-000000150"]
+
+    def test_what_must_come_before_is_there_before_it_is_whole(self, folder: Storage) -> None:
+        store, seen = CheckpointStore(folder, keep=1), []
+        store.save(state(1), before=lambda: seen.append(store.newest()))
+        store.close()
+        assert seen == [None]
+
+    def test_a_write_that_fails_once_is_tried_again(self, folder: Storage) -> None:
+        store = CheckpointStore(folder, keep=1, retry_seconds=(0.01,))
+        failures = [OSError("a passing fault")]
+
+        def fail_once() -> None:
+            if failures:
+                raise failures.pop()
+
+        store.save(state(1), before=fail_once)
+        store.close()
+        assert store.newest() == "step-000000001"
+
     def test_a_failed_save_is_said_at_the_next(self, folder: Storage) -> None:
         folder.join("step-000000001").write_bytes(b"a file in the way")
-        store = CheckpointStore(folder, keep=3)
+        store = CheckpointStore(folder, keep=3, retry_seconds=())
         store.save(state(1))
         with pytest.raises(StorageError, match="cannot write"):
             store.save(state(2))

@@ -10,6 +10,7 @@ of a hundred.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -19,6 +20,7 @@ import ray.data
 import ray.train
 import torch
 from ray.data import ActorPoolStrategy, DataIterator, Dataset, ExecutionOptions
+from ray.util.annotations import RayDeprecationWarning
 
 from ctp.pretext.claim import newest_clips
 from ctp.pretext.clips import ClipMaker
@@ -61,10 +63,11 @@ def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
     context.enable_progress_bars = False
     context.target_max_block_size = 2 * batch_bytes(config, worker_batch)  # never split a batch
     blocks = -(-num_batches // BATCHES_PER_INPUT_BLOCK)
-    return (
-        ray.data.range(num_batches, override_num_blocks=max(blocks, 1))
-        .repartition(target_num_rows_per_block=1)
-        .map_batches(
+    rows = ray.data.range(num_batches, override_num_blocks=max(blocks, 1))
+    with warnings.catch_warnings():
+        # until 2.64 there is no other way to give max_task_retries
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return rows.repartition(target_num_rows_per_block=1).map_batches(
             Player,
             fn_constructor_args=(maker, first_clip, worker_batch),
             batch_size=1,
@@ -75,7 +78,6 @@ def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
             num_cpus=config.scaling.cpus_per_actor,
             max_task_retries=MAX_TASK_RETRIES,
         )
-    )
 
 
 def batch_bytes(config: PretrainConfig, num_clips: int) -> int:

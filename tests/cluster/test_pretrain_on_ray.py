@@ -187,7 +187,7 @@ def test_a_real_mix_of_videos_with_two_workers(
 def test_no_good_video_ends_the_run_with_a_clear_error(storage: Path, tmp_path: Path) -> None:
     for i in range(6):
         (tmp_path / f"text{i}.mp4").write_text("this is text")
-    argv = command(storage, "bad", data__uri=tmp_path, log_every_steps=10)
+    argv = command(storage, "bad", data__uri=tmp_path, data__heldout_share=0, log_every_steps=10)
     with start(argv) as process:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1

@@ -81,6 +81,7 @@ class CommandLine(Generic[C]):
         parser = _Parser(
             usage="%(prog)s [--recipe NAME] [--config FILE] [--OPTION VALUE ...]",
             description=f"{self.about}\n\nrecipes:\n" + "\n".join(lines),
+            epilog="A section that may be missing is taken away by 'none': --SECTION none",
             formatter_class=_formatter,
             allow_abbrev=False,
             add_help=add_help,
@@ -139,6 +140,12 @@ def near_miss(name: str, names: Any) -> str:
 
 class _Parser(argparse.ArgumentParser):
     """Says for an unknown option which one was probably meant, and nothing else."""
+
+    def format_help(self) -> str:
+        for action in self._actions:
+            if "from JSON string" in (action.help or ""):  # a whole section at once: clutter
+                action.help = argparse.SUPPRESS
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")

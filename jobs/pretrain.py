@@ -34,8 +34,6 @@ def main(argv: list[str] | None = None) -> None:
     recipe, config = CommandLine(recipes.PRETRAIN, "tiny", ABOUT).parse(argv)
     if not config.name:
         config = config.replace(name=f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}")
-    if config.schedule == recipes.tiny().schedule:
-        print("This is a smoke run: it shows that all works and learns next to nothing.")
     try:
         _run(anchored(config))
     except KeyboardInterrupt:
@@ -56,6 +54,8 @@ def _run(config: PretrainConfig) -> None:
         f"{len(makers.heldout.catalog)} held out, {makers.train.total_steps} steps of "
         f"{config.compute.total_batch} clips"
     )
+    if config.schedule == recipes.tiny().schedule:
+        print("This is a smoke run: it shows that all works and learns next to nothing.")
     if not len(makers.heldout.catalog):
         print("no videos are held out, so health is not watched; see --data.heldout_uri")
     if is_old:

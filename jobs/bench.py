@@ -30,7 +30,7 @@ from ctp.synthesis.config import PRESETS
 from ctp.synthesis.game import play
 from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
 from ctp.video.augment import crop_and_flip, sample_color, sample_short_side, to_input
-from ctp.video.catalog import Catalog, VideoEntry, open_catalog, prepare_corpus
+from ctp.video.catalog import Catalog, Sources, VideoEntry, open_catalog, prepare_corpus
 from ctp.video.decode import VideoReader
 from ctp.video.plan import Plan
 from ctp.video.quarantine import QuarantineLimitError
@@ -64,7 +64,7 @@ ALL: tuple[Bench, ...] = ("game", "decode", "clip", "color", "step", "plan")
 class BenchDataConfig(Config):
     """The videos to decode."""
 
-    uri: str | tuple[str, ...] = "corpus:32"
+    uri: Sources = "corpus:32"
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
 
 

@@ -3,6 +3,7 @@ and an S3 server in a process of its own."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -198,3 +199,36 @@ def small_run(tmp_path: Path) -> PretrainConfig:
         checkpoint=CheckpointConfig(every_steps=2),
         log_every_steps=3,
     )
+
+
+@pytest.fixture(scope="session")
+def load_job() -> Callable[[str], Any]:
+    """`load_job("preview")`: the module jobs/preview.py."""
+
+    def load(name: str) -> Any:
+        path = Path(__file__).parents[1] / "jobs" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"{name}_job", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # pydantic looks a config's annotations up there
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture
+def video_folder(tmp_path: Path) -> Callable[..., Path]:
+    """`video_folder(good=6, bad=1)`: good0.mp4, … that decode and bad0.mp4, … that are text."""
+
+    def make(*, good: int = 0, bad: int = 0) -> Path:
+        folder = tmp_path / "videos"
+        folder.mkdir(exist_ok=True)
+        for i in range(good):
+            (folder / f"good{i}.mp4").write_bytes(_encode_video(12, width=64 + 2 * i, height=48))
+        for i in range(bad):
+            (folder / f"bad{i}.mp4").write_text("this is text")
+        return folder
+
+    return make

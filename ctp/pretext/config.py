@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
 from ctp.config import Config
 from ctp.models.resnet3d import EncoderConfig
@@ -15,26 +15,21 @@ from ctp.training.checkpoint import CheckpointConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.training.step import ComputeConfig, OptimizerConfig
 from ctp.video.augment import AugmentConfig
+from ctp.video.catalog import Sources
 from ctp.video.sampling import SamplingConfig
 
 
 class DataConfig(Config):
     """Where the videos are, and what may be wrong with them."""
 
-    uri: str | tuple[str, ...] = "corpus:240"
+    uri: Sources = "corpus:240"
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
-    heldout_uri: str | tuple[str, ...] = ()
+    heldout_uri: Sources = ()
     """Other videos, for health, e.g. a test split; none: `heldout_share` of those to train on."""
     heldout_share: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the videos that training never sees, for health, where there is no `heldout_uri`."""
     max_quarantined_share: Annotated[float, Ge(0), Le(1)] = 0.2
     """The run stops when more than this share of its videos cannot be used."""
-
-    @field_validator("uri", "heldout_uri", mode="before")
-    @classmethod
-    def _one_is_one(cls, uri: object) -> object:
-        """A list of one is that one: an option and a file mean the same videos by it."""
-        return uri[0] if isinstance(uri, list | tuple) and len(uri) == 1 else uri
 
 
 class CurriculumConfig(Config):

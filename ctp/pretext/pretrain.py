@@ -27,7 +27,7 @@ from ctp.training.checkpoint import TrainState
 from ctp.training.collective import Worker, from_first, gather
 from ctp.training.run_folder import MetricsLog, Row
 from ctp.training.schedule import learning_rate_factor
-from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
+from ctp.training.step import LossTerms, arrange, autocast, build_optimizer, prepare, train_step
 from ctp.video.augment import to_input
 from ctp.video.quarantine import Ledger, QuarantineLimitError, Rejected
 
@@ -211,7 +211,7 @@ class _Run:
         device = self.worker.device
         frames = torch.as_tensor(batch["frames"]).to(device, non_blocking=True)
         boxes = torch.as_tensor(batch["boxes"]).to(device, non_blocking=True)
-        clips = to_input(frames, torch.as_tensor(batch["color"]))
+        clips = arrange(to_input(frames, torch.as_tensor(batch["color"])), self.config.compute)
         with autocast(self.config.compute, device):
             offsets = model(clips, boxes[:, :, 0])
         return tracking_loss(offsets, boxes, self.model.sigma)

@@ -70,6 +70,16 @@ def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextMana
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
+def arrange(clips: Tensor, config: ComputeConfig) -> Tensor:
+    """The input in a memory layout that the model can be trained on.
+
+    It comes as `channels_last_3d`, the fastest on GPUs and CPUs alike. But on CPUs the gradient of
+    bfloat16 convolutions is then infinite now and then (torch 2.15), whatever the input.
+    """
+    is_faulty = clips.device.type == "cpu" and config.precision == "bf16"
+    return clips.contiguous() if is_faulty else clips
+
+
 def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
     """Move a model to its device in the layout and precision asked for."""
     # said for both, since convolutions would take TF32 by default

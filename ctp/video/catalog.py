@@ -22,6 +22,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from ctp.clip import EncodedVideo, VideoError
 from ctp.rng import uniform_hash
@@ -35,6 +38,15 @@ VIDEO_SUFFIXES = (
 CORPUS = "corpus:"
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Pauses before a read that failed is tried again."""
+
+
+def _one_is_one(uri: object) -> object:
+    return uri[0] if isinstance(uri, list | tuple) and len(uri) == 1 else uri
+
+
+Sources = Annotated[str | tuple[str, ...], BeforeValidator(_one_is_one)]
+"""A config's field of what `open_catalog` takes. A list of one is that one: an option, which gives
+lists, and a file mean the same videos by it."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,14 @@
 """The bench runs on small sizes and writes a figure for all that it measured."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-JOB = Path(__file__).parents[2] / "jobs" / "bench.py"
-
 
 @pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("bench_job", JOB)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pydantic looks a config's annotations up there
-    spec.loader.exec_module(module)
-    return module
+def bench(load_job):
+    return load_job("bench")
 
 
 @pytest.fixture(autouse=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,13 +17,8 @@ Refusal = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def main() -> Callable[[list[str]], None]:
-    spec = importlib.util.spec_from_file_location("pretrain_job", JOB)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main  # type: ignore[no-any-return]
+def main(load_job: Callable[[str], Any]) -> Callable[[list[str]], None]:
+    return load_job("pretrain").main  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """The preview job from its command line to its files, without a cluster."""
 
-import importlib.util
 import io
-import sys
-from pathlib import Path
 
 import av
 import pytest
@@ -15,18 +12,13 @@ from ctp.pretext.ctp import build_model
 from ctp.storage import Storage
 from ctp.training.checkpoint import CheckpointStore, TrainState
 
-JOB = Path(__file__).parents[2] / "jobs" / "preview.py"
 NUM_FRAMES = 8
 """Frames in a clip of recipe tiny."""
 
 
 @pytest.fixture(scope="module")
-def preview():
-    spec = importlib.util.spec_from_file_location("preview_job", JOB)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pydantic looks a config's annotations up there
-    spec.loader.exec_module(module)
-    return module
+def preview(load_job):
+    return load_job("preview")
 
 
 @pytest.fixture(autouse=True)

@@ -113,15 +113,9 @@ def test_the_curriculum_goes_from_other_clips_to_the_games_own(
 
 class TestBadVideos:
     @pytest.fixture
-    def folder(self, tmp_path: Path, encode_video: Callable[..., bytes]) -> Path:
+    def folder(self, video_folder: Callable[..., Path]) -> Path:
         """Six good videos and two that are none."""
-        folder = tmp_path / "videos"
-        folder.mkdir()
-        for i in range(6):
-            (folder / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
-        (folder / "bad0.mp4").write_text("this is text")
-        (folder / "bad1.mp4").write_bytes(b"")
-        return folder
+        return video_folder(good=6, bad=2)
 
     def maker(self, config: PretrainConfig, folder: Path, share: float) -> ClipMaker:
         data = DataConfig(uri=str(folder), heldout_share=0, max_quarantined_share=share)

@@ -128,30 +128,22 @@ def test_one_worker_continued_as_two_equals_one(
 
 
 def test_quarantined_videos_are_in_the_ledger_once(
-    small_run: PretrainConfig, tmp_path: Path, encode_video: Any
+    small_run: PretrainConfig, video_folder: Any
 ) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for i in range(6):
-        (videos / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
-    (videos / "bad.mp4").write_text("this is text")
-    data = DataConfig(uri=str(videos), heldout_share=0.3, max_quarantined_share=0.2)
+    data = DataConfig(
+        uri=str(video_folder(good=6, bad=1)), heldout_share=0.3, max_quarantined_share=0.2
+    )
     config = small_run.replace(data=data)
     train(config, ONE, stream)
     lines = run_storage(config).join("quarantine.jsonl").read_bytes().splitlines()
-    assert [json.loads(line)["video_id"] for line in lines] == ["bad.mp4"]
+    assert [json.loads(line)["video_id"] for line in lines] == ["bad0.mp4"]
     assert read_metrics(run_storage(config))[-1]["quarantined"] == 1
 
 
-def test_too_many_bad_videos_stop_the_run(
-    small_run: PretrainConfig, tmp_path: Path, encode_video: Any
-) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for i in range(6):
-        (videos / f"good{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
-        (videos / f"bad{i}.mp4").write_text("this is text")
-    data = DataConfig(uri=str(videos), heldout_share=0.2, max_quarantined_share=0.4)
+def test_too_many_bad_videos_stop_the_run(small_run: PretrainConfig, video_folder: Any) -> None:
+    data = DataConfig(
+        uri=str(video_folder(good=6, bad=6)), heldout_share=0.2, max_quarantined_share=0.4
+    )
     with pytest.raises(RunStoppedError, match=r"max_quarantined_share = 0.4 allows .*bad"):
         train(small_run.replace(data=data), ONE, stream)
 
@@ -298,13 +290,9 @@ def test_other_ways_to_compute_give_nearly_the_same_loss_and_gradient(
 
 
 def test_all_videos_bad_stops_the_run_and_lists_them(
-    small_run: PretrainConfig, tmp_path: Path
+    small_run: PretrainConfig, video_folder: Any
 ) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for i in range(4):
-        (videos / f"bad{i}.mp4").write_text("this is text")
-    data = DataConfig(uri=str(videos), max_quarantined_share=1.0)
+    data = DataConfig(uri=str(video_folder(bad=4)), max_quarantined_share=1.0)
     config = small_run.replace(data=data)
     with pytest.raises(RunStoppedError, match=r"tried one after the other .* cannot be used"):
         train(config, ONE, stream)
@@ -314,17 +302,14 @@ def test_all_videos_bad_stops_the_run_and_lists_them(
 
 
 def test_videos_that_were_mended_do_not_stop_the_run_again(
-    small_run: PretrainConfig, tmp_path: Path, encode_video: Any
+    small_run: PretrainConfig, video_folder: Any, encode_video: Any
 ) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for i in range(8):
-        (videos / f"{i}.mp4").write_text("this is text")
+    videos = video_folder(bad=8)
     config = small_run.replace(data=DataConfig(uri=str(videos), max_quarantined_share=0.3))
     with pytest.raises(RunStoppedError):
         train(config, ONE, stream)
     for i in range(8):
-        (videos / f"{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
+        (videos / f"bad{i}.mp4").write_bytes(encode_video(12, width=64, height=48))
     train(config, ONE, stream)
     assert len(run_storage(config).join("quarantine.jsonl").read_bytes().splitlines()) == 8
 

@@ -54,8 +54,8 @@ class DrawingConfig(Config):
     """Frames of each clip in the picture, evenly chosen."""
     size_px: Annotated[int, Ge(16)] = 224
     """Side of a frame in the picture and the video; larger clips keep their size."""
-    png_colors: Annotated[int, Ge(0), Le(256)] = 0
-    """Colours of the picture; 256 halve the size of the file. 0: all there are."""
+    png_colors: Annotated[int, Ge(2), Le(256)] | None = None
+    """Colours of the picture; 256 halve the size of the file. None: all there are."""
 
 
 class PreviewConfig(PretrainConfig, DrawingConfig):

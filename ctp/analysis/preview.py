@@ -88,7 +88,7 @@ def draw_scene(scene: Scene, frames: Sequence[int], size_px: int) -> list[Pictur
 
 
 def grid_png(
-    scenes: Sequence[Scene], *, num_columns: int = 8, size_px: int = 224, num_colors: int = 0
+    scenes: Sequence[Scene], *, num_columns: int = 8, size_px: int = 224, num_colors: int | None = None
 ) -> bytes:
     """A PNG with a row a clip and a column a frame, the frames evenly chosen.
 
@@ -96,7 +96,7 @@ def grid_png(
         scenes: at least one, all of the same shape.
         num_columns: frames of each clip, or all it has if they are fewer.
         size_px: the shorter side of a frame in the picture, if its own is less.
-        num_colors: up to 256 makes a palette of so many, and a file of half the size; 0: all.
+        num_colors: up to 256 makes a palette of so many, and a file of half the size; None: all.
     """
     chosen = even_frames(len(scenes[0].frames), num_columns)
     rows = [draw_scene(scene, chosen, size_px) for scene in scenes]

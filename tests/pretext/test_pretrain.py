@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torch.multiprocessing as mp
 
 from ctp.pretext import pretrain
 from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
@@ -101,13 +101,14 @@ def test_rows_after_the_checkpoint_are_not_doubled(small_run: PretrainConfig) ->
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
 
 
-def _train_as_one_of_two(rank: int, config_json: str, port: int) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    config = PretrainConfig.model_validate_json(config_json)
-    train(config, Worker(rank, 2), lambda maker, first: local_stream(maker, first, rank, 2))
-    torch.distributed.destroy_process_group()
+def train_as_two(config: PretrainConfig, port: int) -> None:
+    script = str(Path(__file__).with_name("worker_of_two.py"))
+    argv = [sys.executable, script]
+    workers = [
+        subprocess.Popen([*argv, str(rank), str(port), config.model_dump_json()])
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
 
 
 def test_one_worker_continued_as_two_equals_one(
@@ -120,7 +121,7 @@ def test_one_worker_continued_as_two_equals_one(
     assert newest_clips(small_run) == 2 * 4
     two = small_run.replace(scaling={"num_workers": 2})
     assert two.mismatch(small_run) == []
-    mp.spawn(_train_as_one_of_two, (two.model_dump_json(), free_port), nprocs=2)
+    train_as_two(two, free_port)
     for ours, theirs in zip(losses(two), losses(whole), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     for name, theirs in weights(whole).items():

@@ -11,7 +11,7 @@ from ray.train import TrainingFailedError
 from ctp import recipes
 from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
-from ctp.cluster.session import check_machine, cluster
+from ctp.cluster.connect import check_machine, cluster
 from ctp.cluster.train import pretrain
 from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
 from ctp.pretext.clips import Makers

@@ -88,7 +88,11 @@ def draw_scene(scene: Scene, frames: Sequence[int], size_px: int) -> list[Pictur
 
 
 def grid_png(
-    scenes: Sequence[Scene], *, num_columns: int = 8, size_px: int = 224, num_colors: int | None = None
+    scenes: Sequence[Scene],
+    *,
+    num_columns: int = 8,
+    size_px: int = 224,
+    num_colors: int | None = None,
 ) -> bytes:
     """A PNG with a row a clip and a column a frame, the frames evenly chosen.
 

@@ -58,16 +58,16 @@ def run(
         RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
             the run folder cannot be written, or the loss is not finite.
     """
-    session = _Run(makers, worker)
-    session.resume()
-    first_clip = session.step * makers.config.compute.total_batch
+    training = _Run(makers, worker)
+    training.resume()
+    first_clip = training.step * makers.config.compute.total_batch
     try:
-        session.train(open_stream(makers.train, first_clip), publish)
+        training.train(open_stream(makers.train, first_clip), publish)
     except BaseException:
         with suppress(OSError):  # what stops the run is the news
-            session.close()
+            training.close()
         raise
-    session.close()
+    training.close()
 
 
 @dataclass

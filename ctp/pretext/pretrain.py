@@ -325,11 +325,9 @@ class _Run:
 
     def _finish(self) -> None:
         """Write the encoder, when the last checkpoint is safe."""
-        if self.worker.is_first:
-            with self._kept_for_all():
-                self.store.wait()
         if self.worker.is_first and self.error is None:
             with self._kept_for_all():
+                self.store.wait()
                 about = {"run": self.config.name, "steps": str(self.step)}
                 encoder = encoder_bytes(self.model.encoder, about)
                 self.folder.join(run_folder.ENCODER).write_bytes(encoder)

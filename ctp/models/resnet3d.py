@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch
 from annotated_types import Ge, MaxLen, MinLen
 from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
@@ -135,8 +134,3 @@ def _initialise(module: nn.Module, norm_eps: float) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(part, nn.BatchNorm3d):
             part.eps = norm_eps
-
-
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers the module learns."""
-    return sum(torch.numel(parameter) for parameter in module.parameters())

@@ -5,11 +5,15 @@ import torch
 from torch import nn
 from torchvision.models.video import r2plus1d_18, r3d_18
 
-from ctp.models.resnet3d import EncoderConfig, ResNet3d, count_parameters
+from ctp.models.resnet3d import EncoderConfig, ResNet3d
 from ctp.models.track_head import HeadConfig, TrackHead
 
 TORCHVISION = {"r3d": r3d_18, "r2plus1d": r2plus1d_18}
 SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+
+
+def count_parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def build(config, seed=0):

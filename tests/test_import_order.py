@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"config", "clip", "geometry", "keyframes", "rng", "progress"},
+    {"config", "clip", "geometry", "isolation", "keyframes", "rng", "progress"},
     {"storage"},
     {"cli", "video", "synthesis", "models"},
     {"training"},

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Self
-from urllib.parse import quote
+from typing import Any, Self
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -17,11 +19,48 @@ from pyarrow import fs
 URI_CHARACTERS = "%/:?[]@!$&'()*+,;=~"
 """What a URI may hold as it is. A # is encoded: it is common in names, and no key has fragments."""
 
+MAX_ATTEMPTS = 10
+"""How often S3 is asked before it counts as failed, unless AWS_MAX_ATTEMPTS says otherwise. The
+pauses grow to 20 s, so an outage of a minute is waited for."""
+CONNECT_SECONDS = 10.0
+SILENT_SECONDS = 30.0
+"""How long S3 may take for a connection, and how long it may send nothing."""
+S3_ENVIRONMENT = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    *("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_MAX_ATTEMPTS"),
+)
+"""What a client takes from the environment when it is made. Credentials it looks up as it goes."""
 
+UNEXPLAINED = re.compile(
+    r"AWS Error (ACCESS_DENIED|UNKNOWN \(HTTP status 400\)) during \w+ operation: "
+    r"(No response body\.)?\s*$"
+)
+OF_THE_FILE = re.compile(
+    r"AWS Error (ACCESS_DENIED|INVALID_OBJECT_STATE|NO_SUCH_KEY|RESOURCE_NOT_FOUND)|"
+    r"AWS Error .* not valid for the object's storage class"  # it lies in an archive
+)
+OF_THE_CREDENTIALS = re.compile(
+    r"(AWS Error|ExceptionName:) (EXPIRED_TOKEN|ExpiredToken|INVALID_ACCESS_KEY_ID|"
+    r"INVALID_CLIENT_TOKEN_ID|InvalidToken|REQUEST_EXPIRED|SIGNATURE_DOES_NOT_MATCH|"
+    r"TokenRefreshRequired)"
+)
+OF_THE_CLOCK = re.compile(r"AWS Error REQUEST_TIME_TOO_SKEWED")
+OF_THE_SERVICE = re.compile(
+    r"AWS Error (INTERNAL_FAILURE|NETWORK_CONNECTION|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|"
+    r"SLOW_DOWN|THROTTLING|UNKNOWN \(HTTP status 5)"
+)
 HINTS = {
     "read": "Check that it exists and that this user or role may read it",
     "write": "Check that there is space left and that this user or role may write there",
 }
+S3_HINTS = {
+    OF_THE_CREDENTIALS: "Renew the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+    "AWS_SESSION_TOKEN, or the profile's), or give the machine a role, which renews them by itself",
+    OF_THE_CLOCK: "Set this machine's clock",
+    OF_THE_SERVICE: "It was tried again and again. Check the network and the endpoint "
+    "(AWS_ENDPOINT_URL), or try later",
+}
+LASTING_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class StorageError(OSError):
@@ -29,12 +68,14 @@ class StorageError(OSError):
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it says something of the file, rather than of the storage at this moment."""
-        is_denied = "ACCESS_DENIED" in str(self)  # as S3 says it
-        return is_denied or isinstance(
-            self.__cause__,
-            FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError,
+        """Whether it says something of the file, rather than of the storage, or of who asks, at
+        this moment."""
+        return OF_THE_FILE.search(str(self)) is not None or isinstance(
+            self.__cause__, LASTING_ERRORS
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {"__cause__": self.__cause__}  # crosses processes whole
 
 
 @dataclass(frozen=True)
@@ -47,7 +88,7 @@ class FileInfo:
 
 @dataclass(frozen=True)
 class Storage:
-    """A place: a filesystem and a path in it. Picklable; holds no connection secrets of its own.
+    """A place: a filesystem and a path in it. Picklable; holds no secrets but those in its URI.
 
     Attributes:
         filesystem: any pyarrow filesystem.
@@ -64,10 +105,11 @@ class Storage:
         """The place that a local path or URI (`s3://bucket/prefix`, `file:///…`) names.
 
         S3 credentials, region and endpoint come from the environment (`AWS_…`,
-        `AWS_ENDPOINT_URL`) or from the URI's query, as pyarrow takes them.
+        `AWS_ENDPOINT_URL`) or from the URI's query, as pyarrow takes them. Places in a bucket
+        share their connections.
 
         Raises:
-            ValueError: the scheme is unknown or the URI malformed.
+            ValueError: the scheme is unknown, or the URI or AWS_MAX_ATTEMPTS malformed.
         """
         text = os.fspath(uri)
         if "://" not in text:
@@ -75,7 +117,7 @@ class Storage:
             return cls(fs.LocalFileSystem(), path, path)
         text = quote(text, safe=URI_CHARACTERS)
         try:
-            filesystem, path = fs.FileSystem.from_uri(text)
+            filesystem, path = _open(text)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"cannot open {text!r}: {error}. Wanted: a local path or s3://bucket/prefix"
@@ -115,14 +157,15 @@ class Storage:
         with self._said("look at"):
             return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.File)
 
-    def read_bytes(self) -> bytes:
-        """The whole file.
+    def read_bytes(self, offset: int = 0, size: int | None = None) -> bytes:
+        """The file from byte `offset` on: `size` bytes, or fewer where it ends; None is all.
 
         Raises:
             StorageError: it is not there or cannot be read.
         """
         with self._said("read"), self.filesystem.open_input_file(self.path) as file:
-            return bytes(file.readall())
+            left = max(file.size() - offset, 0)
+            return _read_all(file, offset, left if size is None else min(size, left))
 
     def write_bytes(self, data: bytes) -> None:
         """Write the whole file, making its folder. A reader sees the old bytes or the new.
@@ -188,12 +231,91 @@ class Storage:
         with self._said("write"):
             self.filesystem.delete_file(probe.path)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self.filesystem, self.path, self.uri)
+
     @contextmanager
     def _said(self, verb: str) -> Iterator[None]:
         try:
             yield
+        except StorageError:
+            raise
         except OSError as error:
-            if isinstance(error, StorageError):
-                raise
-            hint = HINTS["read" if verb in {"read", "list", "look at"} else "write"]
-            raise StorageError(f"cannot {verb} {self.uri}: {error}. {hint}") from error
+            said = self._reason(error)
+            usual = HINTS["read" if verb in {"read", "list", "look at"} else "write"]
+            hints = (hint for pattern, hint in S3_HINTS.items() if pattern.search(said))
+            hint = next(hints, usual)
+            raise StorageError(f"cannot {verb} {self.uri}: {said}. {hint}") from error
+
+    def _reason(self, error: OSError) -> str:
+        """What is wrong. S3 refuses a look at an object without a reason, and from a read it may
+        get lost; credentials that S3 refuses, it refuses to list with, too, and then says so."""
+        if UNEXPLAINED.search(str(error)):
+            try:
+                self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+            except OSError as reason:
+                if OF_THE_CREDENTIALS.search(str(reason)) or OF_THE_CLOCK.search(str(reason)):
+                    return str(reason)
+        return str(error)
+
+
+def _read_all(file: pa.NativeFile, offset: int, size: int) -> bytes:
+    """Bytes that did all come.
+
+    pyarrow does not count what S3 sends: if an object is replaced by a shorter one after it was
+    opened, what lay in memory would stand for the rest. So see whether the last byte was written,
+    and if it stayed what it was, whether it does so again when it was another.
+    """
+    if not size:
+        return b""
+    data = bytearray(size)
+    for last in (0xB9, 0x46):
+        data[-1] = last
+        file.seek(offset)
+        if file.readinto(data) == size and data[-1] != last:
+            return bytes(data)
+    raise OSError("it became shorter while it was read")
+
+
+def _open(uri: str) -> tuple[fs.FileSystem, str]:
+    if not uri.startswith("s3://"):
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        return filesystem, path
+    base, mark, query = uri.partition("?")
+    authority, _, path = base.removeprefix("s3://").partition("/")
+    environment = tuple(map(os.environ.get, S3_ENVIRONMENT))
+    filesystem = _s3_filesystem(f"s3://{authority}/{mark}{query}", environment)
+    return filesystem, unquote(f"{authority.rpartition('@')[2]}/{path}")
+
+
+@lru_cache(maxsize=64)
+def _s3_filesystem(uri: str, environment: tuple[str | None, ...]) -> fs.S3FileSystem:
+    """One for all places with this bucket and query, for as long as `environment` stays."""
+    filesystem, _ = fs.FileSystem.from_uri(uri)
+    return _patient(filesystem)
+
+
+def _patient(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
+    """The same filesystem, which waits for S3 and tries again. Neither a URI nor a pickle can say
+    that, but the pickle holds all else, the bucket's region too."""
+    _, (options,) = filesystem.__reduce__()
+    patience = {
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_max_attempts()),
+        "connect_timeout": CONNECT_SECONDS,
+        "request_timeout": SILENT_SECONDS,
+        "allow_delayed_open": True,  # a small object is written by one request, not three
+    }
+    return fs.S3FileSystem(**(options | patience))
+
+
+def _max_attempts() -> int:
+    text = os.environ.get("AWS_MAX_ATTEMPTS", str(MAX_ATTEMPTS))
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"AWS_MAX_ATTEMPTS: wanted a number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _unpickled(kind: type[Storage], filesystem: fs.FileSystem, path: str, uri: str) -> Storage:
+    if isinstance(filesystem, fs.S3FileSystem):
+        filesystem = _patient(filesystem)
+    return kind(filesystem, path, uri)

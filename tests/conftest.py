@@ -4,14 +4,17 @@ and an S3 server in a process of its own."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -153,6 +156,50 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     server = fs.S3FileSystem(endpoint_override=s3_endpoint, allow_bucket_creation=True)
     server.create_dir(bucket)
     return f"s3://{bucket}"
+
+
+@dataclass(frozen=True)
+class FaultyS3:
+    """A bucket behind a proxy that fails on request; see tests/faulty_s3.py for the faults.
+
+    Attributes:
+        bucket: `s3://NAME`, found through the environment.
+        url: of the proxy.
+    """
+
+    bucket: str
+    url: str
+
+    def fail(self, *faults: Mapping[str, Any]) -> None:
+        """From now on have these faults and no others, and an empty log."""
+        urllib.request.urlopen(f"{self.url}/__faults__", json.dumps(faults).encode()).close()
+
+    def log(self) -> list[dict[str, Any]]:
+        """The requests since `fail` was last called."""
+        with urllib.request.urlopen(f"{self.url}/__log__") as answer:
+            log: list[dict[str, Any]] = json.load(answer)
+        return log
+
+
+@pytest.fixture(scope="session")
+def faulty_s3_endpoint(s3_endpoint: str) -> Iterator[str]:
+    """The URL of a proxy, in a process of its own, before the S3 server."""
+    command = [sys.executable, Path(__file__).parent / "faulty_s3.py", s3_endpoint]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        try:
+            assert proxy.stdout is not None
+            yield proxy.stdout.readline().strip()
+        finally:
+            proxy.terminate()
+
+
+@pytest.fixture
+def faulty_s3(s3_bucket: str, faulty_s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> FaultyS3:
+    """A new bucket behind the proxy, without faults so far."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", faulty_s3_endpoint)
+    faulty = FaultyS3(s3_bucket, faulty_s3_endpoint)
+    faulty.fail()
+    return faulty
 
 
 @pytest.fixture

@@ -83,6 +83,26 @@ def test_readers_see_the_old_or_the_new_with_many_writers(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("offset", "size", "wanted"),
+    [
+        (0, None, b"0123456789"),
+        (0, 3, b"012"),
+        (4, 3, b"456"),
+        (8, 5, b"89"),
+        (7, None, b"789"),
+        (5, 0, b""),
+        (10, 1, b""),
+        (20, None, b""),
+    ],
+)
+def test_a_range_is_cut_at_the_end(
+    offset: int, size: int | None, wanted: bytes, place: Storage
+) -> None:
+    place.join("x").write_bytes(b"0123456789")
+    assert place.join("x").read_bytes(offset, size) == wanted
+
+
 def test_what_is_not_there_says_so(place: Storage) -> None:
     with pytest.raises(StorageError, match=r"cannot read .*missing.*Check that it exists"):
         place.join("missing").read_bytes()

@@ -2,42 +2,70 @@
 
 A catalogue is made from one of
 
-* a folder, local or `s3://…`: every video file below it, at any depth; a video in a subfolder is
-  labelled by the name of the folder it lies in;
-* a glob, local: `clips/**/*.mp4`;
-* a list file, `.txt`: a path or URI a line, relative ones taken from the list's folder, with an
-  optional label after a tab;
+* a folder, local or `s3://…`: every video file below it, at any depth, and all that is in the
+  shards (`.parquet`, written by `jobs/build_shards.py`) and WebDataset tars (`.tar`) below it. A
+  loose video in a subfolder is labelled by the name of the folder it lies in; one in a tar by its
+  `.cls` or `.json`;
+* one such file, or a pattern of them: a glob, `clips/**/*.mp4`, or braces,
+  `shard-{000000..000146}.tar`, local or `s3://…`;
+* a list file, `.txt`: a path or URI of a video a line, relative ones taken from the list's folder,
+  with an optional label after a tab;
 * `corpus:NUMBER`: that many videos of the corpus the project makes itself (`ctp.video.corpus`).
 
-Several sources make one catalogue; the ids are then led by their source.
+Several sources make one catalogue; the ids are then led by their source. A shard or tar that is
+damaged costs what is damaged, and is named in `Catalog.rejected`.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import json
 import os
+import posixpath
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import Annotated
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Annotated, Any, NamedTuple, SupportsIndex, TypeVar, overload
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from ctp.clip import EncodedVideo, VideoError
 from ctp.rng import uniform_hash
-from ctp.storage import Storage, StorageError
-from ctp.video import corpus, corpus_cache
+from ctp.storage import FileInfo, Storage, StorageError
+from ctp.video import corpus, corpus_cache, shards, tars
+from ctp.video.listing import UNKNOWN, VIDEO_SUFFIXES, Listing, is_video, list_source, suffix_of
+from ctp.video.quarantine import Rejected
 
-VIDEO_SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-)
 CORPUS = "corpus:"
+MANIFEST = "manifest.json"
+"""What `jobs/build_shards.py` writes beside its shards."""
+OPEN_AT_ONCE = 16
+"""Shards and tars that are opened at the same time: an object store answers late, but many."""
 RETRY_SECONDS = (0.5, 2.0, 8.0)
 """Pauses before a read that failed is tried again."""
+STRIDE = 2**16
+"""Ids that are Python's at a time."""
+
+TEXT = pa.large_string()  # 2 GiB of ids are not the end
+NAME = pa.dictionary(pa.int32(), TEXT)
+SCHEMA = pa.schema(
+    [
+        pa.field("id", TEXT, nullable=False),
+        pa.field("file", NAME, nullable=False),
+        pa.field("label", NAME),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("checksum", pa.int64(), nullable=False),
+    ]
+)
+T = TypeVar("T")
 
 
 def _one_is_one(uri: object) -> object:
@@ -51,70 +79,141 @@ lists, and a file mean the same videos by it."""
 
 @dataclass(frozen=True)
 class VideoEntry:
-    """A video that can be read: a stable id, unique in its catalogue, its URI and its label."""
+    """A video that can be read: a range of the bytes of a file.
+
+    Attributes:
+        id: stable, unique in its catalogue.
+        uri: the file: the video itself, or a shard or tar that holds it.
+        label: class name, if there is one.
+        offset: where in the file the video begins, in bytes.
+        size: its bytes, if they are known; from `offset` to the file's end otherwise.
+        checksum: CRC-32 of these bytes, if it is known.
+    """
 
     id: str
     uri: str
     label: str | None = None
+    offset: int = 0
+    size: int | None = None
+    checksum: int | None = None
 
     def read(self) -> EncodedVideo:
-        """Read the encoded bytes.
+        """Read the encoded bytes, by one request.
 
         Raises:
-            VideoError: there is no such file, it may not be read, or it is empty.
+            VideoError: there is no such file, it may not be read, it is empty, damaged, or no
+                longer what was catalogued.
             StorageError: the storage fails, and again after each of `RETRY_SECONDS`. That is no
                 fault of the video, and which clips a run sees must not depend on it.
         """
-        for pause in RETRY_SECONDS:
-            try:
-                return self._read_once()
-            except StorageError:
-                time.sleep(pause)
-        return self._read_once()
-
-    def _read_once(self) -> EncodedVideo:
         try:
-            data = _read(self.uri)
+            data = _patiently(self._read_bytes)
         except StorageError as error:
             if not error.is_lasting:
                 raise
-            reason = " ".join(f"cannot be read: {error}".split())  # one line
+            reason = _one_line(f"cannot be read: {error}")
             raise VideoError(self.id, self.uri, reason) from error
-        if not data:
-            raise VideoError(self.id, self.uri, "is empty")
+        fault = self._fault(data)
+        if fault:
+            raise VideoError(self.id, self.uri, fault)
         return EncodedVideo(self.id, self.uri, data, self.label)
+
+    def _read_bytes(self) -> bytes:
+        if self.uri.startswith(CORPUS):
+            return corpus_cache.read_video(self.uri.removeprefix(CORPUS))
+        # what lies at the start is a whole file: all of it is read, for it may have grown
+        return Storage.of(self.uri).read_bytes(self.offset, self.size if self.offset else None)
+
+    def _fault(self, data: bytes) -> str | None:
+        if self.size is not None and len(data) != self.size:
+            return (
+                f"has changed since it was catalogued: {len(data)} bytes, {self.size} were listed"
+            )
+        if not data:
+            return "is empty"
+        if self.checksum is not None and zlib.crc32(data) != self.checksum:
+            return (
+                f"is damaged: its checksum is {zlib.crc32(data):08x}, {self.checksum:08x} was "
+                "recorded"
+            )
+        return None
+
+
+class _Views(NamedTuple):
+    """The columns of a catalogue as a look-up wants them."""
+
+    ids: Any
+    files: Any
+    file_numbers: NDArray[np.int32]
+    labels: Any
+    label_numbers: Any
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    checksums: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Catalog:
-    """The videos of a run, sorted by id, so that a listing's order never matters."""
+class Catalog(Sequence[VideoEntry]):
+    """The videos of a run, sorted by id, so that a listing's order never matters.
 
-    entries: tuple[VideoEntry, ...]
+    It is a sequence of `VideoEntry`, each made when it is asked for: ten million videos are some
+    hundred megabytes of columns, which go to another process as they lie in memory.
+
+    Attributes:
+        columns: of `SCHEMA`, sorted by id: id, file (its URI), label, offset, size and checksum
+            (−1 where unknown).
+        rejected: shards, tars and what is in them that could not be catalogued.
+    """
+
+    columns: pa.RecordBatch
+    rejected: tuple[Rejected, ...] = ()
 
     @classmethod
-    def of(cls, entries: Iterable[VideoEntry]) -> Catalog:
+    def of(cls, entries: Iterable[VideoEntry], rejected: Iterable[Rejected] = ()) -> Catalog:
         """Sort entries into a catalogue.
 
         Raises:
             ValueError: two entries share an id.
         """
-        ordered = tuple(sorted(entries, key=lambda entry: entry.id))
-        for first, second in pairwise(ordered):
-            if first.id == second.id:
-                raise ValueError(
-                    f"two videos share the id {first.id!r}: {first.uri} and {second.uri}. "
-                    "Name each file once"
-                )
-        return cls(ordered)
+        rows = [(e.id, e.uri, e.label, e.offset, e.size, e.checksum) for e in entries]
+        names = [[row[i] for row in rows] for i in range(3)]
+        numbers = [[UNKNOWN if r[i] is None else r[i] for r in rows] for i in range(3, 6)]
+        return _sorted([_table(*names, *numbers)], rejected)
+
+    @property
+    def entries(self) -> Catalog:
+        """The videos: the catalogue itself."""
+        return self
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return int(self.columns.num_rows)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> VideoEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Catalog: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> VideoEntry | Catalog:
+        if isinstance(index, slice):
+            return self._part(np.arange(len(self))[index], self.rejected)
+        row, views = range(len(self))[index], self._views
+        label, size, checksum = views.label_numbers[row], views.sizes[row], views.checksums[row]
+        return VideoEntry(
+            id=views.ids[row].as_py(),
+            uri=views.files[views.file_numbers.item(row)].as_py(),
+            label=views.labels[label.as_py()].as_py() if label.is_valid else None,
+            offset=views.offsets.item(row),
+            size=int(size) if size >= 0 else None,
+            checksum=int(checksum) if checksum >= 0 else None,
+        )
+
+    def __reduce__(self) -> tuple[type[Catalog], tuple[Any, ...]]:
+        return type(self), (self.columns, self.rejected)  # without the views
 
     def fingerprint(self) -> str:
         """A short hash of all ids: a run goes on only with the catalogue it started with."""
         digest = hashlib.blake2b(digest_size=8)
-        for entry in self.entries:
-            digest.update(entry.id.encode() + b"\0")
+        for ids in self._ids():
+            digest.update("".join(f"{each}\0" for each in ids).encode())
         return digest.hexdigest()
 
     def split(self, heldout_share: float, seed: int) -> tuple[Catalog, Catalog]:
@@ -124,45 +223,61 @@ class Catalog:
 
         Returns:
             (train, held out); when the shares leave one side empty, a video moves over, so that
-            neither is. A video that is alone is trained on.
+            neither is. A video that is alone is trained on. What was rejected stays with train.
         """
-        rank = {entry.id: uniform_hash(seed, "heldout", entry.id) for entry in self.entries}
-        heldout = [entry for entry in self.entries if rank[entry.id] < heldout_share]
-        if heldout_share > 0:
-            by_rank = sorted(self.entries, key=lambda entry: rank[entry.id])
-            heldout = (heldout or by_rank[:1])[: len(self) - 1]
-        taken = {entry.id for entry in heldout}
-        train = (entry for entry in self.entries if entry.id not in taken)
-        return Catalog.of(train), Catalog.of(heldout)
+        ranks = np.fromiter(
+            (uniform_hash(seed, "heldout", each) for ids in self._ids() for each in ids),
+            np.float64,
+            len(self),
+        )
+        heldout = ranks < heldout_share
+        if heldout_share > 0 and len(self):
+            heldout[ranks.argmin()] = True  # true already, unless it is the only one
+            heldout[-1] &= not heldout.all()
+        train = self._part(np.flatnonzero(~heldout), self.rejected)
+        return train, self._part(np.flatnonzero(heldout))
+
+    def files(self) -> list[str]:
+        """The URIs of all files that hold videos, in the order in which the ids lead to them."""
+        return list(self.columns["file"].dictionary.to_pylist())
+
+    def _part(self, rows: NDArray[np.int64], rejected: tuple[Rejected, ...] = ()) -> Catalog:
+        return Catalog(_compact(self.columns.take(pa.array(rows))), rejected)
+
+    def _ids(self) -> Iterator[list[str]]:
+        """All ids, `STRIDE` at a time."""
+        for start in range(0, len(self), STRIDE):
+            ids = self.columns["id"].slice(start, STRIDE)
+            yield ids.to_numpy(zero_copy_only=False).tolist()
+
+    @cached_property
+    def _views(self) -> _Views:
+        ids, files, labels, *numbers = self.columns.columns
+        return _Views(
+            ids,
+            files.dictionary,
+            files.indices.to_numpy(),
+            labels.dictionary,
+            labels.indices,
+            *(column.to_numpy() for column in numbers),
+        )
 
 
 def open_catalog(uri: str | Sequence[str]) -> Catalog:
-    """List the videos of a folder, glob, list file or corpus, or of several of them.
+    """List the videos of a folder, file, pattern, list file or corpus, or of several of them.
 
     Raises:
         ValueError: there is nothing there, or no video among it; says where it looked.
+        StorageError: the storage fails, and again after each of `RETRY_SECONDS`.
     """
     if not isinstance(uri, str):
-        return Catalog.of(_named_apart([(each, open_catalog(each).entries) for each in uri]))
+        return _joined([(each, open_catalog(each)) for each in uri])
     if uri.startswith(CORPUS):
         return _open_corpus(uri)
-    if "://" not in uri and glob.has_magic(uri) and not os.path.exists(uri):
-        return _open_glob(uri)
     place = Storage.of(uri)
-    if not place.exists():
-        raise ValueError(
-            f"data.uri: there is no {uri!r}. Wanted: a folder of videos, a glob, a .txt list, an "
-            "s3:// prefix, or corpus:NUMBER"
-        )
     if place.is_file():
-        return _open_file(place)
-    found = [i.path for i in place.list_files() if _is_video(i.path)]
-    if not found:
-        raise ValueError(
-            f"data.uri: no video below {uri!r}; looked for files ending in "
-            f"{' '.join(VIDEO_SUFFIXES)}"
-        )
-    return Catalog.of(VideoEntry(path, place.join(path).uri, _folder_label(path)) for path in found)
+        return _open_file(uri, place)
+    return _open_files(uri, list_source(uri))
 
 
 def prepare_corpus(catalog: Catalog, progress: corpus_cache.Progress | None = None) -> None:
@@ -173,14 +288,11 @@ def prepare_corpus(catalog: Catalog, progress: corpus_cache.Progress | None = No
         catalog: any.
         progress: called after each video with (rendered so far, to be rendered).
     """
-    names = [e.uri.removeprefix(CORPUS) for e in catalog.entries if e.uri.startswith(CORPUS)]
+    names = [uri.removeprefix(CORPUS) for uri in catalog.files() if uri.startswith(CORPUS)]
     corpus_cache.fill(names, progress)
 
 
-def _read(uri: str) -> bytes:
-    if uri.startswith(CORPUS):
-        return corpus_cache.read_video(uri.removeprefix(CORPUS))
-    return Storage.of(uri).read_bytes()
+# ---- sources ------------------------------------------------------------------------------------
 
 
 def _open_corpus(uri: str) -> Catalog:
@@ -194,26 +306,19 @@ def _open_corpus(uri: str) -> Catalog:
     return Catalog.of(VideoEntry(name, CORPUS + name, corpus.label_of(name)) for name in names)
 
 
-def _open_glob(pattern: str) -> Catalog:
-    paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-    if not paths:
-        raise ValueError(f"data.uri: no file matches {pattern!r}")
-    # ids are relative to the part of the pattern that is no pattern
-    parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed]) if fixed else Path()
-    named = [(Path(path).relative_to(root).as_posix(), Storage.of(path).uri) for path in paths]
-    return Catalog.of(VideoEntry(name, uri, _folder_label(name)) for name, uri in named)
-
-
-def _open_file(place: Storage) -> Catalog:
-    name = PurePosixPath(place.path).name
-    if _is_video(name):
-        return Catalog.of([VideoEntry(name, place.uri)])
-    if not name.endswith(".txt"):
+def _open_file(uri: str, place: Storage) -> Catalog:
+    name = posixpath.basename(place.path)
+    if name.endswith(".txt"):
+        return _open_list(place)
+    if not is_video(name) and not _opener(name):
         raise ValueError(
-            f"data.uri: {place.uri!r} is neither a folder, nor a video, nor a .txt list of videos"
+            f"data.uri: {uri!r} is neither a folder, nor a video, nor a .txt list of videos, nor "
+            "a shard (.parquet) or .tar of them"
         )
+    return _open_files(uri, Listing(place.parent, [FileInfo(name, UNKNOWN)]))
+
+
+def _open_list(place: Storage) -> Catalog:
     try:
         lines = place.read_bytes().decode().splitlines()
     except UnicodeDecodeError as error:
@@ -231,18 +336,175 @@ def _list_entry(line: str, folder: Storage) -> VideoEntry:
     return VideoEntry(path, uri, label.strip() or None)
 
 
-def _named_apart(parts: list[tuple[str, tuple[VideoEntry, ...]]]) -> list[VideoEntry]:
-    """Entries of several sources, each id led by its source."""
-    return [
-        VideoEntry(f"{source.rstrip('/')}/{entry.id}", entry.uri, entry.label)
-        for source, entries in parts
-        for entry in entries
+def _open_files(uri: str, listing: Listing) -> Catalog:
+    """Loose videos, and what is in shards and tars, all among `listing`."""
+    loose = [info for info in listing.files if is_video(info.path)]
+    packed = [info.path for info in listing.files if _opener(info.path)]
+    if not loose and not packed:
+        raise ValueError(
+            f"data.uri: no video below {uri!r}; looked for files ending in "
+            f"{' '.join((*VIDEO_SUFFIXES, *OPENERS))}"
+        )
+    with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
+        opened = list(pool.map(partial(_open_packed, listing.root), packed))
+    rejected = [each for _, lost in opened for each in lost]
+    tables = [_loose_table(listing.root, loose), *(table for table, _ in opened)]
+    if not any(table.num_rows for table in tables):
+        said = "; ".join(f"{each.video_id} {each.reason}" for each in rejected[:3])
+        raise ValueError(f"data.uri: no video below {uri!r} can be used: {said}")
+    return _sorted(tables, rejected)
+
+
+def _loose_table(root: Storage, files: Sequence[FileInfo]) -> pa.Table:
+    return _table(
+        [info.path for info in files],
+        [root.join(info.path).uri for info in files],
+        [posixpath.basename(posixpath.dirname(info.path)) or None for info in files],
+        size=[info.size for info in files],
+    )
+
+
+Opened = tuple[pa.Table, list[Rejected]]
+
+
+def _open_packed(root: Storage, path: str) -> Opened:
+    """What a shard or tar below `root` holds, and what of it is lost."""
+    place, opener = root.join(path), _opener(path)
+    assert opener
+    try:
+        return _patiently(partial(opener, place, path))
+    except StorageError as error:
+        if not error.is_lasting:
+            raise
+        reason = _one_line(f"cannot be read: {error}")
+    except shards.ShardError as error:
+        reason = _one_line(error.reason)
+    reason += _loss(place) if suffix_of(path) == shards.SUFFIX else ""
+    return SCHEMA.empty_table(), [Rejected(path, place.uri, reason)]
+
+
+def _open_shard(place: Storage, path: str) -> Opened:
+    index = shards.read_index(place)
+    columns = [index[name] for name in ("offset", "size", "checksum")]
+    return _table(index["id"], place.uri, index["label"], *columns), []
+
+
+def _open_tar(place: Storage, path: str) -> Opened:
+    index = tars.read_index(place)
+    videos = index.videos
+    ids = _prefixed(f"{path}/", videos["key"])
+    rejected = [
+        Rejected(f"{path}/{each.name}" if each.name else path, place.uri, each.reason)
+        for each in index.damage
     ]
+    return _table(ids, place.uri, videos["label"], videos["offset"], videos["size"]), rejected
 
 
-def _is_video(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
+OPENERS = {shards.SUFFIX: _open_shard, tars.SUFFIX: _open_tar}
 
 
-def _folder_label(path: str) -> str | None:
-    return PurePosixPath(path).parent.name or None
+def _opener(path: str) -> Callable[[Storage, str], Opened] | None:
+    return OPENERS.get(suffix_of(path))
+
+
+def _loss(place: Storage) -> str:
+    """What the manifest beside a shard says of how many videos it held."""
+    try:
+        listed = json.loads(place.parent.join(MANIFEST).read_bytes())["shards"]
+        videos = {posixpath.basename(shard["name"]): int(shard["videos"]) for shard in listed}
+        return f"; its {videos[posixpath.basename(place.path)]} videos are lost"
+    except (StorageError, ValueError, KeyError, TypeError):
+        return ""  # no manifest, or none of ours
+
+
+# ---- columns ------------------------------------------------------------------------------------
+
+
+def _joined(parts: Sequence[tuple[str, Catalog]]) -> Catalog:
+    """Catalogues of several sources as one, each id led by its source."""
+    tables, rejected = [], []
+    for source, catalog in parts:
+        lead = f"{source.rstrip('/')}/"
+        batch = catalog.columns
+        tables.append(_table(_prefixed(lead, batch["id"]), *batch.columns[1:]))
+        rejected += [replace(each, video_id=lead + each.video_id) for each in catalog.rejected]
+    return _sorted(tables, rejected)
+
+
+def _table(
+    ids: Any, file: Any, label: Any, offset: Any = 0, size: Any = UNKNOWN, checksum: Any = UNKNOWN
+) -> pa.Table:
+    """Columns as a table of `SCHEMA`; a single value is that of all rows."""
+    given = (ids, file, label, offset, size, checksum)
+    columns = [_column(v, kind, len(ids)) for v, kind in zip(given, SCHEMA.types, strict=True)]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _column(values: Any, kind: pa.DataType, num_rows: int) -> Any:
+    plain = TEXT if kind == NAME else kind
+    if isinstance(values, str | int):
+        values = pa.repeat(pa.scalar(values, plain), num_rows)
+    elif isinstance(values, list):
+        values = pa.array(values, plain)
+    if values.type == kind:
+        return values
+    values = values.cast(plain)
+    return values.dictionary_encode() if kind == NAME else values
+
+
+def _prefixed(lead: str, names: Any) -> Any:
+    texts = [pa.scalar(text, TEXT) for text in (lead, "")]
+    return pc.binary_join_element_wise(texts[0], names.cast(TEXT), texts[1])
+
+
+def _sorted(tables: Sequence[pa.Table], rejected: Iterable[Rejected]) -> Catalog:
+    """Tables of `SCHEMA` as a catalogue.
+
+    Raises:
+        ValueError: two videos share an id.
+    """
+    table = pa.concat_tables(tables).unify_dictionaries()
+    order = pc.sort_indices(table["id"])  # by UTF-8 bytes, which is as Python sorts str
+    # column by column, for they are large
+    columns = [column.combine_chunks().take(order) for column in table.columns]
+    batch = pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    ids = batch["id"]
+    same = pc.equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False).nonzero()[0]
+    if len(same):
+        first, second = (batch["file"][int(same[0]) + i].as_py() for i in range(2))
+        raise ValueError(
+            f"two videos share the id {ids[int(same[0])].as_py()!r}: {first} and {second}. "
+            "Name each file once"
+        )
+    return Catalog(_compact(batch), tuple(rejected))
+
+
+def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose dictionaries hold what is used, in the order of its first use: equal
+    catalogues are equal columns, and a part does not carry the names of the whole."""
+    columns = [
+        _compact_names(column) if column.type == NAME else column for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _compact_names(column: Any) -> Any:
+    numbers = column.indices.dictionary_encode()
+    names = column.dictionary.take(numbers.dictionary)
+    return pa.DictionaryArray.from_arrays(numbers.indices, names)
+
+
+def _patiently(read: Callable[[], T]) -> T:
+    """Read, and again after each of `RETRY_SECONDS` while the storage fails."""
+    for pause in RETRY_SECONDS:
+        try:
+            return read()
+        except StorageError as error:
+            if error.is_lasting:
+                raise
+            time.sleep(pause)
+    return read()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,14 +1,12 @@
 """The embedded corpus kept on disk: a video takes 30 ms to render, and next to none to read back.
 
-The cache is `$XDG_CACHE_HOME/ctp` or `~/.cache/ctp`, and never needed: what it does not hold is
-rendered, and what it cannot take is rendered again.
+The cache is never needed: what it does not hold is rendered, and what it cannot take is rendered
+again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -18,6 +16,7 @@ import av
 
 from ctp.storage import Storage, StorageError
 from ctp.video import corpus
+from ctp.video.cache_folder import cache_folder
 
 CORPUS_SEED = 0
 Progress = Callable[[int, int], None]
@@ -48,16 +47,7 @@ def fill(names: Sequence[str], progress: Progress | None = None) -> None:
 
 
 def _path(name: str) -> Path:
-    return _folder() / f"corpus-{_version()}-seed{CORPUS_SEED}" / f"{name}.mp4"
-
-
-def _folder() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not home.is_absolute():  # as the XDG specification says
-        home = Path(os.path.expanduser("~/.cache"))
-    if not home.is_absolute():  # a user without a home, as in many a container
-        home = Path(tempfile.gettempdir())
-    return home / "ctp"
+    return cache_folder() / f"corpus-{_version()}-seed{CORPUS_SEED}" / f"{name}.mp4"
 
 
 @cache

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import pickle
 import random
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ctp.clip import VideoError
 from ctp.storage import Storage
 from ctp.video import corpus
 from ctp.video.catalog import Catalog, VideoEntry, open_catalog
+from ctp.video.decode import VideoReader
+from ctp.video.listing import expand_braces
+from ctp.video.quarantine import Rejected
+from ctp.video.shards import ShardRow, write_shard
 
 FILES = {
     "loose.mp4": b"1",
@@ -34,6 +46,12 @@ def fill(place: Storage, files: dict[str, bytes]) -> Storage:
     return place
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(params=["local", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """A folder of FILES and OTHERS."""
@@ -50,11 +68,37 @@ def local(tmp_path: Path) -> Path:
 
 
 def read_all(catalog: Catalog) -> dict[str, bytes]:
-    return {entry.id: entry.read().data for entry in catalog.entries}
+    return {entry.id: entry.read().data for entry in catalog}
 
 
 def labels(catalog: Catalog) -> dict[str, str | None]:
-    return {entry.id: entry.label for entry in catalog.entries}
+    return {entry.id: entry.label for entry in catalog}
+
+
+def write_tar(place: Storage, members: Mapping[str, bytes]) -> None:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    place.write_bytes(sink.getvalue())
+
+
+def write_videos(place: Storage, videos: Mapping[str, bytes], label: str | None = None) -> None:
+    rows = [ShardRow(name, data, 1, 25.0, 8, 8, label) for name, data in videos.items()]
+    write_shard(place, rows)
+
+
+def spoil(place: Storage, at: int) -> None:
+    """Turn a byte of a file."""
+    data = bytearray(place.read_bytes())
+    data[at] ^= 0xFF
+    place.write_bytes(bytes(data))
+
+
+def rejected(catalog: Catalog) -> dict[str, str]:
+    return {each.video_id: each.reason for each in catalog.rejected}
 
 
 def make(ids: Sequence[str]) -> Catalog:
@@ -68,8 +112,8 @@ def test_a_folder_at_any_depth(folder: Storage) -> None:
     catalog = open_catalog(folder.uri)
     assert read_all(catalog) == FILES
     assert labels(catalog) == LABELS
-    assert [entry.id for entry in catalog.entries] == sorted(FILES)
-    video = catalog.entries[0].read()
+    assert [entry.id for entry in catalog] == sorted(FILES)
+    video = catalog[0].read()
     assert (video.id, video.label) == ("loose.mp4", None)
     assert Storage.of(video.uri).is_file()
 
@@ -140,8 +184,8 @@ def test_several_sources(folder: Storage, tmp_path: Path) -> None:
 
 def test_the_corpus() -> None:
     catalog = open_catalog("corpus:12")
-    assert {entry.id for entry in catalog.entries} == set(corpus.video_names(12))
-    assert all(entry.label == entry.id.split("/")[0] for entry in catalog.entries)
+    assert {entry.id for entry in catalog} == set(corpus.video_names(12))
+    assert all(entry.label == entry.id.split("/")[0] for entry in catalog)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +195,7 @@ def test_the_corpus() -> None:
         ("{}/empty", r"no video below .*empty.*looked for files ending in \.3gp .*\.wmv"),
         ("{}/texts", r"no video below .*texts.*looked for files ending in"),
         ("{}/*.mp4", r"no file matches .*\*\.mp4"),
+        ("{}/{{1}}.mp4", r"there is no .*\{1\}\.mp4"),
         ("{}/bytes.txt", r"list .*bytes\.txt.* is not UTF-8"),
         ("{}/blank.txt", r"list .*blank\.txt.* names no video"),
         ("{}/table.csv", r"neither a folder, nor a video, nor a \.txt list"),
@@ -177,6 +222,153 @@ def test_an_empty_prefix_of_a_bucket(s3_bucket: str) -> None:
         open_catalog(f"{s3_bucket}/nothing")
 
 
+# ---- shards, tars and patterns ------------------------------------------------------------------
+
+
+@pytest.fixture
+def packed(folder: Storage) -> Storage:
+    """FILES and OTHERS, with two shards and two tars among them, as a build leaves them."""
+    write_videos(folder.join("train/shard-00000-of-00002.parquet"), {"s/0": b"s0", "s/1": b"s1"})
+    write_videos(folder.join("train/shard-00001-of-00002.parquet"), {"s/2": b"s2"}, "class")
+    folder.join("train/parts/shard-00000-of-00002.json").write_bytes(b"{}")
+    counts = [{"name": f"shard-0000{i}-of-00002.parquet", "videos": 2 - i} for i in range(2)]
+    folder.join("train/manifest.json").write_bytes(json.dumps({"shards": counts}).encode())
+    write_tar(folder.join("tars/t-008.tar"), {"k/0.mp4": b"t0", "k/0.cls": b"7", "k/1.mp4": b"t1"})
+    write_tar(folder.join("tars/t-009.tar"), {"k/0.mp4": b"t2"})
+    return folder
+
+
+SHARDS = {"s/0": b"s0", "s/1": b"s1", "s/2": b"s2"}
+TARS = {"t-008.tar/k/0": b"t0", "t-008.tar/k/1": b"t1", "t-009.tar/k/0": b"t2"}
+TARS_BELOW = {f"tars/{name}": data for name, data in TARS.items()}
+
+
+def test_a_folder_of_everything(packed: Storage) -> None:
+    catalog = open_catalog(packed.uri)
+    assert read_all(catalog) == FILES | SHARDS | TARS_BELOW
+    own: dict[str, str | None] = dict.fromkeys(SHARDS | TARS_BELOW)
+    own |= {"s/2": "class", "tars/t-008.tar/k/0": "7"}
+    assert labels(catalog) == LABELS | own
+    assert catalog.rejected == ()
+    assert {Storage.of(uri).is_file() for uri in catalog.files()} == {True}
+    assert len(catalog.files()) == len(FILES) + 4
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("train/shard-00001-of-00002.parquet", {"s/2": b"s2"}),
+        ("tars/t-009.tar", {"t-009.tar/k/0": b"t2"}),
+        ("train", SHARDS),
+        ("tars", TARS),
+        ("train/*.parquet", SHARDS),
+        ("t*/*-00001-of*", {"s/2": b"s2"}),
+        ("**/*.tar", TARS_BELOW),
+        ("tars/t-{008..009}.tar", TARS),
+        ("tars/t-{009,008}.tar", TARS),
+        ("{train,tars}/{t-0*,*01-of*}.{tar,parquet}", {"s/2": b"s2"} | TARS_BELOW),
+        ("**", FILES | SHARDS | TARS_BELOW),
+        ("*/*.avi", {"walk/a.avi": b"2"}),
+        ("run/**/*.webm", {"deep/b.webm": b"4"}),
+    ],
+)
+def test_files_and_patterns(pattern: str, wanted: dict[str, bytes], packed: Storage) -> None:
+    catalog = open_catalog(f"{packed.uri}/{pattern}")
+    assert read_all(catalog) == wanted
+    assert catalog.rejected == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("a", ["a"]),
+        ("{8..10}", ["8", "9", "10"]),
+        ("x{008..010}.tar", ["x008.tar", "x009.tar", "x010.tar"]),
+        ("{2..0}", ["0", "1", "2"]),
+        ("{a,b}{0..1}", ["a0", "a1", "b0", "b1"]),
+        ("{a,b{0..1}}", ["a", "b0", "b1"]),
+        ("{a,}x", ["ax", "x"]),
+        ("{}{a}{1..}", ["{}{a}{1..}"]),
+    ],
+)
+def test_braces(pattern: str, wanted: list[str]) -> None:
+    assert sorted(expand_braces(pattern)) == sorted(wanted)
+
+
+def test_real_videos_come_through_whole(
+    tmp_path: Path,
+    encode_video: Callable[..., bytes],
+    read_numbers: Callable[[NDArray[np.uint8]], list[int]],
+) -> None:
+    data = [encode_video(number) for number in (5, 6, 7)]
+    (tmp_path / "a.mp4").write_bytes(data[0])
+    write_tar(Storage.of(tmp_path / "b.tar"), {"b.mp4": data[1]})
+    write_videos(Storage.of(tmp_path / "c.parquet"), {"c": data[2]})
+    for entry, number in zip(open_catalog(str(tmp_path)), (5, 6, 7), strict=True):
+        with VideoReader(entry.read()) as reader:
+            assert reader.num_frames == number
+            frames = reader.read(range(number), short_side_px=64)
+        assert read_numbers(frames) == list(range(number))
+
+
+# ---- damage -------------------------------------------------------------------------------------
+
+
+def test_damage_costs_what_is_damaged(packed: Storage) -> None:
+    spoil(packed.join("train/shard-00000-of-00002.parquet"), -5)
+    packed.join("train/shard-x.parquet").write_bytes(b"text")
+    spoil(packed.join("tars/t-008.tar"), 0)
+    catalog = open_catalog(packed.uri)
+    kept = ["s/2", "tars/t-008.tar/k/1", "tars/t-009.tar/k/0"]
+    assert [entry.id for entry in catalog] == sorted([*FILES, *kept])
+    assert read_all(catalog)["s/2"] == b"s2"
+    said = rejected(catalog)
+    assert sorted(said) == [
+        "tars/t-008.tar", "train/shard-00000-of-00002.parquet", "train/shard-x.parquet"
+    ]  # fmt: skip
+    assert said["train/shard-00000-of-00002.parquet"].endswith("; its 2 videos are lost")
+    assert said["train/shard-x.parquet"] == "is truncated, or no Parquet file: it has no footer"
+    assert "are no tar" in said["tars/t-008.tar"]
+    assert all(Storage.of(each.uri).is_file() for each in catalog.rejected)
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", '{"shards": [1]}', '{"shards": [{"name": "x"}]}'])
+def test_any_manifest_is_survived(manifest: str, packed: Storage) -> None:
+    packed.join("train/manifest.json").write_bytes(manifest.encode())
+    packed.join("train/shard-00000-of-00002.parquet").write_bytes(b"")
+    [reason] = rejected(open_catalog(packed.uri)).values()
+    assert reason.endswith("it has no footer")
+
+
+def test_a_shard_of_a_range_that_is_missing_is_named(packed: Storage) -> None:
+    catalog = open_catalog(f"{packed.uri}/tars/t-{{007..009}}.tar")
+    assert read_all(catalog) == TARS
+    [(name, reason)] = rejected(catalog).items()
+    assert name == "t-007.tar"
+    assert reason.startswith("cannot be read: cannot read")
+
+
+def test_nothing_left_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"text")
+    (tmp_path / "b.tar").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"no video below .* can be used: a\.parquet is truncated"):
+        open_catalog(str(tmp_path))
+    with pytest.raises(ValueError, match=r"can be used: b\.tar is damaged: 4 bytes"):
+        open_catalog(f"{tmp_path}/b.tar")
+
+
+def test_what_was_rejected_stays_known(local: Path) -> None:
+    (local / "bad.tar").write_bytes(b"text")
+    catalog = open_catalog(str(local))
+    [lost] = catalog.rejected
+    train, heldout = catalog.split(0.5, seed=0)
+    assert (train.rejected, heldout.rejected) == ((lost,), ())
+    assert catalog[1:].rejected == (lost,)
+    assert Catalog.of(catalog, catalog.rejected) == catalog != Catalog.of(catalog)
+    joined = open_catalog([str(local), "corpus:2"])
+    assert joined.rejected == (Rejected(f"{local}/bad.tar", lost.uri, lost.reason),)
+
+
 # ---- reading ------------------------------------------------------------------------------------
 
 
@@ -192,6 +384,50 @@ def test_an_empty_file_is_named(folder: Storage) -> None:
     folder.join("empty.mp4").write_bytes(b"")
     with pytest.raises(VideoError, match=r"'e' .*empty\.mp4\): is empty"):
         VideoEntry("e", folder.join("empty.mp4").uri).read()
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (b"grown", "has changed since it was catalogued: 5 bytes, 1 were listed"),
+        (b"", "has changed since it was catalogued: 0 bytes, 1 were listed"),
+    ],
+)
+def test_a_video_that_changed_is_named(now: bytes, said: str, folder: Storage) -> None:
+    catalog = open_catalog(folder.uri)
+    folder.join("loose.mp4").write_bytes(now)
+    with pytest.raises(VideoError, match=said):
+        catalog[0].read()
+
+
+def test_a_video_that_vanished_is_named(local: Path) -> None:
+    catalog = open_catalog(str(local))
+    (local / "loose.mp4").unlink()
+    with pytest.raises(VideoError, match=r"'loose\.mp4' .*cannot be read: cannot read"):
+        catalog[0].read()
+
+
+def test_a_tar_that_shrank_is_named(packed: Storage) -> None:
+    first, *_, last = open_catalog(f"{packed.uri}/tars")
+    place = packed.join("tars/t-009.tar")
+    place.write_bytes(place.read_bytes()[:513])
+    assert first.read().data == b"t0"
+    with pytest.raises(VideoError, match=r"has changed .*: 1 bytes, 2 were listed"):
+        last.read()
+    place.write_bytes(b"")
+    with pytest.raises(VideoError, match=r"has changed .*: 0 bytes, 2 were listed"):
+        last.read()
+
+
+def test_a_video_damaged_in_its_shard_is_named(packed: Storage) -> None:
+    place = packed.join("train/shard-00000-of-00002.parquet")
+    first, second = open_catalog(place.uri)
+    spoil(place, first.offset)
+    with pytest.raises(
+        VideoError, match=r"'s/0' .*is damaged: its checksum is [0-9a-f]{8}, [0-9a-f]{8} was"
+    ):
+        first.read()
+    assert second.read().data == b"s1"
 
 
 # ---- the catalogue itself -----------------------------------------------------------------------
@@ -215,18 +451,79 @@ def test_the_fingerprint_tells_catalogues_apart() -> None:
     )
 
 
+def test_ids_are_sorted_as_python_sorts_them() -> None:
+    ids = ["z", "é", "\U0001d11e", "\uffff", "a b", "a/b", "a", "A", "0", "日本", ""]
+    assert [entry.id for entry in make(ids)] == sorted(ids)
+
+
+def test_it_is_a_sequence(local: Path) -> None:
+    catalog = open_catalog(str(local))
+    entries = list(catalog)
+    assert [catalog[i] for i in range(-4, 4)] == entries * 2
+    assert catalog[np.int64(2)] == entries[2]
+    assert list(catalog[1:3]) == list(catalog.entries[1:3]) == entries[1:3]
+    assert list(catalog[::-2]) == entries[::-2]
+    assert entries[3] in catalog
+    for index in (4, -5):
+        with pytest.raises(IndexError):
+            catalog[index]
+
+
+def test_what_an_entry_says_is_kept() -> None:
+    entries = [
+        VideoEntry("a", "/1", "x", offset=2**40, size=0, checksum=0),
+        VideoEntry("b", "/1", None, size=2**40, checksum=2**32 - 1),
+        VideoEntry("c", "/2"),
+        VideoEntry("d", "/1", "x", offset=7, size=5),
+    ]
+    assert list(Catalog.of(reversed(entries))) == entries
+
+
+def test_it_goes_to_other_processes_as_it_lies_in_memory() -> None:
+    catalog = Catalog.of(
+        VideoEntry(f"{i:05d}", f"/{i % 7}", f"label {i % 3}", i, i, i) for i in range(5000)
+    )
+    catalog[0]
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(catalog, protocol=5, buffer_callback=buffers.append)
+    assert len(data) < 2000
+    there = pickle.loads(data, buffers=buffers)
+    assert there == catalog == pickle.loads(pickle.dumps(catalog))
+    assert there[4321] == catalog[4321]
+
+
+def test_a_part_carries_its_own_names_only() -> None:
+    catalog = Catalog.of(VideoEntry(f"{i:05d}", f"/folder/{i}", f"label {i}") for i in range(5000))
+    few = catalog[7:9]
+    assert few.files() == ["/folder/7", "/folder/8"]
+    assert few == Catalog.of(list(few))
+    assert len(pickle.dumps(few)) < 3000
+
+
+def test_the_fingerprint_stays_what_it_was() -> None:
+    ids = ["walk/é.mp4", "run/\U0001d11e.mp4", "zz", "run/\uffff.mp4"]
+    assert make(ids).fingerprint() == "b4dc7c9eac656148"
+    assert make([]).fingerprint() == "e4a6a0577479b2b4"
+
+
+def test_the_split_stays_what_it_was() -> None:
+    heldout = make([f"{i:02d}" for i in range(40)]).split(0.2, seed=3)[1]
+    assert [entry.id for entry in heldout] == ["02", "03", "06", "11", "13", "19", "32", "37"]
+
+
 def test_the_same_id_twice_is_refused(local: Path) -> None:
     (local / "list.txt").write_text("loose.mp4\nwalk/a.avi\nloose.mp4\n")
     with pytest.raises(ValueError, match=r"share the id 'loose\.mp4'.*Name each file once"):
         open_catalog(str(local / "list.txt"))
-    with pytest.raises(ValueError, match="Name each file once"):
-        open_catalog([str(local), f"{local}/"])
+    for again in (str(local), f"{local}/"):
+        with pytest.raises(ValueError, match="Name each file once"):
+            open_catalog([str(local), again])
 
 
 def test_split_parts_and_keeps_all() -> None:
     catalog = make([f"{i:04d}" for i in range(2000)])
     train, heldout = catalog.split(0.15, seed=3)
-    assert Catalog.of([*train.entries, *heldout.entries]) == catalog
+    assert Catalog.of([*train, *heldout]) == catalog
     assert 240 < len(heldout) < 360
     assert catalog.split(0.15, seed=3) == (train, heldout)
     assert catalog.split(0.15, seed=4)[1] != heldout
@@ -235,7 +532,7 @@ def test_split_parts_and_keeps_all() -> None:
 
 def test_a_videos_side_is_its_own() -> None:
     small, large = make([f"{i:04d}" for i in range(500)]), make([f"{i:04d}" for i in range(2000)])
-    few, many = (set(c.split(0.2, seed=0)[1].entries) for c in (small, large))
+    few, many = (set(c.split(0.2, seed=0)[1]) for c in (small, large))
     assert few == {entry for entry in many if entry.id < "0500"}
 
 
@@ -260,3 +557,28 @@ def test_a_video_that_is_alone_is_trained_on(share):
     for seed in range(20):
         train, heldout = alone.split(share, seed)
         assert (len(train), len(heldout)) == (1, 0)
+
+
+@pytest.mark.slow
+def test_thousands_of_objects(s3_bucket: str) -> None:
+    names = [f"class {i % 7}/{i:05d}.mp4" for i in range(1500)]
+    place = Storage.of(f"{s3_bucket}/many")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: place.join(name).write_bytes(name.encode()), names))
+    catalog = open_catalog(place.uri)
+    assert [entry.id for entry in catalog] == sorted(names)
+    assert all(entry.size == len(entry.id) for entry in catalog)
+    assert catalog[1234].read().data == sorted(names)[1234].encode()
+    assert labels(catalog[:1]) == {"class 0/00000.mp4": "class 0"}
+
+
+@pytest.mark.skipif("CTP_REAL_VIDEOS" not in os.environ, reason="CTP_REAL_VIDEOS is not set")
+def test_real_videos_from_a_tar_are_those_of_the_folder(tmp_path: Path) -> None:
+    root = os.environ["CTP_REAL_VIDEOS"]
+    with tarfile.open(tmp_path / "real.tar", "w") as tar:
+        tar.add(root, arcname=".")
+    catalog = open_catalog(str(tmp_path / "real.tar"))
+    loose = {entry.id.partition(".")[0]: entry for entry in open_catalog(root)}
+    assert len(catalog) == len(loose) > 0
+    for entry in catalog:
+        assert entry.read().data == loose[entry.id.removeprefix("real.tar/")].read().data

@@ -37,7 +37,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_a_video_is_rendered_once(cache: Path, rendered: list[str]) -> None:
-    entry = open_catalog("corpus:3").entries[0]
+    entry = open_catalog("corpus:3")[0]
     first, again = entry.read(), entry.read()
     assert first == again
     assert rendered == [entry.id]
@@ -61,7 +61,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", folder.format(file=tmp_path / "file"))
     catalog = open_catalog("corpus:2")
-    assert all(entry.read().data == entry.read().data for entry in catalog.entries)
+    assert all(entry.read().data == entry.read().data for entry in catalog)
     assert len(rendered) == 4
 
 
@@ -82,7 +82,7 @@ def test_preparing_tells_its_progress_and_does_nothing_twice(
     cache: Path, rendered: list[str]
 ) -> None:
     catalog = open_catalog(["corpus:5", "corpus:3"])
-    catalog.entries[-1].read()
+    catalog[-1].read()
     said: list[tuple[int, int]] = []
     prepare_corpus(catalog, lambda done, total: said.append((done, total)))
     assert said == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -1,0 +1,315 @@
+"""Shards: many encoded videos in one Parquet file, which any Parquet reader opens.
+
+The column `data` is written so that it also serves as a plain archive: uncompressed, one page per
+row group, each value as [u32 little-endian length][bytes]. Where every video lies in the file then
+follows from the footer, and one video costs one exact range read, from an object store as well.
+The footer carries the small columns once more, as an index, so that a shard is catalogued without
+a read for each of its row groups.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import mmap
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ctp.storage import HINTS, Storage, StorageError
+
+ROW_GROUP_BYTES = 4 * 2**20
+MAX_VIDEO_BYTES = 2**30
+"""A Parquet page is less than 2 GiB, and a row group is one page."""
+SUFFIX = ".parquet"
+
+MARK = {b"ctp.shard": b"1"}
+INDEX = b"ctp.index"
+FOOTER_BYTES = 64 * 1024
+"""What is read of a shard's end at first; nearly always the footer is in it."""
+TRAILER_BYTES = 8
+MAGIC = b"PAR1"
+MAX_PAGE_HEADER_BYTES = 32
+"""One page's header is less, those of two are more."""
+LENGTH_BYTES = 4
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("data", pa.binary(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("checksum", pa.uint32(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("num_frames", pa.int32(), nullable=False),
+        pa.field("rate", pa.float64(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4))),
+        pa.field("absence", pa.list_(pa.int8())),
+        pa.field("cover", pa.list_(pa.int8())),
+    ],
+    MARK,
+)
+INDEXED = ["id", "label", "size", "checksum", "num_frames"]
+
+
+class ShardError(ValueError):
+    """A file that is no shard, or a damaged one; says which and what to do."""
+
+    def __init__(self, uri: str, reason: str):
+        super().__init__(f"{uri} {reason}. Build this shard again with jobs/build_shards.py")
+        self.uri, self.reason = uri, reason
+
+    def __reduce__(self) -> tuple[type[ShardError], tuple[str, str]]:
+        return type(self), (self.uri, self.reason)  # crosses processes whole
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """One video of a shard.
+
+    Attributes:
+        id: stable name inside its data set.
+        data: the encoded file, `MAX_VIDEO_BYTES` at most.
+        num_frames: N, how many frames it shows.
+        rate: frames/s, on average.
+        width, height: pixels of the stored video.
+        label: class name, if there is one.
+        boxes: float32 [N, 4], xyxy pixels of the stored video, if it is annotated; fewer rows
+            where only the first frames are.
+        absence: int8 [N], 1 where the object is not in the picture, if that is annotated.
+        cover: int8 [N], the eighths of the object that are visible, if that is annotated.
+    """
+
+    id: str
+    data: bytes
+    num_frames: int
+    rate: float
+    width: int
+    height: int
+    label: str | None = None
+    boxes: NDArray[np.float32] | None = None
+    absence: NDArray[np.int8] | None = None
+    cover: NDArray[np.int8] | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of `data`."""
+        return len(self.data)
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of `data`."""
+        return zlib.crc32(self.data)
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What a shard holds.
+
+    Attributes:
+        videos, frames: how many.
+        bytes: of the whole file.
+        checksum: BLAKE2b-256 of the whole file, hexadecimal.
+        labels: label -> videos, sorted.
+    """
+
+    videos: int
+    frames: int
+    bytes: int
+    checksum: str
+    labels: Mapping[str, int]
+
+
+class ShardWriter:
+    """Writes a shard, for use in a `with` statement; a reader sees all of it or nothing.
+
+    Memory holds one row group; the file grows on this machine's disk before it goes to its place.
+    """
+
+    def __init__(self, place: Storage, row_group_bytes: int = ROW_GROUP_BYTES):
+        """Begin a shard.
+
+        Args:
+            place: where to.
+            row_group_bytes: a row group is closed when its videos are as long as this.
+        """
+        self._place, self._row_group_bytes = place, row_group_bytes
+        self._group: list[ShardRow] = []
+        self._group_bytes = 0
+        self._indices = [SCHEMA.empty_table().select(INDEXED)]
+
+    def __enter__(self) -> Self:
+        self._file = tempfile.TemporaryFile()
+        self._writer = pq.ParquetWriter(self._file, SCHEMA, **_layout())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        self._file.close()
+
+    def add(self, row: ShardRow) -> None:
+        """Put a video in.
+
+        Raises:
+            ValueError: it is longer than `MAX_VIDEO_BYTES`.
+        """
+        if row.size > MAX_VIDEO_BYTES:
+            raise ValueError(
+                f"video {row.id!r} has {row.size} bytes; a shard takes {MAX_VIDEO_BYTES} at most"
+            )
+        self._group.append(row)
+        self._group_bytes += row.size
+        if self._group_bytes >= self._row_group_bytes:
+            self._close_group()
+
+    def finish(self) -> ShardSummary:
+        """Put the shard in its place.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self._group:
+            self._close_group()
+        index = pa.concat_tables(self._indices)
+        self._writer.add_key_value_metadata({INDEX: _to_text(index)})
+        self._writer.close()
+        self._file.seek(0)
+        checksum = hashlib.file_digest(self._file, _new_digest).hexdigest()
+        with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+            self._place.write_bytes(cast(bytes, whole))
+            size = len(whole)
+        labels = Counter(label for label in index["label"].to_pylist() if label is not None)
+        frames = sum(index["num_frames"].to_pylist())
+        return ShardSummary(len(index), frames, size, checksum, dict(sorted(labels.items())))
+
+    def _close_group(self) -> None:
+        table = _to_table(self._group)
+        self._writer.write_table(table, row_group_size=len(table))
+        self._indices.append(table.select(INDEXED))
+        self._group, self._group_bytes = [], 0
+
+
+def write_shard(
+    place: Storage, rows: Iterable[ShardRow], row_group_bytes: int = ROW_GROUP_BYTES
+) -> ShardSummary:
+    """Write a shard of rows, which are taken one by one; see `ShardWriter`."""
+    with ShardWriter(place, row_group_bytes) as writer:
+        for row in rows:
+            writer.add(row)
+        return writer.finish()
+
+
+def read_index(place: Storage) -> pa.Table:
+    """What a shard holds and where, from its footer alone.
+
+    Returns:
+        a row for each video, in file order: id (string), label (string, nullable), offset and
+        size (int64, bytes from the file's start), checksum (uint32, CRC-32), num_frames (int32).
+
+    Raises:
+        ShardError: it is no shard of ours, or truncated, or its footer is damaged.
+        StorageError: it cannot be read.
+    """
+    metadata = _parse_footer(place, _read_footer(place))
+    marks = metadata.metadata or {}
+    if any(marks.get(key) != value for key, value in MARK.items()) or INDEX not in marks:
+        raise ShardError(place.uri, "is a Parquet file, but no shard of version 1")
+    try:
+        index = pa.ipc.open_stream(base64.b64decode(marks[INDEX])).read_all()
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these
+        raise ShardError(place.uri, f"has a damaged index: {error}") from error
+    offsets = pa.array(_offsets(place, metadata, index["size"].to_numpy()))
+    return index.add_column(2, "offset", offsets)
+
+
+def _layout() -> dict[str, Any]:
+    """How Parquet writes it: one page a row group, the videos as they are."""
+    return {
+        "use_dictionary": False,
+        "write_statistics": False,
+        "compression": {path: "none" if path == "data" else "zstd" for path in _leaf_paths()},
+        "data_page_version": "1.0",
+        "data_page_size": 2**31 - 1,
+        "write_batch_size": 2**30,
+    }
+
+
+def _new_digest() -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=32)
+
+
+def _to_table(rows: list[ShardRow]) -> pa.Table:
+    columns: dict[str, Any] = {name: [getattr(r, name) for r in rows] for name in SCHEMA.names}
+    boxes = columns["boxes"]
+    columns["boxes"] = [None if b is None else np.asarray(b, np.float32).tolist() for b in boxes]
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _leaf_paths() -> list[str]:
+    nested = {"boxes": ".list.element.list.element", "absence": ".list.element"}
+    nested["cover"] = nested["absence"]
+    return [name + nested.get(name, "") for name in SCHEMA.names]
+
+
+def _to_text(table: pa.Table) -> bytes:
+    """A table as Arrow's stream format in ASCII: Parquet takes no other bytes there."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata(), options=options) as writer:
+        writer.write_table(table.replace_schema_metadata().combine_chunks())
+    return base64.b64encode(sink.getvalue())
+
+
+def _read_footer(place: Storage) -> bytes:
+    """The end of the file, from the footer on or before it; all of it where it is too short."""
+    try:
+        with place.filesystem.open_input_file(place.path) as file:
+            size = file.size()
+            wanted = FOOTER_BYTES
+            tail = bytes(file.read_at(min(wanted, size), max(size - wanted, 0)))
+            wanted = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
+            if tail.endswith(MAGIC) and len(tail) < wanted <= size:
+                tail = bytes(file.read_at(wanted, size - wanted))
+            return tail
+    except OSError as error:
+        raise StorageError(f"cannot read {place.uri}: {error}. {HINTS['read']}") from error
+
+
+def _parse_footer(place: Storage, tail: bytes) -> pq.FileMetaData:
+    if not tail.endswith(MAGIC):
+        raise ShardError(place.uri, "is truncated, or no Parquet file: it has no footer")
+    try:
+        return pq.read_metadata(pa.BufferReader(tail))
+    except (ValueError, OSError) as error:
+        said = " ".join(str(error).split())
+        raise ShardError(place.uri, f"has a damaged footer: {said}") from error
+
+
+def _offsets(place: Storage, metadata: pq.FileMetaData, sizes: NDArray[Any]) -> NDArray[np.int64]:
+    """Where each video begins: a row group's values lie at the end of its column chunk."""
+    if metadata.num_rows != len(sizes):
+        raise ShardError(place.uri, f"has {metadata.num_rows} videos, and an index of {len(sizes)}")
+    column = SCHEMA.get_field_index("data")
+    offsets = np.empty(len(sizes), np.int64)
+    first = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunk = group.column(column)
+        inside = slice(first, first + group.num_rows)
+        ends = np.cumsum(LENGTH_BYTES + sizes[inside])
+        start = chunk.data_page_offset + chunk.total_compressed_size - ends[-1]
+        header = start - chunk.data_page_offset
+        if chunk.compression != "UNCOMPRESSED" or not 0 < header <= MAX_PAGE_HEADER_BYTES:
+            raise ShardError(place.uri, "was written anew by another program: its pages differ")
+        offsets[inside] = start + ends - sizes[inside]
+        first += group.num_rows
+    return offsets

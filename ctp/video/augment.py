@@ -9,13 +9,13 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Le, MinLen, MultipleOf
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 from ctp.config import Config
 from ctp.keyframes import interpolate, sample_key_frames
+from ctp.video.pixels import Crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,8 +26,8 @@ Probability = Annotated[float, Ge(0), Le(1)]
 class AugmentConfig(Config):
     """Augmentation of a clip. The defaults are those of the authors' implementation."""
 
-    frame_size_px: Annotated[int, Ge(8)] = 112
-    """Height and width of a clip."""
+    frame_size_px: Annotated[int, Ge(8), MultipleOf(2)] = 112
+    """Height and width of a clip, even: video stores colour at half the size."""
     short_sides_px: Annotated[tuple[int, ...], MinLen(1)] = (112, 128, 144)
     """Lengths to scale a video's shorter side to, before the crop; each as likely."""
     flip_prob: Probability = 0.5
@@ -52,29 +52,14 @@ class AugmentConfig(Config):
     """Probability of linear, accelerated and decelerated change between key frames."""
 
 
-def sample_short_side(config: AugmentConfig, rng: np.random.Generator) -> int:
-    """Draw the length to scale the shorter side to; at least the clip's size."""
-    return max(int(rng.choice(config.short_sides_px)), config.frame_size_px)
-
-
-def crop_and_flip(
-    frames: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Cut a random square, mirrored or not, out of all frames alike.
-
-    Args:
-        frames: uint8 [..., h, w, 3], both sides at least `config.frame_size_px`.
-
-    Returns:
-        uint8 [..., H, W, 3], contiguous.
-    """
-    size = config.frame_size_px
-    top = rng.integers(frames.shape[-3] - size + 1)
-    left = rng.integers(frames.shape[-2] - size + 1)
-    cropped = frames[..., top : top + size, left : left + size, :]
-    if rng.random() < config.flip_prob:
-        cropped = cropped[..., ::-1, :]
-    return np.ascontiguousarray(cropped)
+def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:
+    """Draw a square to cut out: what a random crop shows of a picture whose shorter side was
+    scaled to one of `config.short_sides_px`; all of that side where it is shorter than the crop."""
+    short_side = max(int(rng.choice(config.short_sides_px)), config.frame_size_px)
+    x, y = rng.random(2)
+    return Crop(
+        config.frame_size_px / short_side, float(x), float(y), bool(rng.random() < config.flip_prob)
+    )
 
 
 def sample_color(
@@ -120,24 +105,42 @@ def to_input(frames: Tensor, color: Tensor | None = None) -> Tensor:
         pixels = _change_color(pixels, color)
     mean = 255 * torch.tensor(IMAGENET_MEAN, device=frames.device)
     std = 255 * torch.tensor(IMAGENET_STD, device=frames.device)
-    return ((pixels - mean) / std).permute(0, 4, 1, 2, 3)
+    return pixels.sub_(mean).div_(std).permute(0, 4, 1, 2, 3)
 
 
 def _change_color(pixels: Tensor, color: Tensor) -> Tensor:
-    """Hue and saturation, brightness, contrast, in this order, float32 [B, T, H, W, 3] of 255."""
+    """Hue and saturation, brightness, contrast, in this order, float32 [B, T, H, W, 3] of 255.
+
+    In place, as far as may be: on a CPU it is the memory that takes the time.
+    """
     for clip, (hue, saturation, _, _) in enumerate(color[:, 0].tolist()):
         if hue != 0 or saturation != 1:
             pixels[clip] = _hue_saturation(pixels[clip], hue, saturation)
     brightness, contrast = color[..., 2:, None, None, None].to(pixels.device).unbind(dim=2)
-    return ((pixels + brightness).clamp_(0, 255) * contrast).clamp_(0, 255)
+    return pixels.add_(brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
 
 
 def _hue_saturation(pixels: Tensor, hue_degrees: float, saturation: float) -> Tensor:
-    """Turn the hue and multiply HSV saturation of float32 [T, H, W, 3], of 255."""
-    planes: Tensor = transforms.adjust_hue((pixels / 255).permute(0, 3, 1, 2), hue_degrees / 360)
-    # HSV saturation s -> f·s at the same value v moves each channel c to v - (v - c)·f, where
-    # f·s may not exceed 1
-    value, _ = planes.max(dim=1, keepdim=True)
-    least, _ = planes.min(dim=1, keepdim=True)
-    factor = (value / (value - least).clamp(min=1e-6)).clamp(max=saturation)
-    return (value - (value - planes) * factor).permute(0, 2, 3, 1) * 255
+    """Turn the hue and multiply HSV saturation of float32 [T, H, W, 3], of 255.
+
+    HSV's value is the greatest channel, its chroma the distance to the least, and its hue, in
+    sextants of the colour wheel, follows from the other two. Back again, a channel lies below the
+    value by the chroma times min(k, 4 - k) in [0, 1], where k is the hue's distance from where the
+    channel begins to fall: 5 sextants before red's middle, 3 for green, 1 for blue.
+    """
+    red, green, blue = pixels.permute(3, 0, 1, 2).contiguous()
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    safe = chroma.clamp(min=1e-6)
+    sextant = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
+    ).add_(hue_degrees / 60)
+    chroma = torch.minimum(chroma.mul_(saturation), value)  # saturation is 1 at most
+    changed = torch.empty_like(pixels)
+    for channel, start in enumerate((5, 3, 1)):
+        k = (sextant + start).remainder_(6)
+        below = torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma)
+        torch.sub(value, below, out=changed[..., channel])
+    return changed

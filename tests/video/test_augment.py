@@ -13,14 +13,12 @@ from ctp.video.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     AugmentConfig,
-    crop_and_flip,
     sample_color,
-    sample_short_side,
+    sample_crop,
     to_input,
 )
 
 CONFIG = AugmentConfig()
-SMALL = AugmentConfig(frame_size_px=8)
 
 
 def colors(num_clips: int = 4000, num_frames: int = 16) -> np.ndarray:
@@ -38,41 +36,29 @@ def changed(frames: np.ndarray, color: np.ndarray) -> np.ndarray:
 # ---- geometry -----------------------------------------------------------------------------------
 
 
-def test_crop_and_flip_are_slices_alike_in_all_frames() -> None:
-    height, width = 10, 13
-    rows, columns = np.mgrid[:height, :width]
-    frames = np.stack(
-        [np.stack([rows, columns, np.full_like(rows, t)], axis=-1) for t in range(4)]
-    ).astype(np.uint8)
+def test_crops_are_drawn_alike_often() -> None:
     rng = np.random.default_rng(0)
-    seen = set()
-    for _ in range(400):
-        out = crop_and_flip(frames, SMALL, rng)
-        assert out.shape == (4, 8, 8, 3)
-        assert out.flags.c_contiguous
-        top, flipped = int(out[0, 0, 0, 0]), bool(out[0, 0, 0, 1] > out[0, 0, 1, 1])
-        left = int(out[0, 0, -1 if flipped else 0, 1])
-        expected = frames[:, top : top + 8, left : left + 8]
-        np.testing.assert_array_equal(out, expected[:, :, ::-1] if flipped else expected)
-        seen.add((top, left, flipped))
-    assert seen == {(t, x, f) for t in range(3) for x in range(6) for f in (False, True)}
+    crops = [sample_crop(CONFIG, rng) for _ in range(3000)]
+    shares = np.array([crop.share for crop in crops])
+    for side in (112, 128, 144):
+        assert abs((shares == 112 / side).mean() - 1 / 3) < 0.04
+    assert abs(np.mean([crop.flip for crop in crops]) - 0.5) < 0.04
+    for place in ([crop.x for crop in crops], [crop.y for crop in crops]):
+        assert abs(np.mean(place) - 0.5) < 0.03
+        assert 0 <= min(place) < 0.01
+        assert 0.99 < max(place) <= 1
+
+
+def test_a_crop_is_never_larger_than_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    assert sample_crop(CONFIG.replace(frame_size_px=160), rng).share == 1
 
 
 def test_flips_come_at_their_probability() -> None:
-    frames = np.tile(np.arange(8, dtype=np.uint8)[:, None], (1, 8, 1, 3))
     rng = np.random.default_rng(0)
-    for prob in (0.0, 0.5, 1.0):
-        config = SMALL.replace(flip_prob=prob)
-        flips = np.mean([crop_and_flip(frames, config, rng)[0, 0, 0, 0] == 7 for _ in range(2000)])
-        assert abs(flips - prob) < 0.05
-
-
-def test_short_sides_are_alike_likely_and_never_below_the_clip() -> None:
-    rng = np.random.default_rng(0)
-    sides = np.array([sample_short_side(CONFIG, rng) for _ in range(3000)])
-    for side in (112, 128, 144):
-        assert abs((sides == side).mean() - 1 / 3) < 0.04
-    assert sample_short_side(CONFIG.replace(frame_size_px=160), rng) == 160
+    for prob in (0.0, 1.0):
+        config = CONFIG.replace(flip_prob=prob)
+        assert {sample_crop(config, rng).flip for _ in range(100)} == {bool(prob)}
 
 
 # ---- what colours are drawn ---------------------------------------------------------------------
@@ -100,9 +86,8 @@ def test_hue_and_saturation_are_alike_in_all_frames_and_the_rest_drifts() -> Non
 
 def test_same_generator_same_choice() -> None:
     np.testing.assert_array_equal(colors(20), colors(20))
-    frames = np.random.default_rng(0).integers(256, size=(2, 20, 20, 3), dtype=np.uint8)
-    first, second = (crop_and_flip(frames, SMALL, np.random.default_rng(5)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
+    first, second = (sample_crop(CONFIG, np.random.default_rng(5)) for _ in range(2))
+    assert first == second
 
 
 # ---- what colours do ----------------------------------------------------------------------------

@@ -314,7 +314,7 @@ def test_real_videos_decode_or_are_named() -> None:
     rng = np.random.default_rng(0)
     reasons = []
     catalog = open_catalog(str(Path(str(REAL_VIDEOS))))
-    for entry in catalog.entries:
+    for entry in catalog:
         try:
             with VideoReader(entry.read()) as video:
                 for _ in range(3):

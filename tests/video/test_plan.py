@@ -88,6 +88,57 @@ def test_no_clip_stands_in_twice() -> None:
     assert len(set(epoch)) == 81
 
 
-def test_no_videos_are_refused() -> None:
+@pytest.mark.parametrize("num_videos", [3, 4, 7, 100])
+def test_no_video_follows_itself(num_videos: int) -> None:
+    videos = [Plan(2, num_videos).clip(position).video for position in range(2000)]
+    assert all(first != second for first, second in itertools.pairwise(videos))
+
+
+VISITS = [(7, 2, 3), (64, 4, 8), (65, 3, 8), (100, 2, 60), (5, 3, 16), (33, 1, 8)]
+
+
+@pytest.mark.parametrize(("num_videos", "clips", "spread"), VISITS)
+def test_every_pass_shows_each_clip_of_each_video_once(
+    num_videos: int, clips: int, spread: int
+) -> None:
+    plan = Plan(0, num_videos, clips, spread)
+    for epoch in range(3):
+        start = epoch * num_videos * clips
+        shown = [plan.clip(start + i) for i in range(num_videos * clips)]
+        assert {clip.epoch for clip in shown} == {epoch}
+        assert sorted((c.video, c.clip_number) for c in shown) == [
+            (video, number) for video in range(num_videos) for number in range(clips)
+        ]
+
+
+@pytest.mark.parametrize(("num_videos", "clips", "spread"), VISITS)
+def test_clips_of_a_visit_lie_a_spread_apart(num_videos: int, clips: int, spread: int) -> None:
+    plan = Plan(0, num_videos, clips, spread)
+    last_seen: dict[int, int] = {}
+    for position in range(num_videos * clips):
+        video = plan.clip(position).video
+        if video in last_seen:
+            gap = position - last_seen[video]
+            assert min(spread, num_videos) <= gap < 2 * spread or gap == num_videos
+        last_seen[video] = position
+
+
+def test_several_clips_a_visit_worked_by_hand() -> None:
+    plan = Plan(7, 10, clips_per_visit=2, spread=4)
+    videos = [0, 3, 5, 2, 9, 1, 8, 7, 4, 6]  # the pinned order of one clip a visit
+    groups = [videos[:4], videos[:4], videos[4:], videos[4:]]
+    assert [plan.clip(position).video for position in range(20)] == list(itertools.chain(*groups))
+    numbers = [plan.clip(position).clip_number for position in range(20)]
+    assert numbers == 4 * [0] + 4 * [1] + 6 * [0] + 6 * [1]
+
+
+def test_no_clip_of_several_a_visit_stands_in_twice() -> None:
+    plan = Plan(5, 9, clips_per_visit=3, spread=2)
+    clips = [clip for position in range(27) for clip in plan.candidates(position)]
+    assert len(set(clips)) == 27 * 9
+
+
+@pytest.mark.parametrize("wrong", [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_nothing_to_plan_is_refused(wrong: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="at least one video"):
-        Plan(seed=0, num_videos=0)
+        Plan(0, *wrong)

@@ -29,7 +29,7 @@ from ctp.storage import Storage, StorageError
 from ctp.synthesis.config import PRESETS
 from ctp.synthesis.game import play
 from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
-from ctp.video.augment import crop_and_flip, sample_color, sample_short_side, to_input
+from ctp.video.augment import sample_color, sample_crop, to_input
 from ctp.video.catalog import Catalog, Sources, VideoEntry, open_catalog, prepare_corpus
 from ctp.video.decode import VideoReader
 from ctp.video.plan import Plan
@@ -300,10 +300,10 @@ def _usable_videos(config: BenchConfig) -> tuple[list[VideoEntry], str]:
     Raises:
         ValueError: there is none.
     """
-    catalog = Catalog.of(open_catalog(config.data.uri).entries[:MAX_VIDEOS])
+    catalog = open_catalog(config.data.uri)[:MAX_VIDEOS]
     prepare_corpus(catalog)
     usable, sizes = [], set()
-    for entry in catalog.entries:
+    for entry in catalog:
         try:
             _decode(entry, PAPER_RECIPE(), 0)
         except VideoError as error:
@@ -330,9 +330,7 @@ def _decode(entry: VideoEntry, config: PretrainConfig, number: int) -> None:
     rng = generator(0, "bench", entry.id, number)
     with VideoReader(entry.read()) as reader:
         indices = sample_frames(config.sampling, reader.num_frames, rng).tolist()
-        short_side = sample_short_side(config.augment, rng)
-        frames = reader.read(indices, short_side_px=short_side)
-    crop_and_flip(frames, config.augment, rng)
+        reader.read_square(indices, sample_crop(config.augment, rng), config.augment.frame_size_px)
 
 
 def _device() -> torch.device:

@@ -2,9 +2,10 @@
 
 Step s of all workers together, ranks in order, is exactly clips [s·B, (s+1)·B) of the plan, for
 any number of workers and actors and from any clip number on. What makes it hold: an input row is
-one worker's batch, each becomes one block, `preserve_order`, and an equal streaming split. The
-input is a range that is cut up while it flows, so a run of a billion clips starts as fast as one
-of a hundred.
+one worker's share of some steps, each becomes one block, `preserve_order`, and an equal streaming
+split. A block is of several steps, since one of few clips would cost Ray as long as the clips
+themselves. The input is a range that is cut up while it flows, so a run of a billion clips starts
+as fast as one of a hundred.
 """
 
 from __future__ import annotations
@@ -12,40 +13,83 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import ray.data
 import ray.train
-import torch
 from ray.data import ActorPoolStrategy, DataIterator, Dataset, ExecutionOptions
 from ray.util.annotations import RayDeprecationWarning
 
 from ctp.pretext.claim import newest_clips
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.isolated import IsolatedMaker
 from ctp.video.quarantine import Rejected
 
 TRAIN = "train"
-BATCHES_PER_INPUT_BLOCK = 20_000
+BLOCKS_PER_INPUT_BLOCK = 20_000
+BLOCK_BYTES = 16 * 2**20
+"""A block is of as many steps as fit, and of one at least."""
+MOST_STEPS_PER_BLOCK = 32
 PREFETCHED_BATCHES = 2
 MAX_TASKS_IN_FLIGHT = 2
 MAX_TASK_RETRIES = 3
-"""A video that kills its actor would be tried again for ever."""
+"""What kills an actor, rather than the process that it decodes in, would do so for ever."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the run's stream is cut into blocks: the n-th is a worker's share of some steps.
+
+    Attributes:
+        first_clip: where the stream begins; a step begins there.
+        num_clips: clips from there to the run's end, whole steps.
+        total_batch: clips of a step.
+        num_workers: blocks go to them in turn.
+        steps_per_block: of all blocks but the last ones, which may be of fewer.
+    """
+
+    first_clip: int
+    num_clips: int
+    total_batch: int
+    num_workers: int
+    steps_per_block: int
+
+    @classmethod
+    def of(cls, maker: ClipMaker, first_clip: int, num_workers: int) -> Shares:
+        """The blocks of a run from a clip on."""
+        batch, num_clips = maker.config.compute.total_batch, maker.total_clips - first_clip
+        fitting = BLOCK_BYTES // batch_bytes(maker.config, batch // num_workers)
+        steps = min(max(fitting, 1), MOST_STEPS_PER_BLOCK)
+        return cls(first_clip, num_clips, batch, num_workers, steps)
+
+    @property
+    def num_blocks(self) -> int:
+        """How many there are."""
+        return self.num_workers * -(-self.num_clips // (self.total_batch * self.steps_per_block))
+
+    def positions(self, block: int) -> list[int]:
+        """The clips of a block, step after step."""
+        group, worker = divmod(block, self.num_workers)
+        share = self.total_batch // self.num_workers
+        group_clips = self.total_batch * self.steps_per_block
+        begin = group * group_clips
+        end = min(begin + group_clips, self.num_clips)
+        starts = range(begin + worker * share, end, self.total_batch)
+        return [self.first_clip + start + clip for start in starts for clip in range(share)]
 
 
 class Player:
-    """An actor that makes one worker's batch at a time."""
+    """An actor that makes a block at a time, in a process that may be lost."""
 
-    def __init__(self, maker: ClipMaker, first_clip: int, worker_batch: int):
-        torch.set_num_threads(1)  # actors are what there are many of
-        self._maker, self._first_clip, self._worker_batch = maker, first_clip, worker_batch
+    def __init__(self, maker: ClipMaker, shares: Shares):
+        self._maker, self._shares = IsolatedMaker(maker), shares
 
     def __call__(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Make batch `row["id"][0]`, counted over all workers from `first_clip` on."""
-        start = self._first_clip + int(row["id"][0]) * self._worker_batch
-        batch = self._maker.batch(range(start, start + self._worker_batch))
+        """Make block `row["id"][0]`."""
+        batch = self._maker.batch(self._shares.positions(int(row["id"][0])))
         rejected = [json.dumps([asdict(entry) for entry in found]) for found in batch["rejected"]]
         return batch | {
             "rejected": np.array(rejected),
@@ -55,21 +99,21 @@ class Player:
 
 
 def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
-    """The run's clips from number `first_clip` on, as blocks of one worker's batch each."""
-    config = maker.config
+    """The run's clips from number `first_clip` on, in the blocks of `Shares`."""
+    config, shares = maker.config, Shares.of(maker, first_clip, num_workers)
     worker_batch = config.compute.total_batch // num_workers
-    num_batches = (maker.total_clips - first_clip) // worker_batch
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 2 * batch_bytes(config, worker_batch)  # never split a batch
-    blocks = -(-num_batches // BATCHES_PER_INPUT_BLOCK)
-    rows = ray.data.range(num_batches, override_num_blocks=max(blocks, 1))
+    # never split a block
+    context.target_max_block_size = 2 * shares.steps_per_block * batch_bytes(config, worker_batch)
+    input_blocks = -(-shares.num_blocks // BLOCKS_PER_INPUT_BLOCK)
+    rows = ray.data.range(shares.num_blocks, override_num_blocks=max(input_blocks, 1))
     with warnings.catch_warnings():
         # until 2.64 there is no other way to give max_task_retries
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return rows.repartition(target_num_rows_per_block=1).map_batches(
             Player,
-            fn_constructor_args=(maker, first_clip, worker_batch),
+            fn_constructor_args=(maker, shares),
             batch_size=1,
             compute=ActorPoolStrategy(
                 size=config.scaling.num_actors,
@@ -82,9 +126,13 @@ def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
 
 def batch_bytes(config: PretrainConfig, num_clips: int) -> int:
     """Bytes of `num_clips` clips in the object store, a little over."""
-    pixels = config.sampling.num_frames * config.augment.frame_size_px**2 * 3
-    boxes = config.game.num_patches * config.sampling.num_frames * 17
-    return num_clips * (pixels + boxes + 16_384)
+    pixels, pictures = config.augment.frame_size_px**2, config.sampling.num_frames
+    if config.scaling.play_on == "cpu":
+        size = 3 * pixels * pictures
+    else:
+        size = 3 * pixels * (pictures + config.game.num_patches) // 2
+    boxes = config.game.num_patches * config.sampling.num_frames * 21
+    return num_clips * (size + boxes + 16_384)
 
 
 def open_train_stream(maker: ClipMaker) -> Dataset:

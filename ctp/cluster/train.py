@@ -15,6 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
+from ctp.pretext import isolated
 from ctp.pretext.claim import run_storage
 from ctp.pretext.clips import ClipMaker, Makers
 from ctp.pretext.config import PretrainConfig
@@ -92,7 +93,7 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
         setup["board"].post.remote(dict(row))
 
     try:
-        run(makers, worker, open_stream, publish)
+        run(makers, worker, open_stream, publish, isolated.heldout)
     except RunStoppedError as error:
         return str(error)
     return None

@@ -1,8 +1,8 @@
-"""From a position of the run's stream to a clip: plan, read, decode, augment, play."""
+"""From a position of the run's stream to a clip: plan, read, decode, crop, play."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,22 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctp.clip import Clip, VideoError
+from ctp.isolation import working_on
+from ctp.pretext.batches import Batch, DrawnClip, stack, stack_drawn
 from ctp.pretext.config import PretrainConfig
 from ctp.rng import generator
-from ctp.synthesis.config import GameConfig
-from ctp.synthesis.game import play
+from ctp.synthesis.game import draw_round
 from ctp.training.schedule import total_steps
-from ctp.video.augment import crop_and_flip, sample_color, sample_short_side
+from ctp.video.augment import sample_color, sample_crop
 from ctp.video.catalog import Catalog, VideoEntry, open_catalog
 from ctp.video.decode import VideoReader
 from ctp.video.plan import Plan, PlannedClip
 from ctp.video.quarantine import QuarantineLimitError, Rejected
+from ctp.video.read_ahead import ReadAhead
 from ctp.video.sampling import sample_frames
 
 MAX_TRIES = 64
 """Videos tried for a clip, and for its donor frames, before the run is given up."""
-
-Batch = dict[str, Any]
+STEPS_BETWEEN_VISITS = 2
+"""A video's second clip comes so many steps after its first; its bytes are kept that long."""
 
 
 @dataclass(frozen=True)
@@ -55,71 +57,101 @@ class ClipMaker:
         return self.total_steps * self.config.compute.total_batch
 
     @cached_property
-    def _other_clip_game(self) -> GameConfig:
-        return self.config.game.replace(patch_source="other_clip")
+    def plan(self) -> Plan:
+        """Which clip is the n-th."""
+        config = self.config
+        spread = STEPS_BETWEEN_VISITS * config.compute.total_batch
+        return Plan(config.seed, len(self.catalog), config.data.clips_per_visit, spread)
 
-    def at(self, position: int) -> tuple[Clip, list[Rejected]]:
+    def at(self, position: int, videos: ReadAhead | None = None) -> tuple[Clip, list[Rejected]]:
         """The clip at `position` of the run's stream, and the videos that failed on the way.
 
         A pure function of (config, catalogue, position). A video that cannot be used is replaced
-        by the next good one of the epoch's order.
+        by the next good one of the pass's order.
+
+        Args:
+            position: below `total_clips`.
+            videos: what reads the videos' bytes.
 
         Raises:
             QuarantineLimitError: `MAX_TRIES` videos, or all there are, cannot be used.
         """
-        rejected: list[Rejected] = []
-        plan = Plan(self.config.seed, len(self.catalog))
-        for planned in islice(plan.candidates(position), MAX_TRIES):
-            with _into(rejected):
-                return self._make(planned, self._source(position), rejected), rejected
-        raise _none_usable(rejected)
+        drawn, rejected = self._drawn_at(position, videos or ReadAhead())
+        return drawn.play(self.config.augment.frame_size_px), rejected
 
-    def batch(self, positions: Sequence[int]) -> Batch:
-        """The clips at `positions`, stacked.
+    def batch(self, positions: Sequence[int], bad: Mapping[str, str] | None = None) -> Batch:
+        """The clips at `positions`, as arrays; what they are made of is read ahead.
+
+        Args:
+            positions: B of them.
+            bad: id -> reason, of videos that are not to be tried.
 
         Returns:
-            "position" int64 [B], "frames" uint8 [B, T, H, W, 3], "boxes" float32 [B, K, T, 4],
-            "visible" bool [B, K, T], "color" float32 [B, T, 4], "video" [B] ids, "rejected"
-            [B] lists of `Rejected`, "failed" [B] reasons why there is no such clip but a blank
-            one, empty for all others.
+            `batches.stack` or `batches.stack_drawn`, as `config.scaling.play_on` wants it, with
+            "position" int64 [B], "rejected" [B] lists of `Rejected`, "failed" [B] reasons why
+            there is no such clip but a blank one, empty for all others.
         """
-        clips, rejected, failed = zip(*map(self._at_or_blank, positions), strict=True)
+        upcoming = (self.catalog[self.plan.clip(position).video] for position in positions)
+        with ReadAhead(upcoming, depth=self.config.data.read_ahead, bad=bad) as videos:
+            made = [self._drawn_or_blank(position, videos) for position in positions]
+        clips, rejected, failed = zip(*made, strict=True)
         return {
             "position": np.asarray(positions, np.int64),
             "rejected": list(rejected),
             "failed": list(failed),
-            **stack(clips),
+            **self._stacked(clips),
         }
 
-    def heldout(self, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:
+    def heldout(
+        self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
+    ) -> tuple[list[Clip], list[Rejected]]:
         """Held-out clips by number, of the game's own rules whatever the curriculum.
 
         Nothing stands in for a video that cannot be used; it is returned as rejected.
         """
         clips: list[Clip] = []
         rejected: list[Rejected] = []
+        videos, size = ReadAhead(bad=bad), self.config.augment.frame_size_px
         for number in numbers:
             clip_number, video = divmod(number, len(self.catalog))
             with _into(rejected), suppress(QuarantineLimitError):
                 planned = PlannedClip(epoch=-1, video=video, clip_number=clip_number)
-                clips.append(self._make(planned, self.config.game.patch_source, rejected))
+                drawn = self._draw(planned, self.config.game.patch_source, rejected, videos)
+                clips.append(drawn.play(size))
         return clips, rejected
 
-    def _at_or_blank(self, position: int) -> tuple[Clip, list[Rejected], str]:
-        """As `at`; what would be raised is returned, for all workers to stop by it together."""
+    def _stacked(self, clips: Sequence[DrawnClip]) -> Batch:
+        config = self.config
+        if config.scaling.play_on == "cpu":
+            return stack([clip.play(config.augment.frame_size_px) for clip in clips])
+        may_have = config.curriculum is not None or config.game.patch_source == "other_clip"
+        return stack_drawn(clips, with_donors=may_have)
+
+    def _drawn_at(self, position: int, videos: ReadAhead) -> tuple[DrawnClip, list[Rejected]]:
+        rejected: list[Rejected] = []
+        for planned in islice(self.plan.candidates(position), MAX_TRIES):
+            with _into(rejected):
+                return self._draw(planned, self._source(position), rejected, videos), rejected
+        raise _none_usable(rejected)
+
+    def _drawn_or_blank(
+        self, position: int, videos: ReadAhead
+    ) -> tuple[DrawnClip, list[Rejected], str]:
+        """As `_drawn_at`; what would be raised is returned, for all workers to stop together."""
         try:
-            return *self.at(position), ""
+            return *self._drawn_at(position, videos), ""
         except QuarantineLimitError as error:
             return self._blank(), list(error.rejected), str(error)
 
-    def _blank(self) -> Clip:
-        frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
-        k = self.config.game.num_patches
-        return Clip(
-            frames=np.zeros((frames, size, size, 3), np.uint8),
-            boxes=np.tile(np.array([0, 0, size, size], np.float32), (k, frames, 1)),
-            visible=np.zeros((k, frames), np.bool_),
-            color=np.tile(np.array([0, 1, 0, 1], np.float32), (frames, 1)),
+    def _blank(self) -> DrawnClip:
+        """A round on black frames."""
+        num_frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
+        rng = generator(self.config.seed, "blank")
+        return DrawnClip(
+            planes=np.zeros((num_frames, size * size * 3 // 2), np.uint8),
+            donors=None,
+            drawn=draw_round(self.config.game, num_frames, (size, size), rng),
+            color=sample_color(self.config.augment, num_frames, rng),
             video_id="",
         )
 
@@ -132,28 +164,31 @@ class ClipMaker:
         drawn = generator(self.config.seed, "curriculum", position).random()
         return "other_clip" if drawn < share else self.config.game.patch_source
 
-    def _make(self, planned: PlannedClip, source: str, rejected: list[Rejected]) -> Clip:
-        """Make one clip.
+    def _draw(
+        self, planned: PlannedClip, source: str, rejected: list[Rejected], videos: ReadAhead
+    ) -> DrawnClip:
+        """Decode a clip's frames and draw its round.
 
         Raises:
             VideoError: its video cannot be used.
         """
-        config, entry = self.config, self.catalog.entries[planned.video]
+        config, entry = self.config, self.catalog[planned.video]
         rng = generator(config.seed, "clip", planned.epoch, entry.id, planned.clip_number)
-        frames = self._read(entry, rng, config.sampling.num_frames)
-        game, donors = config.game, None
-        if source == "other_clip":
-            game, donors = self._other_clip_game, self._donors(planned.video, rng, rejected)
-        frames, trajectories = play(frames, game, rng, donors)
-        color = sample_color(config.augment, len(frames), rng)
-        return Clip(frames, trajectories.boxes, trajectories.visible, color, entry.id)
+        num_frames, size = config.sampling.num_frames, config.augment.frame_size_px
+        planes = self._read(entry, rng, num_frames, videos)
+        other_clip = source == "other_clip"
+        donors = self._donors(planned.video, rng, rejected, videos) if other_clip else None
+        drawn = draw_round(config.game, num_frames, (size, size), rng)
+        color = sample_color(config.augment, num_frames, rng)
+        return DrawnClip(planes, donors, drawn, color, entry.id)
 
     def _read(
-        self, entry: VideoEntry, rng: np.random.Generator, num_frames: int
+        self, entry: VideoEntry, rng: np.random.Generator, num_frames: int, videos: ReadAhead
     ) -> NDArray[np.uint8]:
-        """Frames of a video, scaled, cropped and flipped, uint8 [num_frames, H, W, 3]."""
+        """Frames of a video, cropped, scaled and flipped, uint8 [num_frames, 3/2 · S²]."""
         sampling, augment = self.config.sampling, self.config.augment
-        with VideoReader(entry.read()) as reader:
+        video = videos.read(entry)
+        with working_on(entry.id), VideoReader(video) as reader:
             if reader.num_frames < sampling.min_video_frames:
                 raise VideoError(
                     entry.id,
@@ -162,14 +197,12 @@ class ClipMaker:
                     f"{sampling.min_video_frames}",
                 )
             numbers = sample_frames(sampling, reader.num_frames, rng)[:num_frames].tolist()
-            short_side = sample_short_side(augment, rng)
-            frames = reader.read(numbers, short_side_px=short_side)
-        return crop_and_flip(frames, augment, rng)
+            return reader.read_square(numbers, sample_crop(augment, rng), augment.frame_size_px)
 
     def _donors(
-        self, video: int, rng: np.random.Generator, rejected: list[Rejected]
+        self, video: int, rng: np.random.Generator, rejected: list[Rejected], videos: ReadAhead
     ) -> NDArray[np.uint8]:
-        """A frame of another video for each patch, uint8 [K, H, W, 3].
+        """A frame of another video for each patch, uint8 [K, 3/2 · S²].
 
         Each patch has a video of its own: patches of one picture are hard to tell apart. Where
         there is no other video, it is the clip's.
@@ -177,14 +210,18 @@ class ClipMaker:
         donors: list[NDArray[np.uint8]] = []
         for _ in range(MAX_TRIES):
             step = rng.integers(1, max(len(self.catalog), 2))
-            entry = self.catalog.entries[(video + step) % len(self.catalog)]
+            entry = self.catalog[(video + int(step)) % len(self.catalog)]
             with _into(rejected):
                 # a generator of its own, so that a bad donor leaves the clip's draws alone
                 own_rng = generator(int(rng.integers(2**62)), "donor")
-                donors.append(self._read(entry, own_rng, num_frames=1)[0])
+                donors.append(self._read(entry, own_rng, 1, videos)[0])
             if len(donors) == self.config.game.num_patches:
                 return np.stack(donors)
         raise _none_usable(rejected)
+
+
+ReadHeldout = Callable[[ClipMaker, Sequence[int]], tuple[list[Clip], list[Rejected]]]
+"""Makes held-out clips: `ClipMaker.heldout`, or the same in another process."""
 
 
 @dataclass(frozen=True)
@@ -212,17 +249,6 @@ class Makers:
         else:
             train, heldout = listed.split(data.heldout_share, config.seed)
         return cls(ClipMaker(config, train), ClipMaker(config, heldout))
-
-
-def stack(clips: Sequence[Clip]) -> Batch:
-    """Clips as arrays with a leading B: "frames", "boxes", "visible", "color", "video"."""
-    return {
-        "frames": np.stack([clip.frames for clip in clips]),
-        "boxes": np.stack([clip.boxes for clip in clips]),
-        "visible": np.stack([clip.visible for clip in clips]),
-        "color": np.stack([clip.color for clip in clips]),
-        "video": [clip.video_id for clip in clips],
-    }
 
 
 def _none_usable(rejected: list[Rejected]) -> QuarantineLimitError:

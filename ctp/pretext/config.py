@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
@@ -30,6 +30,13 @@ class DataConfig(Config):
     """Share of the videos that training never sees, for health, where there is no `heldout_uri`."""
     max_quarantined_share: Annotated[float, Ge(0), Le(1)] = 0.2
     """The run stops when more than this share of its videos cannot be used."""
+    max_seconds_per_video: Annotated[float, Gt(0)] = 60.0
+    """A video that the decoder works on for longer is quarantined: it hangs."""
+    clips_per_visit: Annotated[int, Ge(1)] = 1
+    """Clips of a video in a row, two steps apart, before the next pass over the videos: one read
+    serves them all. The length of an epoch stays."""
+    read_ahead: Annotated[int, Ge(0)] = 8
+    """Videos that each actor reads ahead of the one it decodes."""
 
 
 class CurriculumConfig(Config):
@@ -81,6 +88,9 @@ class ScalingConfig(Config):
     """Actors that decode videos and play the game."""
     cpus_per_actor: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each actor."""
+    play_on: Literal["cpu", "device"] = "cpu"
+    """Where pixels become RGB and patches are pasted: by the actors, or by the training workers on
+    their device, which takes two fifths of the work from the actors. The same to 1/255."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """How often lost workers are started again from the last checkpoint; -1: without end."""
 
@@ -159,6 +169,8 @@ MAY_CHANGE = frozenset(
     {
         "storage",
         "data.max_quarantined_share",
+        "data.max_seconds_per_video",
+        "data.read_ahead",
         "health",
         "checkpoint",
         "log_every_steps",

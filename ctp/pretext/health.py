@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ctp.pretext.clips import Batch, ClipMaker, stack
+from ctp.pretext.batches import Batch, stack
+from ctp.pretext.clips import ClipMaker, ReadHeldout
 from ctp.pretext.ctp import CtpModel
 from ctp.training.collective import Worker, gather
 from ctp.training.metrics import TrackingTally
@@ -18,8 +19,8 @@ BATCH = 16
 class Health:
     """Tracks held-out clips, shared out among the workers so that each is tracked once."""
 
-    def __init__(self, maker: ClipMaker, worker: Worker):
-        self._maker, self._worker = maker, worker
+    def __init__(self, maker: ClipMaker, worker: Worker, read: ReadHeldout):
+        self._maker, self._worker, self._read = maker, worker, read
         self._batches: list[Batch] | None = None
         self.rejected: list[Rejected] = []
 
@@ -56,6 +57,6 @@ class Health:
     def _clips(self) -> list[Batch]:
         """The clips that can be read; made once, kept as uint8."""
         if self._batches is None:
-            clips, self.rejected = self._maker.heldout(self._numbers())
+            clips, self.rejected = self._read(self._maker, self._numbers())
             self._batches = [stack(clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
         return self._batches

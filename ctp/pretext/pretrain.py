@@ -17,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ctp.models.sync_norm import synchronise_norms
 from ctp.models.weights import encoder_bytes, load_encoder
+from ctp.pretext.batches import frames_on, on
 from ctp.pretext.claim import checkpoint_store, run_storage
-from ctp.pretext.clips import ClipMaker, Makers
+from ctp.pretext.clips import ClipMaker, Makers, ReadHeldout
 from ctp.pretext.ctp import build_model, tracking_loss
 from ctp.pretext.health import Health
 from ctp.storage import Storage, StorageError
@@ -44,6 +45,7 @@ def run(
     worker: Worker,
     open_stream: OpenStream,
     publish: Callable[[Row], None] = lambda row: None,
+    read_heldout: ReadHeldout = ClipMaker.heldout,
 ) -> None:
     """Train, as one of `worker.world` workers, from the newest checkpoint to the run's end.
 
@@ -53,12 +55,13 @@ def run(
             been initialised.
         open_stream: gives this worker's batches.
         publish: called on the first worker with every log line.
+        read_heldout: makes the clips that health is measured on.
 
     Raises:
         RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
             the run folder cannot be written, or the loss is not finite.
     """
-    training = _Run(makers, worker)
+    training = _Run(makers, worker, read_heldout)
     training.resume()
     first_clip = training.step * makers.config.compute.total_batch
     try:
@@ -95,7 +98,7 @@ class _Report:
 class _Run:
     """The state of a run on one worker."""
 
-    def __init__(self, makers: Makers, worker: Worker):
+    def __init__(self, makers: Makers, worker: Worker, read_heldout: ReadHeldout):
         self.makers, self.worker = makers, worker
         config = self.config = makers.config
         self.folder = run_storage(config)
@@ -108,7 +111,7 @@ class _Run:
         self.error: str | None = None
         self.last_save = time.monotonic()
         self.log: MetricsLog | None = None
-        self.health = Health(makers.heldout, worker)
+        self.health = Health(makers.heldout, worker, read_heldout)
         self.interval = _Interval()
 
     def resume(self) -> None:
@@ -209,8 +212,8 @@ class _Run:
 
     def _loss(self, model: nn.Module, batch: Mapping[str, Any]) -> LossTerms:
         device = self.worker.device
-        frames = torch.as_tensor(batch["frames"]).to(device, non_blocking=True)
-        boxes = torch.as_tensor(batch["boxes"]).to(device, non_blocking=True)
+        frames = frames_on(device, batch, self.config.augment.frame_size_px)
+        boxes = on(device, batch["boxes"])
         clips = arrange(to_input(frames, torch.as_tensor(batch["color"])), self.config.compute)
         with autocast(self.config.compute, device):
             offsets = model(clips, boxes[:, :, 0])

@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ctp.clip import Trajectories
 from ctp.synthesis.compose import paste
 from ctp.synthesis.config import GameConfig
-from ctp.synthesis.patch import sample_looks
+from ctp.synthesis.patch import PatchLooks, sample_looks
 from ctp.synthesis.trajectory import sample_trajectories
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round of the game as it was drawn, before a pixel is touched.
+
+    Attributes:
+        trajectories: where the K patches go.
+        looks: how they look.
+        order: int64 [K], which is pasted first, second, …
+    """
+
+    trajectories: Trajectories
+    looks: PatchLooks
+    order: NDArray[np.int64]
+
+
+def draw_round(
+    config: GameConfig, num_frames: int, size_px: tuple[int, int], rng: np.random.Generator
+) -> Round:
+    """Draw a round on `num_frames` frames of a width and height.
+
+    Raises:
+        ValueError: there are fewer than two frames.
+    """
+    if num_frames < 2:
+        raise ValueError(f"the game needs at least 2 frames, got {num_frames}")
+    trajectories = sample_trajectories(config, num_frames, size_px, rng)
+    looks = sample_looks(config, num_frames, rng)
+    return Round(trajectories, looks, _paste_order(config, trajectories))
+
+
+def play_round(
+    frames: NDArray[np.uint8], drawn: Round, donors: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Cut the patches and paste them. All are cut before the first one is pasted.
+
+    Args:
+        frames: uint8 [T, H, W, 3]; not changed.
+        drawn: the round.
+        donors: uint8 [K, H, W, 3], a picture of another video to cut each patch from; none: each
+            is cut from the clip's own frame that its trajectory names.
+
+    Returns:
+        uint8 [T, H, W, 3].
+
+    Raises:
+        ValueError: the donors are not one for each patch, or of another size than the frames.
+    """
+    sources = frames[drawn.trajectories.source_frame] if donors is None else donors
+    wanted = (len(drawn.order), *frames.shape[1:])
+    if sources.shape != wanted:
+        raise ValueError(f"wanted donors of {wanted}, got an array of {sources.shape}")
+    return paste(frames, drawn.trajectories, drawn.looks, sources, drawn.order)
 
 
 def play(
@@ -20,7 +76,7 @@ def play(
 ) -> tuple[NDArray[np.uint8], Trajectories]:
     """Cut K patches, let them fly over the frames, hide them now and then (§3.3).
 
-    A pure function of its arguments. All patches are cut before the first one is pasted.
+    A pure function of its arguments.
 
     Args:
         frames: uint8 [T, H, W, 3], T at least 2.
@@ -37,29 +93,12 @@ def play(
             missing or of another size.
     """
     num_frames, height, width, _ = frames.shape
-    if num_frames < 2:
-        raise ValueError(f"the game needs at least 2 frames, got {num_frames}")
-    trajectories = sample_trajectories(config, num_frames, (width, height), rng)
-    looks = sample_looks(config, num_frames, rng)
-    sources = _sources(frames, trajectories, config, donors)
-    order = _paste_order(config, trajectories)
-    return paste(frames, trajectories, looks, sources, order), trajectories
-
-
-def _sources(
-    frames: NDArray[np.uint8],
-    trajectories: Trajectories,
-    config: GameConfig,
-    donors: NDArray[np.uint8] | None,
-) -> NDArray[np.uint8]:
-    """The picture each patch is cut from, uint8 [K, H, W, 3]."""
+    drawn = draw_round(config, num_frames, (width, height), rng)
     if config.patch_source == "trajectory":
-        return frames[trajectories.source_frame]
-    wanted = (config.num_patches, *frames.shape[1:])
-    if donors is None or donors.shape != wanted:
-        came = "none" if donors is None else f"an array of {donors.shape}"
-        raise ValueError(f"patch_source 'other_clip' needs donors of {wanted}, got {came}")
-    return donors
+        donors = None
+    elif donors is None:
+        raise ValueError("patch_source 'other_clip' needs donors, got none")
+    return play_round(frames, drawn, donors), drawn.trajectories
 
 
 def _paste_order(config: GameConfig, trajectories: Trajectories) -> NDArray[np.int64]:

@@ -49,12 +49,12 @@ def test_each_epoch_shows_every_training_video_once_and_no_heldout_one(
     small_run: PretrainConfig,
 ) -> None:
     makers = Makers.of(small_run)
-    wanted = sorted(entry.id for entry in makers.train.catalog.entries)
+    wanted = sorted(entry.id for entry in makers.train.catalog)
     size = len(wanted)
     for epoch in range(2):
         positions = range(epoch * size, (epoch + 1) * size)
         assert sorted(makers.train.at(p)[0].video_id for p in positions) == wanted
-    heldout = {entry.id for entry in makers.heldout.catalog.entries}
+    heldout = {entry.id for entry in makers.heldout.catalog}
     assert heldout
     assert not heldout & set(wanted)
 
@@ -65,12 +65,12 @@ def test_other_videos_can_be_held_out(small_run: PretrainConfig, tmp_path: Path)
     data = DataConfig(uri="corpus:5", heldout_uri=str(tmp_path), heldout_share=0.5)
     makers = Makers.of(small_run.replace(data=data))
     assert len(makers.train.catalog) == 5
-    assert [entry.id for entry in makers.heldout.catalog.entries] == ["a.mp4", "b.mp4"]
+    assert [entry.id for entry in makers.heldout.catalog] == ["a.mp4", "b.mp4"]
 
 
 def test_clips_of_a_video_differ_between_epochs_and_seeds(small_run: PretrainConfig) -> None:
     train = Makers.of(small_run).train
-    alone = ClipMaker(small_run, type(train.catalog).of(train.catalog.entries[:1]))
+    alone = ClipMaker(small_run, type(train.catalog).of(train.catalog[:1]))
     other_seed = ClipMaker(small_run.replace(seed=1), alone.catalog)
     clips = [alone.at(0)[0], alone.at(1)[0], other_seed.at(0)[0]]
     for i, first in enumerate(clips):
@@ -125,7 +125,7 @@ class TestBadVideos:
         self, small_run: PretrainConfig, folder: Path
     ) -> None:
         maker = self.maker(small_run, folder, share=0.5)
-        plan, entries = Plan(small_run.seed, 8), maker.catalog.entries
+        plan, entries = Plan(small_run.seed, 8), maker.catalog
         seen_rejected = set()
         for position in range(16):
             clip, rejected = maker.at(position)

@@ -1,0 +1,93 @@
+"""Making clips in a process that may be lost: a video that crashes or hangs the decoder costs
+itself, not the actor or the training worker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from ctp.clip import Clip
+from ctp.isolation import Isolated, LostError
+from ctp.pretext.batches import Batch
+from ctp.pretext.clips import ClipMaker
+from ctp.video.quarantine import Rejected
+
+MAX_LOSSES = 2
+"""A video that took so many processes with it is not tried again: one may have been chance."""
+
+
+class IsolatedMaker:
+    """Makes clips as a `ClipMaker` does, in a child process; for use in a `with` statement."""
+
+    def __init__(self, maker: ClipMaker):
+        seconds = maker.config.data.max_seconds_per_video
+        self._isolated = Isolated(_Worker(maker), item_seconds=seconds)
+        self._losses: Counter[str] = Counter()
+        self._bad: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """`ClipMaker.batch`."""
+        made: Batch = self._call("batch", positions)
+        return made
+
+    def heldout(self, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:
+        """`ClipMaker.heldout`."""
+        made: tuple[list[Clip], list[Rejected]] = self._call("heldout", numbers)
+        return made
+
+    def close(self) -> None:
+        """End the process."""
+        self._isolated.close()
+
+    def _call(self, name: str, numbers: Sequence[int]) -> Any:
+        """Call a method of the maker until it is not lost on the way.
+
+        Raises:
+            LostError: the process was lost, again, while it worked on no video.
+        """
+        while True:
+            try:
+                return self._isolated.call(name, numbers, self._bad)
+            except LostError as lost:
+                self._losses[lost.item] += 1
+                if self._losses[lost.item] >= MAX_LOSSES:
+                    if not lost.item:
+                        raise
+                    self._bad[lost.item] = f"the process that decoded it {lost.reason}, twice"
+
+
+def heldout(maker: ClipMaker, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:
+    """`ClipMaker.heldout`, in a process of its own."""
+    with IsolatedMaker(maker) as isolated:
+        return isolated.heldout(numbers)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What makes the child's function."""
+
+    maker: ClipMaker
+
+    def __call__(self) -> Callable[..., Any]:
+        torch.set_num_threads(1)  # such processes are what there are many of
+
+        def work(name: str, numbers: Sequence[int], bad: dict[str, str]) -> Any:
+            return getattr(self.maker, name)(numbers, bad)
+
+        return work

@@ -1,0 +1,72 @@
+"""Clips from a process that may be lost: a video that kills it costs itself, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctp.pretext.clips import ClipMaker, Makers
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.isolated import IsolatedMaker, heldout
+from ctp.video.catalog import open_catalog
+
+
+@pytest.fixture
+def crashing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module tests/pretext/crashing_maker.py, which children find by sys.path."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import crashing_maker
+
+    return crashing_maker
+
+
+def check_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first.keys() == second.keys()
+    for name, values in first.items():
+        assert np.array_equal(values, second[name]), name
+
+
+@pytest.mark.parametrize("play_on", ["cpu", "device"])
+def test_the_same_clips_as_in_this_process(small_run: PretrainConfig, play_on: str) -> None:
+    makers = Makers.of(small_run.replace(scaling={"play_on": play_on}))
+    with IsolatedMaker(makers.train) as isolated:
+        for positions in (range(4), range(20, 24)):
+            check_equal(isolated.batch(positions), makers.train.batch(positions))
+    clips, rejected = heldout(makers.heldout, range(3))
+    assert not rejected
+    for clip, wanted in zip(clips, makers.heldout.heldout(range(3))[0], strict=True):
+        np.testing.assert_array_equal(clip.frames, wanted.frames)
+
+
+@pytest.mark.slow
+def test_a_video_that_kills_the_process_is_passed_over(
+    small_run: PretrainConfig, video_folder: Callable[..., Path], crashing: ModuleType
+) -> None:
+    folder = video_folder(good=6)
+    good = (folder / "good0.mp4").read_bytes()
+    for name in ("crash", "hang", "flaky"):
+        (folder / f"{name}.mp4").write_bytes(good)
+    config = small_run.replace(
+        curriculum=None, data={"uri": str(folder), "max_seconds_per_video": 0.5}
+    )
+    catalog = open_catalog(str(folder))
+    with IsolatedMaker(crashing.CrashingMaker(config, catalog)) as isolated:
+        batch = isolated.batch(range(9))
+    found = {entry.video_id: entry.reason for each in batch["rejected"] for entry in each}
+    assert found == {
+        "crash.mp4": "the process that decoded it crashed (SIGSEGV), twice",
+        "hang.mp4": "the process that decoded it took longer than 0.5 s, twice",
+    }
+    # exactly what comes of videos that are bad for any other reason
+    for name in ("crash", "hang"):
+        (folder / f"{name}.mp4").write_text("this is text")
+    wanted = ClipMaker(config, open_catalog(str(folder))).batch(range(9))
+    for name in ("position", "frames", "boxes", "visible", "color", "video"):
+        assert np.array_equal(batch[name], wanted[name])
+    shutil.rmtree(folder)

@@ -193,7 +193,7 @@ class _Line:
         """The parts, copied.
 
         Raises:
-            EOFError, OSError: the other end is gone.
+            EOFError, ConnectionError: the other end is gone.
         """
         sizes = self._connection.recv()
         self._see(sum(sizes))
@@ -247,7 +247,7 @@ class _Child:
             self._line.send(request)
             self._wait(item_seconds)
             answer = self._line.receive()
-        except (EOFError, OSError) as error:
+        except (EOFError, ConnectionError) as error:
             raise LostError(self._page.read()[1], self._death()) from error
         return _made(answer)
 
@@ -335,6 +335,7 @@ def _die_at_end_of(pipe: int) -> None:
     parent's thread that started it.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([pipe], [], [], 0)[0]:  # it was closed before

@@ -25,6 +25,8 @@ pauses grow to 20 s, so an outage of a minute is waited for."""
 CONNECT_SECONDS = 10.0
 SILENT_SECONDS = 30.0
 """How long S3 may take for a connection, and how long it may send nothing."""
+ERROR_BYTES = 4096
+"""More than S3 needs to say what is wrong."""
 S3_ENVIRONMENT = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_MAX_ATTEMPTS"),
@@ -245,7 +247,7 @@ class Storage:
             usual = HINTS["read" if verb in {"read", "list", "look at"} else "write"]
             hints = (hint for pattern, hint in S3_HINTS.items() if pattern.search(said))
             hint = next(hints, usual)
-            raise StorageError(f"cannot {verb} {self.uri}: {said}. {hint}") from error
+            raise StorageError(f"cannot {verb} {self.uri}: {said.rstrip(' .:')}. {hint}") from error
 
     def _reason(self, error: OSError) -> str:
         """What is wrong. S3 refuses a look at an object without a reason, and from a read it may
@@ -268,12 +270,15 @@ def _read_all(file: pa.NativeFile, offset: int, size: int) -> bytes:
     """
     if not size:
         return b""
-    data = bytearray(size)
-    for last in (0xB9, 0x46):
-        data[-1] = last
-        file.seek(offset)
-        if file.readinto(data) == size and data[-1] != last:
-            return bytes(data)
+    data = pa.allocate_buffer(size)
+    with memoryview(data).cast("B") as view:
+        for last in (0xB9, 0x46):
+            # zeros, for S3's error is read from here, too, and must not end in rubbish
+            view[:ERROR_BYTES] = bytes(min(ERROR_BYTES, size))
+            view[-1] = last
+            file.seek(offset)
+            if file.readinto(data) == size and view[-1] != last:
+                return bytes(view)
     raise OSError("it became shorter while it was read")
 
 

@@ -61,6 +61,11 @@ def leave() -> None:
     os._exit(3)
 
 
+def interrupt_parent() -> None:
+    os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(600)
+
+
 def work(items: list[str], seconds: float, between: float) -> str:
     for item in items:
         with working_on(item):

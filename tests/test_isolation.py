@@ -79,6 +79,12 @@ def test_a_child_lost_between_calls(isolated: Isolated) -> None:
     assert isolated.call("count") == 1
 
 
+def test_after_an_interrupt_no_answer_is_taken_for_another(isolated: Isolated) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        isolated.call("interrupt_parent")
+    assert isolated.call("count") == 1  # a new child
+
+
 def test_a_hang_is_blamed_on_the_item(isolated: Isolated) -> None:
     with pytest.raises(LostError) as caught:
         isolated.call("work", ["a", "b"], 600, 0)
@@ -104,6 +110,11 @@ def test_exceptions_cross_and_the_child_lives_on(isolated: Isolated) -> None:
     with pytest.raises(SystemExit):
         isolated.call("stop")
     assert isolated.call("count") == 5
+
+
+def test_the_terminals_ctrl_c_does_not_reach_the_child(isolated: Isolated) -> None:
+    child = isolated.call("pid")
+    assert os.getpgid(child) == child
 
 
 def test_a_function_that_cannot_be_made(work: ModuleType) -> None:

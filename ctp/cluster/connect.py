@@ -30,8 +30,11 @@ def check_machine(scaling: ScalingConfig) -> None:
 
 
 @contextmanager
-def cluster(scaling: ScalingConfig) -> Iterator[None]:
+def cluster(scaling: ScalingConfig | None = None) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
+
+    Args:
+        scaling: what must fit; None for work that takes what there is.
 
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the config asks for.
@@ -49,7 +52,7 @@ def cluster(scaling: ScalingConfig) -> Iterator[None]:
             logging_level=logging.WARNING,
         )
     try:
-        if address:
+        if address and scaling is not None:
             resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
             cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
             require(scaling, cpus, resources.get("GPU", 0), where=f"the cluster at {address}")

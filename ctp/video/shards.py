@@ -15,7 +15,8 @@ import mmap
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -153,7 +154,8 @@ class ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        with suppress(OSError):  # an error is on its way already
+            self._writer.close()
         self._file.close()
 
     def add(self, row: ShardRow) -> None:
@@ -161,6 +163,7 @@ class ShardWriter:
 
         Raises:
             ValueError: it is longer than `MAX_VIDEO_BYTES`.
+            StorageError: this machine's disk is full.
         """
         if row.size > MAX_VIDEO_BYTES:
             raise ValueError(
@@ -181,7 +184,8 @@ class ShardWriter:
             self._close_group()
         index = pa.concat_tables(self._indices)
         self._writer.add_key_value_metadata({INDEX: _to_text(index)})
-        self._writer.close()
+        with _on_disk():
+            self._writer.close()
         self._file.seek(0)
         checksum = hashlib.file_digest(self._file, _new_digest).hexdigest()
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
@@ -193,7 +197,8 @@ class ShardWriter:
 
     def _close_group(self) -> None:
         table = _to_table(self._group)
-        self._writer.write_table(table, row_group_size=len(table))
+        with _on_disk():
+            self._writer.write_table(table, row_group_size=len(table))
         self._indices.append(table.select(INDEXED))
         self._group, self._group_bytes = [], 0
 
@@ -229,6 +234,17 @@ def read_index(place: Storage) -> pa.Table:
         raise ShardError(place.uri, f"has a damaged index: {error}") from error
     offsets = pa.array(_offsets(place, metadata, index["size"].to_numpy()))
     return index.add_column(2, "offset", offsets)
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write a shard to {tempfile.gettempdir()}: {error}. {HINTS['write']}, or let "
+            "TMPDIR name another folder"
+        ) from error
 
 
 def _layout() -> dict[str, Any]:

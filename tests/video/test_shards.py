@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,17 @@ def test_another_parquet_file_is_no_shard(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "data": [b"1"]}), tmp_path / "a.parquet")
     with pytest.raises(ShardError, match="no shard"):
         read_index(Storage.of(tmp_path / "a.parquet"))
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write a shard to .* or let TMPDIR name"):
+            write_shard(Storage.of(tmp_path / "a.parquet"), make_rows(), MIB)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_shard_is_the_storages_error(tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""Shards built by Ray are those built in one process, and a fault names itself in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import ray
+
+from ctp.cluster.build import BuildStoppedError, build
+from ctp.video.build import BuildConfig, build_shard, find_sources, plan_shards, whole_parts
+from ctp.video.convert import convert
+from ctp.video.transcode import TranscodeConfig
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    ray.init("local", num_cpus=3, object_store_memory=256 * 2**20, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def config(video_folder: Callable[..., Path], tmp_path: Path) -> BuildConfig:
+    return BuildConfig(
+        source=str(video_folder(good=20, bad=1)),
+        out=str(tmp_path / "ray"),
+        num_shards=2,
+        transcode=TranscodeConfig(short_side_px=32),
+    )
+
+
+def test_ray_builds_what_one_process_builds(config: BuildConfig, tmp_path: Path) -> None:
+    contents = find_sources(config)
+    tasks = plan_shards(config, contents)
+    shown: list[int] = []
+    build(config, tasks, shown.append)
+    assert sum(shown) == 21
+    assert max(shown) <= 8  # it is told on the way, not at the end
+    alone = config.replace(out=str(tmp_path / "alone"))
+    for task in plan_shards(alone, contents):
+        list(build_shard(task, partial(convert, config=config.transcode)))
+    names = [task.name for task in tasks]
+    by_ray, by_one = (whole_parts(each.out, names) for each in (config, alone))
+    assert set(by_ray) == set(names)
+    assert by_ray == by_one  # checksums and all
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes by /proc")
+def test_a_lost_worker_costs_nothing(
+    config: BuildConfig, video_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    video_folder(good=100)
+    config = config.replace(num_shards=1)
+    contents = find_sources(config)
+    killed: list[int] = []
+
+    def kill_first_worker(number: int) -> None:
+        if not killed:
+            killed.extend(own_processes("ray::MapBatches(_build)"))
+            os.kill(killed[0], signal.SIGKILL)
+
+    (task,) = plan_shards(config, contents)
+    build(config, [task], kill_first_worker)
+    assert killed
+    alone = config.replace(out=str(tmp_path / "alone"))
+    (same,) = plan_shards(alone, contents)
+    list(build_shard(same, partial(convert, config=config.transcode)))
+    assert whole_parts(config.out, [task.name]) == whole_parts(alone.out, [task.name])
+
+
+def own_processes(name: str) -> list[int]:
+    """Processes of a name that this one started, or one that it started."""
+    parents, found = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        parents[int(folder.name)] = int(status[1])
+        if command.startswith(name.encode()):
+            found.append(int(folder.name))
+    return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
+
+
+def ancestors(pid: int, parents: dict[int, int]) -> list[int]:
+    above = parents.get(pid)
+    return [] if above is None else [above, *ancestors(above, parents)]
+
+
+def test_a_fault_of_the_storage_stops_the_build(config: BuildConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    config = config.replace(out=str(tmp_path / "file"), num_shards=1)
+    tasks = plan_shards(config, find_sources(config))
+    with pytest.raises(BuildStoppedError, match=r"^cannot write .*\.parquet") as caught:
+        build(config, tasks, print)
+    assert "\n" not in str(caught.value)

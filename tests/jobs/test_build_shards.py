@@ -1,0 +1,124 @@
+"""The job that builds shards, from its command line to what is in OUT."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ctp import recipes
+from ctp.storage import Storage
+from ctp.video.build import build_shard, claim, find_sources, plan_shards
+from ctp.video.catalog import open_catalog
+from ctp.video.convert import convert
+
+VideoFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def job(load_job: Callable[[str], Any]) -> Any:
+    return load_job("build_shards")
+
+
+def test_what_is_done_is_not_done_again(
+    job: Any, video_folder: VideoFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    config = recipes.original_shards().replace(
+        source=str(video_folder(good=3, bad=12)), out=out, num_shards=2
+    )
+    tasks = plan_shards(config, find_sources(config))
+    claim(config, tasks)
+    for task in tasks:
+        list(build_shard(task, partial(convert, config=None)))
+    # no cluster is started: nothing is left to do
+    options = ["--source", config.source, "--out", out, "--num_shards", "2"]
+    job.main(["--recipe", "original", *options])
+    said = capsys.readouterr().out
+    assert "15 videos of layout folder, 2 shards, 2 of them are done" in said
+    assert "3 videos, 36 frames," in said
+    assert ", 0 labels, 12 rejected\n" in said
+    assert "and 2 more, all in manifest.json" in said
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
+    assert manifest["config"]["transcode"] is None
+    with pytest.raises(SystemExit, match=r"error: .* holds another build: transcode was None, now"):
+        job.main(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "--source is missing"),
+        (["--source", "{source}"], "--out is missing"),
+        (["--source", "{source}/lost", "--out", "{out}"], "there is no '.*lost'"),
+        (["--source", "{source}", "--out", "{out}", "--layout", "got10k"], "none of the folders"),
+        (["--source", "{source}", "--out", "{file}/out"], "cannot"),
+    ],
+)
+def test_errors_are_one_line(
+    job: Any, options: list[str], said: str, video_folder: VideoFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    source = str(video_folder(good=1))
+    named = {"source": source, "out": str(tmp_path / "out"), "file": str(tmp_path / "file")}
+    with pytest.raises(SystemExit, match=f"^error: .*{said}") as caught:
+        job.main([option.format(**named) for option in options])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_layout_has_a_near_miss(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        job.main(["--layout", "hmdb"])
+    assert "did you mean hmdb51?" in capsys.readouterr().err
+
+
+def test_help_names_recipes_and_options(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        job.main(["--help"])
+    said = capsys.readouterr().out
+    for name in ("training", "original", "--transcode.short_side_px", "--allow_missing", "got10k"):
+        assert name in said
+
+
+def test_progress_is_lines_where_there_is_no_terminal(
+    job: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with job._Counter(10) as counter:
+        for number in (4, 1, 1, 0, 4):
+            counter.add(number)
+    assert capsys.readouterr().out.splitlines() == ["4/10 videos", "10/10 videos · 0 s left"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_a_data_set_with_splits_into_an_object_store(
+    job: Any, s3_bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, lost in (("train", "seq1\n"), ("val", "")):
+        folder = tmp_path / split / "seq0"
+        folder.mkdir(parents=True)
+        (tmp_path / split / "list.txt").write_text(f"seq0\n{lost}")
+        for number in range(1, 6):
+            picture = io.BytesIO()
+            Image.new("RGB", (64, 48), (40 * number, 0, 0)).save(picture, "JPEG")
+            (folder / f"{number:08d}.jpg").write_bytes(picture.getvalue())
+        (folder / "groundtruth.txt").write_text("1,2,3,4\n" * 5)
+    out = f"{s3_bucket}/got10k"
+    options = ["--source", str(tmp_path), "--layout", "got10k", "--out", out]
+    with pytest.raises(SystemExit, match=r"error: 1 video\(s\) are named and not there"):
+        job.main(options)
+    job.main([*options, "--allow_missing", "true"])
+    assert "2 videos of layout got10k, 2 shards, 1 videos are missing" in capsys.readouterr().out
+    for split in ("train", "val"):
+        place = Storage.of(out).join(split)
+        manifest = json.loads(place.join("manifest.json").read_bytes())
+        assert (manifest["videos"], manifest["frames"], manifest["split"]) == (1, 5, split)
+        assert manifest["missing"] == (["seq1"] if split == "train" else [])
+        assert [entry.id for entry in open_catalog(f"{out}/{split}")] == ["seq0"]

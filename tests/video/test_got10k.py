@@ -1,0 +1,43 @@
+"""GOT-10k's files, worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ctp.video.got10k import parse_boxes, parse_class, parse_flags
+
+
+def test_left_top_width_height_becomes_corners() -> None:
+    boxes = parse_boxes(b"10.0000,20.0000,30.0000,40.0000\r\n0.5,1.5,2,3\n\n")
+    assert boxes.dtype == np.float32
+    assert boxes.tolist() == [[10, 20, 40, 60], [0.5, 1.5, 2.5, 4.5]]
+
+
+def test_flags_are_a_number_a_line() -> None:
+    flags = parse_flags(b"0\n8\n1\n", "cover.label")
+    assert flags.dtype == np.int8
+    assert flags.tolist() == [0, 8, 1]
+
+
+def test_the_class_is_named_if_it_is_known() -> None:
+    text = b"[METAINFO]\nurl: https://a.b/c?d=%20\nbegin: 00:00:24\nobject_class: sea lion\n"
+    assert parse_class(text) == "sea lion"
+    assert parse_class(b"[METAINFO]\nurl: x\n") is None
+
+
+@pytest.mark.parametrize("text", [b"", b"1,2,3\n", b"1,2,3,4\n1,2,3\n", b"1,2,3,x\n", b"\xff\xfe"])
+def test_boxes_that_are_none(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        parse_boxes(text)
+
+
+@pytest.mark.parametrize("text", [b"x\n", b"300\n", b"0.5\n"])
+def test_flags_that_are_none(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"absence\.label: wanted a small number a line"):
+        parse_flags(text, "absence.label")
+
+
+def test_a_description_that_is_none() -> None:
+    with pytest.raises(ValueError, match=r"meta_info\.ini: File contains no section headers"):
+        parse_class(b"what is this\n")

@@ -12,6 +12,7 @@ from ctp import recipes
 from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
 from ctp.cluster.connect import check_machine, cluster
+from ctp.cluster.ingest import object_store_bytes
 from ctp.cluster.train import pretrain
 from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
 from ctp.pretext.clips import Makers
@@ -54,6 +55,8 @@ def _run(config: PretrainConfig) -> None:
         f"{len(makers.heldout.catalog)} held out, {makers.train.total_steps} steps of "
         f"{config.compute.total_batch} clips"
     )
+    waiting = object_store_bytes(makers.train) / 2**20
+    print(f"clips on their way take at most {waiting:.0f} MiB of the object store")
     if config.schedule == recipes.tiny().schedule:
         print("This is a smoke run: it shows that all works and learns next to nothing.")
     if not len(makers.heldout.catalog):

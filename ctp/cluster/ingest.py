@@ -19,7 +19,13 @@ from typing import Any
 import numpy as np
 import ray.data
 import ray.train
-from ray.data import ActorPoolStrategy, DataIterator, Dataset, ExecutionOptions
+from ray.data import (
+    ActorPoolStrategy,
+    DataIterator,
+    Dataset,
+    ExecutionOptions,
+    ExecutionResources,
+)
 from ray.util.annotations import RayDeprecationWarning
 
 from ctp.pretext.claim import newest_clips
@@ -35,6 +41,8 @@ BLOCK_BYTES = 16 * 2**20
 MOST_STEPS_PER_BLOCK = 32
 PREFETCHED_BATCHES = 2
 MAX_TASKS_IN_FLIGHT = 2
+BLOCKS_PER_ACTOR, BLOCKS_PER_WORKER = 3, 3
+"""Blocks that may be in the object store: being made, made and waiting, being consumed."""
 MAX_TASK_RETRIES = 3
 """What kills an actor, rather than the process that it decodes in, would do so for ever."""
 
@@ -140,11 +148,26 @@ def open_train_stream(maker: ClipMaker) -> Dataset:
     return stream(maker, newest_clips(maker.config), maker.config.scaling.num_workers)
 
 
-def data_config() -> ray.train.DataConfig:
+def data_config(maker: ClipMaker) -> ray.train.DataConfig:
     """How Ray Train splits the stream."""
     return ray.train.DataConfig(
-        datasets_to_split=[TRAIN], execution_options=ExecutionOptions(preserve_order=True)
+        datasets_to_split=[TRAIN], execution_options=execution_options(maker)
     )
+
+
+def execution_options(maker: ClipMaker) -> ExecutionOptions:
+    """In order, and no further ahead of the workers than need be."""
+    limits = ExecutionResources.for_limits(object_store_memory=object_store_bytes(maker))
+    return ExecutionOptions(preserve_order=True, resource_limits=limits)
+
+
+def object_store_bytes(maker: ClipMaker) -> int:
+    """Most that clips on their way take of the cluster's object store."""
+    scaling = maker.config.scaling
+    shares = Shares.of(maker, 0, scaling.num_workers)
+    share = maker.config.compute.total_batch // scaling.num_workers
+    blocks = BLOCKS_PER_ACTOR * scaling.num_actors + BLOCKS_PER_WORKER * scaling.num_workers
+    return blocks * shares.steps_per_block * batch_bytes(maker.config, share)
 
 
 def worker_batches(

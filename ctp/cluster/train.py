@@ -51,7 +51,7 @@ def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
             resources_per_worker=_worker_resources(config),
         ),
         datasets={TRAIN: lambda: open_train_stream(ray.get(listed).train)},
-        dataset_config=data_config(),
+        dataset_config=data_config(makers.train),
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,

@@ -17,6 +17,7 @@ from ctp.isolation import working_on
 from ctp.pretext.batches import Batch, DrawnClip, stack, stack_drawn
 from ctp.pretext.config import PretrainConfig
 from ctp.rng import generator
+from ctp.storage import StorageError
 from ctp.synthesis.game import draw_round
 from ctp.training.schedule import total_steps
 from ctp.video.augment import sample_color, sample_crop
@@ -142,6 +143,8 @@ class ClipMaker:
             return *self._drawn_at(position, videos), ""
         except QuarantineLimitError as error:
             return self._blank(), list(error.rejected), str(error)
+        except StorageError as error:
+            return self._blank(), [], str(error)
 
     def _blank(self) -> DrawnClip:
         """A round on black frames."""

@@ -1,0 +1,243 @@
+"""How fast the run's stream reaches a training worker, against one process that makes the clips."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+
+from ctp.analysis.processes import Usage
+from ctp.analysis.timing import one_thread, slope
+from ctp.cluster.ingest import execution_options, stream, worker_batches
+from ctp.pretext.clips import ClipMaker, local_stream
+
+WARM_UP_SHARE = 0.2
+"""Of the clips: until actors have started and all that is to be held has been taken."""
+ALONE_SHARE = 1 / 8
+"""Of the clips: what one process makes before and after, for the machine may slow down between."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast clips were made or came.
+
+    Attributes:
+        clips_per_second: of time.
+        cpu_ms_per_clip: milliseconds of a core, all processes together; None where the system
+            does not tell.
+    """
+
+    clips_per_second: float
+    cpu_ms_per_clip: float | None
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A batch that came.
+
+    Attributes:
+        clips: that have come, these among them.
+        at: the time, in seconds.
+        waited: seconds that the worker waited for it.
+    """
+
+    clips: int
+    at: float
+    waited: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What all processes used when so many clips had come."""
+
+    clips: int
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of the stream, warm-up left out.
+
+    Attributes:
+        play_on: where the game was played, as of `ScalingConfig`.
+        num_actors: actors that made clips, each on a core.
+        clips: that were delivered.
+        rate: of the delivery.
+        alone: of one process with one thread that made the same clips.
+        wait_share: share of the time that the worker waited, which does nothing else here.
+        samples: of the memory; none where the system does not tell.
+    """
+
+    play_on: str
+    num_actors: int
+    clips: int
+    rate: Rate
+    alone: Rate
+    wait_share: float
+    samples: tuple[Sample, ...]
+
+    @property
+    def ratio(self) -> float:
+        """The rate in units of what as many processes would make that need no one else."""
+        return self.rate.clips_per_second / (self.num_actors * self.alone.clips_per_second)
+
+    @property
+    def mib_per_1000_clips(self) -> float | None:
+        """How memory grows: the slope of a line through all samples."""
+        if len({sample.clips for sample in self.samples}) < 2:
+            return None
+        clips = [sample.clips / 1000 for sample in self.samples]
+        return slope(clips, [sample.usage.memory_mib for sample in self.samples])
+
+    def as_row(self) -> dict[str, Any]:
+        """All of it, as JSON takes it."""
+        memory = [sample.usage.memory_mib for sample in self.samples]
+        shared = [sample.usage.shared_mib for sample in self.samples]
+        return {
+            "play_on": self.play_on,
+            "num_actors": self.num_actors,
+            "clips": self.clips,
+            "clips_per_second": self.rate.clips_per_second,
+            "alone_clips_per_second": self.alone.clips_per_second,
+            "ratio": self.ratio,
+            "cpu_ms_per_clip": self.rate.cpu_ms_per_clip,
+            "alone_cpu_ms_per_clip": self.alone.cpu_ms_per_clip,
+            "wait_share": self.wait_share,
+            "peak_memory_mib": max(memory, default=None),
+            "peak_shared_mib": max(shared, default=None),
+            "mib_per_1000_clips": self.mib_per_1000_clips,
+            "samples": [[sample.clips, sample.usage.memory_mib] for sample in self.samples],
+        }
+
+
+def deliver(maker: ClipMaker, *, sample_seconds: float = 2.0) -> Delivery:
+    """Take the whole run's stream through the Ray that this process is connected to, as fast as it
+    comes, as the only worker of the run; and have one process make some of the same clips.
+
+    Args:
+        maker: of a run of one worker.
+        sample_seconds: between two looks at memory: of this process and all below it, so of a
+            cluster that it started.
+    """
+    config = maker.config
+    before = _alone(maker)
+    clips = stream(maker, 0, 1)
+    clips.context.execution_options = execution_options(maker)
+    (shard,) = clips.streaming_split(1, equal=True)
+    with Watch(sample_seconds) as watch:
+        batches = worker_batches(shard, config.compute.total_batch, 0)
+        arrivals = arrivals_of(batches, watch)
+    after = _alone(maker)
+    warm = after_warm_up(arrivals)
+    samples = [sample for sample in watch.samples if sample.clips >= warm[0].clips]
+    return Delivery(
+        play_on=config.scaling.play_on,
+        num_actors=config.scaling.num_actors,
+        clips=warm[-1].clips - warm[0].clips,
+        rate=Rate(clips_per_second(warm), _cpu_ms_per_clip(samples)),
+        alone=_mean([before, after]),
+        wait_share=wait_share(warm),
+        samples=tuple(samples),
+    )
+
+
+class Watch:
+    """Looks at memory while clips come, for use in a `with` statement.
+
+    Attributes:
+        clips: how many have come; set by who counts them.
+        samples: what was seen.
+    """
+
+    def __init__(self, every_seconds: float):
+        self.clips = 0
+        self.samples: list[Sample] = []
+        self._every_seconds = every_seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._done.wait(self._every_seconds):
+            usage = Usage.of_tree()
+            if usage is None:
+                return
+            self.samples.append(Sample(self.clips, usage))
+
+
+def arrivals_of(batches: Iterable[Mapping[str, Any]], watch: Watch) -> list[Arrival]:
+    """Take all batches, and check that they are the stream, each clip once and in order."""
+    arrivals: list[Arrival] = []
+    began = time.perf_counter()
+    for batch in batches:
+        now = time.perf_counter()
+        positions = batch["position"].tolist()
+        assert positions == list(range(watch.clips, watch.clips + len(positions))), "out of order"
+        watch.clips += len(positions)
+        arrivals.append(Arrival(watch.clips, now, now - began))
+        began = time.perf_counter()
+    return arrivals
+
+
+def after_warm_up(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """From the last batch of the warm-up on, at least two."""
+    least = WARM_UP_SHARE * arrivals[-1].clips
+    first = next(i for i, arrival in enumerate(arrivals) if arrival.clips >= least)
+    return list(arrivals[min(first, len(arrivals) - 2) :])
+
+
+def clips_per_second(arrivals: Sequence[Arrival]) -> float:
+    """From the first of the arrivals to the last."""
+    first, last = arrivals[0], arrivals[-1]
+    return (last.clips - first.clips) / (last.at - first.at)
+
+
+def wait_share(arrivals: Sequence[Arrival]) -> float:
+    """Share of the time from the first of the arrivals to the last."""
+    waited = sum(arrival.waited for arrival in arrivals[1:])
+    return waited / (arrivals[-1].at - arrivals[0].at)
+
+
+def _cpu_ms_per_clip(samples: Sequence[Sample]) -> float | None:
+    if len(samples) < 2 or samples[0].clips == samples[-1].clips:
+        return None
+    seconds = samples[-1].usage.cpu_seconds - samples[0].usage.cpu_seconds
+    return 1e3 * seconds / (samples[-1].clips - samples[0].clips)
+
+
+def _alone(maker: ClipMaker) -> Rate:
+    """Make the first clips of the stream in this process, a batch to warm up before."""
+    share = maker.config.compute.total_batch
+    batches = local_stream(maker, 0, 0, 1)
+    with one_thread():
+        next(batches)
+        count = max(int(ALONE_SHARE * maker.total_clips) // share, 1)
+        began, cpu_began = time.perf_counter(), time.process_time()
+        made = sum(len(batch["position"]) for batch in islice(batches, count))
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    return Rate(made / seconds, 1e3 * cpu_seconds / made)
+
+
+def _mean(rates: Sequence[Rate]) -> Rate:
+    """Of as many clips each."""
+    known = [rate.cpu_ms_per_clip for rate in rates if rate.cpu_ms_per_clip is not None]
+    return Rate(
+        len(rates) / sum(1 / rate.clips_per_second for rate in rates),
+        sum(known) / len(known) if known else None,
+    )

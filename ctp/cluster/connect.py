@@ -53,12 +53,21 @@ def cluster(scaling: ScalingConfig | None = None) -> Iterator[None]:
         )
     try:
         if address and scaling is not None:
-            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
-            require(scaling, cpus, resources.get("GPU", 0), where=f"the cluster at {address}")
+            check_cluster(scaling, where=f"the cluster at {address}")
         yield
     finally:
         ray.shutdown()
+
+
+def check_cluster(scaling: ScalingConfig, where: str) -> None:
+    """Check that a run fits the nodes that the cluster has at this moment.
+
+    Raises:
+        ValueError: the cluster has too few CPUs or GPUs.
+    """
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
+    require(scaling, cpus, resources.get("GPU", 0), where)
 
 
 def require(scaling: ScalingConfig, cpus: float, gpus: float, where: str) -> None:

@@ -10,7 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
-from ctp.analysis.processes import Usage
+from ctp.analysis.processes import Memory, cpu_seconds, memory
 from ctp.analysis.timing import one_thread, slope
 from ctp.cluster.ingest import execution_options, stream, worker_batches
 from ctp.pretext.clips import ClipMaker, local_stream
@@ -19,6 +19,8 @@ WARM_UP_SHARE = 0.2
 """Of the clips: until actors have started and all that is to be held has been taken."""
 ALONE_SHARE = 1 / 8
 """Of the clips: what one process makes before and after, for the machine may slow down between."""
+LOOKS_PER_MEMORY = 10
+"""Looks at the CPU for one at memory, which takes a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,17 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Sample:
-    """What all processes used when so many clips had come."""
+    """What all processes had used when so many clips had come.
+
+    Attributes:
+        clips: so many.
+        cpu_seconds: of cores.
+        memory: now; None where it was not looked at.
+    """
 
     clips: int
-    usage: Usage
+    cpu_seconds: float
+    memory: Memory | None
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Delivery:
         rate: of the delivery.
         alone: of one process with one thread that made the same clips.
         wait_share: share of the time that the worker waited, which does nothing else here.
-        samples: of the memory; none where the system does not tell.
+        samples: none where the system does not tell.
     """
 
     play_on: str
@@ -86,17 +95,28 @@ class Delivery:
         return self.rate.clips_per_second / (self.num_actors * self.alone.clips_per_second)
 
     @property
+    def cpu_ratio(self) -> float | None:
+        """The same by what cores did, whoever else used them: the time of one process alone in
+        units of what all processes took."""
+        if self.rate.cpu_ms_per_clip is None or self.alone.cpu_ms_per_clip is None:
+            return None
+        return self.alone.cpu_ms_per_clip / self.rate.cpu_ms_per_clip
+
+    @property
+    def memory(self) -> list[tuple[int, Memory]]:
+        """Memory when so many clips had come."""
+        return [(each.clips, each.memory) for each in self.samples if each.memory is not None]
+
+    @property
     def mib_per_1000_clips(self) -> float | None:
         """How memory grows: the slope of a line through all samples."""
-        if len({sample.clips for sample in self.samples}) < 2:
+        clips = [clips / 1000 for clips, _ in self.memory]
+        if len(set(clips)) < 2:
             return None
-        clips = [sample.clips / 1000 for sample in self.samples]
-        return slope(clips, [sample.usage.memory_mib for sample in self.samples])
+        return slope(clips, [memory.mib for _, memory in self.memory])
 
     def as_row(self) -> dict[str, Any]:
         """All of it, as JSON takes it."""
-        memory = [sample.usage.memory_mib for sample in self.samples]
-        shared = [sample.usage.shared_mib for sample in self.samples]
         return {
             "play_on": self.play_on,
             "num_actors": self.num_actors,
@@ -106,29 +126,30 @@ class Delivery:
             "ratio": self.ratio,
             "cpu_ms_per_clip": self.rate.cpu_ms_per_clip,
             "alone_cpu_ms_per_clip": self.alone.cpu_ms_per_clip,
+            "cpu_ratio": self.cpu_ratio,
             "wait_share": self.wait_share,
-            "peak_memory_mib": max(memory, default=None),
-            "peak_shared_mib": max(shared, default=None),
+            "peak_memory_mib": max((memory.mib for _, memory in self.memory), default=None),
+            "peak_shared_mib": max((memory.shared_mib for _, memory in self.memory), default=None),
             "mib_per_1000_clips": self.mib_per_1000_clips,
-            "samples": [[sample.clips, sample.usage.memory_mib] for sample in self.samples],
+            "memory_mib": [[clips, memory.mib] for clips, memory in self.memory],
         }
 
 
-def deliver(maker: ClipMaker, *, sample_seconds: float = 2.0) -> Delivery:
+def deliver(maker: ClipMaker, *, look_seconds: float = 0.5) -> Delivery:
     """Take the whole run's stream through the Ray that this process is connected to, as fast as it
     comes, as the only worker of the run; and have one process make some of the same clips.
 
     Args:
         maker: of a run of one worker.
-        sample_seconds: between two looks at memory: of this process and all below it, so of a
-            cluster that it started.
+        look_seconds: between two looks at what this process and all below it use: all of a cluster
+            that it started.
     """
     config = maker.config
     before = _alone(maker)
     clips = stream(maker, 0, 1)
     clips.context.execution_options = execution_options(maker)
     (shard,) = clips.streaming_split(1, equal=True)
-    with Watch(sample_seconds) as watch:
+    with Watch(look_seconds) as watch:
         batches = worker_batches(shard, config.compute.total_batch, 0)
         arrivals = arrivals_of(batches, watch)
     after = _alone(maker)
@@ -146,7 +167,7 @@ def deliver(maker: ClipMaker, *, sample_seconds: float = 2.0) -> Delivery:
 
 
 class Watch:
-    """Looks at memory while clips come, for use in a `with` statement.
+    """Looks at what processes use while clips come, for use in a `with` statement.
 
     Attributes:
         clips: how many have come; set by who counts them.
@@ -175,10 +196,12 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.wait(self._every_seconds):
-            usage = Usage.of_tree()
-            if usage is None:
+            seconds = cpu_seconds()
+            if seconds is None:
                 return
-            self.samples.append(Sample(self.clips, usage))
+            looks_at_memory = len(self.samples) % LOOKS_PER_MEMORY == 0
+            now = memory() if looks_at_memory else None
+            self.samples.append(Sample(self.clips, seconds, now))
 
 
 def arrivals_of(batches: Iterable[Mapping[str, Any]], watch: Watch) -> list[Arrival]:
@@ -217,7 +240,7 @@ def wait_share(arrivals: Sequence[Arrival]) -> float:
 def _cpu_ms_per_clip(samples: Sequence[Sample]) -> float | None:
     if len(samples) < 2 or samples[0].clips == samples[-1].clips:
         return None
-    seconds = samples[-1].usage.cpu_seconds - samples[0].usage.cpu_seconds
+    seconds = samples[-1].cpu_seconds - samples[0].cpu_seconds
     return 1e3 * seconds / (samples[-1].clips - samples[0].clips)
 
 

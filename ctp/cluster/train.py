@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,16 +15,20 @@ import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from ctp.cluster.connect import check_cluster
 from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
 from ctp.pretext import isolated
 from ctp.pretext.claim import run_storage
 from ctp.pretext.clips import ClipMaker, Makers
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretrain import RunStoppedError, run
+from ctp.progress import duration
 from ctp.training.collective import Worker
 from ctp.training.run_folder import Row
 
 POLL_SECONDS = 0.5
+SILENT_SECONDS = 120.0
+"""A run that logs nothing for so long is asked why."""
 
 
 def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
@@ -59,7 +64,7 @@ def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
             failure_config=FailureConfig(max_failures=config.scaling.max_failures),
         ),
     )
-    with _relayed(board, show):
+    with _relayed(board, show, config):
         result = trainer.fit()
     stopped: str | None = result.return_value  # type: ignore[attr-defined]
     if stopped:
@@ -114,16 +119,19 @@ class _Board:
 
 
 @contextmanager
-def _relayed(board: Any, show: Callable[[Row], None]) -> Iterator[None]:
-    """While this lasts, a thread carries rows from the board to `show`."""
+def _relayed(board: Any, show: Callable[[Row], None], config: PretrainConfig) -> Iterator[None]:
+    """While this lasts, a thread carries rows from the board to `show`, and says when none come."""
     done = threading.Event()
 
     def relay() -> None:
-        is_last = False
+        is_last, silence = False, _Silence()
         while not is_last:
             is_last = done.wait(POLL_SECONDS)
-            for row in ray.get(board.take.remote()):
+            rows = ray.get(board.take.remote())
+            for row in rows:
                 show(row)
+            if silence.is_worth_a_word(is_over=bool(rows)):
+                print(_why_waiting(config, silence.seconds()), flush=True)
 
     thread = threading.Thread(target=relay, daemon=True)
     thread.start()
@@ -132,3 +140,31 @@ def _relayed(board: Any, show: Callable[[Row], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+class _Silence:
+    """How long no row has come; worth a word after `SILENT_SECONDS`, then twice that, and so on."""
+
+    def __init__(self) -> None:
+        self._began, self._next = time.monotonic(), SILENT_SECONDS
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def is_worth_a_word(self, *, is_over: bool) -> bool:
+        if is_over:
+            self._began, self._next = time.monotonic(), SILENT_SECONDS
+        if self.seconds() < self._next:
+            return False
+        self._next *= 2
+        return True
+
+
+def _why_waiting(config: PretrainConfig, seconds: float) -> str:
+    """What may hold up a run that does not get on; Ray itself waits for ever."""
+    said = f"no log line for {duration(seconds)}: "
+    try:
+        check_cluster(config.scaling, where="the cluster")
+    except ValueError as error:
+        return f"{said}{error}, or add nodes; the run goes on by itself when there are enough"
+    return f"{said}workers are starting, or steps, videos or checkpoints take long"

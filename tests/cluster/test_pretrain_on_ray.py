@@ -47,11 +47,12 @@ def command(storage: Path, name: str, **options: Any) -> list[str]:
     return [sys.executable, JOB, *(f"--{key}={value}" for key, value in chosen.items())]
 
 
-def start(argv: list[str]) -> subprocess.Popen[str]:
+def start(argv: list[str], **environment: str) -> subprocess.Popen[str]:
     # a session of its own, so that a kill takes the whole run and nothing else
     return subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+        | environment,
     )  # fmt: skip
 
 
@@ -105,21 +106,25 @@ def test_a_run_by_the_job(storage: Path, whole: str) -> None:
     assert {"config.yaml", "metrics.jsonl", "encoder.safetensors", "curves.png"} <= names
 
 
-def test_the_stream_of_ray_data_is_the_stream_of_one_process(storage: Path, whole: str) -> None:
+def run_alone(argv: list[str]) -> None:
+    """The run of a command line, in this process and without Ray."""
     from ctp.cli import CommandLine
     from ctp.pretext.clips import Makers, local_stream
     from ctp.pretext.pretrain import run
     from ctp.recipes import PRETRAIN
     from ctp.training.collective import Worker
 
-    argv = command(storage, "alone", log_every_steps=10)[2:]
-    _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
+    _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv[2:])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the run's worker: sums are rounded alike
     try:
         run(Makers.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_stream_of_ray_data_is_the_stream_of_one_process(storage: Path, whole: str) -> None:
+    run_alone(command(storage, "alone", log_every_steps=10))
     assert losses(storage, "alone") == losses(storage, "whole")
 
 
@@ -146,24 +151,67 @@ def test_one_worker_continued_as_two(storage: Path, whole: str) -> None:
 def test_a_lost_worker_is_started_again(storage: Path, whole: str) -> None:
     with start(command(storage, "hurt")) as process:
         wait_for_step(process, storage, "hurt", 13)
-        os.kill(_train_worker_of(process.pid), signal.SIGKILL)
+        os.kill(_process_of(process.pid, TRAIN_WORKER), signal.SIGKILL)
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, out
     assert losses(storage, "hurt") == losses(storage, "whole")
 
 
-def _train_worker_of(session: int) -> int:
-    """The process id of the run's training worker, by its title and session."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes().decode(errors="replace")
-                own_session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-            except OSError:
-                continue
-            if "RayTrainWorker" in title and own_session == session:
+def test_lost_decoders_change_nothing(storage: Path, whole: str) -> None:
+    """The process that decodes is killed, as for want of memory, then the actor it belongs to."""
+    with start(command(storage, "decoding")) as process:
+        for title in (DECODER, ACTOR):
+            os.kill(_process_of(process.pid, title), signal.SIGKILL)
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, out
+    assert "could not be used" not in out
+    assert losses(storage, "decoding") == losses(storage, "whole")
+
+
+def test_a_node_that_leaves_takes_no_clip_along(storage: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    large = {  # clips that take longer to make than a node to leave
+        "sampling__num_frames": 16, "augment__frame_size_px": 112,
+        "augment__short_sides_px": 112, "schedule__length": 60, "health__num_clips": 0,
+        "scaling__num_actors": 2, "scaling__cpus_per_actor": 0.25, "scaling__cpus_per_worker": 0.5,
+    }  # fmt: skip
+    node = {"num_cpus": 2, "object_store_memory": 256 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        leaving = cluster.add_node(**node)
+        with start(command(storage, "left", **large), RAY_ADDRESS=cluster.address) as process:
+            wait_for_step(process, storage, "left", 1)
+            cluster.remove_node(leaving)
+            out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        assert process.returncode == 0, out
+    finally:
+        cluster.shutdown()
+    run_alone(command(storage, "stayed", **large))
+    assert losses(storage, "left") == losses(storage, "stayed")
+
+
+TRAIN_WORKER, ACTOR, DECODER = "RayTrainWorker", "MapWorker", "isolation.serve"
+
+
+def _process_of(session: int, title: str) -> int:
+    """The id of a process of the run, by its title and session, as soon as there is one."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and title in _title_in(session, entry):
                 return int(entry.name)
-    raise AssertionError("no training worker found")
+        time.sleep(0.05)
+    raise AssertionError(f"no process {title} found")
+
+
+def _title_in(session: int, entry: Path) -> str:
+    """The title of a process, "" if it is of another session."""
+    try:
+        own_session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
+        return (entry / "cmdline").read_bytes().decode() if own_session == session else ""
+    except OSError:
+        return ""
 
 
 def test_a_real_mix_of_videos_with_two_workers(

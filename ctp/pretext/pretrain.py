@@ -125,6 +125,7 @@ class _Run:
         quarantine = self.folder.join(run_folder.QUARANTINE)
         if quarantine.exists():
             self.ledger = Ledger.from_jsonl(quarantine.read_bytes())
+        self._take_in([*self.makers.train.catalog.rejected, *self.makers.heldout.catalog.rejected])
         if self.worker.is_first:
             self.log = MetricsLog(self.folder, self.step)
 

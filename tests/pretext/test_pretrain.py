@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ctp.pretext.clips import ClipMaker, Makers, local_stream
 from ctp.pretext.config import DataConfig, PretrainConfig
 from ctp.pretext.ctp import CtpModel, build_model
 from ctp.pretext.pretrain import RunStoppedError, run
+from ctp.storage import Storage
 from ctp.training.collective import Worker
 from ctp.training.run_folder import MetricsLog, read_metrics
 
@@ -244,6 +246,72 @@ def test_a_run_folder_in_an_object_store(small_run: PretrainConfig, s3_bucket: s
         "config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "encoder.safetensors",
     }  # fmt: skip
     assert weights(config)
+
+
+def on_s3(config: PretrainConfig, bucket: str, encode_video: Any) -> PretrainConfig:
+    """The run on eight videos of a bucket."""
+    for number in range(8):
+        place = Storage.of(f"{bucket}/videos/{number}.mp4")
+        place.write_bytes(encode_video(12, width=64 + 2 * number, height=48))
+    return config.replace(
+        data={"uri": f"{bucket}/videos", "heldout_share": 0.25, "max_quarantined_share": 0.4}
+    )
+
+
+def stream_that_meets(at_step: int, happens: Callable[[], object]):  # type: ignore[no-untyped-def]
+    def open_stream(maker: ClipMaker, first_clip: int) -> Iterator[Mapping[str, Any]]:
+        for batch in stream(maker, first_clip):
+            yield batch
+            if batch["position"][0] == at_step * maker.config.compute.total_batch:
+                happens()
+
+    return open_stream
+
+
+def test_credentials_that_expire_stop_the_run_and_blame_no_video(
+    small_run: PretrainConfig, faulty_s3: Any, encode_video: Any, tmp_path: Path
+) -> None:
+    config = on_s3(small_run, faulty_s3.bucket, encode_video)
+    whole = config.replace(storage=str(tmp_path / "whole"))
+    train(whole, ONE, stream)
+    expire = partial(faulty_s3.fail, {"kind": "refused", "value": "ExpiredToken"})
+    with pytest.raises(RunStoppedError, match="Renew the credentials"):
+        train(config, ONE, stream_that_meets(3, expire))
+    faulty_s3.fail()  # they were renewed
+    train(config, ONE, stream)
+    assert losses(config) == losses(whole)
+    assert not run_storage(config).join("quarantine.jsonl").exists()
+
+
+def test_objects_that_vanish_and_change_are_quarantined(
+    small_run: PretrainConfig, s3_bucket: str, encode_video: Any
+) -> None:
+    config = on_s3(small_run, s3_bucket, encode_video)
+    makers = Makers.of(config)
+    vanishing, changing = (Storage.of(makers.train.catalog[i].uri) for i in (0, 1))
+
+    def happens() -> None:
+        vanishing.filesystem.delete_file(vanishing.path)
+        changing.write_bytes(encode_video(20, width=80))
+
+    run(makers, ONE, stream_that_meets(0, happens))
+    lines = run_storage(config).join("quarantine.jsonl").read_bytes().splitlines()
+    reasons = {entry["uri"]: entry["reason"] for entry in map(json.loads, lines)}
+    assert reasons.keys() == {vanishing.uri, changing.uri}
+    assert "cannot be read" in reasons[vanishing.uri]
+    assert "has changed since it was catalogued" in reasons[changing.uri]
+    assert len(losses(config)) == 6
+
+
+def test_what_could_not_be_catalogued_is_in_the_ledger(
+    small_run: PretrainConfig, tmp_path: Path, encode_video: Any
+) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.mp4").write_bytes(encode_video(12))
+    (tmp_path / "shard.parquet").write_bytes(b"PAR1 and no more")
+    train(small_run.replace(data={"uri": str(tmp_path)}, health={"num_clips": 0}), ONE, stream)
+    [line] = run_storage(small_run).join("quarantine.jsonl").read_bytes().splitlines()
+    assert json.loads(line)["video_id"] == "shard.parquet"
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
@@ -16,8 +17,13 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 from pyarrow import fs
 
-URI_CHARACTERS = "%/:?[]@!$&'()*+,;=~"
-"""What a URI may hold as it is. A # is encoded: it is common in names, and no key has fragments."""
+URI_CHARACTERS = "%/:?@!$&'()*+,;=~"
+"""What a URI may hold as it is. A # is encoded: it is common in names, and no key has fragments;
+brackets are, for pyarrow takes them nowhere."""
+ESCAPE = "surrogateescape"
+"""How bytes of a local path that are not UTF-8 become part of a str, and bytes again."""
+Buffer = bytes | memoryview | mmap
+"""What can be written as it lies in memory."""
 
 MAX_ATTEMPTS = 10
 """How often S3 is asked before it counts as failed, unless AWS_MAX_ATTEMPTS says otherwise. The
@@ -82,10 +88,33 @@ class StorageError(OSError):
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file below a folder: its path relative to it, and its size in bytes."""
+    """A file below a folder: its path relative to it, and its size in bytes. What is not UTF-8 in
+    a local path is escaped as Python does it (PEP 383); `readable` turns it into text."""
 
     path: str
     size: int
+
+
+def readable(name: str) -> str:
+    """A file's name as text that can be stored: what is not UTF-8 in it is written as `\\xff`."""
+    return _native(name).decode(errors="backslashreplace")
+
+
+class OpenFile:
+    """A file that is open for reading; errors are told by `Storage.opened`.
+
+    Attributes:
+        size: its bytes.
+    """
+
+    def __init__(self, file: pa.NativeFile):
+        self._file = file
+        self.size: int = file.size()
+
+    def read(self, offset: int = 0, size: int | None = None) -> bytes:
+        """The file from byte `offset` on: `size` bytes, or fewer where it ends; None is all."""
+        left = max(self.size - offset, 0)
+        return _read_all(self._file, offset, left if size is None else min(size, left))
 
 
 @dataclass(frozen=True)
@@ -95,7 +124,8 @@ class Storage:
     Attributes:
         filesystem: any pyarrow filesystem.
         path: the path in it, without a trailing slash.
-        uri: what leads here from anywhere: an absolute local path, or a URI, percent-encoded.
+        uri: what leads here from anywhere: an absolute local path, or a URI, percent-encoded. It
+            is text, whatever bytes are in the path.
     """
 
     filesystem: fs.FileSystem
@@ -116,8 +146,8 @@ class Storage:
         text = os.fspath(uri)
         if "://" not in text:
             path = Path(text).expanduser().absolute().as_posix()
-            return cls(fs.LocalFileSystem(), path, path)
-        text = quote(text, safe=URI_CHARACTERS)
+            return cls(fs.LocalFileSystem(), path, _local_uri(path))
+        text = quote(text, safe=URI_CHARACTERS, errors=ESCAPE)
         try:
             filesystem, path = _open(text)
         except (pa.ArrowException, OSError) as error:
@@ -136,10 +166,10 @@ class Storage:
         """The place `names` below this one."""
         path = "/".join([self.path, *names])
         if "://" not in self.uri:
-            return type(self)(self.filesystem, path, path)
+            return type(self)(self.filesystem, path, _local_uri(path))
         base, mark, query = self.uri.partition("?")
-        uri = "/".join([base, *map(quote, names)]) + mark + query
-        return type(self)(self.filesystem, path, uri)
+        quoted = [quote(name, errors=ESCAPE) for name in names]
+        return type(self)(self.filesystem, path, "/".join([base, *quoted]) + mark + query)
 
     @property
     def parent(self) -> Self:
@@ -151,13 +181,26 @@ class Storage:
 
     def exists(self) -> bool:
         """Whether a file or folder is there."""
-        with self._said("look at"):
-            return bool(self.filesystem.get_file_info(self.path).type != fs.FileType.NotFound)
+        return bool(self._info().type != fs.FileType.NotFound)
 
     def is_file(self) -> bool:
         """Whether it is a file."""
-        with self._said("look at"):
-            return bool(self.filesystem.get_file_info(self.path).type == fs.FileType.File)
+        return bool(self._info().type == fs.FileType.File)
+
+    def version(self) -> tuple[int | None, int | None]:
+        """Bytes and time of the last change (ns), if known: another version has others."""
+        info = self._info()
+        return info.size, info.mtime_ns
+
+    @contextmanager
+    def opened(self) -> Iterator[OpenFile]:
+        """The file, open for reading in a `with` statement that does nothing else.
+
+        Raises:
+            StorageError: it is not there, cannot be read, or became shorter since it was opened.
+        """
+        with self._said("read"), self.filesystem.open_input_file(_native(self.path)) as file:
+            yield OpenFile(file)
 
     def read_bytes(self, offset: int = 0, size: int | None = None) -> bytes:
         """The file from byte `offset` on: `size` bytes, or fewer where it ends; None is all.
@@ -165,11 +208,10 @@ class Storage:
         Raises:
             StorageError: it is not there or cannot be read.
         """
-        with self._said("read"), self.filesystem.open_input_file(self.path) as file:
-            left = max(file.size() - offset, 0)
-            return _read_all(file, offset, left if size is None else min(size, left))
+        with self.opened() as file:
+            return file.read(offset, size)
 
-    def write_bytes(self, data: bytes) -> None:
+    def write_bytes(self, data: Buffer) -> None:
         """Write the whole file, making its folder. A reader sees the old bytes or the new.
 
         Raises:
@@ -179,21 +221,24 @@ class Storage:
             if self.is_local:
                 self._write_local(data)
             else:  # an object is seen when it is whole
-                with self.filesystem.open_output_stream(self.path) as file:
-                    file.write(data)
+                self._write(self.path, data)
 
-    def _write_local(self, data: bytes) -> None:
-        self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
+    def _write_local(self, data: Buffer) -> None:
+        self.filesystem.create_dir(_native(self.path.rpartition("/")[0]), recursive=True)
         # a name of its own, for others may write the same file
         part = f"{self.path}.{uuid.uuid4().hex}.part"
         try:
-            with self.filesystem.open_output_stream(part) as file:
-                file.write(data)
+            self._write(part, data)
             os.replace(part, self.path)
         except BaseException:
             with suppress(OSError):
                 os.remove(part)
             raise
+
+    def _write(self, path: str, data: Buffer) -> None:
+        # or pyarrow would compress what is named .gz
+        with self.filesystem.open_output_stream(_native(path), compression=None) as file:
+            file.write(data)
 
     def list_files(self) -> list[FileInfo]:
         """The files below, at any depth, sorted by path; none if there is no such folder.
@@ -201,26 +246,42 @@ class Storage:
         Raises:
             StorageError: it cannot be listed.
         """
-        selector = fs.FileSelector(self.path, recursive=True, allow_not_found=True)
-        with self._said("list"):
-            found = self.filesystem.get_file_info(selector)
-        prefix = len(self.path) + 1
-        return sorted(
-            (FileInfo(i.path[prefix:], i.size) for i in found if i.type == fs.FileType.File),
-            key=lambda info: info.path,
-        )
+        return sorted(self._files(self._listed(recursive=True)), key=lambda info: info.path)
+
+    def find_files(self, paths: Sequence[str]) -> list[FileInfo]:
+        """Those of the paths below that are files, in their order.
+
+        Raises:
+            StorageError: they cannot be looked at.
+        """
+        with self._said("look at"):
+            wanted = [_native(f"{self.path}/{path}") for path in paths]
+            return list(self._files(self.filesystem.get_file_info(wanted)))
 
     def list_folders(self) -> list[str]:
         """Names of the folders right below, sorted; none if there is no such folder."""
-        selector = fs.FileSelector(self.path, allow_not_found=True)
+        found = [i for i in self._listed() if i.type == fs.FileType.Directory]
+        return sorted(_path_of(info).rpartition("/")[2] for info in found)
+
+    def _info(self) -> fs.FileInfo:
+        with self._said("look at"):
+            return self.filesystem.get_file_info(_native(self.path))
+
+    def _listed(self, recursive: bool = False) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(_native(self.path), recursive=recursive, allow_not_found=True)
         with self._said("list"):
-            found = self.filesystem.get_file_info(selector)
-        return sorted(i.base_name for i in found if i.type == fs.FileType.Directory)
+            found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
+            return found
+
+    def _files(self, found: Iterable[fs.FileInfo]) -> Iterator[FileInfo]:
+        prefix = len(self.path) + 1
+        files = (info for info in found if info.type == fs.FileType.File)
+        return (FileInfo(_path_of(info)[prefix:], info.size) for info in files)
 
     def delete_folder(self) -> None:
         """Delete the folder and all in it."""
         with self._said("delete"):
-            self.filesystem.delete_dir(self.path)
+            self.filesystem.delete_dir(_native(self.path))
 
     def check_writable(self) -> None:
         """Write, read and delete a small file, so that a run learns at once that it can save.
@@ -231,7 +292,7 @@ class Storage:
         probe = self.join(f".probe-{uuid.uuid4().hex}")
         probe.write_bytes(b"ctp")
         with self._said("write"):
-            self.filesystem.delete_file(probe.path)
+            self.filesystem.delete_file(_native(probe.path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (type(self), self.filesystem, self.path, self.uri)
@@ -253,8 +314,9 @@ class Storage:
         """What is wrong. S3 refuses a look at an object without a reason, and from a read it may
         get lost; credentials that S3 refuses, it refuses to list with, too, and then says so."""
         if UNEXPLAINED.search(str(error)):
+            selector = fs.FileSelector(_native(self.path), allow_not_found=True)
             try:
-                self.filesystem.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+                self.filesystem.get_file_info(selector)
             except OSError as reason:
                 if OF_THE_CREDENTIALS.search(str(reason)) or OF_THE_CLOCK.search(str(reason)):
                     return str(reason)
@@ -282,11 +344,29 @@ def _read_all(file: pa.NativeFile, offset: int, size: int) -> bytes:
     raise OSError("it became shorter while it was read")
 
 
+def _native(path: str) -> bytes:
+    """A path as the filesystem has it: pyarrow itself takes no str that holds escaped bytes."""
+    return path.encode(errors=ESCAPE)
+
+
+def _path_of(info: fs.FileInfo) -> str:
+    try:
+        return str(info.path)
+    except UnicodeDecodeError as error:  # all that pyarrow gives of such a path
+        return error.object.decode(errors=ESCAPE)
+
+
+def _local_uri(path: str) -> str:
+    return path if readable(path) == path else f"file://{quote(path, errors=ESCAPE)}"
+
+
 def _open(uri: str) -> tuple[fs.FileSystem, str]:
-    if not uri.startswith("s3://"):
+    base, mark, query = uri.partition("?")
+    if base.startswith("file:///"):  # pyarrow takes none that is not UTF-8
+        return fs.LocalFileSystem(), unquote(base.removeprefix("file://"), errors=ESCAPE)
+    if not base.startswith("s3://"):
         filesystem, path = fs.FileSystem.from_uri(uri)
         return filesystem, path
-    base, mark, query = uri.partition("?")
     authority, _, path = base.removeprefix("s3://").partition("/")
     environment = tuple(map(os.environ.get, S3_ENVIRONMENT))
     filesystem = _s3_filesystem(f"s3://{authority}/{mark}{query}", environment)

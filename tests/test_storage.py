@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import pickle
 import threading
 from collections.abc import Callable
@@ -9,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp.storage import FileInfo, Storage, StorageError
+from ctp.storage import FileInfo, Storage, StorageError, readable
 
-ODD_NAME = "a b/#20 100% (x)?y&z.bin"
+ODD_NAME = "a b/#20 100% (x)[y]?y&z.bin"
+NOT_UTF8 = os.fsdecode(b"f\xff/\xe9 b%20[1].bin")
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -52,6 +55,35 @@ def test_uri_leads_back_whatever_the_name_holds(place: Storage) -> None:
     assert Storage.of(place.join(ODD_NAME).parent.uri).path == place.join("a b").path
 
 
+def test_a_local_name_that_is_not_utf8(tmp_path: Path) -> None:
+    place = Storage.of(tmp_path)
+    place.join("a.bin").write_bytes(b"a")
+    place.join(NOT_UTF8).write_bytes(b"odd")
+    assert os.path.isfile(os.fsencode(tmp_path) + b"/f\xff/\xe9 b%20[1].bin")
+    assert place.list_files() == [FileInfo("a.bin", 1), FileInfo(NOT_UTF8, 3)]
+    assert place.list_folders() == [os.fsdecode(b"f\xff")]
+    assert place.find_files([NOT_UTF8, "missing", "a.bin"]) == place.list_files()[::-1]
+    there = place.join(NOT_UTF8)
+    assert there.uri == f"file://{tmp_path}/f%FF/%E9%20b%2520%5B1%5D.bin"
+    for way in (
+        there,
+        Storage.of(there.uri),
+        Storage.of(there.path),
+        pickle.loads(pickle.dumps(there)),
+    ):
+        assert way == there
+        assert way.read_bytes() == b"odd"
+    assert there.parent.list_files() == [FileInfo(NOT_UTF8.partition("/")[2], 3)]
+    assert there.parent.join("c").uri == f"file://{tmp_path}/f%FF/c"
+    there.parent.delete_folder()
+    assert place.list_folders() == []
+
+
+def test_what_is_not_utf8_is_made_readable() -> None:
+    assert readable(NOT_UTF8) == r"f\xff/\xe9 b%20[1].bin"
+    assert readable("日本/é ß.mp4") == "日本/é ß.mp4"
+
+
 def test_pickles(place: Storage) -> None:
     place.join("x").write_bytes(b"x")
     there: Storage = pickle.loads(pickle.dumps(place))
@@ -64,6 +96,30 @@ def test_a_new_file_replaces_the_old_one(place: Storage) -> None:
     file.write_bytes(b"a long first version")
     file.write_bytes(b"short")
     assert place.list_files() == [FileInfo("file", 5)]
+
+
+def test_what_is_written_is_what_is_read(place: Storage) -> None:
+    data = bytes(range(256)) * 9
+    for name in ("a.bin", "a.gz"):  # that pyarrow would compress
+        place.join(name).write_bytes(memoryview(data))
+        assert place.join(name).read_bytes() == data
+    with mmap.mmap(-1, len(data)) as memory:
+        memory[:] = data
+        place.join("b").write_bytes(memory)
+    assert place.join("b").read_bytes() == data
+
+
+def test_an_open_file(place: Storage) -> None:
+    place.join("x").write_bytes(b"0123456789")
+    with place.join("x").opened() as file:
+        assert file.size == 10
+        assert [file.read(8, 5), file.read(), file.read(2, 3)] == [b"89", b"0123456789", b"234"]
+
+
+def test_another_version_of_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"0123")
+    os.utime(tmp_path / "x", ns=(0, 1000))
+    assert Storage.of(tmp_path / "x").version() == (4, 1000)
 
 
 def test_readers_see_the_old_or_the_new_with_many_writers(tmp_path: Path) -> None:
@@ -165,12 +221,15 @@ def test_local_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("x", "./x", "~/x", tmp_path / "x", f"file://{tmp_path}/x"):
         assert Storage.of(name).path == f"{tmp_path}/x"
+    assert Storage.of(f"file://{tmp_path}/a[0]%20#").path == f"{tmp_path}/a[0] #"
     assert Storage.of("x").uri == f"{tmp_path}/x"
     assert Storage.of("x").is_local
     assert Storage.of(f"file://{tmp_path}/x").is_local
 
 
-@pytest.mark.parametrize("uri", ["nonsense://bucket/x", "s3://bucket/x?nonsense=1"])
+@pytest.mark.parametrize(
+    "uri", ["nonsense://bucket/x", "s3://bucket/x?nonsense=1", "file://host/x"]
+)
 def test_a_uri_that_means_nothing(uri: str) -> None:
     with pytest.raises(ValueError, match=r"cannot open .*Wanted: a local path or s3://"):
         Storage.of(uri)

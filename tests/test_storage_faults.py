@@ -139,6 +139,22 @@ def test_a_body_that_stalls_is_asked_for_again(faulty_s3: Any, file: Storage) ->
     assert place.read_bytes() == DATA
 
 
+@pytest.mark.usefixtures("asked_once")
+def test_a_video_outlives_an_outage_that_storage_does_not(
+    faulty_s3: Any, file: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "RETRY_SECONDS", (0.0, 0.0))
+    entry = VideoEntry("video", Storage.of(file.uri).uri)
+    for times in (1, 2):
+        faulty_s3.fail({"kind": "status", "value": 503, "times": times})
+        assert entry.read().data == DATA
+        assert len(faulty_s3.log()) == times + 2
+    faulty_s3.fail({"kind": "status", "value": 503})
+    with pytest.raises(StorageError, match="or try later"):
+        entry.read()
+    assert len(faulty_s3.log()) == 3
+
+
 # refusals
 
 Use = Callable[[Storage], object]
@@ -207,6 +223,7 @@ def test_a_run_stops_for_credentials_and_goes_on_without_one_video(
     faulty_s3.fail({"kind": "refused", "value": "ExpiredToken"})
     with pytest.raises(StorageError):
         entry.read()
+    monkeypatch.setattr(catalog, "RETRY_SECONDS", (600,))
     faulty_s3.fail({"kind": "refused", "value": "AccessDenied", **LOOK})
     with pytest.raises(VideoError):
         entry.read()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +30,11 @@ from ctp.config import Config
 from ctp.isolation import Isolated, LostError
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
-from ctp.video.catalog import MANIFEST, VideoEntry
+from ctp.video.catalog import CORPUS, MANIFEST, VideoEntry
 from ctp.video.convert import Convert, converter
 from ctp.video.layouts import LAYOUTS, Contents, Source
 from ctp.video.quarantine import Rejected
-from ctp.video.shards import SUFFIX, ShardRow, ShardWriter
+from ctp.video.shards import SUFFIX, ShardRow, ShardSummary, ShardWriter
 from ctp.video.transcode import TranscodeConfig
 
 FORMAT = 1
@@ -101,8 +102,8 @@ class ShardTask:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A shard that is whole; see `ShardSummary`.
+class Part(ShardSummary):
+    """What a shard that is whole holds.
 
     Attributes:
         name: of the shard's file.
@@ -110,27 +111,17 @@ class Part:
     """
 
     name: str
-    videos: int
-    frames: int
-    bytes: int
-    checksum: str
-    labels: Mapping[str, int]
     rejected: tuple[Rejected, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return asdict(self) | {"rejected": [rejection(each) for each in self.rejected]}
+        return asdict(self) | {"rejected": [_rejection(each) for each in self.rejected]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Part:
         """The inverse of `to_json`."""
         rejected = tuple(Rejected(r["id"], r["uri"], r["reason"]) for r in values["rejected"])
         return cls(**{**values, "rejected": rejected})
-
-
-def rejection(rejected: Rejected) -> dict[str, str]:
-    """A rejected video as it is in a manifest."""
-    return {"id": rejected.video_id, "uri": rejected.uri, "reason": rejected.reason}
 
 
 def find_sources(config: BuildConfig) -> Contents:
@@ -144,7 +135,7 @@ def find_sources(config: BuildConfig) -> Contents:
     for name in ("source", "out"):
         if not getattr(config, name):
             raise ValueError(f"--{name} is missing: a folder or URI")
-    if f"{Storage.of(config.out).uri}/".startswith(f"{Storage.of(config.source).uri}/"):
+    if f"{_address(config.out)}/".startswith(f"{_address(config.source)}/"):
         raise ValueError(f"--out {config.out} lies in --source; its shards would become sources")
     contents = LAYOUTS[config.layout](config.source, config.split_number)
     if not contents.sources:
@@ -285,13 +276,18 @@ def write_manifest(
         "bytes": sum(part.bytes for part in parts),
         "shards": shards,
         "labels": dict(sorted(labels.items())),
-        "rejected": [rejection(each) for each in (*contents.rejected, *rejected)],
+        "rejected": [_rejection(each) for each in (*contents.rejected, *rejected)],
         "missing": list(contents.missing.get(split, ())),
         "unused": contents.num_unused,
     }
     place = _folder(Storage.of(config.out), split).join(MANIFEST)
     place.write_bytes(json.dumps(manifest, indent=2).encode())
     return manifest
+
+
+def _rejection(rejected: Rejected) -> dict[str, str]:
+    """A rejected video as it is in a manifest."""
+    return {"id": rejected.video_id, "uri": rejected.uri, "reason": rejected.reason}
 
 
 def _check_missing(contents: Contents) -> None:
@@ -331,10 +327,20 @@ def _identity(config: BuildConfig, tasks: Sequence[ShardTask]) -> dict[str, Any]
     """What makes a build this one."""
     digest = hashlib.blake2b(digest_size=8)
     for task in tasks:
-        digest.update(repr((task.folder, [source.id for source in task.sources])).encode())
+        ids = [source.id for source in task.sources]
+        digest.update(repr((task.sources[0].split, ids)).encode())
     values = config.model_dump(mode="json", exclude=set(FREE))
+    values["source"] = _address(config.source)
     videos = sum(len(task.sources) for task in tasks)
     return {"format": FORMAT, **values, "videos": videos, "ids": digest.hexdigest()}
+
+
+def _address(uri: str) -> str:
+    """The same for a place however it is written: from here or from the root, with links or not."""
+    if uri.startswith(CORPUS):
+        return uri
+    place = Storage.of(uri)
+    return os.path.realpath(place.path) if place.is_local else place.uri
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

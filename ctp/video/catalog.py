@@ -13,7 +13,8 @@ A catalogue is made from one of
 * `corpus:NUMBER`: that many videos of the corpus the project makes itself (`ctp.video.corpus`).
 
 Several sources make one catalogue; the ids are then led by their source. A shard or tar that is
-damaged costs what is damaged, and is named in `Catalog.rejected`.
+damaged costs what is damaged, and is named in `Catalog.rejected`. What is not UTF-8 in a local
+name is written as `\\xff` in the id.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ import os
 import posixpath
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, NamedTuple, SupportsIndex, TypeVar, overload
+from typing import Annotated, Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,7 @@ from pydantic import BeforeValidator
 
 from ctp.clip import EncodedVideo, VideoError
 from ctp.rng import uniform_hash
-from ctp.storage import FileInfo, Storage, StorageError
+from ctp.storage import FileInfo, Storage, StorageError, readable
 from ctp.video import corpus, corpus_cache, shards, tars
 from ctp.video.listing import UNKNOWN, VIDEO_SUFFIXES, Listing, is_video, list_source, suffix_of
 from ctp.video.quarantine import Rejected
@@ -48,8 +49,10 @@ MANIFEST = "manifest.json"
 """What `jobs/build_shards.py` writes beside its shards."""
 OPEN_AT_ONCE = 16
 """Shards and tars that are opened at the same time: an object store answers late, but many."""
-RETRY_SECONDS = (0.5, 2.0, 8.0)
-"""Pauses before a read that failed is tried again."""
+RETRY_SECONDS = (1.0, 5.0)
+"""Pauses before a video's read that failed is tried again. Storage waits for S3 over a minute, and
+does so each time: a run should outlive an outage of minutes. A disk on the network fails at once,
+and may be back a moment later."""
 STRIDE = 2**16
 """Ids that are Python's at a time."""
 
@@ -65,7 +68,6 @@ SCHEMA = pa.schema(
         pa.field("checksum", pa.int64(), nullable=False),
     ]
 )
-T = TypeVar("T")
 
 
 def _one_is_one(uri: object) -> object:
@@ -107,7 +109,7 @@ class VideoEntry:
                 fault of the video, and which clips a run sees must not depend on it.
         """
         try:
-            data = _patiently(self._read_bytes)
+            data = self._read_patiently()
         except StorageError as error:
             if not error.is_lasting:
                 raise
@@ -117,6 +119,16 @@ class VideoEntry:
         if fault:
             raise VideoError(self.id, self.uri, fault)
         return EncodedVideo(self.id, self.uri, data, self.label)
+
+    def _read_patiently(self) -> bytes:
+        for pause in RETRY_SECONDS:
+            try:
+                return self._read_bytes()
+            except StorageError as error:
+                if error.is_lasting:
+                    raise
+                time.sleep(pause)
+        return self._read_bytes()
 
     def _read_bytes(self) -> bytes:
         if self.uri.startswith(CORPUS):
@@ -179,11 +191,6 @@ class Catalog(Sequence[VideoEntry]):
         names = [[row[i] for row in rows] for i in range(3)]
         numbers = [[UNKNOWN if r[i] is None else r[i] for r in rows] for i in range(3, 6)]
         return _sorted([_table(*names, *numbers)], rejected)
-
-    @property
-    def entries(self) -> Catalog:
-        """The videos: the catalogue itself."""
-        return self
 
     def __len__(self) -> int:
         return int(self.columns.num_rows)
@@ -268,7 +275,7 @@ def open_catalog(uri: str | Sequence[str]) -> Catalog:
 
     Raises:
         ValueError: there is nothing there, or no video among it; says where it looked.
-        StorageError: the storage fails, and again after each of `RETRY_SECONDS`.
+        StorageError: the storage fails.
     """
     if not isinstance(uri, str):
         return _joined([(each, open_catalog(each)) for each in uri])
@@ -310,7 +317,7 @@ def _open_file(uri: str, place: Storage) -> Catalog:
     name = posixpath.basename(place.path)
     if name.endswith(".txt"):
         return _open_list(place)
-    if not is_video(name) and not _opener(name):
+    if not is_video(name) and suffix_of(name) not in OPENERS:
         raise ValueError(
             f"data.uri: {uri!r} is neither a folder, nor a video, nor a .txt list of videos, nor "
             "a shard (.parquet) or .tar of them"
@@ -339,7 +346,7 @@ def _list_entry(line: str, folder: Storage) -> VideoEntry:
 def _open_files(uri: str, listing: Listing) -> Catalog:
     """Loose videos, and what is in shards and tars, all among `listing`."""
     loose = [info for info in listing.files if is_video(info.path)]
-    packed = [info.path for info in listing.files if _opener(info.path)]
+    packed = [info.path for info in listing.files if suffix_of(info.path) in OPENERS]
     if not loose and not packed:
         raise ValueError(
             f"data.uri: no video below {uri!r}; looked for files ending in "
@@ -357,9 +364,9 @@ def _open_files(uri: str, listing: Listing) -> Catalog:
 
 def _loose_table(root: Storage, files: Sequence[FileInfo]) -> pa.Table:
     return _table(
-        [info.path for info in files],
+        [readable(info.path) for info in files],
         [root.join(info.path).uri for info in files],
-        [posixpath.basename(posixpath.dirname(info.path)) or None for info in files],
+        [readable(posixpath.basename(posixpath.dirname(info.path))) or None for info in files],
         size=[info.size for info in files],
     )
 
@@ -369,42 +376,37 @@ Opened = tuple[pa.Table, list[Rejected]]
 
 def _open_packed(root: Storage, path: str) -> Opened:
     """What a shard or tar below `root` holds, and what of it is lost."""
-    place, opener = root.join(path), _opener(path)
-    assert opener
+    place, suffix, name = root.join(path), suffix_of(path), readable(path)
     try:
-        return _patiently(partial(opener, place, path))
+        return OPENERS[suffix](place, name)
     except StorageError as error:
         if not error.is_lasting:
             raise
         reason = _one_line(f"cannot be read: {error}")
     except shards.ShardError as error:
         reason = _one_line(error.reason)
-    reason += _loss(place) if suffix_of(path) == shards.SUFFIX else ""
-    return SCHEMA.empty_table(), [Rejected(path, place.uri, reason)]
+    reason += _loss(place) if suffix == shards.SUFFIX else ""
+    return SCHEMA.empty_table(), [Rejected(name, place.uri, reason)]
 
 
-def _open_shard(place: Storage, path: str) -> Opened:
+def _open_shard(place: Storage, name: str) -> Opened:
     index = shards.read_index(place)
     columns = [index[name] for name in ("offset", "size", "checksum")]
     return _table(index["id"], place.uri, index["label"], *columns), []
 
 
-def _open_tar(place: Storage, path: str) -> Opened:
+def _open_tar(place: Storage, name: str) -> Opened:
     index = tars.read_index(place)
     videos = index.videos
-    ids = _prefixed(f"{path}/", videos["key"])
+    ids = _prefixed(f"{name}/", videos["key"])
     rejected = [
-        Rejected(f"{path}/{each.name}" if each.name else path, place.uri, each.reason)
+        Rejected(f"{name}/{each.name}" if each.name else name, place.uri, each.reason)
         for each in index.damage
     ]
     return _table(ids, place.uri, videos["label"], videos["offset"], videos["size"]), rejected
 
 
 OPENERS = {shards.SUFFIX: _open_shard, tars.SUFFIX: _open_tar}
-
-
-def _opener(path: str) -> Callable[[Storage, str], Opened] | None:
-    return OPENERS.get(suffix_of(path))
 
 
 def _loss(place: Storage) -> str:
@@ -424,7 +426,7 @@ def _joined(parts: Sequence[tuple[str, Catalog]]) -> Catalog:
     """Catalogues of several sources as one, each id led by its source."""
     tables, rejected = [], []
     for source, catalog in parts:
-        lead = f"{source.rstrip('/')}/"
+        lead = f"{readable(source).rstrip('/')}/"
         batch = catalog.columns
         tables.append(_table(_prefixed(lead, batch["id"]), *batch.columns[1:]))
         rejected += [replace(each, video_id=lead + each.video_id) for each in catalog.rejected]
@@ -492,18 +494,6 @@ def _compact_names(column: Any) -> Any:
     numbers = column.indices.dictionary_encode()
     names = column.dictionary.take(numbers.dictionary)
     return pa.DictionaryArray.from_arrays(numbers.indices, names)
-
-
-def _patiently(read: Callable[[], T]) -> T:
-    """Read, and again after each of `RETRY_SECONDS` while the storage fails."""
-    for pause in RETRY_SECONDS:
-        try:
-            return read()
-        except StorageError as error:
-            if error.is_lasting:
-                raise
-            time.sleep(pause)
-    return read()
 
 
 def _one_line(text: str) -> str:

@@ -16,6 +16,8 @@ import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from types import TracebackType
 from typing import Any, Self
 
@@ -41,6 +43,34 @@ TIMELESS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
 """Formats that store no presentation times: what FFmpeg gives is a guess."""
 KEPT_DECODERS = 8
 """Decoders that a thread keeps for the next videos of their kind."""
+ASSUMED_RATE = Fraction(25)
+"""Frames/s of a video that does not say."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When frames are shown: at `times[i] * time_base` seconds, strictly rising from 0."""
+
+    times: Sequence[int]
+    time_base: Fraction
+
+    @classmethod
+    def of(cls, times: Sequence[int], time_base: Fraction) -> Clock:
+        """From rising times that may begin anywhere."""
+        each = time_base.numerator
+        return cls([(t - times[0]) * each for t in times], Fraction(1, time_base.denominator))
+
+    @classmethod
+    def steady(cls, num_frames: int, rate: Fraction) -> Clock:
+        """At `rate` frames/s."""
+        ticks = range(0, num_frames * rate.denominator, rate.denominator)
+        return cls(ticks, Fraction(1, rate.numerator))
+
+    @property
+    def rate(self) -> float:
+        """Frames/s, on average."""
+        seconds = self.times[-1] * self.time_base
+        return float((len(self.times) - 1) / seconds if seconds else ASSUMED_RATE)
 
 
 class VideoReader:
@@ -73,6 +103,14 @@ class VideoReader:
     ) -> None:
         if self._file is not None:
             self._file.close()
+
+    @property
+    def clock(self) -> Clock:
+        """When the frames are shown; where they are counted, at the rate that the file claims."""
+        if self._table is None:
+            return self._opened().clock
+        times = self._table.shown[self._table.packet_of_frame].tolist()
+        return Clock.of(times, Fraction(1, self._table.units_per_second))
 
     def read(self, indices: Sequence[int], *, short_side_px: int) -> NDArray[np.uint8]:
         """Decode whole pictures, scaled so that the shorter side has the length asked for.
@@ -230,6 +268,13 @@ class _File:
             self._container.close()
             raise
         self.num_frames = len(self._times)
+
+    @property
+    def clock(self) -> Clock:
+        base, rate = self._stream.time_base, self._stream.average_rate
+        if isinstance(self._times, range) or base is None:
+            return Clock.steady(self.num_frames, rate or ASSUMED_RATE)
+        return Clock.of(self._times, base)
 
     def close(self) -> None:
         self._container.close()

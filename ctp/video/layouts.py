@@ -21,7 +21,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from ctp.storage import FileInfo, Storage
+from ctp.storage import FileInfo, Storage, readable
 from ctp.video.catalog import VideoEntry, open_catalog
 from ctp.video.listing import is_video
 from ctp.video.quarantine import Rejected
@@ -39,6 +39,8 @@ SPLITS = {
     "test": "test",
 }
 """What data sets call their splits, and what we do."""
+HMDB51_SPLITS = {"1": "train", "2": "test"}
+"""0 is neither."""
 KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end", "split"}
 
 
@@ -145,8 +147,7 @@ def folder(uri: str, split_number: int) -> Contents:
 def ucf101(uri: str, split_number: int) -> Contents:
     """UCF-101: `<Class>/v_<Class>_g01_c01.avi`."""
     root, files = _listed(uri)
-    listed = _path_of(files, "classInd.txt", uri)
-    classes = {name for _, name in _pairs(root.join(listed))}
+    classes = {name for _, name in _pairs(root.join(_path_of(files, "classInd.txt", uri)))}
     split_of = {}
     for split in ("train", "test"):
         name = f"{split}list{split_number:02d}.txt"
@@ -172,10 +173,6 @@ def hmdb51(uri: str, split_number: int) -> Contents:
             if use in HMDB51_SPLITS:
                 split_of[f"{label}/{name}"] = HMDB51_SPLITS[use]
     return _by_class(root, files, split_of)
-
-
-HMDB51_SPLITS = {"1": "train", "2": "test"}
-"""0 is neither."""
 
 
 def kinetics400(uri: str, split_number: int) -> Contents:
@@ -239,11 +236,11 @@ def frames_zip(uri: str, split_number: int) -> Contents:
     if place.is_file():
         named = dict(map(_zip_line, _lines(place)))
     else:
-        named = {path: PurePosixPath(path).parent.name or None for path in there}
+        named = {path: readable(PurePosixPath(path).parent.name) or None for path in there}
     if not named:
         raise ValueError(f"no .zip below {uri}")
     sources = [
-        Source(path, FrameZip(root.join(path).uri, ZIP_RATE), label)
+        Source(readable(path), FrameZip(root.join(path).uri, ZIP_RATE), label)
         for path, label in named.items()
         if path in there
     ]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from pyarrow import fs
-
 from ctp.storage import FileInfo, Storage
 
 VIDEO_SUFFIXES = (
@@ -111,12 +109,7 @@ def _match_local(root: Storage, globs: Sequence[str]) -> list[FileInfo]:
     paths = [
         p for each in globs for p in glob.glob(each, root_dir=root.path or "/", recursive=True)
     ]
-    infos = root.filesystem.get_file_info([f"{root.path}/{path}" for path in paths])
-    return [
-        FileInfo(path, info.size)
-        for path, info in zip(paths, infos, strict=True)
-        if info.type == fs.FileType.File
-    ]
+    return root.find_files(paths)
 
 
 def _match_remote(root: Storage, globs: Sequence[str]) -> list[FileInfo]:

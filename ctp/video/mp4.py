@@ -49,6 +49,7 @@ class SampleTable:
         position, size: int64 [N], where in the file each packet lies, in bytes.
         shown: int64 [N], when its frame is shown, in the track's time units; no two alike.
         is_key: bool [N].
+        units_per_second: of the track's time.
     """
 
     codec: str
@@ -57,6 +58,7 @@ class SampleTable:
     size: NDArray[np.int64]
     shown: NDArray[np.int64]
     is_key: NDArray[np.bool_]
+    units_per_second: int
 
     @cached_property
     def packet_of_frame(self) -> NDArray[np.int64]:
@@ -140,10 +142,10 @@ def _read_movie(data: bytes) -> SampleTable:
     size = _sizes(data, tables)
     shown = _times(data, tables, len(size))
     position, is_key = _positions(data, tables, size), _keys(data, tables, len(size))
-    table = SampleTable(codec, extradata, position, size, shown, is_key)
+    scale = _time_scale(data, _first(media, b"mdhd"))
+    table = SampleTable(codec, extradata, position, size, shown, is_key, scale)
     _check_plain(table, len(data))
-    scale = _time_scale(data, _first(media, b"mdhd")) / _time_scale(data, header)
-    _check_edits(data, track, scale, shown)
+    _check_edits(data, track, scale / _time_scale(data, header), shown)
     return table
 
 
@@ -261,9 +263,7 @@ def _times(
     return times
 
 
-def _repeated(
-    values: NDArray[np.int64], times: NDArray[np.int64], total: int
-) -> NDArray[np.int64]:
+def _repeated(values: NDArray[np.int64], times: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Each value so many times: as tables write what many packets share."""
     # a damaged table may ask for more than the memory holds
     if (times < 0).any() or times.sum() != total:
@@ -284,6 +284,8 @@ def _keys(
 def _time_scale(data: bytes, place: tuple[int, int]) -> int:
     start = place[0]
     (scale,) = struct.unpack_from(">I", data, start + (20 if data[start] == 1 else 12))
+    if not scale:
+        raise _NotPlainError("time without a unit")
     return int(scale)
 
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -189,7 +189,7 @@ class ShardWriter:
         self._file.seek(0)
         checksum = hashlib.file_digest(self._file, _new_digest).hexdigest()
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            self._place.write_bytes(cast(bytes, whole))
+            self._place.write_bytes(whole)
             size = len(whole)
         labels = Counter(label for label in index["label"].to_pylist() if label is not None)
         frames = sum(index["num_frames"].to_pylist())
@@ -287,17 +287,12 @@ def _to_text(table: pa.Table) -> bytes:
 
 def _read_footer(place: Storage) -> bytes:
     """The end of the file, from the footer on or before it; all of it where it is too short."""
-    try:
-        with place.filesystem.open_input_file(place.path) as file:
-            size = file.size()
-            wanted = FOOTER_BYTES
-            tail = bytes(file.read_at(min(wanted, size), max(size - wanted, 0)))
-            wanted = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
-            if tail.endswith(MAGIC) and len(tail) < wanted <= size:
-                tail = bytes(file.read_at(wanted, size - wanted))
-            return tail
-    except OSError as error:
-        raise StorageError(f"cannot read {place.uri}: {error}. {HINTS['read']}") from error
+    with place.opened() as file:
+        tail = file.read(max(file.size - FOOTER_BYTES, 0))
+        wanted = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
+        if tail.endswith(MAGIC) and len(tail) < wanted <= file.size:
+            tail = file.read(file.size - wanted)
+        return tail
 
 
 def _parse_footer(place: Storage, tail: bytes) -> pq.FileMetaData:

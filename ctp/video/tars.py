@@ -11,7 +11,6 @@ under the tar's URI, size and time. The cache is never needed.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import struct
@@ -19,12 +18,12 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ctp.storage import Storage, StorageError
+from ctp.storage import OpenFile, Storage, StorageError
 from ctp.video.cache_folder import cache_folder
 from ctp.video.listing import VIDEO_SUFFIXES, is_video
 
@@ -90,23 +89,18 @@ def read_index(place: Storage) -> TarIndex:
     Raises:
         StorageError: it cannot be read.
     """
-    with place._said("read"):
-        info = place.filesystem.get_file_info(place.path)
-        cached = _cache_place(place.uri, info.size, info.mtime_ns)
-        with suppress(OSError, ValueError, KeyError):
-            return _from_bytes(cached.read_bytes())
-        with (
-            place.filesystem.open_input_file(place.path) as file,
-            io.BufferedReader(file, BUFFER_BYTES) as reader,
-        ):
-            index = _index(reader, file.size())
+    cached = _cache_place(place)
+    with suppress(OSError, ValueError, KeyError):
+        return _from_bytes(cached.read_bytes())
+    with place.opened() as file:
+        index = _index(file)
     with suppress(StorageError):  # a home that cannot be written to stops no run
         cached.write_bytes(_to_bytes(index))
     return index
 
 
-def _cache_place(uri: str, size: int | None, mtime_ns: int | None) -> Storage:
-    key = repr((uri, size, mtime_ns, VIDEO_SUFFIXES))
+def _cache_place(place: Storage) -> Storage:
+    key = repr((place.uri, *place.version(), VIDEO_SUFFIXES))
     name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
     return Storage.of(cache_folder() / f"tars-{CACHE_VERSION}" / f"{name}.parquet")
 
@@ -165,8 +159,8 @@ class _Found:
         return TarIndex(pa.Table.from_arrays(arrays, schema=SCHEMA), tuple(self.damage))
 
 
-def _index(file: BinaryIO, length: int) -> TarIndex:
-    walk, found = _Walk(file, length), _Found()
+def _index(file: OpenFile) -> TarIndex:
+    walk, found = _Walk(file), _Found()
     for member in walk.members():
         if member.is_hidden:
             continue
@@ -219,15 +213,19 @@ class _Walk:
         problems: what was wrong on the way, a line each.
     """
 
-    def __init__(self, file: BinaryIO, length: int):
-        self._file, self._length = file, length
+    def __init__(self, file: OpenFile):
+        self._file, self._length = file, file.size
+        self._buffer, self._buffer_offset = b"", 0
         self._named: dict[str, str] = {}  # by headers that are about the member that follows
         self.problems: list[str] = []
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the tar; fewer at its end."""
-        self._file.seek(offset)
-        return self._file.read(size)
+        start = offset - self._buffer_offset
+        if not 0 <= start <= start + size <= len(self._buffer):
+            self._buffer = self._file.read(offset, max(size, BUFFER_BYTES))
+            self._buffer_offset, start = offset, 0
+        return self._buffer[start : start + size]
 
     def members(self) -> Iterator[_Member]:
         """The files in the tar that are whole."""

@@ -7,7 +7,7 @@ what goes out is H.264 of 8 bits, upright, BT.601, in an MP4 file with its index
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -22,12 +22,10 @@ from pydantic import Field
 
 from ctp.clip import EncodedVideo, VideoError
 from ctp.config import Config
-from ctp.video.decode import VideoReader, _File
+from ctp.video.decode import Clock, VideoReader
 from ctp.video.pixels import upright
 
 PICTURE_SIZE_CHANGES = "changes its picture size on the way"
-ASSUMED_RATE = Fraction(25)
-"""Frames/s of a video that does not say."""
 
 
 class TranscodeConfig(Config):
@@ -61,38 +59,6 @@ class Facts:
     height: int
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """When frames are shown: at `times[i] * time_base` seconds, strictly rising from 0."""
-
-    times: Sequence[int]
-    time_base: Fraction
-
-    @classmethod
-    def of(cls, video: EncodedVideo) -> _Clock:
-        file = _File(video)
-        try:
-            times, base = file._times, file._stream.time_base
-            rate = file._stream.average_rate or ASSUMED_RATE
-        finally:
-            file.close()
-        if isinstance(times, range) or base is None:
-            return cls.steady(len(times), rate)
-        start = times[0] * base.numerator
-        return cls([time * base.numerator - start for time in times], Fraction(1, base.denominator))
-
-    @classmethod
-    def steady(cls, num_frames: int, rate: Fraction) -> _Clock:
-        ticks = range(0, num_frames * rate.denominator, rate.denominator)
-        return cls(ticks, Fraction(1, rate.numerator))
-
-    @property
-    def rate(self) -> float:
-        """Frames/s, on average."""
-        seconds = self.times[-1] * self.time_base
-        return float((len(self.times) - 1) / seconds if seconds else ASSUMED_RATE)
-
-
 def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
     """Code a video anew: the same frames at the same times, without sound.
 
@@ -104,15 +70,13 @@ def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
     Raises:
         VideoError: it is not a video, is truncated, or a frame cannot be decoded.
     """
-    with VideoReader(video) as reader:
-        clock = _Clock.of(video)
-        with _Encoder(config, clock) as encoder:
-            reader.decode(range(reader.num_frames), encoder.take)
-            assert encoder.num_taken == reader.num_frames
-            try:
-                return encoder.finish()
-            except ValueError as error:
-                raise VideoError(video.id, video.uri, str(error)) from error
+    with VideoReader(video) as reader, _Encoder(config, reader.clock) as encoder:
+        reader.decode(range(reader.num_frames), encoder.take)
+        assert encoder.num_taken == reader.num_frames
+        try:
+            return encoder.finish()
+        except ValueError as error:
+            raise VideoError(video.id, video.uri, str(error)) from error
 
 
 def encode_frames(
@@ -131,7 +95,7 @@ def encode_frames(
     Raises:
         ValueError: the pictures are of different sizes, or cannot be coded.
     """
-    with _Encoder(config, _Clock.steady(num_frames, rate)) as encoder:
+    with _Encoder(config, Clock.steady(num_frames, rate)) as encoder:
         for number, picture in enumerate(frames):
             encoder.take(number, av.VideoFrame.from_ndarray(picture, format="rgb24"))
         return encoder.finish()
@@ -151,8 +115,7 @@ def inspect(video: EncodedVideo) -> Facts:
 
     with VideoReader(video) as reader:
         reader.decode([0], look)
-        clock = _Clock.of(video)
-        return Facts(reader.num_frames, clock.rate, *sizes[0])
+        return Facts(reader.num_frames, reader.clock.rate, *sizes[0])
 
 
 def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
@@ -165,7 +128,7 @@ def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
 class _Encoder:
     """Codes frames as they come, for use in a `with` statement."""
 
-    def __init__(self, config: TranscodeConfig, clock: _Clock):
+    def __init__(self, config: TranscodeConfig, clock: Clock):
         self._config, self._clock = config, clock
         self._reformatter = VideoReformatter()
         self._picture_size: tuple[int, int] | None = None

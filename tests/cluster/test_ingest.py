@@ -43,7 +43,7 @@ def test_blocks_are_of_as_many_steps_as_fit(small_run: PretrainConfig) -> None:
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    ray.init(num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
+    ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
     yield
     ray.shutdown()
 

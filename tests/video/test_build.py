@@ -195,6 +195,36 @@ def test_a_folder_is_one_builds(video_folder: VideoFolder, tmp_path: Path) -> No
         claim(config, plan_shards(config, find_sources(config)))
 
 
+def test_a_source_is_the_same_however_it_is_written(
+    video_folder: VideoFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = video_folder(good=2)
+    (tmp_path / "link").symlink_to(source)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "good0.mp4").write_bytes((source / "good0.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path / "below")
+    config = make_config("../out", source="../videos", num_shards=1)
+    contents = find_sources(config)
+    claim(config, plan_shards(config, contents))
+    for same in (source, f"{source}/", f"file://{source}", "../link", "../below/../videos"):
+        again = make_config(tmp_path / "out", source=str(same), num_shards=1)
+        claim(again, plan_shards(again, contents))
+    other = config.replace(source="../more")
+    with pytest.raises(ValueError, match=f"source was {source}, now {tmp_path}/more"):
+        claim(other, plan_shards(other, contents))
+    with pytest.raises(ValueError, match="lies in --source"):
+        find_sources(config.replace(out=str(source / "shards")))
+
+
+def test_the_corpus_lies_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(tmp_path / "out", source="corpus:4")
+    contents = find_sources(config)
+    for folder in (tmp_path, Path("/")):
+        monkeypatch.chdir(folder)
+        claim(config, plan_shards(config, contents))
+
+
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     config = make_config(tmp_path)

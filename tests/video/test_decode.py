@@ -6,7 +6,8 @@ import io
 import os
 import random
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from ctp.clip import EncodedVideo, VideoError
 from ctp.video.catalog import open_catalog
-from ctp.video.decode import VideoReader
+from ctp.video.decode import Clock, VideoReader
 
 Encode = Callable[..., bytes]
 Paint = Callable[..., np.ndarray]
@@ -94,6 +95,36 @@ def test_the_same_pixels_wherever_decoding_starts(kind: str, encode_video: Encod
         for number in (0, 9, 10, 11, 17, 29, 30, 39):
             alone = video.read([number], short_side_px=64)
             np.testing.assert_array_equal(alone[0], everything[number])
+
+
+TIMES = [i**2 // 3 + i for i in range(2, 42)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [
+        ({"options": GOPS}, TIMES),
+        ({"options": GOPS, "format_options": {"movflags": "frag_keyframe+empty_moov"}}, TIMES),
+        ({"format": "mpegts", "options": GOPS}, TIMES),
+        ({"format": "avi", "codec": "mpeg4", "options": SHORT_GOPS}, range(40)),
+        ({"format": "h264", "options": GOPS}, range(40)),
+    ],
+    ids=["mp4", "mp4, fragmented", "ts", "avi", "bare H.264"],
+)
+def test_when_frames_are_shown(
+    kind: dict[str, Any], times: Sequence[int], encode_video: Encode
+) -> None:
+    with reader(encode_video(NUM_FRAMES, times=times, **kind)) as video:
+        clock = video.clock
+    seconds = [time * clock.time_base for time in clock.times]
+    assert seconds == [Fraction(time - times[0], 25) for time in times]
+    assert clock.rate == pytest.approx(39 * 25 / (times[-1] - times[0]))
+
+
+def test_a_clock_of_few_frames() -> None:
+    assert Clock.of([7, 9, 12], Fraction(2, 50)) == Clock([0, 2, 5], Fraction(1, 25))
+    assert Clock.of([7], Fraction(1, 1000)).rate == 25
+    assert Clock.steady(3, Fraction(30000, 1001)).rate == pytest.approx(29.97003)
 
 
 def test_one_frame(encode_video: Encode, read_numbers: ReadNumbers) -> None:

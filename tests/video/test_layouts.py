@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from fractions import Fraction
 from pathlib import Path
@@ -223,6 +224,13 @@ def test_zips_of_a_list(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert contents.missing == {"": ("lost/f.zip",)}
     assert contents.num_unused == 1
+
+
+def test_zips_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    make_zips(tmp_path, os.fsdecode(b"\xe9/\xff.zip"))
+    contents = LAYOUTS["frames-zip"](str(tmp_path), 1)
+    assert found(contents) == [("", r"\xe9/\xff.zip", r"\xe9")]
+    assert Storage.of(contents.sources[0].uri).is_file()
 
 
 def test_a_folder_of_videos(tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_damaged_files_have_no_table_or_a_true_one(encode_video: Encode) -> None
         assert table is None or (table.position + table.size).max() <= len(data)
 
 
+@pytest.mark.parametrize("box", [b"mvhd", b"mdhd"])
+def test_time_without_a_unit_is_left_to_ffmpeg(box: bytes, encode_video: Encode) -> None:
+    data = encode_video(12)
+    units = data.index(box) + 4 + 12
+    assert table_of(data).units_per_second > 0
+    assert read_sample_table(data[:units] + bytes(4) + data[units + 4 :]) is None
+
+
 def decoded(data: bytes, frames: list[int]) -> list[np.ndarray]:
     found: dict[int, np.ndarray] = {}
     with VideoReader(EncodedVideo("id", "uri", data)) as reader:

@@ -7,6 +7,7 @@ import resource
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -211,6 +212,14 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 def test_a_missing_shard_is_the_storages_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"a\.parquet"):
         read_index(Storage.of(tmp_path / "a.parquet"))
+
+
+def test_an_object_that_becomes_shorter_while_it_is_read(faulty_s3: Any) -> None:
+    place = Storage.of(f"{faulty_s3.bucket}/a.parquet")
+    write_shard(place, make_rows())
+    faulty_s3.fail({"kind": "shorter", "method": "GET"})
+    with pytest.raises(StorageError, match="it became shorter while it was read"):
+        read_index(place)
 
 
 def test_a_video_may_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

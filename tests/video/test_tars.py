@@ -8,6 +8,7 @@ import os
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -274,6 +275,14 @@ def test_no_tar_at_all(tmp_path: Path) -> None:
     ) as e:
         read_index(Storage.of(tmp_path / "missing.tar"))
     assert e.value.is_lasting
+
+
+def test_an_object_that_becomes_shorter_while_it_is_read(faulty_s3: Any) -> None:
+    place = Storage.of(f"{faulty_s3.bucket}/a.tar")
+    place.write_bytes(make_tar(VIDEOS))
+    faulty_s3.fail({"kind": "shorter", "method": "GET"})
+    with pytest.raises(StorageError, match="it became shorter while it was read"):
+        read_index(place)
 
 
 # ---- the cache ----------------------------------------------------------------------------------

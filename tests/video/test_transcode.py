@@ -182,6 +182,19 @@ def test_pictures_are_of_one_size(paint_number: Paint) -> None:
         encode_frames(pictures, 2, Fraction(12), CONFIG)
 
 
+@pytest.mark.parametrize(("format", "times"), [("mp4", 0), ("matroska", 1)])
+def test_a_source_is_gone_through_once(
+    format: str, times: int, encode_video: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = video_of(encode_video(20, format=format))
+    really, opened = av.open, []
+    monkeypatch.setattr(av, "open", lambda *a, **k: opened.append(a) or really(*a, **k))
+    assert inspect(video) == Facts(20, 25.0, 96, 64)
+    assert len(opened) == times  # an MP4 file's tables tell all
+    transcode(video, CONFIG)
+    assert len(opened) == 2 * times + 1
+
+
 @pytest.mark.parametrize("rotation", [0, 90])
 def test_facts_of_a_source(rotation: int, encode_video: Encode) -> None:
     facts = inspect(video_of(encode_video(10, rotation=rotation)))

@@ -87,7 +87,9 @@ def _paper(arch: str, uri: str, epochs: int, decay_at: tuple[int, int]) -> Pretr
         data=DataConfig(uri=uri),  # all of it, as in the paper
         encoder=EncoderConfig(arch=arch),  # type: ignore[arg-type]
         schedule=ScheduleConfig(unit="epochs", length=epochs, decay_at=decay_at),
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+        scaling=ScalingConfig(
+            num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS, play_on="device"
+        ),
     )
 
 

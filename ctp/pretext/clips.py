@@ -92,7 +92,7 @@ class ClipMaker:
             "position" int64 [B], "rejected" [B] lists of `Rejected`, "failed" [B] reasons why
             there is no such clip but a blank one, empty for all others.
         """
-        upcoming = (self.catalog[self.plan.clip(position).video] for position in positions)
+        upcoming = (entry for position in positions for entry in self._needed(position))
         with ReadAhead(upcoming, depth=self.config.data.read_ahead, bad=bad) as videos:
             made = [self._drawn_or_blank(position, videos) for position in positions]
         clips, rejected, failed = zip(*made, strict=True)
@@ -158,6 +158,14 @@ class ClipMaker:
             video_id="",
         )
 
+    def _needed(self, position: int) -> Iterator[VideoEntry]:
+        """The videos that the clip at `position` is made of, if all can be used."""
+        planned = self.plan.clip(position)
+        yield self.catalog[planned.video]
+        if self._source(position) == "other_clip":
+            for entry, _ in islice(self._donor_choices(planned), self.config.game.num_patches):
+                yield entry
+
     def _source(self, position: int) -> str:
         """Where the patches of the clip at `position` are cut from."""
         curriculum = self.config.curriculum
@@ -180,7 +188,7 @@ class ClipMaker:
         num_frames, size = config.sampling.num_frames, config.augment.frame_size_px
         planes = self._read(entry, rng, num_frames, videos)
         other_clip = source == "other_clip"
-        donors = self._donors(planned.video, rng, rejected, videos) if other_clip else None
+        donors = self._donors(planned, rejected, videos) if other_clip else None
         drawn = draw_round(config.game, num_frames, (size, size), rng)
         color = sample_color(config.augment, num_frames, rng)
         return DrawnClip(planes, donors, drawn, color, entry.id)
@@ -203,7 +211,7 @@ class ClipMaker:
             return reader.read_square(numbers, sample_crop(augment, rng), augment.frame_size_px)
 
     def _donors(
-        self, video: int, rng: np.random.Generator, rejected: list[Rejected], videos: ReadAhead
+        self, planned: PlannedClip, rejected: list[Rejected], videos: ReadAhead
     ) -> NDArray[np.uint8]:
         """A frame of another video for each patch, uint8 [K, 3/2 · S²].
 
@@ -211,16 +219,24 @@ class ClipMaker:
         there is no other video, it is the clip's.
         """
         donors: list[NDArray[np.uint8]] = []
-        for _ in range(MAX_TRIES):
-            step = rng.integers(1, max(len(self.catalog), 2))
-            entry = self.catalog[(video + int(step)) % len(self.catalog)]
+        for entry, rng in islice(self._donor_choices(planned), MAX_TRIES):
             with _into(rejected):
-                # a generator of its own, so that a bad donor leaves the clip's draws alone
-                own_rng = generator(int(rng.integers(2**62)), "donor")
-                donors.append(self._read(entry, own_rng, 1, videos)[0])
+                donors.append(self._read(entry, rng, 1, videos)[0])
             if len(donors) == self.config.game.num_patches:
                 return np.stack(donors)
         raise _none_usable(rejected)
+
+    def _donor_choices(
+        self, planned: PlannedClip
+    ) -> Iterator[tuple[VideoEntry, np.random.Generator]]:
+        """Videos to cut patches from, each with a generator for what is drawn of it; endless."""
+        number, total = planned.video, len(self.catalog)
+        name = (planned.epoch, self.catalog[number].id, planned.clip_number)
+        rng = generator(self.config.seed, "donors", *name)
+        while True:
+            step = int(rng.integers(1, max(total, 2)))
+            own_rng = generator(int(rng.integers(2**62)), "donor")
+            yield self.catalog[(number + step) % total], own_rng
 
 
 ReadHeldout = Callable[[ClipMaker, Sequence[int]], tuple[list[Clip], list[Rejected]]]

@@ -1,86 +1,190 @@
-"""Measure what a clip and a step cost on this machine."""
+"""Measure what a clip and a step cost on this machine, and what that means for a run."""
 
 from __future__ import annotations
 
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Any, Literal
 
 import av
 import numpy as np
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Gt, MinLen
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from ctp import recipes
-from ctp.analysis.timing import Case, Timing, machine, measure
-from ctp.cli import CommandLine
-from ctp.clip import VideoError
+from ctp.analysis.baselines import BASELINES, READ, BaselineName, LoaderTiming, compare
+from ctp.analysis.budget import Budget
+from ctp.analysis.flops import StepTiming, count_flops, peak_tflops
+from ctp.analysis.loading import ON_DEVICE, draw_requests, ours
+from ctp.analysis.timing import (
+    Case,
+    Timing,
+    machine,
+    measure,
+    one_thread,
+    usable_cores,
+    wait_for,
+)
+from ctp.cli import CommandLine, describe
+from ctp.clip import EncodedVideo, VideoError
 from ctp.config import Config
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp import CtpModel, build_model, tracking_loss
 from ctp.rng import generator
 from ctp.storage import Storage, StorageError
-from ctp.synthesis.config import PRESETS
+from ctp.synthesis.config import PRESETS, GameConfig
 from ctp.synthesis.game import play
-from ctp.training.step import LossTerms, autocast, build_optimizer, prepare, train_step
-from ctp.video.augment import sample_color, sample_crop, to_input
-from ctp.video.catalog import Catalog, Sources, VideoEntry, open_catalog, prepare_corpus
-from ctp.video.decode import VideoReader
+from ctp.training.step import (
+    LossTerms,
+    arrange,
+    autocast,
+    build_optimizer,
+    prepare,
+    train_step,
+)
+from ctp.video.augment import AugmentConfig, to_input
+from ctp.video.catalog import Sources, open_catalog, prepare_corpus
 from ctp.video.plan import Plan
 from ctp.video.quarantine import QuarantineLimitError
-from ctp.video.sampling import sample_frames
+from ctp.video.sampling import SamplingConfig
+from ctp.video.transcode import TranscodeConfig
 
-ABOUT = """Measure what a clip and a step cost on this machine.
+ABOUT = """Measure what a clip and a step cost on this machine, and what that means for a run.
 
+  ingest  making clips on one core, stage by stage, from transcoded and from original videos, the
+          game played on the CPU (cpu) or left to the device (device); against --baseline on the
+          same clips
+  ray     the run's stream through Ray as it reaches a training worker, against one process that
+          makes the same clips; memory of all processes
+  step    a training step, per encoder, precision, memory format, compiled or not
   game    playing Catch-the-Patch on decoded frames, in both presets
-  decode  reading a video, decoding a clip's frames, scaling and cropping them
-  clip    all of it: from a position of the stream to a training clip
-  color   changing colours and normalising, on the device
-  step    a training step: recipe tiny's, and the paper's R3D-18 (on a CPU with one clip)
   plan    looking up a position of the stream, among few and very many videos
 
-Clips are the paper's: 16 frames of 112 px, 3 patches. Clips are made on one core, as an actor
-does; steps use all."""
+With ingest it says what limits a run of --gpus GPUs on --cores cores."""
 
-PAPER_RECIPE = recipes.ucf101_r3d18
+Bench = Literal["ingest", "ray", "step", "game", "plan"]
+ALL: tuple[Bench, ...] = ("ingest", "ray", "step", "game", "plan")
+Encoder = Literal["tiny", "r3d18", "r2plus1d18"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
 MAX_VIDEOS = 32
 """Videos that are read in turn."""
-CPU_STEP_CLIPS = 1
-"""Clips in the paper's step where there is no GPU."""
-COLOR_CLIPS = 8
-REPORT_WIDTH = 120
+REPORT_WIDTH = 100
 PLAN_SIZES = (10_000, 1_000_000_000)
+LOOKUPS = 200
+"""Look-ups for each clip of a repeat."""
+CPU_STEP_CLIPS, GPU_STEP_CLIPS = 1, 32
+GPU_STEPS_PER_REPEAT = 10
+ASSUMED_GPU_CLIPS_PER_SECOND = 1000.0
+ASSUMED_DELIVERED_RATIO = 0.85
+OURS: tuple[tuple[TranscodeConfig | None, Literal["cpu", "device"]], ...] = (
+    (TranscodeConfig(), "device"),
+    (TranscodeConfig(), "cpu"),
+    (None, "device"),
+    (None, "cpu"),
+)
+PAPER_ENCODERS: tuple[Encoder, ...] = ("r3d18", "r2plus1d18")
+STEP_RECIPES: dict[Encoder, Callable[[], PretrainConfig]] = {
+    "tiny": recipes.tiny,
+    "r3d18": recipes.ucf101_r3d18,
+    "r2plus1d18": recipes.ucf101_r2plus1d18,
+}
 
-Bench = Literal["game", "decode", "clip", "color", "step", "plan"]
-ALL: tuple[Bench, ...] = ("game", "decode", "clip", "color", "step", "plan")
+STAGES = (READ, "draw", "open", "decode", "convert", "augment", "game", "colours")
+"""Of all loaders, on the CPU."""
+DEVICE_STAGES = tuple(ON_DEVICE + name for name in ("transfer", "convert", "game", "colours"))
+DELIVERY_FIGURES = {
+    "num_actors": "actors",
+    "clips": "clips",
+    "clips_per_second": "clips/s",
+    "alone_clips_per_second": "clips/s of one process alone",
+    "ratio": "clips/s of actors × alone",
+    "cpu_ms_per_clip": "core ms a clip, all processes",
+    "alone_cpu_ms_per_clip": "core ms a clip, alone",
+    "cpu_ratio": "core time that makes clips",
+    "wait_share": "waiting for data",
+    "peak_memory_mib": "MiB at most, all processes",
+    "peak_shared_mib": "of these in the object store",
+    "mib_per_1000_clips": "MiB more for 1000 clips more",
+}
 
 
 class BenchDataConfig(Config):
-    """The videos to decode."""
+    """The videos to make clips of."""
 
     uri: Sources = "corpus:32"
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
 
 
+class BenchRayConfig(Config):
+    """The stream through Ray."""
+
+    uri: Sources = ()
+    """Other videos for it than data.uri, e.g. shards; none: the same."""
+    num_actors: Annotated[int, Ge(1)] | None = None
+    """Actors that make clips; none: one for each core."""
+    clips: Annotated[int, Ge(1)] = 4000
+    """Clips to time, after a quarter as many to warm up. Whether memory grows shows after 20000."""
+    total_batch: Annotated[int, Ge(1)] = 32
+    """Clips in a batch of the one worker."""
+    play_on: Annotated[tuple[Literal["cpu", "device"], ...], MinLen(1)] = ("device", "cpu")
+    """Where the game is played, as of scaling.play_on; one after the other."""
+
+
+class BenchStepConfig(Config):
+    """The training steps: each encoder in each precision, format, compiled or not."""
+
+    encoders: tuple[Encoder, ...] = ()
+    """Some of tiny (all of that recipe), r3d18, r2plus1d18; none: all, on a GPU without tiny."""
+    precisions: tuple[Precision, ...] = ()
+    """Some of fp32, tf32, bf16; none: all on a GPU, on a CPU fp32."""
+    channels_last: tuple[bool, ...] = ()
+    """Whether weights are laid out as channels_last_3d; none: false, on a GPU both."""
+    compile: tuple[bool, ...] = ()
+    """Whether torch.compile builds the model; none: false, on a GPU both."""
+    clips: Annotated[int, Ge(1)] | None = None
+    """Clips in a step of the paper's encoders; none: 32 on a GPU, 1 on a CPU."""
+
+
 class BenchConfig(Config):
-    """What to measure, and how often."""
+    """What to measure, and how often. The clips are the paper's unless said otherwise."""
 
     what: Annotated[tuple[Bench, ...], MinLen(1)] = ALL
-    """What to measure: some of game,decode,clip,color,step,plan."""
+    """What to measure: some of ingest,ray,step,game,plan."""
     out: str = "bench.json"
     """File for the figures, local or s3://."""
     repeats: Annotated[int, Ge(1)] = 7
     """Measurements of each, taken in turn with the others."""
-    clips_per_repeat: Annotated[int, Ge(1)] = 8
+    clips_per_repeat: Annotated[int, Ge(1)] = 32
     """Clips made in a measurement."""
     data: BenchDataConfig = BenchDataConfig()
-    """The videos to decode."""
+    """The videos to make clips of."""
+    baseline: tuple[BaselineName, ...] = ()
+    """Other loaders to compare with: some of opencv-zip-jpeg,torchcodec,torchcodec-approximate."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which frames make a clip."""
+    augment: AugmentConfig = AugmentConfig()
+    """How a clip is varied."""
+    game: GameConfig = GameConfig()
+    """The rules of Catch-the-Patch."""
+    ray: BenchRayConfig = BenchRayConfig()
+    """The stream through Ray."""
+    step: BenchStepConfig = BenchStepConfig()
+    """The training steps."""
+    gpus: Annotated[int, Ge(1)] = 8
+    """GPUs of the run of which is said what limits it."""
+    cores: Annotated[int, Ge(1)] = 96
+    """CPU cores of that run, on all machines together."""
+    gpu_clips_per_second: Annotated[float, Gt(0)] | None = None
+    """What a GPU of that run takes; none: the fastest step measured on a GPU, else about 1000."""
 
 
 def standard() -> BenchConfig:
@@ -89,49 +193,272 @@ def standard() -> BenchConfig:
 
 
 def quick() -> BenchConfig:
-    """Everything, three times: a first look."""
-    return BenchConfig(repeats=3, clips_per_repeat=4)
+    """Everything, three times and on fewer clips: a first look."""
+    return BenchConfig(repeats=3, clips_per_repeat=8, ray=BenchRayConfig(clips=1000))
 
 
 RECIPES = {"standard": standard, "quick": quick}
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What was measured, and what follows from it. What was not asked for is empty."""
+
+    loaders: list[LoaderTiming]
+    deliveries: list[Mapping[str, Any]]
+    steps: list[StepTiming]
+    timings: list[Timing]
+    budgets: list[Budget]
+    assumed: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "ingest": [_loader_row(loader, self.loaders) for loader in self.loaders],
+            "ray": self.deliveries,
+            "step": [step.as_row() for step in self.steps],
+            "timings": [timing.as_row() for timing in self.timings],
+            "budget": [budget.as_row() for budget in self.budgets],
+            "assumed": self.assumed,
+        }
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Parse, measure, print a table and write it."""
+    """Parse, measure, print tables and write the figures."""
     _, config = CommandLine(RECIPES, "standard", ABOUT).parse(argv)
     try:
         out = Storage.of(config.out)
         out.parent.check_writable()
-        timings = run(config)
-        rows = [timing.as_row() for timing in timings]
-        result = {"machine": machine(), "config": config.model_dump(mode="json"), "rows": rows}
-        out.write_bytes(json.dumps(result, indent=1, ensure_ascii=False).encode())
-    except (ValueError, StorageError, QuarantineLimitError) as error:
+        figures = run(config)
+        about = {"machine": machine(), "config": config.model_dump(mode="json")}
+        text = json.dumps(about | figures.as_json(), indent=1, ensure_ascii=False)
+        out.write_bytes(text.encode())
+    except ValidationError as error:
+        sys.exit(f"error: {describe(error, PretrainConfig)}")
+    except (ValueError, StorageError, QuarantineLimitError, ConnectionError) as error:
         sys.exit(f"error: {error}")
     # what is no terminal has no width; 80 columns would be too few
-    Console(width=None if sys.stdout.isatty() else REPORT_WIDTH).print(_table(timings))
+    _show(figures, Console(width=None if sys.stdout.isatty() else REPORT_WIDTH))
     print(f"wrote {out.uri}")
 
 
-def run(config: BenchConfig) -> list[Timing]:
+def run(config: BenchConfig) -> Figures:
     """Measure what is asked for.
 
     Raises:
-        ValueError: there are no videos, or none that can be used.
+        ValueError: there are no videos, or none that can be used; or a baseline is missing.
     """
     print(f"measuring {', '.join(config.what)}, {config.repeats} time(s) each", file=sys.stderr)
-    timings: list[Timing] = []
-    on_one_core = [case for name in config.what if name != "step" for case in CASES[name](config)]
-    with _one_thread():
-        timings += measure(on_one_core, config.repeats)
-    if "step" in config.what:  # its clips are many; not beside the others
-        timings += measure(step_cases(config), config.repeats)
+    paper = _clip_config(config)
+    loaders = compare_loaders(config) if "ingest" in config.what else []
+    deliveries = deliver_clips(config) if "ray" in config.what else []
+    steps = measure_steps(config) if "step" in config.what else []
+    cases = [case for name in config.what for case in CASES.get(name, _no_cases)(config, paper)]
+    with one_thread():
+        timings = measure(cases, config.repeats)
+    budgets = make_budgets(config, loaders[: len(OURS)], deliveries, steps)
+    assumed = _assumptions(config, deliveries, steps) if budgets else []
+    return Figures(loaders, deliveries, steps, timings, budgets, assumed)
+
+
+# ---- ingest -------------------------------------------------------------------------------------
+
+
+def compare_loaders(config: BenchConfig) -> list[LoaderTiming]:
+    """Ours in its four forms, then the baselines, on the same clips, on one core."""
+    device = _device()
+    loaders = [ours(device, transcoding, play_on=play_on) for transcoding, play_on in OURS]
+    loaders += [BASELINES[name](device) for name in config.baseline]
+    videos = _usable_videos(config)
+    clips = config.clips_per_repeat
+    requests = draw_requests(videos, clips, config.sampling, config.augment, config.game, seed=0)
+    with one_thread():
+        return compare(loaders, videos, requests, repeats=config.repeats)
+
+
+def _usable_videos(config: BenchConfig) -> list[EncodedVideo]:
+    """The first videos, those that can be decoded.
+
+    Raises:
+        ValueError: there is none.
+    """
+    catalog = open_catalog(config.data.uri)[:MAX_VIDEOS]
+    prepare_corpus(catalog)
+    usable, sizes = [], set()
+    for entry in catalog:
+        try:
+            video = entry.read()
+            draw_requests([video], 1, config.sampling, config.augment, config.game, seed=0)
+        except VideoError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        usable.append(video)
+        sizes.add(_picture_size(video))
+    if not usable:
+        raise ValueError(f"data.uri: none of the videos of {config.data.uri!r} can be used")
+    shown = ", ".join(f"{width}×{height}" for width, height in sorted(sizes)[:4])
+    more = ", …" if len(sizes) > 4 else ""
+    print(f"{len(usable)} video(s) of {shown}{more}", file=sys.stderr)
+    return usable
+
+
+def _picture_size(video: EncodedVideo) -> tuple[int, int]:
+    """Width and height of a video's pictures as they are stored."""
+    with av.open(io.BytesIO(video.data), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        return stream.width, stream.height
+
+
+def _loader_row(loader: LoaderTiming, loaders: Sequence[LoaderTiming]) -> dict[str, Any]:
+    return {
+        "name": loader.name,
+        "kib_per_video": loader.kib_per_video,
+        "cpu": loader.cpu.as_row(),
+        "stages": [stage.as_row() for stage in loader.stages],
+        "ratios": {other.name: other.times(loader).median for other in loaders[len(OURS) :]},
+    }
+
+
+# ---- ray ----------------------------------------------------------------------------------------
+
+
+def deliver_clips(config: BenchConfig) -> list[Mapping[str, Any]]:
+    """The stream through Ray, for each place where the game can be played."""
+    # not at the top: the rest runs on GPU machines that have no Ray
+    from ctp.cluster.connect import cluster
+    from ctp.cluster.delivery import deliver
+
+    catalog = open_catalog(config.ray.uri or config.data.uri)
+    prepare_corpus(catalog)
+    runs = [_stream_config(config, play_on) for play_on in config.ray.play_on]
+    with cluster(runs[0].scaling):
+        return [deliver(ClipMaker(run, catalog), config.ray.clips).as_row() for run in runs]
+
+
+def _stream_config(config: BenchConfig, play_on: str) -> PretrainConfig:
+    return _clip_config(config).replace(
+        compute={"total_batch": config.ray.total_batch},
+        scaling={"num_actors": config.ray.num_actors or usable_cores(), "play_on": play_on},
+    )
+
+
+# ---- step ---------------------------------------------------------------------------------------
+
+
+def measure_steps(config: BenchConfig) -> list[StepTiming]:
+    """A training step of each kind on the device there is, one kind after the other: together
+    they would not fit a GPU."""
+    timings = []
+    for name, run in _step_configs(config):
+        try:
+            timings.append(_time_step(name, run, config.repeats))
+        except torch.OutOfMemoryError:
+            print(f"left out: {name} ran out of memory; lower --step.clips", file=sys.stderr)
+        # compiled code of many models in a row is given up, silently, if it is kept
+        torch.compiler.reset()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     return timings
 
 
-def game_cases(config: BenchConfig) -> list[Case]:
-    """The game of both presets on frames of noise, which cost what others do."""
-    paper = PAPER_RECIPE()
+def _step_configs(config: BenchConfig) -> Iterator[tuple[str, PretrainConfig]]:
+    """The name of the encoder and the config of each kind of step."""
+    step, on_gpu = config.step, torch.cuda.is_available()
+    clips = step.clips or (GPU_STEP_CLIPS if on_gpu else CPU_STEP_CLIPS)
+    both = (False, True) if on_gpu else (False,)
+    for name, precision, channels_last, compiled in product(
+        step.encoders or (PAPER_ENCODERS if on_gpu else ("tiny", *PAPER_ENCODERS)),
+        step.precisions or (("fp32", "tf32", "bf16") if on_gpu else ("fp32",)),
+        step.channels_last or both,
+        step.compile or both,
+    ):
+        run = STEP_RECIPES[name]()
+        if name in PAPER_ENCODERS:
+            run = _with_clips_of(config, run)
+        compute = {
+            "total_batch": clips if name in PAPER_ENCODERS else run.compute.total_batch,
+            "precision": precision,
+            "channels_last": channels_last,
+            "compile": compiled,
+        }
+        yield name, run.replace(compute=compute, scaling={})
+
+
+def _time_step(name: str, config: PretrainConfig, repeats: int) -> StepTiming:
+    """Forward, loss, backward and update of a whole batch of noise."""
+    device, compute = _device(), config.compute
+    model = build_model(config)
+    prepare(model, compute, device)
+    parameters, optimizer = list(model.parameters()), build_optimizer(config.optimizer, model)
+    frames, boxes = _noise_batch(config, device)
+
+    def go_through() -> None:
+        _loss(model, model, config, frames, boxes).total.backward()  # type: ignore[no-untyped-call]
+
+    network: torch.nn.Module = model
+    if compute.compile:
+        network = torch.compile(model)  # type: ignore[assignment]
+    steps = GPU_STEPS_PER_REPEAT if device.type == "cuda" else 1
+
+    def work(repeat: int) -> None:
+        for _ in range(steps):
+            train_step(
+                lambda: _loss(network, model, config, frames, boxes),
+                parameters,
+                optimizer,
+                config.optimizer.max_gradient_norm,
+                1e-6,  # noise teaches nothing; keep the weights where they are
+            )
+        wait_for(device)
+
+    (timing,) = measure([Case(f"step, {name}", work, steps)], repeats)
+    return StepTiming(
+        encoder=name,
+        precision=compute.precision,
+        channels_last=compute.channels_last,
+        compiled=compute.compile,
+        clips=compute.total_batch,
+        timing=timing,
+        flops=count_flops(go_through),
+        peak_tflops=_peak(device, compute.precision),
+    )
+
+
+def _loss(
+    network: torch.nn.Module,
+    model: CtpModel,
+    config: PretrainConfig,
+    frames: torch.Tensor,
+    boxes: torch.Tensor,
+) -> LossTerms:
+    clips = arrange(to_input(frames), config.compute)
+    with autocast(config.compute, frames.device):
+        offsets = network(clips, boxes[:, :, 0])
+    return tracking_loss(offsets, boxes, model.sigma)
+
+
+def _noise_batch(config: PretrainConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames uint8 [B, T, H, W, 3] of noise, and boxes float32 [B, K, T, 4] in their middle."""
+    size, batch = config.augment.frame_size_px, config.compute.total_batch
+    num_frames, num_patches = config.sampling.num_frames, config.game.num_patches
+    rng = generator(0, "bench")
+    frames = rng.integers(0, 256, (batch, num_frames, size, size, 3), np.uint8)
+    box = torch.tensor([0.25, 0.25, 0.75, 0.75]) * size
+    boxes = box.expand(batch, num_patches, num_frames, 4).contiguous()
+    return torch.as_tensor(frames).to(device), boxes.to(device)
+
+
+def _peak(device: torch.device, precision: str) -> float | None:
+    if device.type == "cpu":
+        return None
+    return peak_tflops(torch.cuda.get_device_name(device), precision)
+
+
+# ---- game, plan ---------------------------------------------------------------------------------
+
+
+def game_cases(config: BenchConfig, paper: PretrainConfig) -> list[Case]:
+    """The game of both presets, drawn and played, on frames of noise, which cost what others do."""
     size = paper.augment.frame_size_px
     shape = (paper.sampling.num_frames, size, size, 3)
     frames = generator(0, "bench").integers(0, 256, shape, np.uint8)
@@ -145,73 +472,13 @@ def game_cases(config: BenchConfig) -> list[Case]:
 
         return play_some
 
-    note = f"{shape[0]}×{size}×{size}, K={paper.game.num_patches}"
-    return [Case(f"game, {name}", work(name), config.clips_per_repeat, note=note)
+    return [Case(f"game, {name}", work(name), config.clips_per_repeat, note="drawn and played")
             for name in PRESETS]  # fmt: skip
 
 
-def decode_cases(config: BenchConfig) -> list[Case]:
-    """Read, decode, scale and crop, video after video."""
-    paper = PAPER_RECIPE()
-    entries, sizes = _usable_videos(config)
-
-    def decode_some(repeat: int) -> None:
-        first = repeat * config.clips_per_repeat
-        for number in range(first, first + config.clips_per_repeat):
-            _decode(entries[number % len(entries)], paper, number)
-
-    note = f"{len(entries)} video(s) of {sizes}"
-    return [Case("read, decode, scale, crop", decode_some, config.clips_per_repeat, note=note)]
-
-
-def clip_cases(config: BenchConfig) -> list[Case]:
-    """The whole way from a position to a clip, with the game of both presets."""
-    entries, sizes = _usable_videos(config)
-
-    def work(name: str) -> Callable[[int], None]:
-        paper = PAPER_RECIPE().replace(game=PRESETS[name](), seed=1)
-        maker = ClipMaker(paper, Catalog.of(entries))
-
-        def make_some(repeat: int) -> None:
-            first = repeat * config.clips_per_repeat
-            for position in range(first, first + config.clips_per_repeat):
-                maker.at(position)
-
-        return make_some
-
-    note = f"{len(entries)} video(s) of {sizes}"
-    return [Case(f"whole clip, {name}", work(name), config.clips_per_repeat, note=note)
-            for name in PRESETS]  # fmt: skip
-
-
-def color_cases(config: BenchConfig) -> list[Case]:
-    """Colours and normalisation of a batch, as augmentation draws them and with no change."""
-    paper, device = PAPER_RECIPE(), _device()
-    size, num_frames = paper.augment.frame_size_px, paper.sampling.num_frames
-    shape = (COLOR_CLIPS, num_frames, size, size, 3)
-    rng = generator(0, "bench")
-    frames = torch.as_tensor(rng.integers(0, 256, shape, np.uint8)).to(device)
-    drawn = [sample_color(paper.augment, num_frames, rng) for _ in range(COLOR_CLIPS)]
-    color = torch.as_tensor(np.stack(drawn))
-
-    def change(repeat: int) -> None:
-        to_input(frames, color)
-        _wait(device)
-
-    def normalise(repeat: int) -> None:
-        to_input(frames)
-        _wait(device)
-
-    note = f"batches of {COLOR_CLIPS} on {device.type}"
-    return [
-        Case("colours, normalise", change, COLOR_CLIPS, note=note),
-        Case("normalise alone", normalise, COLOR_CLIPS, note=note),
-    ]
-
-
-def plan_cases(config: BenchConfig) -> list[Case]:
+def plan_cases(config: BenchConfig, paper: PretrainConfig) -> list[Case]:
     """Look-ups at scattered positions."""
-    lookups = 200 * config.clips_per_repeat
+    lookups = LOOKUPS * config.clips_per_repeat
 
     def work(num_videos: int) -> Callable[[int], None]:
         plan = Plan(0, num_videos)
@@ -227,137 +494,147 @@ def plan_cases(config: BenchConfig) -> list[Case]:
     ]
 
 
-def step_cases(config: BenchConfig) -> list[Case]:
-    """A training step on the device there is: recipe tiny's and the paper's."""
-    device = _device()
-    paper, note = PAPER_RECIPE(), ""
-    if device.type == "cpu":
-        scaling = paper.scaling.replace(num_workers=1, use_gpu=False)
-        compute = paper.compute.replace(total_batch=CPU_STEP_CLIPS)
-        paper = paper.replace(scaling=scaling, compute=compute)
-        note = "shrunk; "
+def _no_cases(config: BenchConfig, paper: PretrainConfig) -> list[Case]:
+    return []
+
+
+CASES = {"game": game_cases, "plan": plan_cases}
+
+
+# ---- what follows -------------------------------------------------------------------------------
+
+
+def make_budgets(
+    config: BenchConfig,
+    loaders: Sequence[LoaderTiming],
+    deliveries: Sequence[Mapping[str, Any]],
+    steps: Sequence[StepTiming],
+) -> list[Budget]:
+    """For each of our loaders, the run of `config.gpus` GPUs on `config.cores` cores."""
+    # more than all that the cores can make is the noise of a shared machine
+    ratios = {row["play_on"]: min(row["ratio"], 1.0) for row in deliveries}
+    rate = config.gpu_clips_per_second or _measured_gpu_rate(steps) or ASSUMED_GPU_CLIPS_PER_SECOND
     return [
-        _step_case("step, tiny", recipes.tiny(), device),
-        _step_case("step, paper's R3D-18", paper, device, note),
+        Budget(
+            loader=loader.name,
+            cpu_ms_per_clip=loader.cpu.median,
+            delivered_ratio=ratios.get(play_on, ASSUMED_DELIVERED_RATIO),
+            gpu_clips_per_second=rate,
+            num_gpus=config.gpus,
+            num_cores=config.cores,
+        )
+        for loader, (_, play_on) in zip(loaders, OURS, strict=False)
     ]
 
 
-CASES: dict[str, Callable[[BenchConfig], list[Case]]] = {
-    "game": game_cases,
-    "decode": decode_cases,
-    "clip": clip_cases,
-    "color": color_cases,
-    "plan": plan_cases,
-    "step": step_cases,
-}
+def _measured_gpu_rate(steps: Sequence[StepTiming]) -> float | None:
+    """Of the fastest step; None where none was measured on a GPU."""
+    on_gpu = [step.clips_per_second for step in steps if torch.cuda.is_available()]
+    return max(on_gpu, default=None)
 
 
-def _step_case(name: str, config: PretrainConfig, device: torch.device, note: str = "") -> Case:
-    """Forward, loss, backward and update of a whole batch of noise."""
-    model = build_model(config)
-    prepare(model, config.compute, device)
-    parameters = list(model.parameters())
-    optimizer = build_optimizer(config.optimizer, model)
-    frames, boxes = _noise_batch(config, device)
-
-    def step(repeat: int) -> None:
-        train_step(
-            lambda: _loss(model, config, frames, boxes),
-            parameters,
-            optimizer,
-            config.optimizer.max_gradient_norm,
-            1e-6,  # noise teaches nothing; keep the weights where they are
+def _assumptions(
+    config: BenchConfig, deliveries: Sequence[Mapping[str, Any]], steps: Sequence[StepTiming]
+) -> list[str]:
+    """What the budgets rest on that was not measured, a line each."""
+    said = []
+    if config.gpu_clips_per_second is None and _measured_gpu_rate(steps) is None:
+        said.append(
+            f"Assumed: a GPU takes {ASSUMED_GPU_CLIPS_PER_SECOND:,.0f} clips/s; none was measured. "
+            "Give it by --gpu_clips_per_second."
         )
-        _wait(device)
-
-    batch = config.compute.total_batch
-    where = f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else "cuda"
-    return Case(name, step, 1, note=f"{note}{batch} clip(s), {config.compute.precision}, {where}")
-
-
-def _loss(
-    model: CtpModel, config: PretrainConfig, frames: torch.Tensor, boxes: torch.Tensor
-) -> LossTerms:
-    with autocast(config.compute, frames.device):
-        offsets = model(to_input(frames), boxes[:, :, 0])
-    return tracking_loss(offsets, boxes, model.sigma)
+    missing = [play_on for play_on in ("device", "cpu")
+               if play_on not in {row["play_on"] for row in deliveries}]  # fmt: skip
+    if missing:
+        said.append(
+            f"Assumed: {ASSUMED_DELIVERED_RATIO} of what the cores make reaches the workers where "
+            f"the game is played on {' or '.join(missing)}; --what ingest,ray measures it."
+        )
+    return said
 
 
-def _noise_batch(config: PretrainConfig, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Frames uint8 [B, T, H, W, 3] of noise, and boxes float32 [B, K, T, 4] in their middle."""
-    size, batch = config.augment.frame_size_px, config.compute.total_batch
-    num_frames, num_patches = config.sampling.num_frames, config.game.num_patches
-    rng = generator(0, "bench")
-    frames = rng.integers(0, 256, (batch, num_frames, size, size, 3), np.uint8)
-    box = torch.tensor([0.25, 0.25, 0.75, 0.75]) * size
-    boxes = box.expand(batch, num_patches, num_frames, 4).contiguous()
-    return torch.as_tensor(frames).to(device), boxes.to(device)
+def _clip_config(config: BenchConfig) -> PretrainConfig:
+    """The paper's run, its clips as they are asked for."""
+    return _with_clips_of(config, recipes.ucf101_r3d18())
 
 
-def _usable_videos(config: BenchConfig) -> tuple[list[VideoEntry], str]:
-    """The first videos that can be decoded, and the sizes they have.
-
-    Raises:
-        ValueError: there is none.
-    """
-    catalog = open_catalog(config.data.uri)[:MAX_VIDEOS]
-    prepare_corpus(catalog)
-    usable, sizes = [], set()
-    for entry in catalog:
-        try:
-            _decode(entry, PAPER_RECIPE(), 0)
-        except VideoError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            continue
-        usable.append(entry)
-        sizes.add(_source_size(entry))
-    if not usable:
-        raise ValueError(f"data.uri: none of the videos of {config.data.uri!r} can be used")
-    shown = ", ".join(f"{width}×{height}" for width, height in sorted(sizes)[:4])
-    return usable, shown + (", …" if len(sizes) > 4 else "")
-
-
-def _source_size(entry: VideoEntry) -> tuple[int, int]:
-    """Width and height of a video's pictures as they are stored."""
-    data = io.BytesIO(entry.read().data)
-    with av.open(data, metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        return stream.width, stream.height
-
-
-def _decode(entry: VideoEntry, config: PretrainConfig, number: int) -> None:
-    """Read a clip's frames of a video, as training does."""
-    rng = generator(0, "bench", entry.id, number)
-    with VideoReader(entry.read()) as reader:
-        indices = sample_frames(config.sampling, reader.num_frames, rng).tolist()
-        reader.read_square(indices, sample_crop(config.augment, rng), config.augment.frame_size_px)
+def _with_clips_of(config: BenchConfig, run: PretrainConfig) -> PretrainConfig:
+    return run.replace(sampling=config.sampling, augment=config.augment, game=config.game)
 
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+# ---- tables -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch use one thread, as an actor with one core has."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _table(timings: list[Timing]) -> Table:
+def _show(figures: Figures, console: Console) -> None:
+    """Print a table of each part that was measured, and what follows."""
     about = machine()
-    title = "{cpu}, {cores} cores, device {device}, torch {torch}".format_map(about)
-    table = Table(title=title, title_justify="left")
-    table.add_column("what")
+    console.print("{cpu}, {cores} cores, device {device}, torch {torch}".format_map(about))
+    if figures.loaders:
+        console.print(_loader_table(figures.loaders))
+    if figures.deliveries:
+        console.print(_delivery_table(figures.deliveries))
+    if figures.steps:
+        console.print(_step_table(figures.steps))
+    if figures.timings:
+        console.print(_timing_table(figures.timings))
+    for line in [*figures.assumed, *(budget.sentence() for budget in figures.budgets)]:
+        console.print(line)
+
+
+def _loader_table(loaders: Sequence[LoaderTiming]) -> Table:
+    """A column for each loader, a row for each stage, medians."""
+    table = _new_table("ingest: core ms a clip; of the device, ms of its time", "stage")
+    for loader in loaders:
+        table.add_column(loader.name, justify="right", overflow="fold")
+    for name in STAGES:
+        table.add_row(name, *(_stage_figure(loader, name) for loader in loaders))
+    table.add_section()
+    table.add_row("all on the CPU", *(_figure(loader.cpu.median) for loader in loaders))
+    table.add_row("the least of repeats", *(_figure(min(loader.cpu.repeats)) for loader in loaders))
+    for other in loaders[len(OURS) :]:
+        ratios = [_figure(other.times(loader).median) for loader in loaders]
+        table.add_row(f"{other.name} / this", *ratios)
+    table.add_section()
+    for name in DEVICE_STAGES:
+        table.add_row(name, *(_stage_figure(loader, name) for loader in loaders))
+    table.add_section()
+    table.add_row("KiB a video", *(_figure(loader.kib_per_video) for loader in loaders))
+    return table
+
+
+def _stage_figure(loader: LoaderTiming, name: str) -> str:
+    return next((_figure(stage.median) for stage in loader.stages if stage.name == name), "")
+
+
+def _delivery_table(deliveries: Sequence[Mapping[str, Any]]) -> Table:
+    """A column for each place where the game was played."""
+    table = _new_table("ray: clips as they reach a training worker", "game played on")
+    for row in deliveries:
+        table.add_column(row["play_on"], justify="right")
+    for name, shown in DELIVERY_FIGURES.items():
+        table.add_row(shown, *(_figure(row[name]) for row in deliveries))
+    return table
+
+
+def _step_table(steps: Sequence[StepTiming]) -> Table:
+    table = _new_table("step: forward, backward and update", "encoder")
+    for name in ("precision", "channels last", "compiled"):
+        table.add_column(name)
+    for name in ("clips", "ms", "clips/s", "TFLOP/s", "MFU"):
+        table.add_column(name, justify="right")
+    for step in steps:
+        yes = ["yes" if value else "" for value in (step.channels_last, step.compiled)]
+        figures = (step.clips, step.timing.median, step.clips_per_second, step.tflops, step.mfu)
+        table.add_row(step.encoder, step.precision, *yes, *map(_figure, figures))
+    return table
+
+
+def _timing_table(timings: Sequence[Timing]) -> Table:
+    table = _new_table("on one core", "what")
     for name in ("median", "least", "most"):
         table.add_column(name, justify="right")
     table.add_column("unit")
@@ -368,8 +645,16 @@ def _table(timings: list[Timing]) -> Table:
     return table
 
 
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _new_table(title: str, first: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=True)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional as transforms
 
-from ctp.analysis.loading import ClipRequest, Loader, Stage, playing_stages
-from ctp.analysis.timing import Case, Timing, measure
+from ctp.analysis.loading import (
+    DRAW,
+    ON_DEVICE,
+    PLAY,
+    ClipRequest,
+    Loader,
+    Stage,
+    played_stages,
+)
+from ctp.analysis.timing import Timing
 from ctp.clip import EncodedVideo
+from ctp.video.catalog import VideoEntry
 
+READ = "read"
+"""The stage before a loader's own: a video's bytes from its file."""
 BaselineName = Literal["opencv-zip-jpeg", "torchcodec", "torchcodec-approximate"]
 
 
@@ -61,13 +77,14 @@ def torchcodec(
     # NHWC: the layout that the converter writes and torchvision scales fastest
     opened = partial(decoder, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode=seek_mode)
     stages = (
-        Stage("read", lambda video, request: opened(video.data)),
+        DRAW,
+        Stage("open", lambda video, request: opened(video.data)),
         Stage("decode", _decode),
         Stage("augment", _crop_scale_flip),
-        *playing_stages(device),
+        PLAY,
     )
     name = "torchcodec" if seek_mode == "exact" else f"torchcodec-{seek_mode}"
-    return Loader(name, lambda video: video, stages)
+    return Loader(name, lambda video: video, device, stages, played_stages(device))
 
 
 def _decode(decoder: Any, request: ClipRequest) -> torch.Tensor:
@@ -94,76 +111,120 @@ BASELINES: dict[BaselineName, Callable[[torch.device], Loader]] = {
 }
 
 
+@dataclass(frozen=True)
+class LoaderTiming:
+    """What a clip cost one loader.
+
+    Attributes:
+        name: the loader's.
+        kib_per_video: what a video takes in storage, on average.
+        stages: milliseconds a clip of each stage; of cores of the CPU, on the device of its time.
+    """
+
+    name: str
+    kib_per_video: float
+    stages: tuple[Timing, ...]
+
+    @property
+    def cpu(self) -> Timing:
+        """Milliseconds of a core a clip, all stages on the CPU together."""
+        ours = [stage.repeats for stage in self.stages if not stage.name.startswith(ON_DEVICE)]
+        sums = tuple(sum(repeat) for repeat in zip(*ours, strict=True))
+        return Timing(self.name, "ms", sums, f"{self.kib_per_video:,.0f} KiB a video")
+
+    def times(self, other: LoaderTiming) -> Timing:
+        """How many times as much work as another's, repeat by repeat."""
+        ratios = [own / its for own, its in zip(self.cpu.repeats, other.cpu.repeats, strict=True)]
+        return Timing(f"{self.name} / {other.name}", "×", tuple(ratios), "")
+
+
 def compare(
     loaders: Sequence[Loader],
     videos: Sequence[EncodedVideo],
     requests: Sequence[ClipRequest],
     *,
     repeats: int,
-) -> list[Timing]:
-    """Time loaders in turn, each on the same clips of videos that lie in memory.
+    batch: int = 16,
+) -> list[LoaderTiming]:
+    """Time loaders in turn, each on the same clips of videos that lie in local files.
 
     What is random was drawn before, and videos are stored as each loader wants them before.
     Torch uses the threads that it has been given; all else uses one.
 
-    Returns:
-        For each loader the whole clip and each stage in ms, then for each loader after the first
-        its time in units of the first one's ("×"), repeat by repeat.
+    Args:
+        loaders: to compare.
+        videos: to make clips of.
+        requests: the clips.
+        repeats: how often, after once to warm up.
+        batch: clips that go to the device together.
 
     Raises:
         VideoError: a video cannot be decoded.
         ValueError: a loader cannot read a video.
     """
-    stored = [[loader.store(video) for video in videos] for loader in loaders]
-    stages: list[list[dict[str, float]]] = [[] for _ in loaders]
+    taken: list[list[dict[str, float]]] = [[] for _ in loaders]
+    with TemporaryDirectory() as folder:
+        stored = [
+            _store(loader, videos, Path(folder) / str(number))
+            for number, loader in enumerate(loaders)
+        ]
+        for _ in range(repeats + 1):
+            for loader, entries, seconds in zip(loaders, stored, taken, strict=True):
+                seconds.append(_load_all(loader, entries, requests, batch))
+    return [
+        LoaderTiming(loader.name, _mean_kib(entries), _stage_timings(seconds[1:], len(requests)))
+        for loader, entries, seconds in zip(loaders, stored, taken, strict=True)
+    ]
 
-    def case(number: int) -> Case:
-        def work(repeat: int) -> None:
-            stages[number].append(_load_all(loaders[number], stored[number], requests))
 
-        size = sum(len(video.data) for video in stored[number]) / len(videos) / 1024
-        return Case(loaders[number].name, work, len(requests), note=f"{size:,.0f} KiB a video")
+def _store(loader: Loader, videos: Sequence[EncodedVideo], folder: Path) -> list[VideoEntry]:
+    """Write videos as a loader wants them, to be read as those of a shard are."""
+    folder.mkdir()
+    entries = []
+    for number, video in enumerate(videos):
+        path, data = folder / str(number), loader.store(video).data
+        path.write_bytes(data)
+        entries.append(VideoEntry(video.id, str(path), size=len(data), checksum=zlib.crc32(data)))
+    return entries
 
-    clips = measure([case(number) for number in range(len(loaders))], repeats)
-    timings = []
-    for clip, seconds in zip(clips, stages, strict=True):
-        # the first is of the clips that warm up
-        timings += [clip, *_stage_timings(clip.name, seconds[1:], len(requests))]
-    return timings + [_ratio(clip, clips[0]) for clip in clips[1:]]
+
+def _mean_kib(entries: Sequence[VideoEntry]) -> float:
+    return sum(entry.size or 0 for entry in entries) / len(entries) / 1024
 
 
 def _load_all(
-    loader: Loader, stored: Sequence[EncodedVideo], requests: Sequence[ClipRequest]
+    loader: Loader, stored: Sequence[VideoEntry], requests: Sequence[ClipRequest], batch: int
 ) -> dict[str, float]:
     """Make all clips; seconds by stage.
 
     Raises:
         ValueError: one cannot be made.
     """
-    seconds: dict[str, float] = {}
-    for request in requests:
-        video = stored[request.video]
-        try:
-            loader.load(video, request, seconds)
-        except (RuntimeError, IndexError) as error:  # as torchcodec reports what it cannot read
-            raise ValueError(
-                f"{loader.name} cannot load video {video.id!r} ({video.uri}): {error}. "
-                "Leave it out of the comparison"
-            ) from error
+    seconds: dict[str, float] = {READ: 0.0}
+    for start in range(0, len(requests), batch):
+        together = requests[start : start + batch]
+        made = [_prepare(loader, stored[each.video], each, seconds) for each in together]
+        loader.finish(made, together, seconds)
     return seconds
 
 
-def _stage_timings(name: str, repeats: Sequence[dict[str, float]], num_clips: int) -> list[Timing]:
+def _prepare(
+    loader: Loader, entry: VideoEntry, request: ClipRequest, seconds: dict[str, float]
+) -> Any:
+    began = time.process_time()
+    video = entry.read()
+    seconds[READ] += time.process_time() - began
+    try:
+        return loader.prepare(video, request, seconds)
+    except (RuntimeError, IndexError) as error:  # as torchcodec reports what it cannot read
+        raise ValueError(
+            f"{loader.name} cannot load video {video.id!r}: {error}. Leave it out of the comparison"
+        ) from error
+
+
+def _stage_timings(repeats: Sequence[Mapping[str, float]], num_clips: int) -> tuple[Timing, ...]:
     """Milliseconds a clip of each stage, from the seconds that all clips took in each repeat."""
-    return [
-        Timing(
-            f"{name}: {stage}", "ms", tuple(1e3 * taken[stage] / num_clips for taken in repeats), ""
-        )
+    return tuple(
+        Timing(stage, "ms", tuple(1e3 * taken[stage] / num_clips for taken in repeats), "")
         for stage in repeats[0]
-    ]
-
-
-def _ratio(clip: Timing, first: Timing) -> Timing:
-    """How many times as long as the first one's, repeat by repeat."""
-    ratios = [own / other for own, other in zip(clip.repeats, first.repeats, strict=True)]
-    return Timing(f"{clip.name} / {first.name}", "×", tuple(ratios), "")
+    )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctp.analysis.loading import ClipRequest, Loader, Stage
+from ctp.analysis.loading import DRAW, ClipRequest, DeviceStage, Loader, Stage
 from ctp.clip import EncodedVideo
 from ctp.synthesis.patch import PatchLooks, patch_alpha
 from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -45,15 +45,22 @@ def loader(device: torch.device) -> Loader:
     """The loader. Puts OpenCV on one thread, as a loader's worker has it, for this process."""
     cv2.setNumThreads(1)
     stages = (
-        Stage("read", _read),
+        DRAW,
+        Stage("open", _open),
         Stage("decode", _decode),
         Stage("convert", _to_rgb),
         Stage("augment", _scale_crop_flip),
         Stage("game", _play),
-        Stage("input", _to_input),
-        Stage("transfer", lambda clip, request: torch.from_numpy(clip).to(device)),
+        Stage("colours", _change_colors),
     )
-    return Loader("opencv-zip-jpeg", lambda video: replace(video, data=to_zip(video)), stages)
+    transfer = DeviceStage(
+        "transfer", lambda clips, requests: torch.from_numpy(np.stack(clips)).to(device)
+    )
+
+    def store(video: EncodedVideo) -> EncodedVideo:
+        return replace(video, data=to_zip(video))
+
+    return Loader("opencv-zip-jpeg", store, device, stages, (transfer,))
 
 
 def to_zip(video: EncodedVideo) -> bytes:
@@ -81,7 +88,7 @@ def _to_jpeg(frame: NDArray[np.uint8]) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
-def _read(stored: EncodedVideo, request: ClipRequest) -> list[bytes]:
+def _open(stored: EncodedVideo, request: ClipRequest) -> list[bytes]:
     with zipfile.ZipFile(io.BytesIO(stored.data)) as archive:
         return [archive.read(_frame_name(number)) for number in request.frame_numbers]
 
@@ -149,7 +156,7 @@ def _places(num_pixels: int) -> NDArray[np.float32]:
     return (np.arange(num_pixels, dtype=np.float32) + HALF) / np.float32(num_pixels) - HALF
 
 
-def _to_input(pictures: Pictures, request: ClipRequest) -> NDArray[np.float32]:
+def _change_colors(pictures: Pictures, request: ClipRequest) -> NDArray[np.float32]:
     """Change colours, normalise and stack: float32 [3, T, H, W]."""
     for picture, change in zip(pictures, request.color.tolist(), strict=True):
         _change_color(picture, *change)

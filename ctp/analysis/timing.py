@@ -6,10 +6,12 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 UNITS_PER_SECOND = {"s": 1.0, "ms": 1e3, "µs": 1e6}
@@ -75,12 +77,41 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Timing]:
     ]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, as an actor with one core has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def wait_for(device: torch.device) -> None:
+    """Let a GPU finish what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """By how much y grows with x: the slope of the least-squares line.
+
+    Raises:
+        ValueError: there are not two different x.
+    """
+    if len(set(x)) < 2:
+        raise ValueError(f"a slope needs two different x at least, got {list(x)}")
+    from_mean = np.asarray(x) - np.mean(x)
+    return float(from_mean @ np.asarray(y) / (from_mean @ from_mean))
+
+
 def machine() -> dict[str, str | int]:
     """What the figures were taken on."""
     has_gpu = torch.cuda.is_available()
     return {
         "cpu": _cpu_model(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "device": torch.cuda.get_device_name() if has_gpu else "cpu",
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -88,7 +119,7 @@ def machine() -> dict[str, str | int]:
     }
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may run on, which a container can have fewer of."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from ctp.analysis.processes import Memory, cpu_seconds, memory
 from ctp.analysis.timing import one_thread, slope
-from ctp.cluster.ingest import execution_options, stream, worker_batches
+from ctp.cluster.ingest import (
+    batch_bytes,
+    execution_options,
+    object_store_bytes,
+    stream,
+    worker_batches,
+)
 from ctp.pretext.clips import ClipMaker, local_stream
 
-WARM_UP_SHARE = 0.2
-"""Of the clips: until actors have started and all that is to be held has been taken."""
+WARM_UP_SHARE = 1 / 4
+"""Of the clips that are timed: as many come before, until all that is to be held is taken."""
 ALONE_SHARE = 1 / 8
-"""Of the clips: what one process makes before and after, for the machine may slow down between."""
+"""Of the clips that are timed: what one process makes before and after, for the machine may slow
+down in between."""
 LOOKS_PER_MEMORY = 10
 """Looks at the CPU for one at memory, which takes a tenth of a second."""
 
@@ -69,12 +76,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of the stream, warm-up left out.
+    """What came of the stream, its beginning and end left out.
 
     Attributes:
         play_on: where the game was played, as of `ScalingConfig`.
         num_actors: actors that made clips, each on a core.
-        clips: that were delivered.
+        clips: that came in between.
         rate: of the delivery.
         alone: of one process with one thread that made the same clips.
         wait_share: share of the time that the worker waited, which does nothing else here.
@@ -109,11 +116,11 @@ class Delivery:
 
     @property
     def mib_per_1000_clips(self) -> float | None:
-        """How memory grows: the slope of a line through all samples."""
+        """How memory that is not files grows: the slope of a line through all samples."""
         clips = [clips / 1000 for clips, _ in self.memory]
         if len(set(clips)) < 2:
             return None
-        return slope(clips, [memory.mib for _, memory in self.memory])
+        return slope(clips, [memory.mib - memory.file_mib for _, memory in self.memory])
 
     def as_row(self) -> dict[str, Any]:
         """All of it, as JSON takes it."""
@@ -131,39 +138,57 @@ class Delivery:
             "peak_memory_mib": max((memory.mib for _, memory in self.memory), default=None),
             "peak_shared_mib": max((memory.shared_mib for _, memory in self.memory), default=None),
             "mib_per_1000_clips": self.mib_per_1000_clips,
-            "memory_mib": [[clips, memory.mib] for clips, memory in self.memory],
+            "memory": [{"clips": clips, **asdict(memory)} for clips, memory in self.memory],
         }
 
 
-def deliver(maker: ClipMaker, *, look_seconds: float = 0.5) -> Delivery:
-    """Take the whole run's stream through the Ray that this process is connected to, as fast as it
-    comes, as the only worker of the run; and have one process make some of the same clips.
+def deliver(maker: ClipMaker, num_clips: int, *, look_seconds: float = 0.5) -> Delivery:
+    """Take the run's stream through the Ray that this process is connected to, as fast as it comes,
+    as the only worker of the run; and have one process make some of the same clips.
 
     Args:
-        maker: of a run of one worker.
+        maker: of a run of one worker; its length does not matter.
+        num_clips: to time, after a warm-up; whole batches.
         look_seconds: between two looks at what this process and all below it use: all of a cluster
             that it started.
     """
-    config = maker.config
-    before = _alone(maker)
+    batch = maker.config.compute.total_batch
+    begin = _whole_batches(WARM_UP_SHARE * num_clips, batch)
+    end = begin + _whole_batches(num_clips, batch)
+    # when the last clips come, the actors that made them may be gone
+    on_their_way = object_store_bytes(maker) / batch_bytes(maker.config, 1)
+    steps = (end + _whole_batches(on_their_way, batch)) // batch
+    schedule = maker.config.schedule.replace(unit="steps", length=steps, decay_at=())
+    maker = ClipMaker(maker.config.replace(schedule=schedule), maker.catalog)
+
+    few = _whole_batches(ALONE_SHARE * num_clips, batch)
+    before = _alone(maker, few)
+    with Watch(look_seconds) as watch:
+        arrivals = arrivals_of(_batches(maker), watch)
+    after = _alone(maker, few)
+    timed = [arrival for arrival in arrivals if begin <= arrival.clips <= end]
+    samples = [sample for sample in watch.samples if begin <= sample.clips <= end]
+    return Delivery(
+        play_on=maker.config.scaling.play_on,
+        num_actors=maker.config.scaling.num_actors,
+        clips=end - begin,
+        rate=Rate(clips_per_second(timed), _cpu_ms_per_clip(samples)),
+        alone=_mean([before, after]),
+        wait_share=wait_share(timed),
+        samples=tuple(samples),
+    )
+
+
+def _whole_batches(num_clips: float, batch: int) -> int:
+    """At least so many clips, in whole batches, and at least one of them."""
+    return batch * max(math.ceil(num_clips / batch), 1)
+
+
+def _batches(maker: ClipMaker) -> Iterator[Mapping[str, Any]]:
     clips = stream(maker, 0, 1)
     clips.context.execution_options = execution_options(maker)
     (shard,) = clips.streaming_split(1, equal=True)
-    with Watch(look_seconds) as watch:
-        batches = worker_batches(shard, config.compute.total_batch, 0)
-        arrivals = arrivals_of(batches, watch)
-    after = _alone(maker)
-    warm = after_warm_up(arrivals)
-    samples = [sample for sample in watch.samples if sample.clips >= warm[0].clips]
-    return Delivery(
-        play_on=config.scaling.play_on,
-        num_actors=config.scaling.num_actors,
-        clips=warm[-1].clips - warm[0].clips,
-        rate=Rate(clips_per_second(warm), _cpu_ms_per_clip(samples)),
-        alone=_mean([before, after]),
-        wait_share=wait_share(warm),
-        samples=tuple(samples),
-    )
+    return worker_batches(shard, maker.config.compute.total_batch, 0)
 
 
 class Watch:
@@ -195,13 +220,15 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
+        used: dict[int, float] = {}  # of processes that have ended, too
         while not self._done.wait(self._every_seconds):
-            seconds = cpu_seconds()
-            if seconds is None:
+            now = cpu_seconds()
+            if now is None:
                 return
+            used |= now
             looks_at_memory = len(self.samples) % LOOKS_PER_MEMORY == 0
-            now = memory() if looks_at_memory else None
-            self.samples.append(Sample(self.clips, seconds, now))
+            sample = Sample(self.clips, sum(used.values()), memory() if looks_at_memory else None)
+            self.samples.append(sample)
 
 
 def arrivals_of(batches: Iterable[Mapping[str, Any]], watch: Watch) -> list[Arrival]:
@@ -216,13 +243,6 @@ def arrivals_of(batches: Iterable[Mapping[str, Any]], watch: Watch) -> list[Arri
         arrivals.append(Arrival(watch.clips, now, now - began))
         began = time.perf_counter()
     return arrivals
-
-
-def after_warm_up(arrivals: Sequence[Arrival]) -> list[Arrival]:
-    """From the last batch of the warm-up on, at least two."""
-    least = WARM_UP_SHARE * arrivals[-1].clips
-    first = next(i for i, arrival in enumerate(arrivals) if arrival.clips >= least)
-    return list(arrivals[min(first, len(arrivals) - 2) :])
 
 
 def clips_per_second(arrivals: Sequence[Arrival]) -> float:
@@ -244,17 +264,17 @@ def _cpu_ms_per_clip(samples: Sequence[Sample]) -> float | None:
     return 1e3 * seconds / (samples[-1].clips - samples[0].clips)
 
 
-def _alone(maker: ClipMaker) -> Rate:
+def _alone(maker: ClipMaker, num_clips: int) -> Rate:
     """Make the first clips of the stream in this process, a batch to warm up before."""
-    share = maker.config.compute.total_batch
     batches = local_stream(maker, 0, 0, 1)
     with one_thread():
         next(batches)
-        count = max(int(ALONE_SHARE * maker.total_clips) // share, 1)
         began, cpu_began = time.perf_counter(), time.process_time()
-        made = sum(len(batch["position"]) for batch in islice(batches, count))
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
-    return Rate(made / seconds, 1e3 * cpu_seconds / made)
+        made = 0
+        while made < num_clips:
+            made += len(next(batches)["position"])
+        seconds, of_cores = time.perf_counter() - began, time.process_time() - cpu_began
+    return Rate(made / seconds, 1e3 * of_cores / made)
 
 
 def _mean(rates: Sequence[Rate]) -> Rate:

@@ -14,8 +14,17 @@ import torch
 from PIL import Image
 
 import ctp.analysis
-from ctp.analysis.baselines import BASELINES, MissingPackageError, compare
-from ctp.analysis.loading import ClipRequest, Loader, Stage, draw_requests, ours
+from ctp.analysis.baselines import BASELINES, READ, LoaderTiming, MissingPackageError, compare
+from ctp.analysis.loading import (
+    ON_DEVICE,
+    ClipRequest,
+    DeviceStage,
+    Loader,
+    Stage,
+    draw_requests,
+    ours,
+)
+from ctp.analysis.timing import Timing
 from ctp.clip import EncodedVideo, Trajectories
 from ctp.pretext.clips import ClipMaker
 from ctp.synthesis.config import PRESETS
@@ -31,7 +40,11 @@ CPU = torch.device("cpu")
 WHOLE = Crop(1, 0, 0, False)
 """All of the shorter side, from the left or upper edge on."""
 SAME_COLOR = (0.0, 1.0, 0.0, 1.0)
-OURS = {x.name: x for x in (ours(CPU), ours(CPU, TranscodeConfig(short_side_px=240)))}
+OURS = {
+    loader.name: loader
+    for transcoding in (None, TranscodeConfig(short_side_px=240))
+    for loader in (ours(CPU, transcoding), ours(CPU, transcoding, play_on="device"))
+}
 NUMBERS = (0, 3, 3, 17, 18, 30, 39)
 GOPS = {"g": "10", "bf": "3"}
 
@@ -53,7 +66,7 @@ def loader(request) -> Loader:
 
 def clip_of(loader: Loader, stored: EncodedVideo, request: ClipRequest) -> np.ndarray:
     """Pixels of 255, float [T, H, W, 3]: what a loader makes, with the normalisation undone."""
-    clip = loader.load(stored, request, {})
+    (clip,) = loader.finish([loader.prepare(stored, request, {})], [request], {})
     assert clip.dtype == torch.float32
     assert clip.shape[:2] == (3, len(request.frame_numbers))
     return (clip.permute(1, 2, 3, 0).double().numpy() * IMAGENET_STD + IMAGENET_MEAN) * 255
@@ -76,7 +89,7 @@ def asked(
     looks = PatchLooks(np.array([RECTANGLE]), np.array([HARD_EDGE]), opacity)
     game = Round(trajectories, looks, np.arange(1))
     colors = np.tile(np.array(color, np.float32), (num_frames, 1))
-    return ClipRequest(0, frame_numbers, picture_size_px, crop, size_px, game, colors)
+    return ClipRequest(0, frame_numbers, picture_size_px, crop, size_px, game, colors, lambda: None)
 
 
 def zipped(*colors: tuple[int, int, int]) -> EncodedVideo:
@@ -128,10 +141,7 @@ def test_a_square_is_the_same_in_a_scaled_picture():
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_make_the_clips_that_ours_makes(name, preset, corpus):
     loader = loader_of(name)
-    every_color = AugmentConfig(hue_saturation_prob=1, brightness_prob=1, contrast_prob=1)
-    game = PRESETS[preset]()
-    requests = draw_requests(corpus, 2, SamplingConfig(), every_color, game, seed=3)
-    for request in requests:
+    for request in requests_of(corpus, preset):
         video = corpus[request.video]
         own = clip_of(ours(CPU), video, request)
         clip = clip_of(loader, loader.store(video), request)
@@ -139,6 +149,36 @@ def test_baselines_make_the_clips_that_ours_makes(name, preset, corpus):
         other = clip_of(ours(CPU), video, mirrored)
         # bilinear resampling, with and without a low-pass, of fine textures
         assert np.abs(clip - own).mean() < 0.15 * np.abs(other - own).mean()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_batch_played_on_the_device_is_the_clips_played_on_the_cpu(preset, corpus):
+    requests = requests_of(corpus, preset)
+    on_cpu, on_device = ours(CPU), ours(CPU, play_on="device")
+    batches = [
+        loader.finish([loader.prepare(corpus[r.video], r, {}) for r in requests], requests, {})
+        for loader in (on_cpu, on_device)
+    ]
+    step = 1 / (255 * min(IMAGENET_STD))
+    # a value next to it before the colours change can be a little more after
+    torch.testing.assert_close(*batches, rtol=0, atol=2 * step)
+
+
+def requests_of(corpus, preset):
+    """A clip of each video, its colours changed in every way."""
+    every_color = AugmentConfig(hue_saturation_prob=1, brightness_prob=1, contrast_prob=1)
+    game = PRESETS[preset]()
+    return draw_requests(corpus, 2, SamplingConfig(), every_color, game, seed=3)
+
+
+def test_what_is_drawn_again_is_the_same(corpus):
+    for request in requests_of(corpus, "paper"):
+        again = request.draw()
+        assert again.frame_numbers == request.frame_numbers
+        assert again.crop == request.crop
+        boxes = again.game.trajectories.boxes
+        np.testing.assert_array_equal(boxes, request.game.trajectories.boxes)
+        np.testing.assert_array_equal(again.color, request.color)
 
 
 def test_ours_makes_the_clip_of_training(small_run, video_folder):
@@ -217,31 +257,55 @@ def test_opencv_colours_are_those_of_colorsys(hue):
 # ---- the comparison -----------------------------------------------------------------------------
 
 
-def test_a_comparison_has_clips_stages_and_ratios(encode_video):
-    loaders = [ours(CPU, TranscodeConfig()), ours(CPU), loader_of("opencv-zip-jpeg")]
+def timing(name: str, *repeats: float) -> Timing:
+    return Timing(name, "ms", repeats, "")
+
+
+def test_cpu_work_is_the_sum_of_what_is_done_on_the_cpu():
+    stages = timing("read", 1, 2), timing("decode", 3, 4), timing(f"{ON_DEVICE}game", 50, 60)
+    own = LoaderTiming("own", 24, stages)
+    assert own.cpu.repeats == (4, 6)
+    other = LoaderTiming("other", 500, (timing("read", 12, 12),))
+    assert other.times(own).repeats == (3, 2)
+    assert other.times(own).unit == "×"
+
+
+def test_a_comparison_has_all_stages_of_all_loaders(encode_video):
+    loaders = [*OURS.values(), loader_of("opencv-zip-jpeg")]
     video = EncodedVideo("v", "v.mp4", encode_video(40))
-    timings = compare(loaders, [video], [asked(), asked()], repeats=3)
-    taken = {timing.name: timing for timing in timings}
-    assert len(taken) == len(timings)
-    for loader in loaders:
-        stages = [taken[f"{loader.name}: {stage.name}"].repeats for stage in loader.stages]
-        assert np.all(np.sum(stages, axis=0) <= taken[loader.name].repeats)
-        size = len(loader.store(video).data)
-        assert taken[loader.name].note == f"{size / 1024:,.0f} KiB a video"
-    for loader in loaders[1:]:
-        ratio = taken[f"{loader.name} / ours, transcoded"]
-        expected = np.divide(taken[loader.name].repeats, taken["ours, transcoded"].repeats)
-        assert ratio.repeats == pytest.approx(expected)
-        assert ratio.unit == "×"
+    compared = compare(loaders, [video], [asked(), asked(), asked()], repeats=3, batch=2)
+    assert [each.name for each in compared] == [loader.name for loader in loaders]
+    for loader, each in zip(loaders, compared, strict=True):
+        on_device = [ON_DEVICE + stage.name for stage in loader.device_stages]
+        on_cpu = [stage.name for stage in loader.stages]
+        assert [stage.name for stage in each.stages] == [READ, *on_cpu, *on_device]
+        assert all(len(stage.repeats) == 3 for stage in each.stages)
+        assert each.kib_per_video == len(loader.store(video).data) / 1024
+
+
+def test_every_clip_is_made_in_every_repeat_and_in_batches(encode_video):
+    prepared, sizes = [], []
+    loader = Loader(
+        "counting",
+        lambda video: video,
+        CPU,
+        (Stage("decode", lambda video, request: prepared.append(video.data)),),
+        (DeviceStage("transfer", lambda made, requests: sizes.append(len(made))),),
+    )
+    videos = [EncodedVideo(f"v{i}", f"v{i}.mp4", bytes([i])) for i in range(2)]
+    requests = [replace(asked(), video=i % 2) for i in range(5)]
+    compare([loader], videos, requests, repeats=2, batch=3)
+    assert prepared == 3 * [b"\0", b"\1", b"\0", b"\1", b"\0"]
+    assert sizes == 3 * [3, 2]
 
 
 def test_a_video_that_a_loader_cannot_read_is_named(encode_video):
     def fail(video, request):
         raise RuntimeError("no such codec")
 
-    broken = Loader("broken", lambda video: video, (Stage("read", fail),))
+    broken = Loader("broken", lambda video: video, CPU, (Stage("decode", fail),), ())
     video = EncodedVideo("v7", "folder/v7.mp4", encode_video(40))
-    with pytest.raises(ValueError, match=r"broken cannot load.*folder/v7.mp4.*no such codec"):
+    with pytest.raises(ValueError, match=r"broken cannot load.*v7.*no such codec"):
         compare([broken], [video], [asked()], repeats=1)
 
 

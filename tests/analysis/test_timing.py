@@ -1,10 +1,11 @@
-"""Timing: what is called when, and what a row says."""
+"""Timing: what is called when, what a row says, and how figures grow."""
 
 import json
 
 import pytest
+import torch
 
-from ctp.analysis.timing import Case, Timing, machine, measure
+from ctp.analysis.timing import Case, Timing, machine, measure, one_thread, slope
 
 
 def test_cases_take_turns_after_a_warm_up_of_each():
@@ -36,3 +37,22 @@ def test_the_machine_is_described():
     assert about["cpu"]
     assert about["torch"]
     assert about["device"]
+
+
+def test_one_thread_is_given_back():
+    before = torch.get_num_threads()
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_a_slope_is_that_of_the_least_squares_line():
+    assert slope([0, 1, 2, 3], [5, 7, 9, 11]) == pytest.approx(2)
+    # y = (0, 0, 3) over x = (0, 1, 2): Σ(x − 1)(y − 1) / Σ(x − 1)² = 3 / 2
+    assert slope([0, 1, 2], [0, 0, 3]) == pytest.approx(1.5)
+    assert slope([4, 8], [1, 1]) == 0
+
+
+def test_a_slope_needs_two_places():
+    with pytest.raises(ValueError, match="two different x"):
+        slope([3, 3], [1, 2])

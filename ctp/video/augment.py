@@ -103,9 +103,12 @@ def to_input(frames: Tensor, color: Tensor | None = None) -> Tensor:
     pixels = frames.to(torch.float32)
     if color is not None:
         pixels = _change_color(pixels, color)
-    mean = 255 * torch.tensor(IMAGENET_MEAN, device=frames.device)
-    std = 255 * torch.tensor(IMAGENET_STD, device=frames.device)
-    return pixels.sub_(mean).div_(std).permute(0, 4, 1, 2, 3)
+    width = frames.shape[3]
+    # for a whole row at a time: a last dimension of three is slow on CPUs
+    mean = 255 * torch.tensor(IMAGENET_MEAN, device=frames.device).repeat(width)
+    std = 255 * torch.tensor(IMAGENET_STD, device=frames.device).repeat(width)
+    pixels.flatten(start_dim=3).sub_(mean).div_(std)
+    return pixels.permute(0, 4, 1, 2, 3)
 
 
 def _change_color(pixels: Tensor, color: Tensor) -> Tensor:
@@ -125,22 +128,22 @@ def _hue_saturation(pixels: Tensor, hue_degrees: float, saturation: float) -> Te
 
     HSV's value is the greatest channel, its chroma the distance to the least, and its hue, in
     sextants of the colour wheel, follows from the other two. Back again, a channel lies below the
-    value by the chroma times min(k, 4 - k) in [0, 1], where k is the hue's distance from where the
-    channel begins to fall: 5 sextants before red's middle, 3 for green, 1 for blue.
+    value by the chroma times 2 - d in [0, 1], where d is how far round the wheel the hue is from
+    the channel's opposite: 3 for red, 5 for green, 1 for blue.
     """
     red, green, blue = pixels.permute(3, 0, 1, 2).contiguous()
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    safe = chroma.clamp(min=1e-6)
-    sextant = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    ).add_(hue_degrees / 60)
+    # masks that are multiplied: choosing pixel by pixel is many times slower on CPUs
+    is_red = (value == red).to(pixels.dtype)
+    is_green = (value == green).to(pixels.dtype).mul_(1 - is_red)
+    is_blue = 1 - is_red - is_green
+    sextant = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
+    sextant.div_(chroma.clamp(min=1e-6)).add_(2 * is_green + 4 * is_blue).add_(hue_degrees / 60)
     chroma = torch.minimum(chroma.mul_(saturation), value)  # saturation is 1 at most
     changed = torch.empty_like(pixels)
-    for channel, start in enumerate((5, 3, 1)):
-        k = (sextant + start).remainder_(6)
-        below = torch.minimum(k, 4 - k).clamp_(0, 1).mul_(chroma)
-        torch.sub(value, below, out=changed[..., channel])
+    for channel, opposite in enumerate((3, 5, 1)):
+        away = (sextant - opposite).abs_()
+        away = torch.minimum(away, (away - 6).abs_())
+        torch.sub(value, away.neg_().add_(2).clamp_(0, 1).mul_(chroma), out=changed[..., channel])
     return changed

@@ -114,12 +114,16 @@ def to_rgb(planes: Tensor, size_px: int) -> Tensor:
     one = 1 << FRACTION_BITS
     luma = y.to(torch.float32).sub_(16).mul_(one * 255 / 219).add_(one / 2).round_()
     luma = luma.to(torch.int16).view(-1, half, 2, size_px)
-    colors = [plane.to(torch.float32).sub_(128).mul_(one * 255 / 224) for plane in (u, v)]
-    rgb = torch.empty(len(luma), half, 2, size_px, 3, dtype=torch.uint8, device=planes.device)
-    for channel, (of_u, of_v) in enumerate(BT601):
-        added = (colors[0] * of_u + colors[1] * of_v).round_().to(torch.int16).view(-1, half)
-        wide = added.repeat_interleave(2, dim=1).view(-1, half, 1, size_px)
-        rgb[..., channel] = (luma + wide).bitwise_right_shift_(FRACTION_BITS).clamp_(0, 255)
+    of_u, of_v = (plane.to(torch.float32).sub_(128).mul_(one * 255 / 224) for plane in (u, v))
+    channels = []
+    for from_u, from_v in BT601:
+        added = (of_u * from_u).add_(of_v, alpha=from_v).round_().to(torch.int32)
+        # the same 16 bits twice: two pixels beside each other share their colour
+        twice = added.bitwise_and(0xFFFF).bitwise_or_(added.bitwise_left_shift(16))
+        wide = twice.view(torch.int16).view(-1, half, 1, size_px)
+        sums = (luma + wide).bitwise_right_shift_(FRACTION_BITS)
+        channels.append(sums.clamp_(0, 255).to(torch.uint8))
+    rgb = torch.stack(channels, dim=-1)
     return rgb.view(*leading, size_px, size_px, 3)
 
 

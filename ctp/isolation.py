@@ -97,7 +97,8 @@ class Isolated:
             BaseException: what the function raised, with the child's traceback as a note; the
                 child lives on. A RuntimeError stands for an error that cannot be pickled.
         """
-        request = [self._make, *_pickled(args)]  # a child that has its function skips the first
+        make = b"" if self._child else self._make  # it may be large: only a new child needs it
+        request = [make, *_pickled(args)]
         child = self._child or self._start()
         try:
             result, error, trace = child.ask(request, self._item_seconds)
@@ -297,11 +298,14 @@ def serve(connection: int, alive: int, page: int, memory: int) -> None:
 
 def _answer(line: _Line) -> NoReturn:
     function: Callable[..., Any] | None = None
+    make = bytearray()
     while True:
-        make, *request = line.receive()
+        came, *request = line.receive()
+        make = came or make
         try:
             if function is None:
                 function = pickle.loads(make)()
+                make = bytearray()
             answer = _pickled((function(*_made(request)), None, ""))
         except BaseException as error:
             trace = "".join(traceback.format_exception(error))

@@ -587,17 +587,20 @@ def _show(figures: Figures, console: Console) -> None:
 
 def _loader_table(loaders: Sequence[LoaderTiming]) -> Table:
     """A column for each loader, a row for each stage, medians."""
-    table = _new_table("ingest: core ms a clip; of the device, ms of its time", "stage")
+    table = _new_table(
+        "ingest: core ms a clip, of the device ms of its time; ×: times what this loader takes",
+        "stage",
+    )
     for loader in loaders:
         table.add_column(loader.name, justify="right", overflow="fold")
     for name in STAGES:
         table.add_row(name, *(_stage_figure(loader, name) for loader in loaders))
     table.add_section()
     table.add_row("all on the CPU", *(_figure(loader.cpu.median) for loader in loaders))
-    table.add_row("the least of repeats", *(_figure(min(loader.cpu.repeats)) for loader in loaders))
+    table.add_row("least of repeats", *(_figure(min(loader.cpu.repeats)) for loader in loaders))
     for other in loaders[len(OURS) :]:
         ratios = [_figure(other.times(loader).median) for loader in loaders]
-        table.add_row(f"{other.name} / this", *ratios)
+        table.add_row(f"{other.name}, ×", *ratios)
     table.add_section()
     for name in DEVICE_STAGES:
         table.add_row(name, *(_stage_figure(loader, name) for loader in loaders))

@@ -23,11 +23,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 MAX_ITEM_CHARACTERS = 4000
 """A longer name is cut."""
+MAX_LOSSES = 2
+"""An item that took so many processes with it is best given up: one may have been chance."""
 END_SECONDS = 5.0
 """How long a child may take to end when it is asked to."""
 SMALLEST_MEMORY_BYTES = 1 << 20
@@ -81,12 +82,7 @@ class Isolated:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def call(self, *args: Any) -> Any:

@@ -6,19 +6,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 import torch
 
 from ctp.clip import Clip
-from ctp.isolation import Isolated, LostError
+from ctp.isolation import MAX_LOSSES, Isolated, LostError
 from ctp.pretext.batches import Batch
 from ctp.pretext.clips import ClipMaker
 from ctp.video.quarantine import Rejected
-
-MAX_LOSSES = 2
-"""A video that took so many processes with it is not tried again: one may have been chance."""
 
 
 class IsolatedMaker:
@@ -33,12 +29,7 @@ class IsolatedMaker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def batch(self, positions: Sequence[int]) -> Batch:
@@ -61,15 +52,22 @@ class IsolatedMaker:
         Raises:
             LostError: the process was lost, again, while it worked on no video.
         """
+        between = 0  # losses long ago say nothing of this one
         while True:
             try:
                 return self._isolated.call(name, numbers, self._bad)
             except LostError as lost:
-                self._losses[lost.item] += 1
-                if self._losses[lost.item] >= MAX_LOSSES:
-                    if not lost.item:
-                        raise
-                    self._bad[lost.item] = f"the process that decoded it {lost.reason}, twice"
+                if lost.item:
+                    self._blame(lost)
+                    continue
+                between += 1
+                if between == MAX_LOSSES:
+                    raise
+
+    def _blame(self, lost: LostError) -> None:
+        self._losses[lost.item] += 1
+        if self._losses[lost.item] >= MAX_LOSSES:
+            self._bad[lost.item] = f"the process that decoded it {lost.reason}, twice"
 
 
 def heldout(maker: ClipMaker, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:

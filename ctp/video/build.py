@@ -27,7 +27,7 @@ from pydantic import Field, field_validator
 
 from ctp.clip import VideoError
 from ctp.config import Config
-from ctp.isolation import Isolated, LostError
+from ctp.isolation import MAX_LOSSES, Isolated, LostError
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
 from ctp.video.catalog import CORPUS, MANIFEST, VideoEntry
@@ -42,8 +42,6 @@ BUILD = "build.json"
 PARTS = "parts"
 SHOWN_MISSING = 10
 READ_AT_ONCE = 16
-MAX_LOSSES = 2
-"""A video that took so many processes with it is given up: one may have been chance."""
 FREE = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
 """Options that may change when a build goes on: they change no shard."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctp.isolation import LostError
 from ctp.pretext.clips import ClipMaker, Makers
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.isolated import IsolatedMaker, heldout
@@ -70,3 +71,23 @@ def test_a_video_that_kills_the_process_is_passed_over(
     for name in ("position", "frames", "boxes", "visible", "color", "video"):
         assert np.array_equal(batch[name], wanted[name])
     shutil.rmtree(folder)
+
+
+def test_losses_between_videos_are_forgotten_when_a_call_succeeds(
+    small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = Makers.of(small_run).train
+    with IsolatedMaker(maker) as isolated:
+        answers: list[Any] = [LostError("", "was killed"), "made"] * 3
+
+        def call(*args: Any) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr(isolated._isolated, "call", call)
+        assert [isolated.batch(range(1)) for _ in range(3)] == ["made"] * 3
+        answers += [LostError("", "was killed")] * 2
+        with pytest.raises(LostError):
+            isolated.batch(range(1))

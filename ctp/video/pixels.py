@@ -7,6 +7,7 @@ needed: that is half the bytes on the way to a device.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,8 @@ PLAIN_FORMAT = "yuv420p"
 OTHER_MATRICES = frozenset({1, 4, 7, 8, 9, 10})
 """FFmpeg's numbers of colour matrices that are not BT.601's: BT.709, FCC, SMPTE 240M, …"""
 FULL_RANGE = 2
+MAX_CHANNELS = 4
+"""Of what torch resizes fast; with more it takes another way."""
 FRACTION_BITS = 5
 """Colours are added up in 1/32 of a level: 16 bits then hold them all."""
 BT601 = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))
@@ -61,6 +64,7 @@ class Cutter:
         self._crop, self._num_frames = crop, num_frames
         self._reformatter = VideoReformatter()
         self._cut: Planes | None = None
+        self._window = 0, 0, 0
         self.picture_size: tuple[int, int] | None = None
         """Width and height of the first picture, upright."""
 
@@ -74,12 +78,13 @@ class Cutter:
         height, width = y.shape
         if self._cut is None:
             self.picture_size = width, height
-            side = self._crop.window(width, height)[2]
+            self._window = self._crop.window(width, height)
+            side = self._window[2]
             shapes = (side, side), (side // 2, side // 2), (side // 2, side // 2)
             self._cut = tuple(np.empty((self._num_frames, *s), np.uint8) for s in shapes)  # type: ignore[assignment]
         if self.picture_size != (width, height):
             raise ValueError("changes its picture size on the way")
-        left, top, side = self._crop.window(width, height)
+        left, top, side = self._window
         assert self._cut is not None
         self._cut[0][place] = y[top : top + side, left : left + side]
         for cut, plane in zip(self._cut[1:], (u, v), strict=True):
@@ -89,8 +94,7 @@ class Cutter:
         """All pictures, resized and mirrored: uint8 [T, 3/2 · size_px²], see `to_rgb`."""
         assert self._cut is not None
         y, u, v = self._cut
-        halves = np.stack([u, v], axis=1)
-        resized = [_resize(y[:, None], size_px), _resize(halves, size_px // 2)]
+        resized = [_resize(y, size_px), *(_resize(half, size_px // 2) for half in (u, v))]
         if self._crop.flip:
             resized = [plane[..., ::-1] for plane in resized]
         return np.concatenate([plane.reshape(self._num_frames, -1) for plane in resized], axis=1)
@@ -172,10 +176,16 @@ def _planes(frame: av.VideoFrame) -> Planes:
 
 
 def _resize(planes: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Bilinear, with the low-pass that shrinking needs: uint8 [T, C, size_px, size_px]."""
-    if planes.shape[-1] == size_px:
+    """Bilinear, with the low-pass that shrinking needs: uint8 [T, size_px, size_px]."""
+    num_frames, side, _ = planes.shape
+    if side == size_px:
         return planes
-    resized: NDArray[np.uint8] = F.interpolate(
-        torch.from_numpy(planes), (size_px, size_px), mode="bilinear", antialias=True
-    ).numpy()
-    return resized
+    # torch resizes four channels in the time of one, so frames pose as channels
+    channels = math.gcd(num_frames, MAX_CHANNELS)
+    resized = F.interpolate(
+        torch.from_numpy(planes).view(-1, channels, side, side),
+        (size_px, size_px),
+        mode="bilinear",
+        antialias=True,
+    )
+    return resized.view(num_frames, size_px, size_px).numpy()

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"config", "clip", "geometry", "isolation", "keyframes", "rng", "progress"},
+    {"config", "clip", "geometry", "isolation", "keyframes", "rng", "progress", "shared_file"},
     {"storage"},
     {"cli", "video", "synthesis", "models"},
     {"training"},

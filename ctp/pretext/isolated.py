@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -14,13 +14,25 @@ from ctp.clip import Clip
 from ctp.isolation import MAX_LOSSES, Isolated, LostError
 from ctp.pretext.batches import Batch
 from ctp.pretext.clips import ClipMaker
+from ctp.shared_file import SharedFile
 from ctp.video.quarantine import Rejected
+
+SHARED_BYTES = 8 * 2**20
+"""A catalogue of fewer is copied into each child."""
 
 
 class IsolatedMaker:
-    """Makes clips as a `ClipMaker` does, in a child process; for use in a `with` statement."""
+    """Makes clips as a `ClipMaker` does, in a child process; for use in a `with` statement.
+
+    A large catalogue is in the memory of this machine once, however many such children it has.
+    """
 
     def __init__(self, maker: ClipMaker):
+        self._shared: SharedFile | None = None
+        catalog = maker.catalog
+        if catalog.columns.nbytes >= SHARED_BYTES:
+            self._shared = SharedFile(f"ctp-catalog-{catalog.digest()}", catalog.save)
+            maker = replace(maker, catalog=catalog.mapped(self._shared.path))
         seconds = maker.config.data.max_seconds_per_video
         self._isolated = Isolated(_Worker(maker), item_seconds=seconds)
         self._losses: Counter[str] = Counter()
@@ -45,6 +57,8 @@ class IsolatedMaker:
     def close(self) -> None:
         """End the process."""
         self._isolated.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def _call(self, name: str, numbers: Sequence[int]) -> Any:
         """Call a method of the maker until it is not lost on the way.

@@ -20,6 +20,7 @@ name is written as `\\xff` in the id.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import posixpath
@@ -29,6 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple, SupportsIndex, overload
 
 import numpy as np
@@ -216,6 +218,22 @@ class Catalog(Sequence[VideoEntry]):
     def __reduce__(self) -> tuple[type[Catalog], tuple[Any, ...]]:
         return type(self), (self.columns, self.rejected)  # without the views
 
+    def save(self, path: Path) -> None:
+        """Write the columns to a file that `mapped` takes."""
+        with path.open("wb") as file:
+            self._write(file)
+
+    def mapped(self, path: Path) -> Catalog:
+        """This catalogue, its columns mapped from the file that `save` wrote: however many
+        processes it is sent to on this machine, they are in its memory once."""
+        return _Mapped(_columns_of(path), self.rejected, path)
+
+    def digest(self) -> str:
+        """A hash of all columns."""
+        hashing = _Hashing()
+        self._write(hashing)
+        return hashing.digest.hexdigest()
+
     def fingerprint(self) -> str:
         """A short hash of all ids: a run goes on only with the catalogue it started with."""
         digest = hashlib.blake2b(digest_size=8)
@@ -251,6 +269,10 @@ class Catalog(Sequence[VideoEntry]):
     def _part(self, rows: NDArray[np.int64], rejected: tuple[Rejected, ...] = ()) -> Catalog:
         return Catalog(_compact(self.columns.take(pa.array(rows))), rejected)
 
+    def _write(self, file: io.IOBase) -> None:
+        with pa.ipc.new_file(file, SCHEMA) as writer:
+            writer.write_batch(self.columns)
+
     def _ids(self) -> Iterator[list[str]]:
         """All ids, `STRIDE` at a time."""
         for start in range(0, len(self), STRIDE):
@@ -268,6 +290,37 @@ class Catalog(Sequence[VideoEntry]):
             labels.indices,
             *(column.to_numpy() for column in numbers),
         )
+
+
+class _Hashing(io.RawIOBase):
+    """A file that keeps but a hash of what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = hashlib.blake2b(digest_size=16)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)
+
+
+@dataclass(frozen=True)
+class _Mapped(Catalog):
+    path: Path = Path()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_mapped, (self.path, self.rejected)
+
+
+def _open_mapped(path: Path, rejected: tuple[Rejected, ...]) -> Catalog:
+    return _Mapped(_columns_of(path), rejected, path)
+
+
+def _columns_of(path: Path) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
 
 
 def open_catalog(uri: str | Sequence[str]) -> Catalog:

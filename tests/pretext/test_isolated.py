@@ -45,6 +45,19 @@ def test_the_same_clips_as_in_this_process(small_run: PretrainConfig, play_on: s
         np.testing.assert_array_equal(clip.frames, wanted.frames)
 
 
+def test_a_large_catalogue_is_mapped_by_the_child_not_copied(
+    small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ctp.pretext.isolated.SHARED_BYTES", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    maker = Makers.of(small_run).train
+    with IsolatedMaker(maker) as isolated:
+        check_equal(isolated.batch(range(4)), maker.batch(range(4)))
+        (file,) = tmp_path.iterdir()
+        assert file.stat().st_size > maker.catalog.columns.nbytes
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_video_that_kills_the_process_is_passed_over(
     small_run: PretrainConfig, video_folder: Callable[..., Path], crashing: ModuleType

@@ -11,6 +11,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -645,3 +646,27 @@ def test_real_videos_from_a_tar_are_those_of_the_folder(tmp_path: Path) -> None:
     assert len(catalog) == len(loose) > 0
     for entry in catalog:
         assert entry.read().data == loose[entry.id.removeprefix("real.tar/")].read().data
+
+
+def test_a_mapped_catalogue_is_the_same_and_travels_as_a_path(tmp_path: Path) -> None:
+    entries = [
+        VideoEntry(f"{n:05}", f"s3://bucket/{n % 7}.tar", "ab"[n % 2], n) for n in range(5000)
+    ]
+    catalog = Catalog.of(entries, [Rejected("bad", "s3://bucket/bad.tar", "is damaged")])
+    catalog.save(tmp_path / "columns")
+    sent = pickle.dumps(catalog.mapped(tmp_path / "columns"))
+    assert len(sent) < 1000
+    there = pickle.loads(sent)
+    assert list(there) == entries
+    assert there.rejected == catalog.rejected
+    assert pickle.dumps(there) == sent
+    assert there.digest() == catalog.digest()
+
+
+def test_the_digest_tells_catalogues_of_the_same_ids_apart() -> None:
+    def of(**changed: Any) -> str:
+        entry = VideoEntry("a", "x.tar", "cat", offset=1, size=2, checksum=3)
+        return Catalog.of([replace(entry, **changed)]).digest()
+
+    others = [{"uri": "y.tar"}, {"label": "dog"}, {"offset": 2}, {"size": 3}, {"checksum": None}]
+    assert len({of(), *(of(**changed) for changed in others)}) == len(others) + 1

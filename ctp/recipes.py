@@ -9,10 +9,10 @@ from ctp.pretext.config import (
     DataConfig,
     HealthConfig,
     PretrainConfig,
-    ScalingConfig,
 )
 from ctp.synthesis.config import GameConfig, official
 from ctp.training.checkpoint import CheckpointConfig
+from ctp.training.config import ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.training.step import ComputeConfig, OptimizerConfig
 from ctp.video.augment import AugmentConfig

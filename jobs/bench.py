@@ -43,7 +43,7 @@ from ctp.storage import Storage, StorageError
 from ctp.synthesis.config import PRESETS, GameConfig
 from ctp.synthesis.game import play
 from ctp.training.step import (
-    LossTerms,
+    Loss,
     arrange,
     autocast,
     build_optimizer,
@@ -430,7 +430,7 @@ def _loss(
     config: PretrainConfig,
     frames: torch.Tensor,
     boxes: torch.Tensor,
-) -> LossTerms:
+) -> Loss:
     clips = arrange(to_input(frames), config.compute)
     with autocast(config.compute, frames.device):
         offsets = network(clips, boxes[:, :, 0])

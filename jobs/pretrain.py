@@ -13,14 +13,14 @@ from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
 from ctp.cluster.connect import check_machine, cluster
 from ctp.cluster.ingest import object_store_bytes
-from ctp.cluster.train import pretrain
-from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
-from ctp.pretext.clips import Makers
+from ctp.cluster.train import train
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import RunStoppedError
+from ctp.pretext.pretrain import Pretraining
 from ctp.progress import Progress, bottleneck, duration
 from ctp.storage import StorageError
 from ctp.training import run_folder
+from ctp.training.claim import anchored, newest_clips, open_run, run_storage
+from ctp.training.run import RunStoppedError
 from ctp.video.quarantine import Ledger
 
 ABOUT = """Pretrain a video encoder by playing Catch-the-Patch.
@@ -47,25 +47,25 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(config: PretrainConfig) -> None:
     started = time.monotonic()
-    makers = Makers.of(config)
+    job = Pretraining.of(config)
     check_machine(config.scaling)
     is_old = open_run(config)
     print(
-        f"run {run_storage(config).uri}: {len(makers.train.catalog)} videos to train on, "
-        f"{len(makers.heldout.catalog)} held out, {makers.train.total_steps} steps of "
+        f"run {run_storage(config).uri}: {len(job.train.catalog)} videos to train on, "
+        f"{len(job.heldout.catalog)} held out, {job.train.total_steps} steps of "
         f"{config.compute.total_batch} clips"
     )
-    waiting = object_store_bytes(makers.train) / 2**20
+    waiting = object_store_bytes(job.train) / 2**20
     print(f"clips on their way take at most {waiting:.0f} MiB of the object store")
     if config.schedule == recipes.tiny().schedule:
         print("This is a smoke run: it shows that all works and learns next to nothing.")
-    if not len(makers.heldout.catalog):
+    if not len(job.heldout.catalog):
         print("no videos are held out, so health is not watched; see --data.heldout_uri")
     if is_old:
         done = newest_clips(config) // config.compute.total_batch
         print(f"continuing after step {done}")
     with cluster(config.scaling), Progress() as progress:
-        pretrain(makers, progress.show)
+        train(job, progress.show)
     _report(config, time.monotonic() - started)
 
 

@@ -15,9 +15,10 @@ from ctp.analysis.preview import Scene, grid_mp4, grid_png, seen_frames
 from ctp.cli import CommandLine, near_miss
 from ctp.clip import Clip
 from ctp.config import Config
-from ctp.pretext.clips import ClipMaker, Makers
+from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp import CtpModel, build_model
+from ctp.pretext.pretrain import Pretraining
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
@@ -100,7 +101,7 @@ def _draw(scenes: list[Scene], out: Storage, config: PreviewConfig) -> None:
 
 def _training_clips(config: PreviewConfig) -> tuple[list[Scene], list[Rejected]]:
     """Clips of the run's stream as the encoder sees them."""
-    maker = Makers.of(config).train
+    maker = Pretraining.of(config).train
     scenes, rejected = [], []
     for position in range(config.first_position, config.first_position + config.num_clips):
         clip, failed = maker.at(position)
@@ -192,7 +193,7 @@ def _heldout_maker(config: PretrainConfig, uri: str | tuple[str, ...] | None) ->
     """What makes the run's held-out clips, or clips of all videos of `uri`."""
     if uri is not None:
         return ClipMaker(config, open_catalog(uri))
-    maker = Makers.of(config).heldout
+    maker = Pretraining.of(config).heldout
     if not len(maker.catalog):
         raise ValueError(
             f"run {config.name!r} holds no video out (data.heldout_share "

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import ray
 import torch
 
-from ctp.pretext.config import ScalingConfig
+from ctp.training.config import ScalingConfig
 
 ADDRESS = "RAY_ADDRESS"
 DATA_PLUMBING_CPUS = 1.0

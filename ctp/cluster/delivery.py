@@ -12,13 +12,13 @@ from typing import Any, Self
 from ctp.analysis.processes import Memory, cpu_seconds, memory
 from ctp.analysis.timing import one_thread, slope
 from ctp.cluster.ingest import (
-    batch_bytes,
     execution_options,
     object_store_bytes,
     stream,
     worker_batches,
 )
-from ctp.pretext.clips import ClipMaker, local_stream
+from ctp.pretext.clips import ClipMaker
+from ctp.training.maker import local_stream
 
 WARM_UP_SHARE = 1 / 4
 """Of the clips that are timed: as many come before, until all that is to be held is taken."""
@@ -155,7 +155,7 @@ def deliver(maker: ClipMaker, num_clips: int, *, look_seconds: float = 0.5) -> D
     begin = _whole_batches(WARM_UP_SHARE * num_clips, batch)
     end = begin + _whole_batches(num_clips, batch)
     # when the last clips come, the actors that made them may be gone
-    on_their_way = object_store_bytes(maker) / batch_bytes(maker.config, 1)
+    on_their_way = object_store_bytes(maker) / maker.clip_bytes
     steps = (end + _whole_batches(on_their_way, batch)) // batch
     schedule = maker.config.schedule.replace(unit="steps", length=steps, decay_at=())
     maker = ClipMaker(maker.config.replace(schedule=schedule), maker.catalog)

@@ -1,4 +1,4 @@
-"""The run's stream through Ray Data: a pool of CPU actors plays the game, workers share the clips.
+"""The run's stream through Ray Data: a pool of CPU actors makes the clips, workers share them.
 
 Step s of all workers together, ranks in order, is exactly clips [s·B, (s+1)·B) of the plan, for
 any number of workers and actors and from any clip number on. What makes it hold: an input row is
@@ -28,10 +28,9 @@ from ray.data import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
-from ctp.pretext.claim import newest_clips
-from ctp.pretext.clips import ClipMaker
-from ctp.pretext.config import PretrainConfig
-from ctp.pretext.isolated import IsolatedMaker
+from ctp.training.claim import newest_clips
+from ctp.training.isolated import IsolatedMaker
+from ctp.training.maker import StreamMaker
 from ctp.video.quarantine import Rejected
 
 TRAIN = "train"
@@ -66,10 +65,10 @@ class Shares:
     steps_per_block: int
 
     @classmethod
-    def of(cls, maker: ClipMaker, first_clip: int, num_workers: int) -> Shares:
+    def of(cls, maker: StreamMaker[Any], first_clip: int, num_workers: int) -> Shares:
         """The blocks of a run from a clip on."""
         batch, num_clips = maker.config.compute.total_batch, maker.total_clips - first_clip
-        fitting = BLOCK_BYTES // batch_bytes(maker.config, batch // num_workers)
+        fitting = BLOCK_BYTES // (batch // num_workers * maker.clip_bytes)
         steps = min(max(fitting, 1), MOST_STEPS_PER_BLOCK)
         return cls(first_clip, num_clips, batch, num_workers, steps)
 
@@ -92,7 +91,7 @@ class Shares:
 class Player:
     """An actor that makes a block at a time, in a process that may be lost."""
 
-    def __init__(self, maker: ClipMaker, shares: Shares):
+    def __init__(self, maker: StreamMaker[Any], shares: Shares):
         self._maker, self._shares = IsolatedMaker(maker), shares
 
     def __call__(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -106,14 +105,14 @@ class Player:
         }
 
 
-def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
+def stream(maker: StreamMaker[Any], first_clip: int, num_workers: int) -> Dataset:
     """The run's clips from number `first_clip` on, in the blocks of `Shares`."""
     config, shares = maker.config, Shares.of(maker, first_clip, num_workers)
     worker_batch = config.compute.total_batch // num_workers
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # never split a block
-    context.target_max_block_size = 2 * shares.steps_per_block * batch_bytes(config, worker_batch)
+    context.target_max_block_size = 2 * shares.steps_per_block * worker_batch * maker.clip_bytes
     input_blocks = -(-shares.num_blocks // BLOCKS_PER_INPUT_BLOCK)
     rows = ray.data.range(shares.num_blocks, override_num_blocks=max(input_blocks, 1))
     with warnings.catch_warnings():
@@ -132,48 +131,37 @@ def stream(maker: ClipMaker, first_clip: int, num_workers: int) -> Dataset:
         )
 
 
-def batch_bytes(config: PretrainConfig, num_clips: int) -> int:
-    """Bytes of `num_clips` clips in the object store, a little over."""
-    pixels, pictures = config.augment.frame_size_px**2, config.sampling.num_frames
-    if config.scaling.play_on == "cpu":
-        size = 3 * pixels * pictures
-    else:
-        size = 3 * pixels * (pictures + config.game.num_patches) // 2
-    boxes = config.game.num_patches * config.sampling.num_frames * 21
-    return num_clips * (size + boxes + 16_384)
-
-
-def open_train_stream(maker: ClipMaker) -> Dataset:
+def open_train_stream(maker: StreamMaker[Any]) -> Dataset:
     """The stream from the newest checkpoint on; called at each start of the worker group."""
     return stream(maker, newest_clips(maker.config), maker.config.scaling.num_workers)
 
 
-def data_config(maker: ClipMaker) -> ray.train.DataConfig:
+def data_config(maker: StreamMaker[Any]) -> ray.train.DataConfig:
     """How Ray Train splits the stream."""
     return ray.train.DataConfig(
         datasets_to_split=[TRAIN], execution_options=execution_options(maker)
     )
 
 
-def execution_options(maker: ClipMaker) -> ExecutionOptions:
+def execution_options(maker: StreamMaker[Any]) -> ExecutionOptions:
     """In order, and no further ahead of the workers than need be."""
     limits = ExecutionResources.for_limits(object_store_memory=object_store_bytes(maker))
     return ExecutionOptions(preserve_order=True, resource_limits=limits)
 
 
-def object_store_bytes(maker: ClipMaker) -> int:
+def object_store_bytes(maker: StreamMaker[Any]) -> int:
     """Most that clips on their way take of the cluster's object store."""
     scaling = maker.config.scaling
     shares = Shares.of(maker, 0, scaling.num_workers)
     share = maker.config.compute.total_batch // scaling.num_workers
     blocks = BLOCKS_PER_ACTOR * scaling.num_actors + BLOCKS_PER_WORKER * scaling.num_workers
-    return blocks * shares.steps_per_block * batch_bytes(maker.config, share)
+    return blocks * shares.steps_per_block * share * maker.clip_bytes
 
 
 def worker_batches(
     shard: DataIterator, worker_batch: int, first_clip: int
 ) -> Iterator[Mapping[str, Any]]:
-    """This worker's batches, as of `ClipMaker.batch`, from clip `first_clip` on."""
+    """This worker's batches, as of `StreamMaker.batch`, from clip `first_clip` on."""
     for batch in shard.iter_batches(
         batch_size=worker_batch, batch_format="numpy", prefetch_batches=PREFETCHED_BATCHES
     ):

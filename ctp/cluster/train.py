@@ -1,4 +1,4 @@
-"""Pretraining by Ray Train."""
+"""Training by Ray Train."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ray.train.torch import TorchTrainer
 
 from ctp.cluster.connect import check_cluster
 from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
-from ctp.pretext import isolated
-from ctp.pretext.claim import run_storage
-from ctp.pretext.clips import ClipMaker, Makers
-from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import RunStoppedError, run
 from ctp.progress import duration
+from ctp.training.claim import run_storage
 from ctp.training.collective import Worker
+from ctp.training.config import RunConfig as Run
+from ctp.training.isolated import IsolatedMaker
+from ctp.training.maker import StreamMaker
+from ctp.training.run import Job, RunStoppedError, run
 from ctp.training.run_folder import Row
 
 POLL_SECONDS = 0.5
@@ -31,11 +31,11 @@ SILENT_SECONDS = 120.0
 """A run that logs nothing for so long is asked why."""
 
 
-def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
+def train(job: Job, show: Callable[[Row], None]) -> None:
     """Run on the cluster that Ray is connected to, from the newest checkpoint to the end.
 
     Args:
-        makers: the clips of the run, whose folder `open_run` has claimed.
+        job: a run whose folder `open_run` has claimed.
         show: called in this process with the log lines, the newest if they come fast.
 
     Raises:
@@ -43,20 +43,20 @@ def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
         ray.train.TrainingFailedError: workers were lost more often than
             `config.scaling.max_failures`.
     """
-    config = makers.config
+    config = job.config
     board: Any = ray.remote(num_cpus=0)(_Board).remote()
     folder = run_storage(config)
-    listed = ray.put(makers)  # listed once, by the driver: all see the same videos
+    listed = ray.put(job)  # listed once, by the driver: all see the same videos
     trainer = TorchTrainer(
         _train_worker,  # type: ignore[arg-type]  # what it returns is the result's return_value
-        train_loop_config={"makers": listed, "board": board},
+        train_loop_config={"job": listed, "board": board},
         scaling_config=ScalingConfig(
             num_workers=config.scaling.num_workers,
             use_gpu=config.scaling.use_gpu,
             resources_per_worker=_worker_resources(config),
         ),
         datasets={TRAIN: lambda: open_train_stream(ray.get(listed).train)},
-        dataset_config=data_config(makers.train),
+        dataset_config=data_config(job.train),
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,
@@ -71,7 +71,7 @@ def pretrain(makers: Makers, show: Callable[[Row], None]) -> None:
         raise RunStoppedError(stopped)
 
 
-def _worker_resources(config: PretrainConfig) -> dict[str, float]:
+def _worker_resources(config: Run) -> dict[str, float]:
     scaling = config.scaling
     return {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {})
 
@@ -82,15 +82,15 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
     Returns:
         Why the run cannot go on, if it cannot: a return, since starting again would not help.
     """
-    makers: Makers = ray.get(setup["makers"])
-    config = makers.config
+    job: Job = ray.get(setup["job"])
+    config = job.config
     context = ray.train.get_context()
     worker = Worker(
         context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
     )
     torch.set_num_threads(max(int(config.scaling.cpus_per_worker), 1))
 
-    def open_stream(maker: ClipMaker, first_clip: int) -> Iterator[Mapping[str, Any]]:
+    def open_stream(maker: StreamMaker[Any], first_clip: int) -> Iterator[Mapping[str, Any]]:
         shard = ray.train.get_dataset_shard(TRAIN)
         return worker_batches(shard, config.compute.total_batch // worker.world, first_clip)
 
@@ -98,7 +98,7 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
         setup["board"].post.remote(dict(row))
 
     try:
-        run(makers, worker, open_stream, publish, isolated.heldout)
+        run(job, worker, open_stream, publish, IsolatedMaker)
     except RunStoppedError as error:
         return str(error)
     return None
@@ -119,7 +119,7 @@ class _Board:
 
 
 @contextmanager
-def _relayed(board: Any, show: Callable[[Row], None], config: PretrainConfig) -> Iterator[None]:
+def _relayed(board: Any, show: Callable[[Row], None], config: Run) -> Iterator[None]:
     """While this lasts, a thread carries rows from the board to `show`, and says when none come."""
     done = threading.Event()
 
@@ -160,7 +160,7 @@ class _Silence:
         return True
 
 
-def _why_waiting(config: PretrainConfig, seconds: float) -> str:
+def _why_waiting(config: Run, seconds: float) -> str:
     """What may hold up a run that does not get on; Ray itself waits for ever."""
     said = f"no log line for {duration(seconds)}: "
     try:

@@ -19,9 +19,8 @@ from torch import Tensor
 from ctp.clip import Clip
 from ctp.synthesis.batch import Rounds, paste_batch, stack_rounds
 from ctp.synthesis.game import Round, play_round
+from ctp.training.maker import Batch
 from ctp.video.pixels import to_rgb
-
-Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)

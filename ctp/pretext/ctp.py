@@ -10,7 +10,7 @@ from ctp.geometry import apply_offsets, box_offsets
 from ctp.models.resnet3d import ResNet3d
 from ctp.models.track_head import TrackHead
 from ctp.pretext.config import PretrainConfig
-from ctp.training.step import LossTerms
+from ctp.training.step import Loss
 
 
 class CtpModel(nn.Module):
@@ -55,7 +55,7 @@ def build_model(config: PretrainConfig) -> CtpModel:
         return CtpModel(config)
 
 
-def tracking_loss(offsets: Tensor, boxes: Tensor, sigma: Tensor) -> LossTerms:
+def tracking_loss(offsets: Tensor, boxes: Tensor, sigma: Tensor) -> Loss:
     """Smooth-L1 (β = 1) between predicted and true offsets from the first box (§3.2).
 
     Summed over the four offsets, averaged over frames, boxes and clips.
@@ -68,4 +68,4 @@ def tracking_loss(offsets: Tensor, boxes: Tensor, sigma: Tensor) -> LossTerms:
     targets = box_offsets(boxes[:, :, :1], boxes, sigma)
     x, y, w, h = F.smooth_l1_loss(offsets, targets, reduction="none").mean(dim=(0, 1, 2)).unbind()
     center, size = x + y, w + h
-    return LossTerms(center + size, center, size)
+    return Loss(center + size, {"loss_center": center, "loss_size": size})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from ctp.pretext.batches import Batch, stack
-from ctp.pretext.clips import ClipMaker, ReadHeldout
+from ctp.pretext.batches import stack
+from ctp.pretext.clips import ClipMaker
 from ctp.pretext.ctp import CtpModel
 from ctp.training.collective import Worker, gather
+from ctp.training.maker import Batch
 from ctp.training.metrics import TrackingTally
+from ctp.training.run import OpenMaker
 from ctp.training.step import autocast
 from ctp.video.augment import to_input
 from ctp.video.quarantine import Rejected
@@ -19,8 +21,8 @@ BATCH = 16
 class Health:
     """Tracks held-out clips, shared out among the workers so that each is tracked once."""
 
-    def __init__(self, maker: ClipMaker, worker: Worker, read: ReadHeldout):
-        self._maker, self._worker, self._read = maker, worker, read
+    def __init__(self, maker: ClipMaker, worker: Worker, open_maker: OpenMaker):
+        self._maker, self._worker, self._open = maker, worker, open_maker
         self._batches: list[Batch] | None = None
         self.rejected: list[Rejected] = []
 
@@ -57,6 +59,7 @@ class Health:
     def _clips(self) -> list[Batch]:
         """The clips that can be read; made once, kept as uint8."""
         if self._batches is None:
-            clips, self.rejected = self._read(self._maker, self._numbers())
+            with self._open(self._maker) as maker:
+                clips, self.rejected = maker.call("heldout", self._numbers())
             self._batches = [stack(clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
         return self._batches

@@ -1,358 +1,117 @@
-"""A pretraining run, as each of its workers sees it: no cluster needed, one process will do."""
+"""Pretraining by Catch-the-Patch, as a task for `ctp.training.run`."""
 
 from __future__ import annotations
 
-import math
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
-from ctp.models.sync_norm import synchronise_norms
 from ctp.models.weights import encoder_bytes, load_encoder
 from ctp.pretext.batches import frames_on, on
-from ctp.pretext.claim import checkpoint_store, run_storage
-from ctp.pretext.clips import ClipMaker, Makers, ReadHeldout
-from ctp.pretext.ctp import build_model, tracking_loss
+from ctp.pretext.clips import ClipMaker
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp import CtpModel, build_model, tracking_loss
 from ctp.pretext.health import Health
 from ctp.storage import Storage, StorageError
-from ctp.training import run_folder
-from ctp.training.checkpoint import TrainState
-from ctp.training.collective import Worker, from_first, gather
-from ctp.training.run_folder import MetricsLog, Row
-from ctp.training.schedule import learning_rate_factor
-from ctp.training.step import LossTerms, arrange, autocast, build_optimizer, prepare, train_step
+from ctp.training.collective import Worker
+from ctp.training.run import OpenMaker, Task
+from ctp.training.step import Loss, arrange, autocast, prepare
 from ctp.video.augment import to_input
-from ctp.video.quarantine import Ledger, QuarantineLimitError, Rejected
-
-OpenStream = Callable[[ClipMaker, int], Iterator[Mapping[str, Any]]]
-"""Opens one worker's batches (`ClipMaker.batch`) of the run's stream from a clip number on."""
-
-
-class RunStoppedError(RuntimeError):
-    """The run cannot go on, and starting it again would not help; every worker raises it."""
-
-
-def run(
-    makers: Makers,
-    worker: Worker,
-    open_stream: OpenStream,
-    publish: Callable[[Row], None] = lambda row: None,
-    read_heldout: ReadHeldout = ClipMaker.heldout,
-) -> None:
-    """Train, as one of `worker.world` workers, from the newest checkpoint to the run's end.
-
-    Args:
-        makers: the run's clips, and with them its config.
-        worker: which of the workers this is. Where there are several, `torch.distributed` has
-            been initialised.
-        open_stream: gives this worker's batches.
-        publish: called on the first worker with every log line.
-        read_heldout: makes the clips that health is measured on.
-
-    Raises:
-        RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
-            the run folder cannot be written, or the loss is not finite.
-    """
-    training = _Run(makers, worker, read_heldout)
-    training.resume()
-    first_clip = training.step * makers.config.compute.total_batch
-    try:
-        training.train(open_stream(makers.train, first_clip), publish)
-    except BaseException:
-        with suppress(OSError):  # what stops the run is the news
-            training.close()
-        raise
-    training.close()
-
-
-@dataclass
-class _Interval:
-    """What happened on a worker since the last log line."""
-
-    losses: list[Tensor] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    wait_seconds: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+from ctp.video.catalog import Catalog, open_catalog
 
 
 @dataclass(frozen=True)
-class _Report:
-    """What a worker tells the others when they meet."""
+class Pretraining:
+    """A pretraining run.
 
-    losses: Tensor  # float [steps, 4]: LossTerms of each step, and the gradient's norm
-    rejected: list[Rejected]
-    wait_share: float
-    seconds: float
-    seconds_since_save: float
-    error: str | None
+    Attributes:
+        train, heldout: make the clips to train on, and those to watch health on.
+    """
+
+    train: ClipMaker
+    heldout: ClipMaker
+
+    @classmethod
+    def of(cls, config: PretrainConfig) -> Pretraining:
+        """List the run's videos and hold some out.
+
+        Raises:
+            ValueError: there are no videos, or too few.
+        """
+        data, listed = config.data, open_catalog(config.data.uri)
+        if data.heldout_uri:
+            train, heldout = listed, open_catalog(data.heldout_uri)
+        else:
+            train, heldout = listed.split(data.heldout_share, config.seed)
+        return cls(ClipMaker(config, train), ClipMaker(config, heldout))
+
+    @property
+    def config(self) -> PretrainConfig:
+        """The run's config."""
+        return self.train.config
+
+    @property
+    def catalogs(self) -> Sequence[Catalog]:
+        """The videos to train on, and those held out."""
+        return self.train.catalog, self.heldout.catalog
+
+    def task(self, worker: Worker, open_maker: OpenMaker) -> PretrainTask:
+        """What a worker trains."""
+        return PretrainTask(self, worker, open_maker)
 
 
-class _Run:
-    """The state of a run on one worker."""
+class PretrainTask(Task):
+    """Encoder and head learn to track patches; the encoder is what comes out."""
 
-    def __init__(self, makers: Makers, worker: Worker, read_heldout: ReadHeldout):
-        self.makers, self.worker = makers, worker
-        config = self.config = makers.config
-        self.folder = run_storage(config)
-        self.store = checkpoint_store(config)
-        self.model = prepare(build_model(config), config.compute, worker.device)
-        self.optimizer = build_optimizer(config.optimizer, self.model)
-        self.step = 0
-        self.ledger = Ledger()
-        self.found = Ledger()  # since this start: what was mended before it must not stop it
-        self.error: str | None = None
-        self.last_save = time.monotonic()
-        self.log: MetricsLog | None = None
-        self.health = Health(makers.heldout, worker, read_heldout)
-        self.interval = _Interval()
+    model: CtpModel
 
-    def resume(self) -> None:
-        """Take up the newest checkpoint, if there is one; every worker the same."""
-        name = self._newest()
-        if name is not None:
-            self._restore(name)
-        elif self.config.initial_encoder:
-            self._initialise(self.config.initial_encoder)
-        synchronise_norms(self.model, self.worker.device)
-        quarantine = self.folder.join(run_folder.QUARANTINE)
-        if quarantine.exists():
-            self.ledger = Ledger.from_jsonl(quarantine.read_bytes())
-        self._take_in([*self.makers.train.catalog.rejected, *self.makers.heldout.catalog.rejected])
-        if self.worker.is_first:
-            self.log = MetricsLog(self.folder, self.step)
+    def __init__(self, job: Pretraining, worker: Worker, open_maker: OpenMaker):
+        self.config = job.config
+        self.device = worker.device
+        self.model = prepare(build_model(self.config), self.config.compute, self.device)
+        self._total_steps = job.train.total_steps
+        self._health = Health(job.heldout, worker, open_maker)
 
-    def _newest(self) -> str | None:
-        """The newest checkpoint, as the first worker sees it."""
-        name = None
-        if self.worker.is_first:
-            with self._kept_for_all():
-                name = self.store.newest()
-        name, error = from_first((name, self.error))
-        if error is not None:
-            raise RunStoppedError(error)
-        return name
+    def initialise(self) -> None:
+        """Load `initial_encoder`, if there is one; `build_model` has seen to the rest."""
+        uri = self.config.initial_encoder
+        if uri:
+            try:
+                load_encoder(self.model.encoder, Storage.of(uri).read_bytes(), uri)
+            except (ValueError, StorageError) as error:
+                raise type(error)(f"initial_encoder: {error}") from error
 
-    def _initialise(self, uri: str) -> None:
-        try:
-            load_encoder(self.model.encoder, Storage.of(uri).read_bytes(), uri)
-        except (ValueError, StorageError) as error:
-            raise RunStoppedError(f"initial_encoder: {error}") from error
-
-    def _restore(self, name: str) -> None:
-        try:
-            state = self.store.load(name)
-        except StorageError as error:
-            raise RunStoppedError(str(error)) from error
-        here = self.makers.train.catalog.fingerprint()
-        if state.catalog != here:
-            raise RunStoppedError(
-                f"run {self.config.name!r} was started with other videos than data.uri "
-                f"{self.config.data.uri!r} has now. Restore them, or start a run of another name"
-            )
-        self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(dict(state.optimizer))
-        self.step = state.step
-
-    def train(self, stream: Iterator[Mapping[str, Any]], publish: Callable[[Row], None]) -> None:
-        """Do all the steps that are left, with all that is due between them."""
-        config, total = self.config, self.makers.train.total_steps
-        model = self._wrapped()
-        parameters = list(self.model.parameters())
-        self.interval = _Interval()
-        while self.step < total:
-            batch = self._next(stream)
-            terms, gradient_norm = train_step(
-                lambda batch=batch: self._loss(model, batch),  # type: ignore[misc]
-                parameters,
-                self.optimizer,
-                config.optimizer.max_gradient_norm,
-                self._learning_rate(self.step),
-            )
-            self.step += 1
-            self.interval.losses.append(torch.stack([*terms, gradient_norm]))
-            self._after_step(publish, is_last=self.step == total)
-        self._finish()
-
-    def close(self) -> None:
-        """Finish writing."""
-        try:
-            self.store.close()
-        finally:
-            if self.log is not None:
-                self.log.close()
-
-    def _wrapped(self) -> nn.Module:
-        """The model as it is trained: compiled, and its gradients averaged over workers."""
-        model: nn.Module = self.model
-        if self.config.compute.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
-        if self.worker.world == 1:
-            return model
-        devices = [self.worker.device] if self.worker.device.type == "cuda" else None
-        # SyncBatchNorm keeps the buffers alike; broadcasting them would be work twice
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
-
-    def _next(self, stream: Iterator[Mapping[str, Any]]) -> Mapping[str, Any]:
-        began = time.monotonic()
-        batch = next(stream)
-        self.interval.wait_seconds += time.monotonic() - began
-        self.interval.rejected += [r for found in batch["rejected"] for r in found]
-        self.error = self.error or next(filter(None, batch["failed"]), None)
-        share = self.config.compute.total_batch // self.worker.world
-        expected = self.step * self.config.compute.total_batch + self.worker.rank * share
-        assert int(batch["position"][0]) == expected, "the stream is out of step with the run"
-        return batch
-
-    def _loss(self, model: nn.Module, batch: Mapping[str, Any]) -> LossTerms:
-        device = self.worker.device
-        frames = frames_on(device, batch, self.config.augment.frame_size_px)
-        boxes = on(device, batch["boxes"])
-        clips = arrange(to_input(frames, torch.as_tensor(batch["color"])), self.config.compute)
-        with autocast(self.config.compute, device):
+    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
+        """`tracking_loss` on a batch of `ClipMaker.batch`."""
+        config = self.config
+        frames = frames_on(self.device, batch, config.augment.frame_size_px)
+        boxes = on(self.device, batch["boxes"])
+        clips = arrange(to_input(frames, torch.as_tensor(batch["color"])), config.compute)
+        with autocast(config.compute, self.device):
             offsets = model(clips, boxes[:, :, 0])
         return tracking_loss(offsets, boxes, self.model.sigma)
 
-    def _learning_rate(self, step: int) -> float:
-        config = self.config
-        factor = learning_rate_factor(
-            config.schedule, step, len(self.makers.train.catalog), config.compute.total_batch
-        )
-        return config.optimizer.learning_rate * factor
+    def is_look_due(self, step: int) -> bool:
+        """At every multiple of `health.every_steps`."""
+        return step % self.config.health.every_steps == 0
 
-    def _after_step(self, publish: Callable[[Row], None], is_last: bool) -> None:
-        """Log, save and look at health when due. Every worker decides alike."""
-        config = self.config
-        save_now = is_last or _is_due(self.step, config.checkpoint.every_steps)
-        look_now = is_last or _is_due(self.step, config.health.every_steps)
-        if not (save_now or look_now or _is_due(self.step, config.log_every_steps)):
-            return
-        health = self.health.look(self.model) if look_now else {}
-        reports = gather(self._report())  # the same on every worker, and so what follows
-        self.interval = _Interval()
-        self._take_in([entry for report in reports for entry in report.rejected])
-        rows = self._rows(reports, health)
-        if self.log is not None:
-            with self._kept_for_all():
-                self.log.write(rows)
-            publish({**rows[-1], "total_steps": self.makers.train.total_steps})
-        self._check(reports, rows)
-        if save_now or reports[0].seconds_since_save >= 60 * config.checkpoint.every_minutes:
-            self._save()
+    def look(self) -> dict[str, float]:
+        """`Health.look`."""
+        found = self._health.look(self.model)
+        self.rejected = self._health.rejected
+        return found
 
-    def _report(self) -> _Report:
-        seconds = time.monotonic() - self.interval.started
-        return _Report(
-            losses=torch.stack(self.interval.losses).cpu(),
-            rejected=self.interval.rejected + self.health.rejected,
-            wait_share=self.interval.wait_seconds / seconds,
-            seconds=seconds,
-            seconds_since_save=time.monotonic() - self.last_save,
-            error=self.error,
-        )
+    def more_in_log(self, step: int) -> dict[str, float]:
+        """How far the curriculum is."""
+        curriculum = self.config.curriculum
+        if curriculum is None:
+            return {}
+        return {"other_clip_share": curriculum.other_clip_share(step / self._total_steps)}
 
-    def _rows(self, reports: list[_Report], health: dict[str, float]) -> list[Row]:
-        """One row a step, the last with the interval's speed and health."""
-        losses = torch.stack([report.losses for report in reports]).mean(dim=0).tolist()
-        total_batch, first = self.config.compute.total_batch, self.step - len(losses) + 1
-        rows: list[dict[str, float | int | str]] = [
-            {
-                "step": step,
-                "clips": step * total_batch,
-                "loss": total,
-                "loss_center": center,
-                "loss_size": size,
-                "gradient_norm": norm,
-                "learning_rate": self._learning_rate(step - 1),
-            }
-            for step, (total, center, size, norm) in enumerate(losses, start=first)
-        ]
-        rows[-1] |= {
-            "clips_per_second": len(losses) * total_batch / reports[0].seconds,
-            "wait_share": max(report.wait_share for report in reports),
-            "worker_memory_gib": _memory_gib(),
-            "quarantined": len(self.ledger),
-            **health,
-        }
-        if self.config.curriculum is not None:
-            progress = self.step / self.makers.train.total_steps
-            rows[-1]["other_clip_share"] = self.config.curriculum.other_clip_share(progress)
-        return list(rows)
-
-    def _check(self, reports: list[_Report], rows: list[Row]) -> None:
-        """Stop all workers together when the run cannot go on."""
-        for report in reports:
-            if report.error is not None:
-                raise RunStoppedError(str(report.error))
-        if not all(math.isfinite(row["loss"] + row["gradient_norm"]) for row in rows):  # type: ignore[arg-type, operator]
-            raise RunStoppedError(
-                f"the loss or its gradient is not finite between steps {rows[0]['step']} and "
-                f"{self.step}. Lower optimizer.learning_rate, or add schedule.warmup_steps"
-            )
-        try:
-            self.found.check(self._num_videos(), self.config.data.max_quarantined_share)
-        except QuarantineLimitError as error:
-            raise RunStoppedError(str(error)) from error
-
-    def _take_in(self, rejected: list[Rejected]) -> None:
-        self.found.add(rejected)
-        if self.ledger.add(rejected) and self.worker.is_first:
-            with self._kept_for_all():
-                self.folder.join(run_folder.QUARANTINE).write_bytes(self.ledger.to_jsonl())
-
-    def _num_videos(self) -> int:
-        return len(self.makers.train.catalog) + len(self.makers.heldout.catalog)
-
-    def _save(self) -> None:
-        self.last_save = time.monotonic()
-        if self.worker.is_first:
-            with self._kept_for_all():
-                assert self.log is not None
-                self.store.save(self._state(), before=self.log.sync)
-
-    def _state(self) -> TrainState:
-        return TrainState(
-            step=self.step,
-            clips=self.step * self.config.compute.total_batch,
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            config=self.config.model_dump_json(),
-            catalog=self.makers.train.catalog.fingerprint(),
-        )
-
-    def _finish(self) -> None:
-        """Write the encoder, when the last checkpoint is safe."""
-        if self.worker.is_first and self.error is None:
-            with self._kept_for_all():
-                self.store.wait()
-                about = {"run": self.config.name, "steps": str(self.step)}
-                encoder = encoder_bytes(self.model.encoder, about)
-                self.folder.join(run_folder.ENCODER).write_bytes(encoder)
-        error = from_first(self.error)
-        if error is not None:
-            raise RunStoppedError(error)
-
-    @contextmanager
-    def _kept_for_all(self) -> Iterator[None]:
-        """Keep a storage error of the first worker until all meet and can stop together."""
-        try:
-            yield
-        except OSError as error:
-            self.error = self.error or str(error)
-
-
-def _is_due(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
-
-
-def _memory_gib() -> float:
-    """Peak memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+    def results(self) -> dict[str, bytes]:
+        """The encoder."""
+        about = {"run": self.config.name, "steps": str(self._total_steps)}
+        return {self.config.RESULT: encoder_bytes(self.model.encoder, about)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -43,22 +43,27 @@ class OptimizerConfig(Config):
     """The gradient is scaled down to this L2 norm."""
 
 
-class LossTerms(NamedTuple):
-    """A loss and its named parts, scalars: total = center + size."""
+class Loss(NamedTuple):
+    """A loss, and what else the log tells of it.
+
+    Attributes:
+        total: a scalar, what is made small.
+        parts: name in the log -> scalar.
+    """
 
     total: Tensor
-    center: Tensor
-    size: Tensor
+    parts: Mapping[str, Tensor]
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `model`."""
+    """The optimiser of all parameters of `model` that are not frozen."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
     if config.name == "adamw":
         return torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            parameters, lr=config.learning_rate, weight_decay=config.weight_decay
         )
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
@@ -94,23 +99,24 @@ def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
 
 
 def train_step(
-    compute_loss: Callable[[], LossTerms],
+    compute_loss: Callable[[], Loss],
     parameters: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
     max_gradient_norm: float,
     learning_rate: float,
-) -> tuple[LossTerms, Tensor]:
+) -> dict[str, Tensor]:
     """Compute the loss, its gradient, clip it, and move the parameters.
 
     Returns:
-        The loss before the step, and the gradient's norm before it was clipped, detached and
+        "loss" before the step, its parts, and "gradient_norm" before it was clipped; detached and
         still on their device.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.zero_grad(set_to_none=True)
-    terms = compute_loss()
-    terms.total.backward()  # type: ignore[no-untyped-call]
+    loss = compute_loss()
+    loss.total.backward()  # type: ignore[no-untyped-call]
     gradient_norm = nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
     optimizer.step()
-    return LossTerms(*(term.detach() for term in terms)), gradient_norm.detach()
+    told = {"loss": loss.total, **loss.parts, "gradient_norm": gradient_norm}
+    return {name: value.detach() for name, value in told.items()}

@@ -13,8 +13,10 @@ from ray.data import DataContext
 
 from ctp.cluster import ingest
 from ctp.cluster.ingest import MOST_STEPS_PER_BLOCK, Shares, stream, worker_batches
-from ctp.pretext.clips import ClipMaker, Makers, local_stream
+from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretrain import Pretraining
+from ctp.training.maker import local_stream
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 8, 32, 512])
@@ -34,7 +36,7 @@ def test_blocks_give_every_step_its_clips_in_order(num_workers: int, steps_per_b
 
 
 def test_blocks_are_of_as_many_steps_as_fit(small_run: PretrainConfig) -> None:
-    maker = Makers.of(small_run).train
+    maker = Pretraining.of(small_run).train
     steps = Shares.of(maker, 0, 1).steps_per_block
     assert 1 < steps <= MOST_STEPS_PER_BLOCK
     large = small_run.replace(augment={"frame_size_px": 1024, "short_sides_px": (1024,)})
@@ -54,7 +56,7 @@ def maker(small_run: PretrainConfig) -> ClipMaker:
         schedule={"unit": "steps", "length": 12, "decay_at": ()},
         scaling={"num_actors": 3, "cpus_per_actor": 0.5},  # they finish out of order
     )
-    return Makers.of(config).train
+    return Pretraining.of(config).train
 
 
 @pytest.mark.ray

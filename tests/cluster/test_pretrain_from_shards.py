@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from ctp.cli import CommandLine
-from ctp.pretext.clips import Makers, local_stream
-from ctp.pretext.pretrain import run
+from ctp.pretext.pretrain import Pretraining
 from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
 from ctp.training.collective import Worker
+from ctp.training.maker import local_stream
+from ctp.training.run import run
 from ctp.training.run_folder import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_shards_on_s3_to_an_encoder(
     # the same run on the same shards, alone and with no faults
     settings = {"data.uri": shards, "storage": f"{faulty_s3.bucket}/runs"} | SMALL
     _, config = CommandLine(PRETRAIN, "tiny", "").parse(options(**settings, name="alone"))
-    run(Makers.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+    run(Pretraining.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
 
     faulty_s3.fail(*BAD_DAY)
     runs = Storage.of(f"{faulty_s3.bucket}/runs")

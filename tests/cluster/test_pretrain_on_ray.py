@@ -109,16 +109,17 @@ def test_a_run_by_the_job(storage: Path, whole: str) -> None:
 def run_alone(argv: list[str]) -> None:
     """The run of a command line, in this process and without Ray."""
     from ctp.cli import CommandLine
-    from ctp.pretext.clips import Makers, local_stream
-    from ctp.pretext.pretrain import run
+    from ctp.pretext.pretrain import Pretraining
     from ctp.recipes import PRETRAIN
     from ctp.training.collective import Worker
+    from ctp.training.maker import local_stream
+    from ctp.training.run import run
 
     _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv[2:])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as the run's worker: sums are rounded alike
     try:
-        run(Makers.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+        run(Pretraining.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
     finally:
         torch.set_num_threads(threads)
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from ctp.clip import Clip
-from ctp.pretext.clips import ClipMaker, Makers, local_stream
+from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import DataConfig, PretrainConfig
+from ctp.pretext.pretrain import Pretraining
+from ctp.training.maker import local_stream
 from ctp.video.catalog import open_catalog
 from ctp.video.plan import Plan
 from ctp.video.quarantine import QuarantineLimitError
@@ -25,7 +27,7 @@ def same(first: Clip, second: Clip) -> bool:
 
 @pytest.fixture
 def maker(small_run: PretrainConfig) -> ClipMaker:
-    return Makers.of(small_run).train
+    return Pretraining.of(small_run).train
 
 
 def test_a_clip_does_not_depend_on_what_was_made_before(maker: ClipMaker) -> None:
@@ -48,13 +50,13 @@ def test_a_clip_has_the_shapes_it_says(maker: ClipMaker) -> None:
 def test_each_epoch_shows_every_training_video_once_and_no_heldout_one(
     small_run: PretrainConfig,
 ) -> None:
-    makers = Makers.of(small_run)
-    wanted = sorted(entry.id for entry in makers.train.catalog)
+    job = Pretraining.of(small_run)
+    wanted = sorted(entry.id for entry in job.train.catalog)
     size = len(wanted)
     for epoch in range(2):
         positions = range(epoch * size, (epoch + 1) * size)
-        assert sorted(makers.train.at(p)[0].video_id for p in positions) == wanted
-    heldout = {entry.id for entry in makers.heldout.catalog}
+        assert sorted(job.train.at(p)[0].video_id for p in positions) == wanted
+    heldout = {entry.id for entry in job.heldout.catalog}
     assert heldout
     assert not heldout & set(wanted)
 
@@ -63,13 +65,13 @@ def test_other_videos_can_be_held_out(small_run: PretrainConfig, tmp_path: Path)
     for name in ("a.mp4", "b.mp4"):
         (tmp_path / name).write_bytes(b"")
     data = DataConfig(uri="corpus:5", heldout_uri=str(tmp_path), heldout_share=0.5)
-    makers = Makers.of(small_run.replace(data=data))
-    assert len(makers.train.catalog) == 5
-    assert [entry.id for entry in makers.heldout.catalog] == ["a.mp4", "b.mp4"]
+    job = Pretraining.of(small_run.replace(data=data))
+    assert len(job.train.catalog) == 5
+    assert [entry.id for entry in job.heldout.catalog] == ["a.mp4", "b.mp4"]
 
 
 def test_clips_of_a_video_differ_between_epochs_and_seeds(small_run: PretrainConfig) -> None:
-    train = Makers.of(small_run).train
+    train = Pretraining.of(small_run).train
     alone = ClipMaker(small_run, type(train.catalog).of(train.catalog[:1]))
     other_seed = ClipMaker(small_run.replace(seed=1), alone.catalog)
     clips = [alone.at(0)[0], alone.at(1)[0], other_seed.at(0)[0]]
@@ -101,7 +103,7 @@ def test_the_curriculum_goes_from_other_clips_to_the_games_own(
     for source in ("trajectory", "other_clip"):
         config = small_run.replace(curriculum=None, game=still.replace(patch_source=source))
         other = small_run.replace(game=still)  # with the curriculum
-        plain, mixed = Makers.of(config).train, Makers.of(other).train
+        plain, mixed = Pretraining.of(config).train, Pretraining.of(other).train
         changed.append([same(plain.at(p)[0], mixed.at(p)[0]) for p in range(mixed.total_clips)])
     is_own, is_other = changed
     assert is_other[:7] == [True] * 7  # to 30% of 24 clips
@@ -119,7 +121,7 @@ class TestBadVideos:
 
     def maker(self, config: PretrainConfig, folder: Path, share: float) -> ClipMaker:
         data = DataConfig(uri=str(folder), heldout_share=0, max_quarantined_share=share)
-        return Makers.of(config.replace(data=data)).train
+        return Pretraining.of(config.replace(data=data)).train
 
     def test_the_next_good_one_of_the_epoch_stands_in(
         self, small_run: PretrainConfig, folder: Path

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ctp.isolation import LostError
-from ctp.pretext.clips import ClipMaker, Makers
+from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.isolated import IsolatedMaker, heldout
+from ctp.pretext.pretrain import Pretraining
+from ctp.training.isolated import IsolatedMaker
 from ctp.video.catalog import open_catalog
 
 
@@ -35,22 +36,23 @@ def check_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("play_on", ["cpu", "device"])
 def test_the_same_clips_as_in_this_process(small_run: PretrainConfig, play_on: str) -> None:
-    makers = Makers.of(small_run.replace(scaling={"play_on": play_on}))
-    with IsolatedMaker(makers.train) as isolated:
+    job = Pretraining.of(small_run.replace(scaling={"play_on": play_on}))
+    with IsolatedMaker(job.train) as isolated:
         for positions in (range(4), range(20, 24)):
-            check_equal(isolated.batch(positions), makers.train.batch(positions))
-    clips, rejected = heldout(makers.heldout, range(3))
+            check_equal(isolated.batch(positions), job.train.batch(positions))
+    with IsolatedMaker(job.heldout) as isolated:
+        clips, rejected = isolated.call("heldout", range(3))
     assert not rejected
-    for clip, wanted in zip(clips, makers.heldout.heldout(range(3))[0], strict=True):
+    for clip, wanted in zip(clips, job.heldout.heldout(range(3))[0], strict=True):
         np.testing.assert_array_equal(clip.frames, wanted.frames)
 
 
 def test_a_large_catalogue_is_mapped_by_the_child_not_copied(
     small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("ctp.pretext.isolated.SHARED_BYTES", 1)
+    monkeypatch.setattr("ctp.training.isolated.SHARED_BYTES", 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    maker = Makers.of(small_run).train
+    maker = Pretraining.of(small_run).train
     with IsolatedMaker(maker) as isolated:
         check_equal(isolated.batch(range(4)), maker.batch(range(4)))
         (file,) = tmp_path.iterdir()
@@ -89,7 +91,7 @@ def test_a_video_that_kills_the_process_is_passed_over(
 def test_losses_between_videos_are_forgotten_when_a_call_succeeds(
     small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    maker = Makers.of(small_run).train
+    maker = Pretraining.of(small_run).train
     with IsolatedMaker(maker) as isolated:
         answers: list[Any] = [LostError("", "was killed"), "made"] * 3
 

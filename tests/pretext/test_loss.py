@@ -33,8 +33,8 @@ def test_equals_the_reference():
     assert (error > 1).any()
     center, size = smooth[..., :2].sum(axis=-1).mean(), smooth[..., 2:].sum(axis=-1).mean()
     terms = tracking_loss(offsets, boxes, torch.tensor(SIGMA))
-    assert terms.center.item() == pytest.approx(center, rel=1e-5)
-    assert terms.size.item() == pytest.approx(size, rel=1e-5)
+    assert terms.parts["loss_center"].item() == pytest.approx(center, rel=1e-5)
+    assert terms.parts["loss_size"].item() == pytest.approx(size, rel=1e-5)
     assert terms.total.item() == pytest.approx(center + size, rel=1e-5)
 
 
@@ -44,8 +44,8 @@ def test_by_hand():
     offsets = torch.zeros(1, 1, 2, 4)
     offsets[0, 0, 0, 2] = 0.5
     terms = tracking_loss(offsets, boxes, torch.tensor(SIGMA))
-    assert terms.center.item() == pytest.approx((5 - 0.5) / 2)
-    assert terms.size.item() == pytest.approx(0.5 * 0.5**2 / 2)
+    assert terms.parts["loss_center"].item() == pytest.approx((5 - 0.5) / 2)
+    assert terms.parts["loss_size"].item() == pytest.approx(0.5 * 0.5**2 / 2)
     assert terms.total.item() == pytest.approx(2.25 + 0.0625)
 
 

@@ -16,13 +16,15 @@ import safetensors.torch
 import torch
 
 from ctp.pretext import pretrain
-from ctp.pretext.claim import anchored, newest_clips, open_run, run_storage
-from ctp.pretext.clips import ClipMaker, Makers, local_stream
+from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import DataConfig, PretrainConfig
 from ctp.pretext.ctp import CtpModel, build_model
-from ctp.pretext.pretrain import RunStoppedError, run
+from ctp.pretext.pretrain import Pretraining
 from ctp.storage import Storage
+from ctp.training.claim import anchored, newest_clips, open_run, run_storage
 from ctp.training.collective import Worker
+from ctp.training.maker import local_stream
+from ctp.training.run import RunStoppedError, run
 from ctp.training.run_folder import MetricsLog, read_metrics
 
 ONE = Worker()
@@ -48,7 +50,7 @@ def stream_that_breaks(at_step: int):  # type: ignore[no-untyped-def]
 
 
 def train(config: PretrainConfig, worker: Worker, open_stream: Any, *publish: Any) -> None:
-    run(Makers.of(config), worker, open_stream, *publish)
+    run(Pretraining.of(config), worker, open_stream, *publish)
 
 
 def losses(config: PretrainConfig) -> list[tuple[int, float, float, float]]:
@@ -287,14 +289,14 @@ def test_objects_that_vanish_and_change_are_quarantined(
     small_run: PretrainConfig, s3_bucket: str, encode_video: Any
 ) -> None:
     config = on_s3(small_run, s3_bucket, encode_video)
-    makers = Makers.of(config)
-    vanishing, changing = (Storage.of(makers.train.catalog[i].uri) for i in (0, 1))
+    job = Pretraining.of(config)
+    vanishing, changing = (Storage.of(job.train.catalog[i].uri) for i in (0, 1))
 
     def happens() -> None:
         vanishing.filesystem.delete_file(vanishing.path)
         changing.write_bytes(encode_video(20, width=80))
 
-    run(makers, ONE, stream_that_meets(0, happens))
+    run(job, ONE, stream_that_meets(0, happens))
     lines = run_storage(config).join("quarantine.jsonl").read_bytes().splitlines()
     reasons = {entry["uri"]: entry["reason"] for entry in map(json.loads, lines)}
     assert reasons.keys() == {vanishing.uri, changing.uri}

@@ -5,10 +5,11 @@ import sys
 
 import torch
 
-from ctp.pretext.clips import Makers, local_stream
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import run
+from ctp.pretext.pretrain import Pretraining
 from ctp.training.collective import Worker
+from ctp.training.maker import local_stream
+from ctp.training.run import run
 
 if __name__ == "__main__":
     rank, port, config = int(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -16,7 +17,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     run(
-        Makers.of(PretrainConfig.model_validate_json(config)),
+        Pretraining.of(PretrainConfig.model_validate_json(config)),
         Worker(rank, 2),
         lambda maker, first_clip: local_stream(maker, first_clip, rank, 2),
     )

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ctp.storage import Storage, StorageError
 from ctp.training.checkpoint import CheckpointStore, TrainState
 from ctp.training.metrics import TrackingTally
 from ctp.training.run_folder import MetricsLog, read_metrics
 from ctp.training.schedule import ScheduleConfig, learning_rate_factor, total_steps
-from ctp.training.step import LossTerms, OptimizerConfig, build_optimizer, train_step
+from ctp.training.step import Loss, OptimizerConfig, build_optimizer, train_step
 
 
 class TestSchedule:
@@ -43,26 +43,34 @@ class TestSchedule:
 
 
 class TestStep:
-    def step(self, config: OptimizerConfig, gradient: float) -> tuple[nn.Parameter, LossTerms]:
+    def step(self, config: OptimizerConfig, gradient: float) -> tuple[nn.Parameter, Tensor]:
         weight = nn.Parameter(torch.tensor([1.0]))
         module = nn.Module()
         module.weight = weight
         optimizer = build_optimizer(config, module)
 
-        def loss() -> LossTerms:
-            center = gradient * weight.sum()
-            return LossTerms(center, center, center * 0)
+        def loss() -> Loss:
+            total = gradient * weight.sum()
+            return Loss(total, {"half": total / 2})
 
-        terms, norm = train_step(loss, [weight], optimizer, config.max_gradient_norm, 0.1)
-        assert norm.item() == pytest.approx(gradient)
-        return weight, terms
+        told = train_step(loss, [weight], optimizer, config.max_gradient_norm, 0.1)
+        assert list(told) == ["loss", "half", "gradient_norm"]
+        assert told["half"].item() == gradient / 2
+        assert told["gradient_norm"].item() == pytest.approx(gradient)
+        return weight, told["loss"]
 
     def test_sgd_by_hand(self) -> None:
         config = OptimizerConfig(momentum=0, weight_decay=0.5)
-        weight, terms = self.step(config, gradient=2.0)
+        weight, loss = self.step(config, gradient=2.0)
         assert weight.item() == pytest.approx(1 - 0.1 * (2 + 0.5 * 1))
-        assert terms.total.item() == 2
-        assert not terms.total.requires_grad
+        assert loss.item() == 2
+        assert not loss.requires_grad
+
+    def test_what_is_frozen_stays(self) -> None:
+        module = nn.Linear(2, 2)
+        module.bias.requires_grad_(False)
+        (group,) = build_optimizer(OptimizerConfig(), module).param_groups
+        assert [id(each) for each in group["params"]] == [id(module.weight)]
 
     def test_the_gradient_is_clipped(self) -> None:
         config = OptimizerConfig(momentum=0, weight_decay=0, max_gradient_norm=40)

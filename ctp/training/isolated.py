@@ -10,24 +10,21 @@ from typing import Any, Self
 
 import torch
 
-from ctp.clip import Clip
 from ctp.isolation import MAX_LOSSES, Isolated, LostError
-from ctp.pretext.batches import Batch
-from ctp.pretext.clips import ClipMaker
 from ctp.shared_file import SharedFile
-from ctp.video.quarantine import Rejected
+from ctp.training.maker import Batch, StreamMaker
 
 SHARED_BYTES = 8 * 2**20
 """A catalogue of fewer is copied into each child."""
 
 
 class IsolatedMaker:
-    """Makes clips as a `ClipMaker` does, in a child process; for use in a `with` statement.
+    """Makes clips as a `StreamMaker` does, in a child process; for use in a `with` statement.
 
     A large catalogue is in the memory of this machine once, however many such children it has.
     """
 
-    def __init__(self, maker: ClipMaker):
+    def __init__(self, maker: StreamMaker[Any]):
         self._shared: SharedFile | None = None
         catalog = maker.catalog
         if catalog.columns.nbytes >= SHARED_BYTES:
@@ -45,13 +42,8 @@ class IsolatedMaker:
         self.close()
 
     def batch(self, positions: Sequence[int]) -> Batch:
-        """`ClipMaker.batch`."""
-        made: Batch = self._call("batch", positions)
-        return made
-
-    def heldout(self, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:
-        """`ClipMaker.heldout`."""
-        made: tuple[list[Clip], list[Rejected]] = self._call("heldout", numbers)
+        """`StreamMaker.batch`."""
+        made: Batch = self.call("batch", positions)
         return made
 
     def close(self) -> None:
@@ -60,8 +52,9 @@ class IsolatedMaker:
         if self._shared is not None:
             self._shared.close()
 
-    def _call(self, name: str, numbers: Sequence[int]) -> Any:
-        """Call a method of the maker until it is not lost on the way.
+    def call(self, name: str, numbers: Sequence[int]) -> Any:
+        """Call a method of the maker, (numbers, bad videos) -> result, until it is not lost on the
+        way.
 
         Raises:
             LostError: the process was lost, again, while it worked on no video.
@@ -84,17 +77,11 @@ class IsolatedMaker:
             self._bad[lost.item] = f"the process that decoded it {lost.reason}, twice"
 
 
-def heldout(maker: ClipMaker, numbers: Sequence[int]) -> tuple[list[Clip], list[Rejected]]:
-    """`ClipMaker.heldout`, in a process of its own."""
-    with IsolatedMaker(maker) as isolated:
-        return isolated.heldout(numbers)
-
-
 @dataclass(frozen=True)
 class _Worker:
     """What makes the child's function."""
 
-    maker: ClipMaker
+    maker: StreamMaker[Any]
 
     def __call__(self) -> Callable[..., Any]:
         torch.set_num_threads(1)  # such processes are what there are many of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, MaxLen, MinLen
+from annotated_types import Ge, Le, MaxLen, MinLen
 from torch import Tensor, nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
 
@@ -28,17 +28,35 @@ class EncoderConfig(Config):
         2,
     )
     """Residual blocks of the four stages; (2, 2, 2, 2) makes an 18-layer net."""
-    last_stage_spatial_stride: Literal[1, 2] = 1
+    last_stage_spatial_stride: Annotated[int, Ge(1), Le(2)] = 1
     """1 keeps a total spatial stride of 8, for pretraining; 2 makes it 16, for downstream tasks
     (supplement D). Weights have the same shapes either way."""
+    middle_channels: Literal["block", "convolution"] = "block"
+    """Channels between the spatial and the temporal part in R(2+1)D: as many in all of a block, as
+    in torchvision (31.3 M weights), or reckoned for each convolution, as its inventors and this
+    paper's authors do (33.2 M), whose published weights need that."""
     norm_eps: float = 1e-3
     """ε of batch normalisation (the authors' implementation)."""
+
+
+class WideConv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
+    """A (2+1)D convolution with about as many weights as the 3D one in its place."""
+
+    def __init__(
+        self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1
+    ):
+        midplanes = 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes)
+        super().__init__(in_planes, out_planes, midplanes, stride, padding)
+
+
+CONVOLUTIONS = {"block": Conv2Plus1D, "convolution": WideConv2Plus1D}
 
 
 class ResNet3d(nn.Module):
     """A 3D residual encoder.
 
-    Its state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`.
+    Its state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`,
+    but for the shapes that `middle_channels` changes.
 
     Attributes:
         config: what it was built from.
@@ -50,7 +68,7 @@ class ResNet3d(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        conv = Conv3DSimple if config.arch == "r3d" else Conv2Plus1D
+        conv = Conv3DSimple if config.arch == "r3d" else CONVOLUTIONS[config.middle_channels]
         self.stem = _stem(config)
         depths = config.blocks_per_stage
         self.layer1 = _stage(conv, width, width, depths[0], stride=1)

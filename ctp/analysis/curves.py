@@ -28,7 +28,9 @@ Floats = NDArray[np.float64]
 
 
 def curves_png(rows: Sequence[Row], title: str = "") -> bytes:
-    """Loss, held-out IoU, learning rate and speed over the steps of a run, as a PNG.
+    """Loss, held-out score, learning rate and speed over the steps of a run, as a PNG.
+
+    The score is top-1 accuracy where there is one, the IoU of tracked boxes else.
 
     Args:
         rows: as `training.run_folder.read_metrics` gives them; what they lack is left out.
@@ -38,13 +40,17 @@ def curves_png(rows: Sequence[Row], title: str = "") -> bytes:
     figure = Figure(figsize=(12, 7.4), dpi=110, layout="constrained", facecolor="white")
     if title:
         figure.suptitle(title, fontsize=13, fontweight="bold", color=_INK, x=0.01, ha="left")
-    (loss, overlap), (rate, speed) = figure.subplots(2, 2)
-    _draw_loss(loss, rows)
-    _draw_overlap(overlap, rows)
+    (loss, score), (rate, speed) = figure.subplots(2, 2)
+    if any("top1" in row or "train_top1" in row for row in rows):
+        _draw_loss(loss, rows, "cross-entropy")
+        _draw_accuracy(score, rows)
+    else:
+        _draw_loss(loss, rows, "smooth L1, offsets in units of σ")
+        _draw_overlap(score, rows)
     _draw_rate(rate, rows)
     _draw_speed(speed, rows)
     last = max((float(row["step"]) for row in rows), default=1.0)
-    for axes in (loss, overlap, rate, speed):
+    for axes in (loss, score, rate, speed):
         axes.set_xlim(0, max(last, 1.0))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -68,8 +74,8 @@ def smooth(values: Floats, window: int) -> Floats:
     return mean
 
 
-def _draw_loss(axes: Axes, rows: Sequence[Row]) -> None:
-    _dress(axes, "Loss", "smooth L1, offsets in units of σ")
+def _draw_loss(axes: Axes, rows: Sequence[Row], unit: str) -> None:
+    _dress(axes, "Loss", unit)
     names = {"loss": "total", "loss_center": "centre", "loss_size": "size"}
     for (name, label), color in zip(names.items(), _COLORS, strict=False):
         _raw_and_smooth(axes, *series(rows, name), label, color)
@@ -92,19 +98,33 @@ def _draw_overlap(axes: Axes, rows: Sequence[Row]) -> None:
                 steps, values, color=color, linewidth=width, linestyle=style, marker=marker,
                 markersize=2.5 * width**0.5, label=label if style == "-" else None,
             )  # fmt: skip
-    _name_last(axes, rows)
+    _name_last(axes, *series(rows, "iou"), "{:.2f}")
     if axes.lines:
         axes.plot([], [], color=_FAINT, linestyle=(0, (3, 2)), label="box that stays still")
     axes.set_ylim(0, 1)
     _legend_or_nothing(axes, "no held-out clip was tracked", loc="best", ncols=2)
 
 
-def _name_last(axes: Axes, rows: Sequence[Row]) -> None:
-    """Write the last IoU over all frames beside its point."""
-    steps, values = series(rows, "iou")
+def _draw_accuracy(axes: Axes, rows: Sequence[Row]) -> None:
+    _dress(axes, "Accuracy", "top-1")
+    _raw_and_smooth(axes, *series(rows, "train_top1"), "training clips", _COLORS[1])
+    steps, values = series(rows, "top1")
+    if len(steps):
+        axes.plot(
+            steps, values, color=_COLORS[0], linewidth=2.4, marker="o", markersize=4,
+            label="held-out videos",
+        )  # fmt: skip
+    _name_last(axes, steps, values, "{:.1%}")
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    _legend_or_nothing(axes, "nothing was classified yet")
+
+
+def _name_last(axes: Axes, steps: Floats, values: Floats, form: str) -> None:
+    """Write the last value beside its point."""
     if len(steps):
         axes.annotate(
-            f"{values[-1]:.2f}", (steps[-1], values[-1]), (6, 0), textcoords="offset points",
+            form.format(values[-1]), (steps[-1], values[-1]), (6, 0), textcoords="offset points",
             va="center", fontsize=10, fontweight="bold", color=_COLORS[0], annotation_clip=False,
         )  # fmt: skip
 

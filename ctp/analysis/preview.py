@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-import io
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
 import torch
-from av.container import OutputContainer
-from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ctp.analysis.page import (
+    FAINT,
+    GAP_PX,
+    INK,
+    MARGIN_PX,
+    PAPER,
+    TEXT_LINE_PX,
+    Color,
+    Layout,
+    Picture,
+    enlarged,
+    even_frames,
+    looped_mp4,
+    png_bytes,
+    text_font,
+    write,
+)
 from ctp.clip import Clip
 from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, to_input
-
-Picture = NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 TRAJECTORY_COLORS: tuple[Color, ...] = (
     (255, 61, 165),
@@ -32,14 +41,10 @@ TRAJECTORY_COLORS: tuple[Color, ...] = (
 )
 """Colours of the trajectories, told apart by the colour-blind, too; used in turn if K is larger."""
 PREDICTED_COLOR: Color = (255, 255, 255)
-LOOP_SECONDS = 6.0
-"""A video repeats its clips until it lasts at least this long."""
 
-_PAPER, _INK, _FAINT = (255, 255, 255), (31, 41, 55), (107, 114, 128)
 _SWATCH = (90, 100, 112)
 _EDGE_DIMMING = 0.45
 """Factor on the pixels beside a line, so that it stands out from a picture of its colour."""
-_MARGIN_PX, _GAP_PX, _TEXT_PX, _TEXT_LINE_PX = 12, 4, 14, 22
 
 
 @dataclass(frozen=True)
@@ -104,24 +109,20 @@ def grid_png(
     """
     chosen = even_frames(len(scenes[0].frames), num_columns)
     rows = [draw_scene(scene, chosen, size_px) for scene in scenes]
-    layout = _Layout.of(rows[0][0], len(rows), len(chosen), head_px=_TEXT_LINE_PX)
-    page = layout.page(_with_prediction(scenes))
+    height, width, _ = rows[0][0].shape
+    layout = Layout(len(rows), len(chosen), width, height, head_px=TEXT_LINE_PX)
+    page = layout.page(_legend(layout.legend_width_px, _with_prediction(scenes)))
     draw = ImageDraw.Draw(page)
     for column, frame in enumerate(chosen):
         x, _ = layout.corner(0, column)
-        _write(draw, (x, _MARGIN_PX), f"frame {frame}", _FAINT, layout.width_px)
+        write(draw, (x, MARGIN_PX), f"frame {frame}", FAINT, layout.width_px)
     for row, pictures in enumerate(rows):
         x, y = layout.corner(row, 0)
-        room = len(chosen) * (layout.width_px + _GAP_PX)
-        _write(draw, (x, y - _TEXT_LINE_PX), scenes[row].caption, _INK, room)
+        room = len(chosen) * (layout.width_px + GAP_PX)
+        write(draw, (x, y - TEXT_LINE_PX), scenes[row].caption, INK, room)
         for column, picture in enumerate(pictures):
             page.paste(Image.fromarray(picture), layout.corner(row, column))
-    if num_colors:
-        # the first call finds the palette, the second dithers, or smooth parts show bands
-        page = page.quantize(palette=page.quantize(num_colors))
-    buffer = io.BytesIO()
-    page.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    return png_bytes(page, num_colors)
 
 
 def grid_mp4(scenes: Sequence[Scene], *, size_px: int = 224, frames_per_second: int = 8) -> bytes:
@@ -135,64 +136,25 @@ def grid_mp4(scenes: Sequence[Scene], *, size_px: int = 224, frames_per_second: 
     num_frames = len(scenes[0].frames)
     drawn = [draw_scene(scene, range(num_frames), size_px) for scene in scenes]
     columns = math.ceil(math.sqrt(len(scenes)))
-    layout = _Layout.of(drawn[0][0], math.ceil(len(scenes) / columns), columns)
-    page = layout.page(_with_prediction(scenes))
+    height, width, _ = drawn[0][0].shape
+    layout = Layout(math.ceil(len(scenes) / columns), columns, width, height)
+    page = layout.page(_legend(layout.legend_width_px, _with_prediction(scenes)))
     draw = ImageDraw.Draw(page)
     corners = [layout.corner(*divmod(number, columns)) for number in range(len(scenes))]
     for scene, (x, y) in zip(scenes, corners, strict=True):
-        _write(draw, (x, y - _TEXT_LINE_PX), scene.caption, _INK, layout.width_px)
+        write(draw, (x, y - TEXT_LINE_PX), scene.caption, INK, layout.width_px)
     pages = []
     for frame in range(num_frames):
         for pictures, corner in zip(drawn, corners, strict=True):
             page.paste(Image.fromarray(pictures[frame]), corner)
         pages.append(np.asarray(page).copy())
-    loops = math.ceil(LOOP_SECONDS * frames_per_second / num_frames)
-    return encode_mp4(pages * loops, frames_per_second)
-
-
-def even_frames(num_frames: int, wanted: int) -> list[int]:
-    """`wanted` frame numbers from the first to the last, evenly spread; all if there are fewer."""
-    count = min(num_frames, wanted)
-    return [int(i) for i in np.linspace(0, num_frames - 1, count).round()]
-
-
-def encode_mp4(pictures: Sequence[Picture], frames_per_second: int) -> bytes:
-    """Encode pictures, uint8 [h, w, 3] of even h and w, as H.264 that every player and browser
-    takes (yuv420p, index in front)."""
-    # a file with a name, for the index is moved to its front when all is written
-    with tempfile.NamedTemporaryFile() as file:
-        options = {"movflags": "faststart"}
-        with av.open(file.name, "w", format="mp4", options=options) as container:
-            _encode(container, pictures, frames_per_second)
-        return file.read()
-
-
-def _encode(
-    container: OutputContainer, pictures: Sequence[Picture], frames_per_second: int
-) -> None:
-    stream = container.add_stream("libx264", rate=frames_per_second, options={"crf": "18"})
-    stream.height, stream.width, _ = pictures[0].shape
-    stream.pix_fmt = "yuv420p"
-    # tagged, or players guess the colours by the picture's size
-    context: Any = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
-    context.color_range = ColorRange.MPEG
-    for number, picture in enumerate(pictures):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
-        frame.pts = number
-        container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+    return looped_mp4(pages, frames_per_second)
 
 
 def _draw_frame(scene: Scene, frame: int, size_px: int) -> Picture:
-    height, width, _ = scene.frames[frame].shape
-    scale = max(size_px / min(height, width), 1.0)
-    size = (round(width * scale), round(height * scale))
-    picture = Image.fromarray(scene.frames[frame]).resize(size, Image.Resampling.BICUBIC)
-    canvas = np.array(picture)
-    line = max(round(min(size) / 75), 2)
+    canvas = enlarged(scene.frames[frame], size_px)
+    scale = canvas.shape[1] / scene.frames.shape[2]
+    line = max(round(min(canvas.shape[:2]) / 75), 2)
     for number, box in enumerate(scene.boxes[:, frame]):
         color = TRAJECTORY_COLORS[number % len(TRAJECTORY_COLORS)]
         if scene.visible[number, frame]:
@@ -262,39 +224,6 @@ def _ring(
     return ring
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the cells of a page lie; above each row there is room for a line of text."""
-
-    rows: int
-    columns: int
-    width_px: int
-    height_px: int
-    head_px: int
-
-    @classmethod
-    def of(cls, cell: Picture, rows: int, columns: int, head_px: int = 0) -> _Layout:
-        height, width, _ = cell.shape
-        return cls(rows, columns, width, height, head_px)
-
-    def corner(self, row: int, column: int) -> tuple[int, int]:
-        """The upper left corner of a cell, (x, y)."""
-        x = _MARGIN_PX + column * (self.width_px + _GAP_PX)
-        y = _MARGIN_PX + self.head_px + row * (self.height_px + _TEXT_LINE_PX + _GAP_PX)
-        return x, y + _TEXT_LINE_PX
-
-    def page(self, with_prediction: bool) -> Image.Image:
-        """An empty page with the legend below, of even width and height."""
-        x, y = self.corner(self.rows, self.columns)
-        width = x - _GAP_PX + _MARGIN_PX
-        legend = _legend(width - 2 * _MARGIN_PX, with_prediction)
-        top = y - _TEXT_LINE_PX + _MARGIN_PX - _GAP_PX
-        height = top + legend.height + _MARGIN_PX
-        page = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
-        page.paste(legend, (_MARGIN_PX, top))
-        return page
-
-
 def _legend(width_px: int, with_prediction: bool) -> Image.Image:
     """What the lines mean, in as many lines as it takes."""
     color, thin = TRAJECTORY_COLORS[0], {"line_px": 2}
@@ -308,39 +237,21 @@ def _legend(width_px: int, with_prediction: bool) -> Image.Image:
     swatch_width, swatch_height, room = 34, 20, 8
     places, x, y = [], 0, 0
     for text, _ in entries:
-        entry_width = swatch_width + room + math.ceil(_font().getlength(text))
+        entry_width = swatch_width + room + math.ceil(text_font(text).getlength(text))
         if x and x + entry_width > width_px:
-            x, y = 0, y + swatch_height + _GAP_PX
+            x, y = 0, y + swatch_height + GAP_PX
         places.append((x, y))
         x += entry_width + 3 * room
-    strip = Image.new("RGB", (width_px, y + swatch_height), _PAPER)
+    strip = Image.new("RGB", (width_px, y + swatch_height), PAPER)
     for (text, look), (x, y) in zip(entries, places, strict=True):
         swatch = np.full((swatch_height, swatch_width, 3), _SWATCH, np.uint8)
         inset = 2 if look.get("inside") else 5
         box = np.array([inset + 2, inset, swatch_width - inset - 2, swatch_height - inset])
         _stroke(swatch, box.astype(np.float64), **look)
         strip.paste(Image.fromarray(swatch), (x, y))
-        middle = (x + swatch_width + room, y + (swatch_height - _TEXT_LINE_PX) // 2)
-        _write(ImageDraw.Draw(strip), middle, text, _INK, width_px)
+        middle = (x + swatch_width + room, y + (swatch_height - TEXT_LINE_PX) // 2)
+        write(ImageDraw.Draw(strip), middle, text, INK, width_px)
     return strip
-
-
-def _write(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, color: Color, room_px: int
-) -> None:
-    """Write a line of text; the front of what is too long is left out, for names end in what
-    tells them apart."""
-    font = _font()
-    short = text
-    while len(text) > 1 and font.getlength(short) > room_px:
-        text = text[1:]
-        short = "..." + text
-    x, y = corner
-    draw.text((x, y + _TEXT_LINE_PX / 2), short, fill=color, font=font, anchor="lm")
-
-
-def _font() -> Any:
-    return ImageFont.load_default(_TEXT_PX)
 
 
 def _with_prediction(scenes: Sequence[Scene]) -> bool:

@@ -25,6 +25,7 @@ def training_row(step):
 
 SPEED = {"clips_per_second": 30.0, "wait_share": 0.2}
 HEALTH = {"iou": 0.7, "still_iou": 0.5, "iou_far": 0.6, "still_iou_far": 0.4}
+ACCURACY = {"train_top1": 0.5, "top1": 0.25}
 
 
 def rows(num_steps, *extras):
@@ -43,8 +44,21 @@ def rows(num_steps, *extras):
         rows(3, SPEED, HEALTH, {"other_clip_share": 1.0}),
         [*rows(30), training_row(31) | HEALTH],
         rows(2 * MAX_POINTS + 1, SPEED),
+        rows(40, SPEED, ACCURACY),
+        [*rows(9), training_row(10) | {"train_top1": 0.5}],
     ],
-    ids=["none", "one", "no health", "speed", "health", "curriculum", "one look", "many"],
+    ids=[
+        "none",
+        "one",
+        "no health",
+        "speed",
+        "health",
+        "curriculum",
+        "one look",
+        "many",
+        "accuracy",
+        "no test yet",
+    ],
 )
 def test_any_rows_make_a_picture(given):
     with Image.open(io.BytesIO(curves_png(given, "a run"))) as picture:
@@ -64,6 +78,24 @@ def test_more_is_drawn_where_there_is_more(monkeypatch):
     assert "no held-out clip was tracked" in said
     said = [text.get_text() for axes in figures[1].axes for text in axes.texts]
     assert said == ["0.70"]
+
+
+def test_a_run_that_classifies_shows_its_accuracy_where_one_that_tracks_shows_its_iou(monkeypatch):
+    figures = []
+    monkeypatch.setattr(curves, "Figure", lambda **k: figures.append(Figure(**k)) or figures[-1])
+    for row in (ACCURACY, {"train_top1": 0.5}, HEALTH):
+        curves_png([{"step": 1, "loss": 2.0} | row, {"step": 2, "loss": 1.0} | row])
+    tested, untested, tracked = (
+        {axes.get_title(loc="left"): axes for axes in figure.axes} for figure in figures
+    )
+    lines = {line.get_label(): line for line in tested["Accuracy"].lines}
+    np.testing.assert_array_equal(lines["held-out videos"].get_xydata(), [[1, 0.25], [2, 0.25]])
+    np.testing.assert_array_equal(lines["training clips"].get_xydata(), [[1, 0.5], [2, 0.5]])
+    assert [text.get_text() for text in tested["Accuracy"].texts] == ["25.0%"]
+    assert tested["Loss"].get_ylabel() == "cross-entropy"
+    assert "held-out videos" not in {line.get_label() for line in untested["Accuracy"].lines}
+    assert "Accuracy" not in tracked
+    assert tracked["Loss"].get_ylabel().startswith("smooth L1")
 
 
 def test_the_picture_of_the_same_rows_is_the_same_and_no_state_is_left():

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctp.analysis import preview
+from ctp.analysis.page import GAP_PX, LOOP_SECONDS, MARGIN_PX, TEXT_LINE_PX
 from ctp.analysis.preview import (
     PREDICTED_COLOR,
     TRAJECTORY_COLORS,
     Scene,
     draw_scene,
-    encode_mp4,
-    even_frames,
     grid_mp4,
     grid_png,
     seen_frames,
@@ -126,30 +124,21 @@ def test_drawing_leaves_the_clip_as_it_is():
     assert (one.frames == GREY).all()
 
 
-@pytest.mark.parametrize(
-    ("num_frames", "wanted", "expected"),
-    [(16, 4, [0, 5, 10, 15]), (5, 8, [0, 1, 2, 3, 4]), (9, 2, [0, 8]), (7, 1, [0])],
-)
-def test_frames_are_chosen_from_the_first_to_the_last(num_frames, wanted, expected):
-    assert even_frames(num_frames, wanted) == expected
-
-
 def test_the_grid_has_a_row_a_clip_and_a_column_a_frame():
     def size(rows, columns):
         data = grid_png([scene(num_frames=9)] * rows, num_columns=columns, size_px=100)
         return Image.open(io.BytesIO(data)).size
 
     (width, height), (wider, _), (_, higher) = size(1, 5), size(1, 6), size(3, 5)
-    gap = preview._GAP_PX
-    assert wider - width == 100 + gap
-    assert higher - height == 2 * (100 + gap + preview._TEXT_LINE_PX)
+    assert wider - width == 100 + GAP_PX
+    assert higher - height == 2 * (100 + GAP_PX + TEXT_LINE_PX)
     assert 5 * 100 < width < 5 * 100 + 60
 
 
 def test_the_grid_shows_each_clip_in_its_row():
     scenes = [scene([BOX], num_frames=4), scene([BOX, (70.0, 5.0, 90.0, 25.0)], num_frames=4)]
     picture = np.array(Image.open(io.BytesIO(grid_png(scenes, num_columns=4, size_px=100))))
-    drawn = is_color(picture[: -3 * preview._TEXT_LINE_PX], SECOND)  # without the legend
+    drawn = is_color(picture[: -3 * TEXT_LINE_PX], SECOND)  # without the legend
     rows, columns = np.nonzero(drawn)
     # the second clip alone has a second box: in its row, in each of the four columns
     assert rows.min() > picture.shape[0] // 2
@@ -179,7 +168,7 @@ def test_the_video_plays_all_frames_over_and_over(num_clips):
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert stream.average_rate == 8
-    assert len(frames) == 5 * math.ceil(preview.LOOP_SECONDS * 8 / 5)
+    assert len(frames) == 5 * math.ceil(LOOP_SECONDS * 8 / 5)
     assert frames[0].width % 2 == frames[0].height % 2 == 0
 
 
@@ -188,16 +177,11 @@ def test_the_video_has_the_colours_of_the_boxes():
     with av.open(io.BytesIO(data)) as container:
         first = next(container.decode(video=0))
     picture = first.to_ndarray(format="rgb24").astype(np.int64)
-    x, y = preview._MARGIN_PX, preview._MARGIN_PX + preview._TEXT_LINE_PX
+    x, y = MARGIN_PX, MARGIN_PX + TEXT_LINE_PX
     line = picture[y + 200 - 3 : y + 200 - 1, x + 70]  # inside of no line: the box's left is at 80
     assert np.abs(line - GREY).max() < 12
     line = picture[y + 160 : y + 240, x + 80 - 3]
     assert np.abs(line - FIRST).max() < 45
-
-
-def test_the_video_can_be_played_before_it_is_all_there():
-    data = encode_mp4([np.zeros((32, 32, 3), np.uint8)] * 3, 8)
-    assert data.index(b"moov") < data.index(b"mdat")
 
 
 def test_a_long_caption_keeps_its_end_and_fits():

@@ -35,9 +35,10 @@ from ctp.analysis.timing import (
 from ctp.cli import CommandLine, describe
 from ctp.clip import EncodedVideo, VideoError
 from ctp.config import Config
+from ctp.models.tracker import Tracker
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.ctp import CtpModel, build_model, tracking_loss
+from ctp.pretext.pretrain import build_model
 from ctp.rng import generator
 from ctp.storage import Storage, StorageError
 from ctp.synthesis.config import PRESETS, GameConfig
@@ -50,6 +51,7 @@ from ctp.training.step import (
     prepare,
     train_step,
 )
+from ctp.training.tracking_loss import tracking_loss
 from ctp.video.augment import AugmentConfig, to_input
 from ctp.video.catalog import Sources, open_catalog, prepare_corpus
 from ctp.video.plan import Plan
@@ -426,7 +428,7 @@ def _time_step(name: str, config: PretrainConfig, repeats: int) -> StepTiming:
 
 def _loss(
     network: torch.nn.Module,
-    model: CtpModel,
+    model: Tracker,
     config: PretrainConfig,
     frames: torch.Tensor,
     boxes: torch.Tensor,

@@ -15,10 +15,10 @@ from ctp.analysis.preview import Scene, grid_mp4, grid_png, seen_frames
 from ctp.cli import CommandLine, near_miss
 from ctp.clip import Clip
 from ctp.config import Config
+from ctp.models.tracker import Tracker
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.ctp import CtpModel, build_model
-from ctp.pretext.pretrain import Pretraining
+from ctp.pretext.pretrain import Pretraining, build_model
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
@@ -171,7 +171,7 @@ def _read_config(folder: Storage) -> PretrainConfig:
     return PretrainConfig.model_validate(values)
 
 
-def _load_model(folder: Storage, config: PretrainConfig) -> tuple[CtpModel, int]:
+def _load_model(folder: Storage, config: PretrainConfig) -> tuple[Tracker, int]:
     """The model of the newest checkpoint, on the GPU if there is one, and the steps it did."""
     store = CheckpointStore(folder.join(run_folder.CHECKPOINTS), keep=1)
     newest = store.newest()
@@ -204,7 +204,7 @@ def _heldout_maker(config: PretrainConfig, uri: str | tuple[str, ...] | None) ->
 
 @torch.no_grad()
 def _predicted_scene(
-    model: CtpModel, config: PretrainConfig, clip: Clip, total: TrackingTally
+    model: Tracker, config: PretrainConfig, clip: Clip, total: TrackingTally
 ) -> Scene:
     """A clip with the model's boxes and their IoU, counted into `total`."""
     device = model.sigma.device

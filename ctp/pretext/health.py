@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ctp.models.tracker import Tracker
 from ctp.pretext.batches import stack
 from ctp.pretext.clips import ClipMaker
-from ctp.pretext.ctp import CtpModel
 from ctp.training.collective import Worker, gather
 from ctp.training.maker import Batch
 from ctp.training.metrics import TrackingTally
@@ -27,7 +27,7 @@ class Health:
         self.rejected: list[Rejected] = []
 
     @torch.no_grad()
-    def look(self, model: CtpModel) -> dict[str, float]:
+    def look(self, model: Tracker) -> dict[str, float]:
         """Track with the model as it is; every worker must call it.
 
         Returns:

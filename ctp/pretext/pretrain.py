@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from ctp.models.tracker import Tracker
 from ctp.models.weights import encoder_bytes, load_encoder
 from ctp.pretext.batches import frames_on, on
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.ctp import CtpModel, build_model, tracking_loss
 from ctp.pretext.health import Health
 from ctp.storage import Storage, StorageError
 from ctp.training.collective import Worker
 from ctp.training.run import OpenMaker, Task
 from ctp.training.step import Loss, arrange, autocast, prepare
+from ctp.training.tracking_loss import tracking_loss
 from ctp.video.augment import to_input
 from ctp.video.catalog import Catalog, open_catalog
 
@@ -66,7 +67,7 @@ class Pretraining:
 class PretrainTask(Task):
     """Encoder and head learn to track patches; the encoder is what comes out."""
 
-    model: CtpModel
+    model: Tracker
 
     def __init__(self, job: Pretraining, worker: Worker, open_maker: OpenMaker):
         self.config = job.config
@@ -115,3 +116,10 @@ class PretrainTask(Task):
         """The encoder."""
         about = {"run": self.config.name, "steps": str(self._total_steps)}
         return {self.config.RESULT: encoder_bytes(self.model.encoder, about)}
+
+
+def build_model(config: PretrainConfig) -> Tracker:
+    """A model with fresh weights that follow from the run's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Tracker(config.encoder, config.head, config.sampling.num_frames, config.sigma)

@@ -1,8 +1,13 @@
-"""Tracking IoU on held-out clips, split by what makes a frame hard (§4)."""
+"""Scores of tracking: of patches, split by what makes a frame hard, and of real objects (§4)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.geometry import box_iou
@@ -10,6 +15,9 @@ from ctp.geometry import box_iou
 GROUPS = ("all", "visible", "hidden", "near", "far")
 """All frames; those where the patch is shown or hidden; those after the first in the first half
 of the clip, or in the second."""
+
+THRESHOLDS = {"sr50": 0.5, "sr75": 0.75}
+"""IoU above which a frame is a success (GOT-10k)."""
 
 
 class TrackingTally:
@@ -57,3 +65,62 @@ class TrackingTally:
                 found[f"iou{suffix}"] = predicted / count
                 found[f"still_iou{suffix}"] = still / count
         return found
+
+
+@dataclass(frozen=True)
+class ClipOverlap:
+    """How well the object of a clip was followed from its first box.
+
+    Attributes:
+        iou: float64 [T], of the predicted boxes.
+        still: float64 [T], of the first box, as if it stayed.
+        counted: bool [T], the frames to score.
+    """
+
+    iou: NDArray[np.float64]
+    still: NDArray[np.float64]
+    counted: NDArray[np.bool_]
+
+
+def clip_overlaps(
+    predicted: Tensor, boxes: Tensor, counted: Tensor, size_px: int
+) -> list[ClipOverlap]:
+    """Compare predicted with true boxes, clip by clip.
+
+    What lies outside of the picture is cut off first, as by GOT-10k's toolkit (`rect_iou` with
+    `bound`).
+
+    Args:
+        predicted, boxes: float [n, T, 4] xyxy.
+        counted: bool [n, T].
+        size_px: width and height of the picture.
+    """
+    inside = boxes.clamp(0, size_px).double()
+    iou = box_iou(predicted.clamp(0, size_px).double(), inside)
+    still = box_iou(inside[:, :1], inside)
+    columns = [each.cpu().numpy() for each in (iou, still, counted)]
+    return [ClipOverlap(*clip) for clip in zip(*columns, strict=True)]
+
+
+def overlap_scores(clips: Sequence[ClipOverlap]) -> dict[str, float]:
+    """Score tracking, for the predicted boxes and, as "still_…", for first boxes that stay.
+
+    Returns:
+        "iou", the mean over clips of the mean IoU of their frames (the paper's mIoU, §4); and as
+        GOT-10k's toolkit (`ExperimentGOT10k`) does over all frames of all videos but those whose
+        box is given, here the first of each clip: "ao", their mean IoU, "sr50" and "sr75", the
+        share of them whose IoU is above .5 and .75. Clips in which no frame but the first counts
+        are left out. Empty if there is no other.
+    """
+    scored = [clip for clip in clips if clip.counted[1:].any()]
+    if not scored:
+        return {}
+    scores: dict[str, float] = {}
+    for prefix, name in (("", "iou"), ("still_", "still")):
+        values = [(getattr(clip, name), clip.counted) for clip in scored]
+        after = np.concatenate([iou[1:][counted[1:]] for iou, counted in values])
+        scores[f"{prefix}iou"] = float(np.mean([iou[counted].mean() for iou, counted in values]))
+        scores[f"{prefix}ao"] = float(after.mean())
+        for success, least in THRESHOLDS.items():
+            scores[f"{prefix}{success}"] = float((after > least).mean())
+    return scores

@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from ctp import recipes
-from ctp.pretext.ctp import build_model
+from ctp.pretext.pretrain import build_model
 from ctp.storage import Storage
 from ctp.training.checkpoint import CheckpointStore, TrainState
 

@@ -15,11 +15,11 @@ import pytest
 import safetensors.torch
 import torch
 
+from ctp.models.tracker import Tracker
 from ctp.pretext import pretrain
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import DataConfig, PretrainConfig
-from ctp.pretext.ctp import CtpModel, build_model
-from ctp.pretext.pretrain import Pretraining
+from ctp.pretext.pretrain import Pretraining, build_model
 from ctp.storage import Storage
 from ctp.training.claim import anchored, newest_clips, open_run, run_storage
 from ctp.training.collective import Worker
@@ -335,7 +335,7 @@ def test_other_ways_to_compute_give_nearly_the_same_loss_and_gradient(
 ) -> None:
     """With a head whose predictions follow the encoder, which the usual small start hides."""
 
-    def build(config: PretrainConfig) -> CtpModel:
+    def build(config: PretrainConfig) -> Tracker:
         model = build_model(config)
         generator = torch.Generator().manual_seed(config.seed)
         for name, parameter in model.head.mlp.named_parameters():

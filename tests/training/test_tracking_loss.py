@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctp.pretext.ctp import tracking_loss
+from ctp.training.tracking_loss import tracking_loss
 
 SIGMA = (0.8, 0.8, 0.04, 0.04)
 
@@ -55,3 +55,27 @@ def test_right_offsets_cost_nothing_and_gradients_are_bounded():
     far = (offsets + 100).requires_grad_()
     tracking_loss(far, boxes, torch.tensor(SIGMA)).total.backward()
     assert torch.allclose(far.grad, torch.full_like(far, 1 / 30))  # 2 clips × 3 boxes × 5 frames
+
+
+def test_frames_that_do_not_count_have_no_part_in_it():
+    offsets, boxes = example()
+    counted = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
+    counted[..., 0] = True
+    sigma = torch.tensor(SIGMA)
+    error = np.abs(offsets.double().numpy() - reference_targets(boxes.double().numpy()))
+    smooth = np.where(error < 1, 0.5 * error**2, error - 0.5).sum(axis=-1)
+    of_boxes = [row[mask].mean() for row, mask in zip(
+        smooth.reshape(6, 5), counted.numpy().reshape(6, 5), strict=True
+    )]  # fmt: skip
+    found = tracking_loss(offsets, boxes, sigma, counted)
+    assert found.total.item() == pytest.approx(np.mean(of_boxes), rel=1e-5)
+    other = torch.where(counted[..., None], boxes, torch.zeros(4))
+    assert tracking_loss(offsets, other, sigma, counted).total.item() == found.total.item()
+    everything = tracking_loss(offsets, boxes, sigma, torch.ones_like(counted))
+    assert everything.total.item() == tracking_loss(offsets, boxes, sigma).total.item()
+
+
+def test_a_clip_in_which_nothing_counts_costs_nothing():
+    offsets, boxes = example()
+    nothing = torch.zeros(2, 3, 5, dtype=torch.bool)
+    assert tracking_loss(offsets, boxes, torch.tensor(SIGMA), nothing).total.item() == 0

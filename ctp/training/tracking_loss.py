@@ -1,0 +1,34 @@
+"""The loss of predicted trajectories (§3.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ctp.geometry import box_offsets
+from ctp.training.step import Loss
+
+
+def tracking_loss(
+    offsets: Tensor, boxes: Tensor, sigma: Tensor, counted: Tensor | None = None
+) -> Loss:
+    """Smooth-L1 (β = 1) between predicted and true offsets from the first box (§3.2).
+
+    Summed over the four offsets, averaged over frames, boxes and clips. A clip weighs the same
+    however many of its frames count, so that it does not matter which worker has it.
+
+    Args:
+        offsets: float32 [B, K, T, 4], predicted.
+        boxes: float32 [B, K, T, 4] xyxy, true; those of frame 0 are the queries.
+        sigma: float32 [4].
+        counted: bool [B, K, T], the frames to average over; None: all.
+    """
+    targets = box_offsets(boxes[:, :, :1], boxes, sigma)
+    errors = F.smooth_l1_loss(offsets, targets, reduction="none")
+    if counted is None:
+        counted = torch.ones_like(errors[..., 0], dtype=torch.bool)
+    share = counted / counted.sum(dim=-1, keepdim=True).clamp(min=1)
+    x, y, w, h = (errors * share[..., None]).sum(dim=2).mean(dim=(0, 1)).unbind()
+    center, size = x + y, w + h
+    return Loss(center + size, {"loss_center": center, "loss_size": size})

@@ -33,7 +33,7 @@ class Progress:
             speed_estimate_period=120,
         )
         self._task = self._bar.add_task("", total=None, line="waiting for the first step")
-        self._tracking = ""
+        self._quality = ""
         self._first: tuple[float, int] | None = None
         self._printed = float("-inf")
 
@@ -47,31 +47,84 @@ class Progress:
     def show(self, row: Row) -> None:
         """Take in a log line; "step" and "total_steps" are needed, the rest is shown if there."""
         step, total = int(row["step"]), int(row["total_steps"])
-        if "iou" in row:
-            self._tracking = f"IoU {row['iou']:.3f} (still {row['still_iou']:.3f})"
+        quality = _quality(row)
+        self._quality = quality or self._quality
         line = self._line(row)
         self._bar.update(self._task, completed=step, total=total, line=line)
         if self._console.is_terminal:
             return
         now = time.monotonic()
         first_time, first_step = self._first = self._first or (now, step)
-        if now - self._printed >= PLAIN_LINE_SECONDS or step == total or "iou" in row:
+        if now - self._printed >= PLAIN_LINE_SECONDS or step == total or quality:
             self._printed = now
             pace = (now - first_time) / (step - first_step) if step > first_step else None
             left = "" if pace is None else f" · {duration(pace * (total - step))} left"
             self._console.print(f"step {step}/{total} · {line}{left}", soft_wrap=True)
 
     def _line(self, row: Row) -> str:
-        named = f"centre {row['loss_center']:.3f}, size {row['loss_size']:.3f}"
         parts = [
-            f"loss {row['loss']:.3f} ({named})",
-            self._tracking,
+            f"loss {row['loss']:.3f}{_parts_of_loss(row)}",
+            self._quality,
             f"{row['clips_per_second']:.1f} clips/s",
             f"waiting for data {100 * float(row['wait_share']):.0f}%",
             f"{row['worker_memory_gib']:.1f} GiB",
             f"{row['quarantined']} quarantined" if row["quarantined"] else "",
         ]
         return " · ".join(part for part in parts if part)
+
+
+def _parts_of_loss(row: Row) -> str:
+    if "loss_center" in row:
+        return f" (centre {row['loss_center']:.3f}, size {row['loss_size']:.3f})"
+    return f" ({100 * float(row['train_top1']):.0f}% right)" if "train_top1" in row else ""
+
+
+def _quality(row: Row) -> str:
+    """How good the model was found, if it was looked at."""
+    if "iou" in row:
+        return f"IoU {row['iou']:.3f} (still {row['still_iou']:.3f})"
+    return f"top-1 {100 * float(row['top1']):.1f}%" if "top1" in row else ""
+
+
+class VideoCounter:
+    """Shows how many videos are done: a bar in a terminal, a line now and then elsewhere. For use
+    in a `with` statement."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+        self._console = Console()
+        self._bar = Bar(
+            TextColumn("videos"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=total)
+        self._first: tuple[float, int] | None = None
+        self._printed = float("-inf")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def add(self, number: int) -> None:
+        """So many more are done."""
+        self._done += number
+        self._bar.update(self._task, completed=self._done)
+        now = time.monotonic()
+        first_time, first_done = self._first = self._first or (now, self._done)
+        is_due = now - self._printed >= PLAIN_LINE_SECONDS or self._done == self._total
+        if is_due and number and not self._console.is_terminal:
+            self._printed = now
+            since = self._done - first_done
+            seconds = (now - first_time) / since * (self._total - self._done) if since else None
+            left = "" if seconds is None else f" · {duration(seconds)} left"
+            print(f"{self._done}/{self._total} videos{left}", flush=True)
 
 
 def duration(seconds: float) -> str:

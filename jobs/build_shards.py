@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing import Any
 
 from ctp import recipes
 from ctp.cli import CommandLine
-from ctp.cluster.build import BuildStoppedError, build
+from ctp.cluster.build import build
 from ctp.cluster.connect import cluster
-from ctp.progress import PLAIN_LINE_SECONDS, duration
+from ctp.cluster.faults import StoppedError
+from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage, StorageError
 from ctp.video.build import (
     BuildConfig,
@@ -46,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit("stopped; the same command goes on from here")
     except (ValueError, StorageError, ConnectionError) as error:
         sys.exit(f"error: {error}")
-    except BuildStoppedError as error:
+    except StoppedError as error:
         sys.exit(f"error: {error}\nThe same command goes on from here")
 
 
@@ -59,7 +57,7 @@ def _run(config: BuildConfig) -> None:
     print(_plan_line(config, contents, tasks, left))
     if left:
         total = sum(len(task.sources) for task in left)
-        with cluster(), _Counter(total) as counter:
+        with cluster(), VideoCounter(total) as counter:
             build(config, left, counter.add)
     _report(config, contents, tasks)
     print(f"{Storage.of(config.out).uri} after {duration(time.monotonic() - started)}")
@@ -125,46 +123,6 @@ def _say(manifest: Mapping[str, Any]) -> None:
         print(f"  {each['id']}: {each['reason']}")
     if len(rejected) > SHOWN_REJECTED:
         print(f"  and {len(rejected) - SHOWN_REJECTED} more, all in manifest.json")
-
-
-class _Counter:
-    """Shows how many videos are done: a bar in a terminal, a line now and then elsewhere."""
-
-    def __init__(self, total: int):
-        self._total, self._done = total, 0
-        self._console = Console()
-        self._bar = Progress(
-            TextColumn("videos"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total)
-        self._first: tuple[float, int] | None = None
-        self._printed = float("-inf")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def add(self, number: int) -> None:
-        """So many more are done."""
-        self._done += number
-        self._bar.update(self._task, completed=self._done)
-        now = time.monotonic()
-        first_time, first_done = self._first = self._first or (now, self._done)
-        is_due = now - self._printed >= PLAIN_LINE_SECONDS or self._done == self._total
-        if is_due and number and not self._console.is_terminal:
-            self._printed = now
-            since = self._done - first_done
-            seconds = (now - first_time) / since * (self._total - self._done) if since else None
-            left = "" if seconds is None else f" · {duration(seconds)} left"
-            print(f"{self._done}/{self._total} videos{left}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,15 +25,20 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from ctp.downstream.features import EmbedConfig, EmbedDataConfig
 from ctp.models.resnet3d import EncoderConfig
 from ctp.models.track_head import HeadConfig
 from ctp.pretext.config import CurriculumConfig, DataConfig, HealthConfig, PretrainConfig
+from ctp.storage import Storage
 from ctp.synthesis.config import GameConfig
 from ctp.training.checkpoint import CheckpointConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.training.step import ComputeConfig
 from ctp.video.augment import AugmentConfig
 from ctp.video.sampling import SamplingConfig
+from ctp.video.shards import ShardRow, write_shard
+from ctp.video.transcode import TranscodeConfig, encode_frames
+from ctp.video.views import ViewsConfig
 
 CELLS = 4
 """The painted code is a square of so many blocks a side, the highest bit first."""
@@ -227,6 +232,32 @@ def run_python() -> RunPython:
     return run
 
 
+@pytest.fixture(scope="session")
+def own_processes() -> Callable[[str], list[int]]:
+    """`own_processes(name)`: processes of a name, as /proc tells it, that this one started, or one
+    that it started."""
+
+    def find(name: str) -> list[int]:
+        parents, found = {}, []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                status = (folder / "stat").read_text().rpartition(")")[2].split()
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue  # it has ended meanwhile
+            parents[int(folder.name)] = int(status[1])
+            if command.startswith(name.encode()):
+                found.append(int(folder.name))
+        return [pid for pid in found if os.getpid() in _ancestors(pid, parents)]
+
+    return find
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
+    above = parents.get(pid)
+    return [] if above is None else [above, *_ancestors(above, parents)]
+
+
 @pytest.fixture
 def small_run(tmp_path: Path) -> PretrainConfig:
     """Six steps of four clips over 15 videos of the corpus, two epochs in all."""
@@ -279,3 +310,65 @@ def video_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def small_embedding(tmp_path: Path) -> EmbedConfig:
+    """Features of three videos of class a, two of class b, and one of a that is text: three clips
+    of each, three parts of two videos."""
+    folder = tmp_path / "videos"
+    for number, name in enumerate(("a/0", "a/1", "a/2", "b/3", "b/4")):
+        file = folder / f"{name}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(_encode_video(10 + number, width=64 + 8 * number))
+    (folder / "a" / "bad.mp4").write_text("this is text")
+    return EmbedConfig(
+        encoder="random",
+        architecture=EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1)),
+        out=str(tmp_path / "features"),
+        data=EmbedDataConfig(uri=str(folder)),
+        views=ViewsConfig(
+            num_clips=3, num_frames=4, interval_frames=2, frame_size_px=32, short_side_px=40
+        ),
+        videos_per_part=2,
+    )
+
+
+def _moving_rectangle(
+    name: str,
+    num_frames: int = 20,
+    *,
+    start: tuple[int, int, int, int] = (10, 12, 30, 26),
+    step: tuple[int, int] = (1, 0),
+    width: int = 64,
+    height: int = 48,
+) -> ShardRow:
+    moved = np.arange(num_frames)[:, None] * np.array([*step, *step])
+    boxes = np.array(start) + moved
+    pictures = np.full((num_frames, height, width, 3), 30, np.uint8)
+    inside = np.clip(boxes, 0, [width, height] * 2)
+    for picture, (x1, y1, x2, y2) in zip(pictures, inside.tolist(), strict=True):
+        picture[y1:y2, x1:x2] = 220
+    coding = TranscodeConfig(short_side_px=height, crf=4)
+    data = encode_frames(pictures, num_frames, Fraction(10), coding)
+    return ShardRow(name, data, num_frames, 10.0, width, height, boxes=boxes.astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def moving_rectangle() -> Callable[..., ShardRow]:
+    """`moving_rectangle(name, num_frames, start=, step=)`: a real video in which a bright rectangle
+    moves by `step` px a frame over a dark ground, with its boxes; it may leave the picture."""
+    return _moving_rectangle
+
+
+@pytest.fixture
+def annotated_videos(tmp_path: Path) -> Path:
+    """A folder of shards: four videos of a moving rectangle in train, three in val."""
+    steps = ((1, 0), (-1, 1), (0, -1), (1, 1))
+    for split, number in (("train", 4), ("val", 3)):
+        rows = [
+            _moving_rectangle(f"{split}{i}", 9 + i, start=(20, 16, 36, 30 + i), step=steps[i])
+            for i in range(number)
+        ]
+        write_shard(Storage.of(tmp_path / "tracked" / split).join("a.parquet"), rows)
+    return tmp_path / "tracked"

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ctp.progress import Progress, bottleneck, duration
+from ctp.progress import Progress, VideoCounter, bottleneck, duration
 
 ROW = {
     "step": 20, "total_steps": 100, "loss": 3.5, "loss_center": 3.0, "loss_size": 0.5,
@@ -38,6 +38,15 @@ def test_plain_lines_are_few_but_the_last_is_shown() -> None:
 
 def test_a_terminal_shows_a_bar() -> None:
     assert "20/100" in shown(ROW, terminal=True)
+
+
+def test_videos_are_counted_in_lines_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with VideoCounter(10) as counter:
+        for number in (4, 1, 1, 0, 4):
+            counter.add(number)
+    assert capsys.readouterr().out.splitlines() == ["4/10 videos", "10/10 videos · 0 s left"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
@@ -11,12 +10,11 @@ from typing import Any
 import ray
 import ray.data
 from ray.data import TaskPoolStrategy
-from ray.exceptions import RayTaskError
 
 from ctp.cluster.connect import DATA_PLUMBING_CPUS
-from ctp.isolation import LostError
-from ctp.storage import StorageError
-from ctp.video.build import BuildConfig, IsolatedConverter, ShardTask, build_shard
+from ctp.cluster.faults import told_in_a_line
+from ctp.video.build import BuildConfig, ShardTask, build_shard, guarded_converter
+from ctp.video.convert import Convert
 
 VIDEOS_A_REPORT = 8
 """What tells of progress costs Ray about as long as a short video."""
@@ -25,24 +23,15 @@ Show = Callable[[int], None]
 """Is told how many videos are done since it was told last."""
 
 
-class BuildStoppedError(RuntimeError):
-    """A shard cannot be built, through no fault of a video; those that are whole stay."""
-
-
 def build(config: BuildConfig, tasks: Sequence[ShardTask], show: Show) -> None:
     """Build shards on the cluster that is joined.
 
     Raises:
-        BuildStoppedError: the storage fails, or processes end that work on no video.
+        StoppedError: the storage fails, or processes end that work on no video.
     """
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # an error says it all by itself
-    try:
+    with told_in_a_line():
         for row in _done(config, tasks).iter_rows():
             show(int(row["videos"]))
-    except RayTaskError as error:
-        if isinstance(error.cause, StorageError | LostError):
-            raise BuildStoppedError(str(error.cause).splitlines()[0]) from error
-        raise
 
 
 def _done(config: BuildConfig, tasks: Sequence[ShardTask]) -> ray.data.Dataset:
@@ -74,6 +63,6 @@ def _build(batch: dict[str, Any], config: BuildConfig) -> Iterator[dict[str, lis
 
 
 @cache
-def _converter(config: BuildConfig) -> IsolatedConverter:
+def _converter(config: BuildConfig) -> Convert:
     """One for all the shards that this process builds: its child takes seconds to start."""
-    return IsolatedConverter(config)
+    return guarded_converter(config)

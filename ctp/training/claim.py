@@ -23,8 +23,16 @@ def anchored(config: C) -> C:
     for name in config.LOCATIONS:
         *sections, field = name.split(".")
         section = reduce(dict.__getitem__, sections, values)
-        section[field] = _absolute(section[field])
+        section[field] = absolute(section[field])
     return config.replace(**values | {"storage": Storage.of(config.storage).uri})
+
+
+def absolute(uri: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """The same place, or places, wherever the process runs that reads them."""
+    if isinstance(uri, tuple):
+        return tuple(str(absolute(each)) for each in uri)
+    is_path = uri and "://" not in uri and not uri.startswith(CORPUS)
+    return os.path.abspath(os.path.expanduser(uri)) if is_path else uri
 
 
 def run_storage(config: RunConfig) -> Storage:
@@ -79,10 +87,3 @@ def open_run(config: RunConfig) -> bool:
 
 def _to_yaml(config: RunConfig) -> bytes:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode()
-
-
-def _absolute(uri: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    if isinstance(uri, tuple):
-        return tuple(str(_absolute(each)) for each in uri)
-    is_path = uri and "://" not in uri and not uri.startswith(CORPUS)
-    return os.path.abspath(os.path.expanduser(uri)) if is_path else uri

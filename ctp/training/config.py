@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
@@ -49,6 +49,14 @@ class ScalingConfig(Config):
     their device, which takes two fifths of the work from the actors. The same to 1/255."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """How often lost workers are started again from the last checkpoint; -1: without end."""
+
+
+class Unlike(NamedTuple):
+    """A field, dotted, that two configs have different values of."""
+
+    name: str
+    here: object
+    there: object
 
 
 class RunConfig(Config):
@@ -109,13 +117,17 @@ class RunConfig(Config):
         Returns:
             A line for each field that differs and is none of `MAY_CHANGE`.
         """
-        return list(self._differences("", self.model_dump(), other.model_dump()))
+        return [f"{each.name} was {each.there!r}, is {each.here!r}" for each in self.unlike(other)]
 
-    def _differences(self, prefix: str, here: object, there: object) -> Iterator[str]:
+    def unlike(self, other: RunConfig) -> list[Unlike]:
+        """The fields that differ from those of another config and are none of `MAY_CHANGE`."""
+        return list(self._unlike("", self.model_dump(), other.model_dump()))
+
+    def _unlike(self, prefix: str, here: object, there: object) -> Iterator[Unlike]:
         if isinstance(here, dict) and isinstance(there, dict):
             for key in here:
                 name = f"{prefix}.{key}" if prefix else key
                 if name not in self.MAY_CHANGE:
-                    yield from self._differences(name, here[key], there[key])
+                    yield from self._unlike(name, here[key], there[key])
         elif here != there:
-            yield f"{prefix} was {there!r}, is {here!r}"
+            yield Unlike(prefix, here, there)

@@ -46,6 +46,8 @@ class AugmentConfig(Config):
     """Probability that contrast changes."""
     max_log_contrast: Annotated[float, Ge(0)] = 0.12
     """Greatest |log| of the factor on a pixel, drawn at key frames."""
+    colors_drift: bool = True
+    """Whether brightness and contrast vary over a clip, or are the same in all its frames."""
     color_inner_key_frame_probs: tuple[Probability, ...] = (0.7, 0.3)
     """Probability of 0, 1, … key frames between the first and the last, for colours."""
     color_easing_probs: tuple[Probability, Probability, Probability] = (0.7, 0.15, 0.15)
@@ -82,7 +84,9 @@ def sample_color(
 
 
 def _drift(config: AugmentConfig, num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Values in [-1, 1] that vary over key frames, float64 [T]."""
+    """Values in [-1, 1] that vary over key frames, or are all the same, float64 [T]."""
+    if not config.colors_drift:
+        return np.full(num_frames, rng.uniform(-1, 1))
     keys = sample_key_frames(1, num_frames, config.color_inner_key_frame_probs, rng)
     values = rng.uniform(-1, 1, size=(*keys.shape, 1))
     return interpolate(values, keys, config.color_easing_probs, rng)[0, :, 0]

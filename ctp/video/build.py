@@ -27,11 +27,11 @@ from pydantic import Field, field_validator
 
 from ctp.clip import VideoError
 from ctp.config import Config
-from ctp.isolation import MAX_LOSSES, Isolated, LostError
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
 from ctp.video.catalog import CORPUS, MANIFEST, VideoEntry
 from ctp.video.convert import Convert, converter
+from ctp.video.guarded import Guarded
 from ctp.video.layouts import LAYOUTS, Contents, Source
 from ctp.video.quarantine import Rejected
 from ctp.video.shards import SUFFIX, ShardRow, ShardSummary, ShardWriter
@@ -228,32 +228,10 @@ def build_shard(task: ShardTask, convert: Convert) -> Iterator[Source]:
     _part_place(folder, task.name).write_bytes(json.dumps(part.to_json()).encode())
 
 
-class IsolatedConverter:
-    """Converts in a child process: a video that crashes or hangs it costs itself."""
-
-    def __init__(self, config: BuildConfig):
-        make = partial(converter, config.transcode)
-        self._child = Isolated(make, item_seconds=config.video_seconds)
-
-    def __call__(self, source: Source) -> ShardRow:
-        """`ctp.video.convert.convert`; a video that takes `MAX_LOSSES` processes with it is bad.
-
-        Raises:
-            LostError: the process ended while it worked on no video.
-        """
-        for _ in range(MAX_LOSSES):
-            try:
-                row: ShardRow = self._child.call(source)
-                return row
-            except LostError as error:
-                if not error.item:
-                    raise
-                lost = error
-        raise VideoError(source.id, source.uri, f"the decoder {lost.reason}") from lost
-
-    def close(self) -> None:
-        """End the process."""
-        self._child.close()
+def guarded_converter(config: BuildConfig) -> Guarded[Source, ShardRow]:
+    """`ctp.video.convert.convert` in a child process: a video that crashes or hangs it costs
+    itself."""
+    return Guarded(partial(converter, config.transcode), video_seconds=config.video_seconds)
 
 
 def write_manifest(

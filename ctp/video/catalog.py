@@ -203,7 +203,7 @@ class Catalog(Sequence[VideoEntry]):
     def __getitem__(self, index: slice) -> Catalog: ...
     def __getitem__(self, index: SupportsIndex | slice) -> VideoEntry | Catalog:
         if isinstance(index, slice):
-            return self._part(np.arange(len(self))[index], self.rejected)
+            return self.select(np.arange(len(self))[index], self.rejected)
         row, views = range(len(self))[index], self._views
         label, size, checksum = views.label_numbers[row], views.sizes[row], views.checksums[row]
         return VideoEntry(
@@ -259,14 +259,15 @@ class Catalog(Sequence[VideoEntry]):
         if heldout_share > 0 and len(self):
             heldout[ranks.argmin()] = True  # true already, unless it is the only one
             heldout[-1] &= not heldout.all()
-        train = self._part(np.flatnonzero(~heldout), self.rejected)
-        return train, self._part(np.flatnonzero(heldout))
+        train = self.select(np.flatnonzero(~heldout), self.rejected)
+        return train, self.select(np.flatnonzero(heldout))
 
     def files(self) -> list[str]:
         """The URIs of all files that hold videos, in the order in which the ids lead to them."""
         return list(self.columns["file"].dictionary.to_pylist())
 
-    def _part(self, rows: NDArray[np.int64], rejected: tuple[Rejected, ...] = ()) -> Catalog:
+    def select(self, rows: NDArray[np.int64], rejected: tuple[Rejected, ...] = ()) -> Catalog:
+        """The videos of these rising row numbers, with what is to be told of as rejected."""
         return Catalog(_compact(self.columns.take(pa.array(rows))), rejected)
 
     def _write(self, file: io.IOBase) -> None:

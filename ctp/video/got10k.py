@@ -43,6 +43,31 @@ def parse_flags(data: bytes, name: str) -> NDArray[np.int8]:
         raise ValueError(f"{name}: wanted a small number a line: {error}") from error
 
 
+def in_sight(
+    boxes: NDArray[np.float32],
+    absence: NDArray[np.int8] | None,
+    cover: NDArray[np.int8] | None,
+) -> NDArray[np.bool_]:
+    """The frames in which there is an object to be found.
+
+    GOT-10k's toolkit scores the frames whose cover is above 0 (`ExperimentGOT10k.report`); so does
+    this, and leaves out what is flagged as absent or has no box, too.
+
+    Args:
+        boxes: float32 [N, 4] xyxy.
+        absence, cover: int8 [N], see `ShardRow`; None where that is not annotated.
+
+    Returns:
+        bool [N].
+    """
+    found: NDArray[np.bool_] = (boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 0
+    if absence is not None:
+        found[absence != 0] = False
+    if cover is not None:
+        found[cover <= 0] = False
+    return found
+
+
 def parse_class(data: bytes) -> str | None:
     """The class of the object, from `meta_info.ini`, if it tells.
 

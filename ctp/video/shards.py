@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import mmap
 import tempfile
 import zlib
@@ -25,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ctp.storage import HINTS, Storage, StorageError
+from ctp.storage import HINTS, OpenFile, Storage, StorageError
 
 ROW_GROUP_BYTES = 4 * 2**20
 MAX_VIDEO_BYTES = 2**30
@@ -60,6 +61,7 @@ SCHEMA = pa.schema(
     MARK,
 )
 INDEXED = ["id", "label", "size", "checksum", "num_frames"]
+ANNOTATED = ["num_frames", "width", "height", "boxes", "absence", "cover"]
 
 
 class ShardError(ValueError):
@@ -234,6 +236,49 @@ def read_index(place: Storage) -> pa.Table:
         raise ShardError(place.uri, f"has a damaged index: {error}") from error
     offsets = pa.array(_offsets(place, metadata, index["size"].to_numpy()))
     return index.add_column(2, "offset", offsets)
+
+
+def read_annotations(place: Storage) -> pa.Table:
+    """Where the objects of a shard's videos are, without the videos.
+
+    Returns:
+        a row for each video, in file order: offset as of `read_index`, and the columns of
+        `ANNOTATED` as of `ShardRow`.
+
+    Raises:
+        ShardError, StorageError: as `read_index`.
+    """
+    offsets = read_index(place)["offset"]
+    with place.opened() as file:
+        table = pq.ParquetFile(pa.PythonFile(_Seekable(file), "r")).read(ANNOTATED)
+    return table.append_column("offset", offsets)
+
+
+class _Seekable(io.RawIOBase):
+    """An open file as pyarrow takes one: what fails is told as by `OpenFile`."""
+
+    def __init__(self, file: OpenFile):
+        super().__init__()
+        self._file, self._at = file, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}
+        self._at = origin[whence] + offset
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(self._at, None if size < 0 else size)
+        self._at += len(data)
+        return data
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from ctp.cluster.build import BuildStoppedError, build
+from ctp.cluster.build import build
+from ctp.cluster.faults import StoppedError
 from ctp.video.build import BuildConfig, build_shard, find_sources, plan_shards, whole_parts
 from ctp.video.convert import convert
 from ctp.video.transcode import TranscodeConfig
@@ -58,7 +59,10 @@ def test_ray_builds_what_one_process_builds(config: BuildConfig, tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes by /proc")
 def test_a_lost_worker_costs_nothing(
-    config: BuildConfig, video_folder: Callable[..., Path], tmp_path: Path
+    config: BuildConfig,
+    video_folder: Callable[..., Path],
+    own_processes: Callable[[str], list[int]],
+    tmp_path: Path,
 ) -> None:
     video_folder(good=100)
     config = config.replace(num_shards=1)
@@ -79,30 +83,10 @@ def test_a_lost_worker_costs_nothing(
     assert whole_parts(config.out, [task.name]) == whole_parts(alone.out, [task.name])
 
 
-def own_processes(name: str) -> list[int]:
-    """Processes of a name that this one started, or one that it started."""
-    parents, found = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue  # it has ended meanwhile
-        parents[int(folder.name)] = int(status[1])
-        if command.startswith(name.encode()):
-            found.append(int(folder.name))
-    return [pid for pid in found if os.getpid() in ancestors(pid, parents)]
-
-
-def ancestors(pid: int, parents: dict[int, int]) -> list[int]:
-    above = parents.get(pid)
-    return [] if above is None else [above, *ancestors(above, parents)]
-
-
 def test_a_fault_of_the_storage_stops_the_build(config: BuildConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     config = config.replace(out=str(tmp_path / "file"), num_shards=1)
     tasks = plan_shards(config, find_sources(config))
-    with pytest.raises(BuildStoppedError, match=r"^cannot write .*\.parquet") as caught:
+    with pytest.raises(StoppedError, match=r"^cannot write .*\.parquet") as caught:
         build(config, tasks, print)
     assert "\n" not in str(caught.value)

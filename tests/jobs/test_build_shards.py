@@ -86,15 +86,6 @@ def test_help_names_recipes_and_options(job: Any, capsys: pytest.CaptureFixture[
         assert name in said
 
 
-def test_progress_is_lines_where_there_is_no_terminal(
-    job: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with job._Counter(10) as counter:
-        for number in (4, 1, 1, 0, 4):
-            counter.add(number)
-    assert capsys.readouterr().out.splitlines() == ["4/10 videos", "10/10 videos · 0 s left"]
-
-
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")

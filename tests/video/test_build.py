@@ -20,11 +20,11 @@ from ctp.clip import VideoError
 from ctp.storage import Storage
 from ctp.video.build import (
     BuildConfig,
-    IsolatedConverter,
     ShardTask,
     build_shard,
     claim,
     find_sources,
+    guarded_converter,
     plan_shards,
     splits_of,
     whole_parts,
@@ -300,7 +300,7 @@ def test_a_video_that_takes_for_ever_costs_itself(
         Source("good", VideoEntry("good", good)),
     )
     task = ShardTask(str(tmp_path / "out"), "shard", sources)
-    converter = IsolatedConverter(make_config(video_seconds=3))
+    converter = guarded_converter(make_config(video_seconds=3))
     assert [source.id for source in build_shard(task, converter)] == ["endless", "good"]
     converter.close()
     part = whole_parts(task.folder, ["shard"])["shard"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctp.video.got10k import parse_boxes, parse_class, parse_flags
+from ctp.video.got10k import in_sight, parse_boxes, parse_class, parse_flags
 
 
 def test_left_top_width_height_becomes_corners() -> None:
@@ -18,6 +18,16 @@ def test_flags_are_a_number_a_line() -> None:
     flags = parse_flags(b"0\n8\n1\n", "cover.label")
     assert flags.dtype == np.int8
     assert flags.tolist() == [0, 8, 1]
+
+
+def test_an_object_is_in_sight_where_it_has_a_box_and_some_of_it_shows() -> None:
+    boxes = np.array([[1, 1, 5, 5]] * 6 + [[3, 1, 3, 9], [np.nan, 1, 2, 3]], np.float32)
+    absence = np.array([0, 1, 0, 0, 1, 0, 0, 0], np.int8)
+    cover = np.array([8, 8, 0, 1, 0, 4, 8, 8], np.int8)
+    assert np.flatnonzero(in_sight(boxes, absence, cover)).tolist() == [0, 3, 5]
+    assert np.flatnonzero(in_sight(boxes, absence, None)).tolist() == [0, 2, 3, 5]
+    assert np.flatnonzero(in_sight(boxes, None, cover)).tolist() == [0, 1, 3, 5]
+    assert np.flatnonzero(in_sight(boxes, None, None)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_class_is_named_if_it_is_known() -> None:

@@ -16,7 +16,14 @@ import pytest
 
 from ctp.rng import generator
 from ctp.storage import Storage, StorageError
-from ctp.video.shards import SCHEMA, ShardError, ShardRow, read_index, write_shard
+from ctp.video.shards import (
+    SCHEMA,
+    ShardError,
+    ShardRow,
+    read_annotations,
+    read_index,
+    write_shard,
+)
 
 SIZES = (0, 1, 5, 3_000_000, 70_000, 0, 1_500_000, 4_200_000, 12, 100_000)
 MIB = 2**20
@@ -226,3 +233,27 @@ def test_a_video_may_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ctp.video.shards.MAX_VIDEO_BYTES", 9)
     with pytest.raises(ValueError, match=r"'class/ä 1\.mp4' has 10 bytes"):
         write_shard(Storage.of(tmp_path / "a.parquet"), make_rows((9, 10)))
+
+
+def test_annotations_come_without_the_videos(place: Storage) -> None:
+    rows = make_rows()
+    write_shard(place, rows, MIB)
+    table = read_annotations(place)
+    assert table["offset"].to_pylist() == read_index(place)["offset"].to_pylist()
+    for row, found in zip(rows, table.to_pylist(), strict=True):
+        assert (found["num_frames"], found["width"], found["height"]) == (
+            row.num_frames,
+            row.width,
+            row.height,
+        )
+        for name in ("boxes", "absence", "cover"):
+            wanted = getattr(row, name)
+            assert found[name] == (None if wanted is None else wanted.tolist())
+
+
+def test_annotations_of_what_is_no_shard(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(b"this is text")
+    with pytest.raises(ShardError, match="has no footer"):
+        read_annotations(Storage.of(tmp_path / "a.parquet"))
+    with pytest.raises(StorageError):
+        read_annotations(Storage.of(tmp_path / "b.parquet"))

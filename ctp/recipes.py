@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from ctp.downstream.config import FinetuneConfig, LabeledDataConfig
+from ctp.downstream.config import HeadConfig as ClassifierHeadConfig
+from ctp.downstream.features import EmbedConfig, FeatureConfig
+from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
 from ctp.models.resnet3d import EncoderConfig
 from ctp.models.track_head import HeadConfig
 from ctp.pretext.config import (
@@ -19,8 +23,10 @@ from ctp.video.augment import AugmentConfig
 from ctp.video.build import BuildConfig
 from ctp.video.sampling import SamplingConfig
 from ctp.video.transcode import TranscodeConfig
+from ctp.video.views import ViewsConfig
 
 PAPER_GPUS = 8
+SMALL_ENCODER = EncoderConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
 def tiny() -> PretrainConfig:
@@ -70,6 +76,77 @@ def original_shards() -> BuildConfig:
 
 BUILD = {"training": training_shards, "original": original_shards}
 
+
+def finetune_ucf101() -> FinetuneConfig:
+    """The paper's fine-tuning on UCF-101: 150 epochs, 8 GPUs (supplement A)."""
+    return _finetune("data/ucf101")
+
+
+def finetune_hmdb51() -> FinetuneConfig:
+    """The paper's fine-tuning on HMDB-51: as ucf101 (supplement A)."""
+    return _finetune("data/hmdb51")
+
+
+def finetune_ssv1() -> FinetuneConfig:
+    """The paper's fine-tuning on Something-Something-V1: 32 frames in a row, one clip, no flip."""
+    recipe = _finetune("data/ssv1")
+    frames = SamplingConfig(num_frames=32, min_interval_frames=1, max_interval_frames=1)
+    return recipe.replace(
+        sampling=frames,
+        augment=recipe.augment.replace(flip_prob=0),  # left and right make classes
+        views=recipe.views.replace(num_clips=1, num_frames=32, interval_frames=1),
+        schedule=ScheduleConfig(length=90, decay_at=(40, 60, 80), warmup_steps=1000),
+    )
+
+
+def finetune_kinetics400() -> FinetuneConfig:
+    """As ucf101, on Kinetics-400; of that the paper tells no settings of its own (supplement C)."""
+    return _finetune("data/kinetics400")
+
+
+def finetune_linear() -> FinetuneConfig:
+    """As ucf101, the encoder frozen: how good its features are as they are."""
+    return finetune_ucf101().replace(head=ClassifierHeadConfig(frozen_encoder=True))
+
+
+def finetune_small() -> FinetuneConfig:
+    """Minutes on 2 cores: of a small encoder, on the videos that ctp makes, by their classes."""
+    return FinetuneConfig(
+        data=LabeledDataConfig(uri="corpus:480", test_share=0.25),
+        sampling=SamplingConfig(num_frames=8, min_interval_frames=1, max_interval_frames=2),
+        augment=finetune_ucf101().augment.replace(frame_size_px=48, short_sides_px=(48, 56, 64)),
+        views=ViewsConfig(
+            num_clips=3,
+            num_frames=8,
+            interval_frames=1,
+            placement="middles",
+            frame_size_px=48,
+            short_side_px=56,
+        ),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.001, weight_decay=0.05),
+        schedule=ScheduleConfig(unit="epochs", length=30, decay="cosine", decay_at=()),
+        compute=ComputeConfig(total_batch=16),
+        checkpoint=CheckpointConfig(every_minutes=2),
+    )
+
+
+def _finetune(uri: str) -> FinetuneConfig:
+    """The paper's fine-tuning (supplement A), which the defaults are; shards in train and test."""
+    return FinetuneConfig(
+        data=LabeledDataConfig(uri=f"{uri}/train", test_uri=f"{uri}/test"),
+        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+    )
+
+
+FINETUNE = {
+    "small": finetune_small,
+    "ucf101": finetune_ucf101,
+    "hmdb51": finetune_hmdb51,
+    "ssv1": finetune_ssv1,
+    "kinetics400": finetune_kinetics400,
+    "linear": finetune_linear,
+}
+
 PRETRAIN = {
     "tiny": tiny,
     "small": small,
@@ -106,7 +183,7 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
         augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
         game=GameConfig(min_box_size_px=8, max_box_size_px=24),
         curriculum=CurriculumConfig(),
-        encoder=EncoderConfig(width=8, blocks_per_stage=(1, 1, 1, 1)),
+        encoder=SMALL_ENCODER,
         head=HeadConfig(hidden_channels=64),
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.003),
         schedule=ScheduleConfig(unit="steps", length=steps, decay="cosine", decay_at=()),
@@ -114,3 +191,57 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
         health=HealthConfig(num_clips=256, every_steps=max(steps // 8, 1)),
         checkpoint=CheckpointConfig(every_minutes=2),
     )
+
+
+def retrieval_features() -> EmbedConfig:
+    """VCOP's retrieval: 10 clips of 16 frames in a row, maxima of 2 x 3 x 3 cells (default)."""
+    return EmbedConfig(views=ViewsConfig(interval_frames=1))
+
+
+def compact_features() -> EmbedConfig:
+    """One vector a clip, averaged over time and space, in half precision: for any other use."""
+    return EmbedConfig(features=FeatureConfig(pooling="global", dtype="float16"))
+
+
+def small_features() -> EmbedConfig:
+    """As retrieval, for encoders of the recipes tiny and small: 8 frames of 48 px."""
+    return EmbedConfig(
+        architecture=SMALL_ENCODER,
+        views=ViewsConfig(num_frames=8, interval_frames=1, frame_size_px=48, short_side_px=56),
+    )
+
+
+EMBED = {
+    "retrieval": retrieval_features,
+    "compact": compact_features,
+    "small": small_features,
+}
+
+
+def track_got10k() -> TrackConfig:
+    """The paper's tracking on GOT-10k: 16 frames, 8 GPUs, all stages trained unless frozen (§4)."""
+    return TrackConfig(
+        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+    )
+
+
+def track_small() -> TrackConfig:
+    """Minutes on 2 cores: of a small encoder as recipe small pretrains it, 8 frames of 48 px."""
+    return TrackConfig(
+        encoder=SMALL_ENCODER,
+        head=HeadConfig(hidden_channels=64),
+        sampling=SamplingConfig(num_frames=8, max_interval_frames=1),
+        augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
+        test=VideoClipsConfig(short_side_px=48),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.001),
+        schedule=ScheduleConfig(unit="steps", length=1000, decay="cosine", decay_at=()),
+        compute=ComputeConfig(total_batch=16),
+        checkpoint=CheckpointConfig(every_minutes=2),
+        test_every_steps=200,
+    )
+
+
+TRACK = {
+    "got10k": track_got10k,
+    "small": track_small,
+}

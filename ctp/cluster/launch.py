@@ -1,0 +1,88 @@
+"""What the jobs that train have in common: from a command line to a finished run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from ray.train import TrainingFailedError
+
+from ctp.analysis.curves import curves_png
+from ctp.cli import CommandLine
+from ctp.cluster.connect import check_machine, cluster
+from ctp.cluster.ingest import object_store_bytes
+from ctp.cluster.train import train
+from ctp.progress import Progress, bottleneck, duration
+from ctp.storage import StorageError
+from ctp.training import run_folder
+from ctp.training.claim import anchored, newest_clips, open_run, run_storage
+from ctp.training.config import RunConfig
+from ctp.training.run import Job, RunStoppedError
+from ctp.training.run_folder import Row
+from ctp.video.quarantine import Ledger
+
+C = TypeVar("C", bound=RunConfig)
+SHOWN_QUARANTINED = 10
+
+
+def run_job(command: CommandLine[C], run: Callable[[C], None], argv: Sequence[str] | None) -> None:
+    """Parse, name the run, and run; whatever stops it is told in a line, and how to go on."""
+    recipe, config = command.parse(argv)
+    if not config.name:
+        config = config.replace(name=f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+    try:
+        run(anchored(config))
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; the same command with --name {config.name} goes on from here")
+    except (ValueError, StorageError, ConnectionError, RunStoppedError) as error:
+        sys.exit(f"error: {error}")
+    except TrainingFailedError as error:
+        sys.exit(f"error: {error}\nThe same command with --name {config.name} goes on from here")
+
+
+def train_here(job: Job, about_videos: str, note: str = "") -> list[Row]:
+    """Claim the run's folder, train, and tell how it went.
+
+    Args:
+        job: what to train.
+        about_videos: how many there are, for what.
+        note: what else there is to say before it begins.
+
+    Returns:
+        The rows of the run's log.
+    """
+    started, config = time.monotonic(), job.config
+    check_machine(config.scaling)
+    is_old = open_run(config)
+    total_batch = config.compute.total_batch
+    print(
+        f"run {run_storage(config).uri}: {about_videos}, {job.train.total_steps} steps of "
+        f"{total_batch} clips"
+    )
+    waiting = object_store_bytes(job.train) / 2**20
+    print(f"clips on their way take at most {waiting:.0f} MiB of the object store")
+    if note:
+        print(note)
+    if is_old:
+        print(f"continuing after step {newest_clips(config) // total_batch}")
+    with cluster(config.scaling), Progress() as progress:
+        train(job, progress.show)
+    folder = run_storage(config)
+    rows = run_folder.read_metrics(folder)
+    folder.join(run_folder.CURVES).write_bytes(curves_png(rows))
+    _tell_quarantined(config)
+    print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
+    print(bottleneck(rows))
+    return list(rows)
+
+
+def _tell_quarantined(config: RunConfig) -> None:
+    quarantine = run_storage(config).join(run_folder.QUARANTINE)
+    if quarantine.exists():
+        ledger = list(Ledger.from_jsonl(quarantine.read_bytes()))
+        print(f"{len(ledger)} video(s) could not be used, all listed in {quarantine.uri}:")
+        for entry in ledger[:SHOWN_QUARANTINED]:
+            print(f"  {entry.video_id}: {entry.reason}")

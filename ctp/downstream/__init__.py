@@ -1,0 +1,1 @@
+"""What an encoder is worth: features of videos, and what they are good for."""

@@ -1,0 +1,175 @@
+"""Score features by retrieval, and draw queries with their nearest neighbours."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow.compute as pc
+from annotated_types import Ge, MinLen, MultipleOf
+
+from ctp.analysis.neighbours import Row, Shown, middle_frame, neighbours_png
+from ctp.cli import CommandLine
+from ctp.config import Config
+from ctp.downstream.feature_folder import Manifest, VideoFeatures, check_comparable, read_features
+from ctp.downstream.retrieval import KS, Retrieval, knn_accuracy, retrieve
+from ctp.storage import Storage, StorageError
+from ctp.video.catalog import Catalog, open_catalog
+
+ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
+
+A query is right at k when one of the k gallery videos nearest to it has its class. OUT gets
+retrieval.json and neighbours.png, a picture of queries and what is nearest to them.
+
+  retrieve.py --gallery features/train --queries features/test"""
+SCORES, PICTURE = "retrieval.json", "neighbours.png"
+Positive = Annotated[int, Ge(1)]
+
+
+class RetrieveConfig(Config):
+    """VCOP's protocol: k = 1, 5, 10, 20, 50 (default)."""
+
+    gallery: str = ""
+    """Folder or URI of the features to look in, those of the training videos."""
+    queries: str = ""
+    """Folder or URI of the features to look up, those of the test videos."""
+    out: str = "retrieval"
+    """Folder or URI for the scores and the picture."""
+    ks: Annotated[tuple[Positive, ...], MinLen(1)] = KS
+    """How many neighbours are looked at."""
+    knn: Positive | None = None
+    """Also say how often most of so many neighbours have the query's class."""
+    use_gpu: bool = False
+    """Whether similarities are computed on the GPU."""
+    num_pictured: Annotated[int, Ge(0)] = 8
+    """Queries in the picture, evenly chosen; 0 for no picture."""
+    num_neighbours: Positive = 6
+    """Neighbours of each in the picture, as far as they were looked at."""
+    size_px: Annotated[int, Ge(16), MultipleOf(2)] = 128
+    """Side of a video in the picture."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, score, draw, and say what came out."""
+    _, config = CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).parse(argv)
+    try:
+        _run(config)
+    except (ValueError, StorageError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(config: RetrieveConfig) -> None:
+    for name in ("gallery", "queries"):
+        if not getattr(config, name):
+            raise ValueError(f"--{name} is missing: a folder that jobs/embed.py made")
+    out = Storage.of(config.out)
+    out.check_writable()
+    about_gallery, gallery = read_features(config.gallery)
+    about_queries, queries = read_features(config.queries)
+    check_comparable(about_gallery, about_queries)
+    _check_apart(about_gallery, about_queries)
+    device = "cuda" if config.use_gpu else "cpu"
+    found = retrieve(gallery, queries, config.ks, device)
+    knn = knn_accuracy(gallery, queries, config.knn, device) if config.knn else None
+    scores = _scores(config, about_gallery, about_queries, found, knn)
+    out.join(SCORES).write_bytes(json.dumps(scores, indent=2).encode())
+    _tell(scores)
+    print(out.join(SCORES).uri)
+    if config.num_pictured:
+        rows = _rows(config, (about_gallery, gallery), (about_queries, queries), found)
+        out.join(PICTURE).write_bytes(neighbours_png(rows))
+        print(out.join(PICTURE).uri)
+
+
+def _check_apart(gallery: Manifest, queries: Manifest) -> None:
+    if (gallery.data_uri, gallery.catalog) == (queries.data_uri, queries.catalog):
+        raise ValueError(
+            f"gallery and queries are features of the same videos, {gallery.data_uri}: each would "
+            "find itself. Take those of the training videos, and of the test videos"
+        )
+
+
+def _scores(
+    config: RetrieveConfig,
+    gallery: Manifest,
+    queries: Manifest,
+    found: Retrieval,
+    knn: float | None,
+) -> dict[str, Any]:
+    """All that retrieval.json holds: the scores, and what they are of."""
+    return {
+        "accuracy": {str(k): share for k, share in found.accuracy.items()},
+        "chance": {str(k): share for k, share in found.chance.items()},
+        "knn": None if knn is None else {"k": config.knn, "accuracy": knn},
+        "class_accuracy": found.class_accuracy,
+        "encoder": queries.encoder,
+        "encoder_sha256": queries.encoder_sha256,
+        "views": queries.views.model_dump(mode="json"),
+        "features": queries.features.model_dump(mode="json"),
+        "gallery": _side(config.gallery, gallery),
+        "queries": _side(config.queries, queries),
+    }
+
+
+def _side(folder: str, manifest: Manifest) -> dict[str, Any]:
+    assert manifest.counts is not None, "read_features takes none that is not finished"
+    counts = manifest.counts
+    return {
+        "folder": Storage.of(folder).uri,
+        "data": manifest.data_uri,
+        "videos": counts.videos,
+        "unreadable": counts.rejected,
+    }
+
+
+def _tell(scores: dict[str, Any]) -> None:
+    print(f"encoder {scores['encoder']}")
+    for role in ("gallery", "queries"):
+        side = scores[role]
+        lost = f", {side['unreadable']} more could not be read" if side["unreadable"] else ""
+        print(f"{role}: {side['videos']} videos{lost}")
+    print("    k  right at k  by chance")
+    for k, share in scores["accuracy"].items():
+        print(f"{k:>5}  {100 * share:9.1f}%  {100 * scores['chance'][k]:8.1f}%")
+    if scores["knn"]:
+        print(f"kNN of {scores['knn']['k']}: {100 * scores['knn']['accuracy']:.1f}%")
+
+
+Side = tuple[Manifest, VideoFeatures]
+
+
+def _rows(config: RetrieveConfig, gallery: Side, queries: Side, found: Retrieval) -> list[Row]:
+    """Queries evenly chosen, with what is nearest to them.
+
+    Raises:
+        ValueError, StorageError: a video is no longer where it was, or cannot be read.
+    """
+    listed, looked_up = (open_catalog(manifest.data_uri) for manifest, _ in (gallery, queries))
+    number = min(config.num_pictured, len(queries[1].ids))
+    rows = []
+    for query in np.linspace(0, len(queries[1].ids) - 1, number).round().astype(int).tolist():
+        near = found.neighbours
+        pairs = zip(near.indices[query].tolist(), near.similarities[query].tolist(), strict=True)
+        shown = [
+            _shown(listed, gallery[1], place, f"{alike:.3f}", config.size_px)
+            for place, alike in [*pairs][: config.num_neighbours]
+        ]
+        name = queries[1].ids[query]
+        rows.append(Row(_shown(looked_up, queries[1], query, name, config.size_px), shown))
+    return rows
+
+
+def _shown(catalog: Catalog, videos: VideoFeatures, place: int, note: str, size_px: int) -> Shown:
+    name = videos.ids[place]
+    row = pc.index(catalog.columns["id"], name).as_py()
+    if row < 0:
+        raise ValueError(
+            f"video {name!r}, whose features there are, is no longer there to be shown"
+        )
+    return Shown(middle_frame(catalog[row].read(), size_px), str(videos.labels[place]), note)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""A folder of features: what is written is what is read, and nothing else comes in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ctp.clip import VideoError
+from ctp.downstream.feature_folder import (
+    Manifest,
+    check_comparable,
+    claim,
+    finish,
+    missing_parts,
+    read_features,
+    read_manifest,
+    write_part,
+)
+from ctp.downstream.features import FeatureConfig
+from ctp.models.resnet3d import EncoderConfig
+from ctp.storage import Storage
+from ctp.video.quarantine import Ledger, Rejected
+from ctp.video.views import ViewsConfig
+
+NUM_CLIPS, SIZE = 3, 5
+BAD = Rejected.of(VideoError("a/bad", "/v/a/bad.mp4", "is bad"))
+
+
+def manifest(**changes: Any) -> Manifest:
+    """Of five videos, two in a part."""
+    values: dict[str, Any] = {
+        "encoder": "/runs/one/encoder.safetensors",
+        "encoder_sha256": "00ff",
+        "encoder_config": EncoderConfig(),
+        "views": ViewsConfig(num_clips=NUM_CLIPS),
+        "features": FeatureConfig(),
+        "data_uri": "/v",
+        "catalog": "abcd",
+        "num_listed": 5,
+        "videos_per_part": 2,
+    }
+    return Manifest(**values | changes)
+
+
+def rows(names: list[str], features: np.ndarray, bad: str = "") -> dict[str, np.ndarray]:
+    rejected = [
+        json.dumps({"video_id": n, "uri": f"/v/{n}.mp4", "reason": "is bad"}) if n == bad else ""
+        for n in names
+    ]
+    return {
+        "id": np.array(names),
+        "label": np.array([name.rpartition("/")[0] for name in names]),
+        "rejected": np.array(rejected),
+        "feature": features,
+    }
+
+
+def fill(folder: Storage, dtype: str = "float32") -> np.ndarray:
+    """All parts; returns the features of the good videos, [4, NUM_CLIPS, SIZE]."""
+    features = np.random.default_rng(0).random((5, NUM_CLIPS, SIZE)).astype(dtype)
+    names = ["a/0", "a/bad", "b/0", "b/1", "bare"]
+    for number in range(3):
+        part = slice(2 * number, 2 * number + 2)
+        write_part(folder, number, rows(names[part], features[part], "a/bad"))
+    return features[[0, 2, 3, 4]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Storage:
+    place = Storage.of(tmp_path / "features")
+    claim(place, manifest())
+    return place
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_any_parquet_reader_reads_a_row_for_each_clip(folder: Storage, dtype: str) -> None:
+    features = fill(folder, dtype)
+    table = pq.read_table(f"{folder.path}/part-00001.parquet")
+    number = pa.float32() if dtype == "float32" else pa.float16()
+    assert table.schema.field("feature").type == pa.list_(number, SIZE)
+    assert table.schema.field("clip").type == pa.int32()
+    assert table["id"].to_pylist() == ["b/0"] * 3 + ["b/1"] * 3
+    assert table["clip"].to_pylist() == [0, 1, 2, 0, 1, 2]
+    assert table["label"].to_pylist() == ["b"] * 6
+    np.testing.assert_array_equal(np.array(table["feature"].to_pylist()).reshape(2, 3, 5),
+                                  features[1:3])  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_videos_feature_is_the_mean_of_its_clips(folder: Storage, dtype: str) -> None:
+    features = fill(folder, dtype)
+    complete = finish(folder, manifest(), ())
+    assert complete.counts is not None
+    assert complete.counts.model_dump() == {"videos": 4, "clips": 12, "rejected": 1}
+    about, videos = read_features(folder.uri)
+    assert about == complete
+    assert videos.ids == ["a/0", "b/0", "b/1", "bare"]
+    assert videos.labels == ["a", "b", "b", None]
+    assert videos.features.dtype == np.float32
+    np.testing.assert_allclose(videos.features, features.mean(axis=1, dtype=np.float64), rtol=1e-6)
+
+
+def test_nothing_that_could_not_be_used_is_forgotten(folder: Storage) -> None:
+    fill(folder)
+    damaged = Rejected("x.tar", "/v/x.tar", "is damaged")
+    complete = finish(folder, manifest(), [damaged])
+    assert complete.counts is not None
+    assert complete.counts.rejected == 2
+    told = Ledger.from_jsonl(folder.join("quarantine.jsonl").read_bytes())
+    assert list(told) == [damaged, BAD]
+
+
+def test_a_part_may_have_no_video_that_can_be_used(folder: Storage) -> None:
+    nothing = np.zeros((1, NUM_CLIPS, SIZE), np.float32)
+    summary = write_part(folder, 0, rows(["a/bad"], nothing, "a/bad"))
+    assert (summary.videos, summary.clips, summary.rejected) == (0, 0, (BAD,))
+    alone = manifest(num_listed=1)
+    finish(folder, alone, ())
+    with pytest.raises(ValueError, match="holds no features"):
+        read_features(folder.uri)
+
+
+def test_what_is_missing_is_known(folder: Storage) -> None:
+    assert missing_parts(folder, manifest()) == [0, 1, 2]
+    fill(folder)
+    Path(folder.path, "part-00001.parquet").unlink()
+    assert missing_parts(folder, manifest()) == [1]
+
+
+def test_the_same_features_may_go_on(folder: Storage) -> None:
+    claim(folder, manifest(encoder="/moved/encoder.safetensors"))
+    fill(folder)
+    finish(folder, manifest(), ())
+    claim(folder, manifest())  # finished or not
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoder_sha256": "0000"}, "encoder_sha256 is '00ff' there, and '0000' here"),
+        ({"encoder_config": EncoderConfig(width=8)}, "encoder_config.width is 64 there, and 8"),
+        ({"views": ViewsConfig(num_clips=2)}, "views.num_clips is 3 there, and 2 here"),
+        ({"features": FeatureConfig(pooling="global")}, "features.pooling is 'max' there"),
+        ({"catalog": "ffff", "num_listed": 6}, "num_listed is 5 there, and 6 here"),
+        ({"data_uri": "/w"}, "data_uri is '/v' there, and '/w' here"),
+        ({"videos_per_part": 3}, "videos_per_part is 2 there, and 3 here"),
+    ],
+)
+def test_others_do_not_come_in(folder: Storage, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        claim(folder, manifest(**changes))
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="holds files that are no features"):
+        claim(Storage.of(tmp_path), manifest())
+
+
+def test_a_folder_that_is_not_finished_is_refused(folder: Storage) -> None:
+    fill(folder)
+    Path(folder.path, "part-00001.parquet").unlink()
+    with pytest.raises(ValueError, match=r"not finished: 1 of 3 parts are missing"):
+        read_features(folder.uri)
+
+
+def test_what_is_no_folder_of_features_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no folder of features"):
+        read_features(str(tmp_path))
+    (tmp_path / "manifest.json").write_text('{"format": 1, "shards": []}')
+    with pytest.raises(ValueError, match="is not the manifest of features"):
+        read_manifest(Storage.of(tmp_path))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1", b"not Parquet at all"])
+def test_a_damaged_part_is_named(folder: Storage, damage: bytes) -> None:
+    fill(folder)
+    finish(folder, manifest(), ())
+    Path(folder.path, "part-00001.parquet").write_bytes(damage)
+    said = r"part-00001.parquet is no part of features, or damaged .* Delete it"
+    with pytest.raises(ValueError, match=said):
+        finish(folder, manifest(), ())
+    with pytest.raises(ValueError, match=said):
+        read_features(folder.uri)
+
+
+def test_only_like_features_are_compared() -> None:
+    check_comparable(manifest(), manifest(data_uri="/w", catalog="ffff", num_listed=9))
+    check_comparable(manifest(), manifest(features=FeatureConfig(dtype="float16")))
+    other = manifest(encoder_sha256="0000", views=ViewsConfig(num_clips=2))
+    with pytest.raises(ValueError, match="cannot be compared") as caught:
+        check_comparable(manifest(), other)
+    assert "encoder_sha256 is '00ff' there, and '0000' here" in str(caught.value)
+    assert "views.num_clips is 3 there, and 2 here" in str(caught.value)
+
+
+def test_an_object_store_will_do(s3_bucket: str) -> None:
+    folder = Storage.of(f"{s3_bucket}/features")
+    claim(folder, manifest())
+    features = fill(folder)
+    assert missing_parts(folder, manifest()) == []
+    finish(folder, manifest(), ())
+    _, videos = read_features(folder.uri)
+    np.testing.assert_allclose(videos.features, features.mean(axis=1), rtol=1e-6)

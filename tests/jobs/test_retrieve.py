@@ -1,0 +1,101 @@
+"""The retrieval job from its command line to its files."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from ctp.downstream.extraction import extract, open_extraction
+from ctp.downstream.feature_folder import finish
+from ctp.downstream.features import EmbedConfig
+
+
+@pytest.fixture(scope="module")
+def job(load_job: Callable[[str], Any]) -> Any:
+    return load_job("retrieve")
+
+
+def embed(config: EmbedConfig) -> str:
+    extraction = open_extraction(config)
+    extract(extraction, lambda number: None)
+    finish(extraction.folder, extraction.manifest, extraction.catalog.rejected)
+    return config.out
+
+
+@pytest.fixture
+def folders(small_embedding: EmbedConfig, tmp_path: Path) -> list[str]:
+    """The options that name two folders of features: the queries are copies of two videos."""
+    gallery = embed(small_embedding)
+    for name in ("a/1.mp4", "b/3.mp4"):
+        copy = tmp_path / "others" / name
+        copy.parent.mkdir(parents=True)
+        shutil.copy(Path(str(small_embedding.data.uri), name), copy)
+    others = small_embedding.replace(
+        data={"uri": str(tmp_path / "others")}, out=str(tmp_path / "other-features")
+    )
+    return ["--gallery", gallery, "--queries", embed(others)]
+
+
+def test_scores_and_picture(
+    job: Any, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "retrieval"
+    job.main([*folders, "--ks", "1,5", "--knn", "3", "--out", str(out)])
+    told = capsys.readouterr().out
+    assert "gallery: 5 videos, 1 more could not be read\nqueries: 2 videos\n" in told
+    assert "    1      100.0%      50.0%\n    5      100.0%     100.0%\n" in told
+    assert "kNN of 3: " in told
+    scores = json.loads((out / "retrieval.json").read_bytes())
+    assert scores["accuracy"] == {"1": 1.0, "5": 1.0}  # each finds its copy
+    assert scores["chance"] == {"1": 0.5, "5": 1.0}  # 3 of 5, and 2 of 5
+    assert scores["gallery"]["unreadable"] == 1
+    assert scores["encoder"] == "random weights"
+    assert len(scores["encoder_sha256"]) == 64
+    picture = Image.open(io.BytesIO((out / "neighbours.png").read_bytes()))
+    assert picture.width > 6 * 128  # the query and five neighbours
+
+
+def test_a_k_larger_than_the_gallery(job: Any, folders: list[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: k is 50, and the gallery has 5 videos"):
+        job.main([*folders, "--out", str(tmp_path / "out")])
+
+
+def test_the_same_videos_on_both_sides(job: Any, folders: list[str], tmp_path: Path) -> None:
+    gallery = folders[1]
+    options = ["--gallery", gallery, "--queries", gallery, "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="each would find itself"):
+        job.main(options)
+
+
+def test_features_of_other_kinds(
+    job: Any, folders: list[str], small_embedding: EmbedConfig, tmp_path: Path
+) -> None:
+    other = embed(small_embedding.replace(seed=1, out=str(tmp_path / "third")))
+    options = ["--gallery", other, "--queries", folders[3], "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="cannot be compared"):
+        job.main(options)
+
+
+def test_videos_that_are_gone_cost_the_picture_alone(
+    job: Any, folders: list[str], small_embedding: EmbedConfig, tmp_path: Path
+) -> None:
+    (Path(str(small_embedding.data.uri)) / "a" / "1.mp4").unlink()
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit, match=r"error: video 'a/1.mp4', .* is no longer there"):
+        job.main([*folders, "--ks", "1,5", "--out", str(out)])
+    assert [file.name for file in out.iterdir()] == ["retrieval.json"]
+
+
+def test_what_is_missing_is_said(job: Any, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: --gallery is missing"):
+        job.main(["--out", str(tmp_path / "out")])
+    options = ["--gallery", str(tmp_path), "--queries", str(tmp_path), "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit, match="is no folder of features"):
+        job.main(options)

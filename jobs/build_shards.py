@@ -26,13 +26,13 @@ from ctp.video.build import (
     write_manifest,
 )
 from ctp.video.layouts import Contents
+from ctp.video.quarantine import Rejected, told
 
 ABOUT = """Build Parquet shards of a data set, for training and for any Parquet reader.
 
 Videos are coded anew for fast loading, or kept as they are. OUT gets shards and a manifest.json
 that lists them, labels, and every video that could not be used. The same command goes on with a
 build that was broken off."""
-SHOWN_REJECTED = 10
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -119,10 +119,9 @@ def _say(manifest: Mapping[str, Any]) -> None:
         f"{manifest['bytes'] / 2**20:.1f} MiB, {len(manifest['labels'])} labels, "
         f"{len(rejected)} rejected"
     )
-    for each in rejected[:SHOWN_REJECTED]:
-        print(f"  {each['id']}: {each['reason']}")
-    if len(rejected) > SHOWN_REJECTED:
-        print(f"  and {len(rejected) - SHOWN_REJECTED} more, all in manifest.json")
+    if rejected:
+        entries = [Rejected(each["id"], "", each["reason"]) for each in rejected]
+        print(told(entries, "manifest.json"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ctp.downstream.features import EmbedConfig
 from ctp.progress import VideoCounter, duration
 from ctp.storage import StorageError
 from ctp.training.run_folder import QUARANTINE
-from ctp.video.quarantine import Ledger
+from ctp.video.quarantine import Ledger, told
 
 ABOUT = """Make features of videos by an encoder, a vector for each clip.
 
@@ -27,7 +27,6 @@ broken off.
   embed.py --encoder runs/my-run --data.uri data/ucf101/train --out features/train
   embed.py --encoder kinetics400 --data.uri s3://bucket/videos --out s3://bucket/features \\
            --scaling.use_gpu true --scaling.num_readers 12"""
-SHOWN_REJECTED = 10
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,10 +79,7 @@ def _report(extraction: Extraction) -> None:
     print(f"{counts.videos} videos, {counts.clips} features, {counts.rejected} rejected")
     if counts.rejected:
         ledger = list(Ledger.from_jsonl(folder.join(QUARANTINE).read_bytes()))
-        for entry in ledger[:SHOWN_REJECTED]:
-            print(f"  {entry.video_id}: {entry.reason}")
-        if len(ledger) > SHOWN_REJECTED:
-            print(f"  and {len(ledger) - SHOWN_REJECTED} more, all in {QUARANTINE}")
+        print(told(ledger, folder.join(QUARANTINE).uri))
     if not counts.videos:
         raise ValueError("no video could be used; see the reasons above")
 

@@ -9,7 +9,7 @@ import yaml
 from annotated_types import Ge
 from pydantic import BaseModel, ValidationError
 
-from ctp.cli import CommandLine, near_miss
+from ctp.cli import CommandLine
 from ctp.config import Config
 from ctp.models.export import ExportError, Pooling, export_onnx, export_program
 from ctp.models.weights import read_encoder
@@ -103,18 +103,11 @@ def _find_encoder(config: ExportConfig) -> Storage:
         raise ValueError("wanted either --run NAME or --encoder URI")
     if config.encoder:
         return Storage.of(config.encoder)
-    below = Storage.of(config.storage)
-    folder = Storage.of(config.run) if "/" in config.run else below.join(config.run)
+    folder = run_folder.find_run(config.run, config.storage)
     place = folder.join(run_folder.ENCODER)
-    if place.exists():
-        return place
-    if folder.join(run_folder.CONFIG).exists():
+    if not place.exists():
         raise ValueError(f"run {folder.uri} has no {run_folder.ENCODER} yet; it gets it at its end")
-    runs = below.list_folders()
-    raise ValueError(
-        f"--run {config.run}: no run folder at {folder.uri}{near_miss(config.run, runs)}; "
-        f"runs in {below.uri}: {', '.join(runs) or 'none'}"
-    )
+    return place
 
 
 def _clip_size(config: ExportConfig, run_config: Storage) -> tuple[int, int]:

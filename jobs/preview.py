@@ -12,7 +12,7 @@ from annotated_types import Ge, Le
 
 from ctp import recipes
 from ctp.analysis.preview import Scene, grid_mp4, grid_png, seen_frames
-from ctp.cli import CommandLine, near_miss
+from ctp.cli import CommandLine
 from ctp.clip import Clip
 from ctp.config import Config
 from ctp.models.tracker import Tracker
@@ -114,7 +114,7 @@ def _training_clips(config: PreviewConfig) -> tuple[list[Scene], list[Rejected]]
 def _predictions(recipe: str, config: PreviewConfig) -> tuple[list[Scene], list[Rejected]]:
     """Held-out clips of a run, with the boxes of its newest checkpoint; says how good they are."""
     own_videos = _check_options(recipe, config)
-    folder = _find_run(config)
+    folder = run_folder.find_run(config.run, config.storage)
     trained = _read_config(folder)
     model, step = _load_model(folder, trained)
     maker = _heldout_maker(trained, config.data.uri if own_videos else None)
@@ -146,24 +146,6 @@ def _check_options(recipe: str, config: PreviewConfig) -> bool:
             "to predict on other videos, and storage, to find the run, go with it"
         )
     return "data.uri" in differ
-
-
-def _find_run(config: PreviewConfig) -> Storage:
-    """The run folder that --run names.
-
-    Raises:
-        ValueError: there is none; names what there is.
-    """
-    below = Storage.of(config.storage)
-    folder = Storage.of(config.run) if "/" in config.run else below.join(config.run)
-    if folder.join(run_folder.CONFIG).exists():
-        return folder
-    where = f"{folder.join(run_folder.CONFIG).uri} is not there"
-    if "/" in config.run:
-        raise ValueError(f"--run {config.run}: no run folder, {where}")
-    runs = below.list_folders()
-    there = f"runs in {below.uri}: {', '.join(runs)}" if runs else f"no run in {below.uri}"
-    raise ValueError(f"--run {config.run}: {where}{near_miss(config.run, runs)}; {there}")
 
 
 def _read_config(folder: Storage) -> PretrainConfig:

@@ -32,6 +32,7 @@ from ctp.pretext.config import CurriculumConfig, DataConfig, HealthConfig, Pretr
 from ctp.storage import Storage
 from ctp.synthesis.config import GameConfig
 from ctp.training.checkpoint import CheckpointConfig
+from ctp.training.config import RunConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.training.step import ComputeConfig
 from ctp.video.augment import AugmentConfig
@@ -277,6 +278,26 @@ def small_run(tmp_path: Path) -> PretrainConfig:
         checkpoint=CheckpointConfig(every_steps=2),
         log_every_steps=3,
     )
+
+
+@pytest.fixture
+def train_as_two(free_port: int) -> Callable[[type[Any], RunConfig], None]:
+    """`train_as_two(Pretraining, config)`: the run by two workers, each a process."""
+
+    def train(job: type[Any], config: RunConfig) -> None:
+        script = str(Path(__file__).with_name("worker_of_two.py"))
+        classes = [f"{each.__module__}:{each.__name__}" for each in (job, type(config))]
+        workers = []
+        for rank in range(2):
+            argv = [sys.executable, script, str(rank), str(free_port), *classes]
+            workers.append(subprocess.Popen(argv, stdin=subprocess.PIPE, text=True))
+        for worker in workers:
+            assert worker.stdin is not None
+            with worker.stdin:
+                worker.stdin.write(config.model_dump_json())
+        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+
+    return train
 
 
 @pytest.fixture(scope="session")

@@ -22,10 +22,9 @@ from ctp.training.claim import anchored, newest_clips, open_run, run_storage
 from ctp.training.config import RunConfig
 from ctp.training.run import Job, RunStoppedError
 from ctp.training.run_folder import Row
-from ctp.video.quarantine import Ledger
+from ctp.video.quarantine import Ledger, told
 
 C = TypeVar("C", bound=RunConfig)
-SHOWN_QUARANTINED = 10
 
 
 def run_job(command: CommandLine[C], run: Callable[[C], None], argv: Sequence[str] | None) -> None:
@@ -84,5 +83,4 @@ def _tell_quarantined(config: RunConfig) -> None:
     if quarantine.exists():
         ledger = list(Ledger.from_jsonl(quarantine.read_bytes()))
         print(f"{len(ledger)} video(s) could not be used, all listed in {quarantine.uri}:")
-        for entry in ledger[:SHOWN_QUARANTINED]:
-            print(f"  {entry.video_id}: {entry.reason}")
+        print(told(ledger, quarantine.uri))

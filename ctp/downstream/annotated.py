@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctp.downstream.labels import listed
 from ctp.storage import Storage
 from ctp.video.catalog import OPEN_AT_ONCE, Catalog, VideoEntry, open_catalog
 from ctp.video.got10k import in_sight
 from ctp.video.quarantine import Rejected
 from ctp.video.shards import SUFFIX, read_annotations
 
-SHOWN = 5
 MIN_FRAMES = 2
 """Frames with an object that a video must have: one is given, and one is to be predicted."""
 FRAME_LIST = "list.txt"
@@ -160,9 +160,8 @@ def _is_short(row: Row) -> bool:
 def _check(catalog: Catalog, are_wrong: Sequence[bool], reason: str) -> None:
     wrong = [number for number, is_wrong in enumerate(are_wrong) if is_wrong]
     if wrong:
-        names = ", ".join(repr(catalog[number].id) for number in wrong[:SHOWN])
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise ValueError(f"{len(wrong)} of {len(catalog)} videos {reason}: {names}{more}")
+        names = listed(catalog[number].id for number in wrong)
+        raise ValueError(f"{len(wrong)} of {len(catalog)} videos {reason}: {names}")
 
 
 def _track(row: Row) -> Track:

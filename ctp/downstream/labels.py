@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ def open_labeled(data: LabeledDataConfig, seed: int) -> LabeledVideos:
     if foreign:
         raise ValueError(
             f"{sum(foreign.values())} videos to test on are of {len(foreign)} class(es) that none "
-            f"to train on is of: {_some(foreign)}; those trained on are {_some(classes)}"
+            f"to train on is of: {listed(foreign)}; those trained on are {listed(classes)}"
         )
     used = _share_of_each_class(train, data.label_fraction, seed, "label_fraction", leave=0)
     return LabeledVideos(classes, used, test)
@@ -97,7 +97,7 @@ def _named(catalog: Catalog, uri: str) -> Catalog:
     if missing:
         raise ValueError(
             f"{uri} names {len(missing)} video(s) of {len(named)} that are not there: "
-            f"{_some(missing)}; those there are {_some(rows)}"
+            f"{listed(missing)}; those there are {listed(rows)}"
         )
     return catalog.select(np.array(sorted({rows[name] for name in named}), np.int64))
 
@@ -113,8 +113,8 @@ def _check_labeled(catalog: Catalog, name: str) -> None:
     bare = [video for video, label in zip(ids, labels(catalog), strict=True) if not label]
     if bare:
         raise ValueError(
-            f"{len(bare)} of {len(ids)} videos to {name} on have no label: {_some(bare)}. Put them "
-            "in folders named by class, or build shards of them (jobs/build_shards.py)"
+            f"{len(bare)} of {len(ids)} videos to {name} on have no label: {listed(bare)}. Put "
+            "them in folders named by class, or build shards of them (jobs/build_shards.py)"
         )
 
 
@@ -136,7 +136,8 @@ def _share_of_each_class(
     return catalog.select(np.array(sorted(kept), np.int64))
 
 
-def _some(names: Iterable[str]) -> str:
-    found: Sequence[str] = list(names)
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(repr(name) for name in found[:SHOWN]) + more
+def listed(names: Iterable[str | None]) -> str:
+    """The first names, and how many more there are."""
+    texts = [repr(name) for name in names]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more

@@ -6,7 +6,7 @@ A query is right at k when one of the k gallery videos nearest to it, by cosine,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.downstream.feature_folder import VideoFeatures
+from ctp.downstream.labels import listed
 
 KS = (1, 5, 10, 20, 50)
 """The k of the protocol."""
 QUERIES_AT_ONCE, GALLERY_AT_ONCE = 4096, 8192
 """Videos that are compared at a time: some 600 MB in all, however many there are."""
-SHOWN = 10
-"""Names that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +167,7 @@ def _check_labels(gallery: VideoFeatures, queries: VideoFeatures) -> None:
         bare = [name for name, label in zip(videos.ids, videos.labels, strict=True) if not label]
         if bare:
             raise ValueError(
-                f"{len(bare)} video(s) of the {role} have no label: {_listed(bare)}. Put each into "
+                f"{len(bare)} video(s) of the {role} have no label: {listed(bare)}. Put each into "
                 "a folder named by its class, or give labels in a .txt list"
             )
     known = set(gallery.labels)
@@ -181,12 +180,5 @@ def _check_labels(gallery: VideoFeatures, queries: VideoFeatures) -> None:
     if lacking:
         raise ValueError(
             f"{lacking.total()} queries are of {len(lacking)} class(es) that the gallery lacks: "
-            f"{_listed(sorted(lacking))}. The gallery has {_listed(sorted(map(str, known)))}"
+            f"{listed(sorted(lacking))}. The gallery has {listed(sorted(map(str, known)))}"
         )
-
-
-def _listed(names: Iterable[str | None]) -> str:
-    """The first names, and how many more there are."""
-    texts = [repr(name) for name in names]
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more

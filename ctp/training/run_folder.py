@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ctp.cli import near_miss
 from ctp.storage import Storage
 
 CONFIG = "config.yaml"
@@ -29,6 +30,24 @@ CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 
 Row = Mapping[str, float | int | str]
+
+
+def find_run(run: str, storage: str) -> Storage:
+    """The folder of a run, by its name below `storage` or by its path or URI.
+
+    Raises:
+        ValueError: there is none; names what there is.
+    """
+    below = Storage.of(storage)
+    folder = Storage.of(run) if "/" in run else below.join(run)
+    if folder.join(CONFIG).exists():
+        return folder
+    where = f"{folder.join(CONFIG).uri} is not there"
+    if "/" in run:
+        raise ValueError(f"--run {run}: no run folder, {where}")
+    runs = below.list_folders()
+    there = f"runs in {below.uri}: {', '.join(runs)}" if runs else f"no run in {below.uri}"
+    raise ValueError(f"--run {run}: {where}{near_miss(run, runs)}; {there}")
 
 
 class MetricsLog:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from ctp.clip import VideoError
+
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,14 @@ class Rejected:
     def of(cls, error: VideoError) -> Rejected:
         """The entry for a video that raised `error`."""
         return cls(error.video_id, error.uri, error.reason)
+
+
+def told(rejected: Sequence[Rejected], where: str) -> str:
+    """The first of them, a line each, and how many more there are in the file `where`."""
+    lines = [f"  {entry.video_id}: {entry.reason}" for entry in rejected[:SHOWN]]
+    if len(rejected) > SHOWN:
+        lines.append(f"  and {len(rejected) - SHOWN} more, all in {where}")
+    return "\n".join(lines)
 
 
 class QuarantineLimitError(RuntimeError):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,19 +173,12 @@ class TestRun:
             assert torch.equal(weights(finetuning)[name], value), name
 
     def test_two_workers_learn_and_score_as_one(
-        self, finetuning: FinetuneConfig, tmp_path: Path, free_port: int
+        self, finetuning: FinetuneConfig, tmp_path: Path, train_as_two: Callable[..., None]
     ) -> None:
         train(finetuning)
         two = finetuning.replace(storage=str(tmp_path / "two"), scaling={"num_workers": 2})
         open_run(two)
-        script = str(Path(__file__).with_name("worker_of_two.py"))
-        workers = [
-            subprocess.Popen(
-                [sys.executable, script, str(rank), str(free_port), two.model_dump_json()]
-            )
-            for rank in range(2)
-        ]
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+        train_as_two(Finetuning, two)
         assert losses(two) == pytest.approx(losses(finetuning), rel=1e-4)
         assert scores(two)["tested"] == scores(finetuning)["tested"]
         assert np.sum(scores(two)["confusion"]) == scores(two)["tested"]

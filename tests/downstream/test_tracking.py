@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -151,19 +149,12 @@ class TestRun:
 
     @pytest.mark.slow
     def test_two_workers_learn_and_score_as_one(
-        self, tracking: TrackConfig, tmp_path: Path, free_port: int
+        self, tracking: TrackConfig, tmp_path: Path, train_as_two: Callable[..., None]
     ) -> None:
         train(tracking)
         two = tracking.replace(storage=str(tmp_path / "two"), scaling={"num_workers": 2})
         open_run(two)
-        script = str(Path(__file__).with_name("tracking_worker_of_two.py"))
-        workers = [
-            subprocess.Popen(
-                [sys.executable, script, str(rank), str(free_port), two.model_dump_json()]
-            )
-            for rank in range(2)
-        ]
-        assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+        train_as_two(Tracking, two)
         assert losses(two) == pytest.approx(losses(tracking), rel=1e-3)
         found, alone = scores(two), scores(tracking)
         assert list(found["videos"]) == list(alone["videos"])

@@ -145,8 +145,8 @@ def error_of(export, capsys, options):
 def test_a_run_that_is_not_there_is_named_with_those_that_are(export, run, capsys):
     said = error_of(export, capsys, ["--storage", run.parent.uri, "--run", "b-run"])
     assert said == (
-        f"error: --run b-run: no run folder at {run.parent.uri}/b-run (did you mean a-run?); "
-        f"runs in {run.parent.uri}: a-run"
+        f"error: --run b-run: {run.parent.uri}/b-run/config.yaml is not there "
+        f"(did you mean a-run?); runs in {run.parent.uri}: a-run"
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -105,18 +103,8 @@ def test_rows_after_the_checkpoint_are_not_doubled(small_run: PretrainConfig) ->
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
 
 
-def train_as_two(config: PretrainConfig, port: int) -> None:
-    script = str(Path(__file__).with_name("worker_of_two.py"))
-    argv = [sys.executable, script]
-    workers = [
-        subprocess.Popen([*argv, str(rank), str(port), config.model_dump_json()])
-        for rank in range(2)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-
-
 def test_one_worker_continued_as_two_equals_one(
-    small_run: PretrainConfig, tmp_path: Path, free_port: int
+    small_run: PretrainConfig, tmp_path: Path, train_as_two: Callable[..., None]
 ) -> None:
     whole = small_run.replace(storage=str(tmp_path / "whole"))
     train(whole, ONE, stream)
@@ -125,7 +113,7 @@ def test_one_worker_continued_as_two_equals_one(
     assert newest_clips(small_run) == 2 * 4
     two = small_run.replace(scaling={"num_workers": 2})
     assert two.mismatch(small_run) == []
-    train_as_two(two, free_port)
+    train_as_two(Pretraining, two)
     for ours, theirs in zip(losses(two), losses(whole), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     for name, theirs in weights(whole).items():

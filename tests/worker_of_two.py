@@ -1,23 +1,33 @@
-"""One of two workers that learn to track together, as a process: RANK PORT CONFIG, as JSON."""
+"""One of two workers that train together, as a process: RANK PORT JOB CONFIG.
 
+JOB and CONFIG name the run's classes, MODULE:NAME; the config itself comes by standard input.
+"""
+
+import importlib
 import os
 import sys
+from typing import Any
 
 import torch
 
-from ctp.downstream.track_config import TrackConfig
-from ctp.downstream.tracking import Tracking
 from ctp.training.collective import Worker
 from ctp.training.maker import local_stream
 from ctp.training.run import run
 
+
+def named(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 if __name__ == "__main__":
-    rank, port, config = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    rank, port = int(sys.argv[1]), sys.argv[2]
+    job, config = map(named, sys.argv[3:])
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     run(
-        Tracking.of(TrackConfig.model_validate_json(config)),
+        job.of(config.model_validate_json(sys.stdin.read())),
         Worker(rank, 2),
         lambda maker, first_clip: local_stream(maker, first_clip, rank, 2),
     )

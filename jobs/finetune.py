@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
 def _run(config: FinetuneConfig) -> None:
     initial = settled_initial(config.initial)
     encoder = settled_encoder(config.encoder, initial)
-    config = config.replace(initial=initial, encoder=encoder)
+    config = config.replace(initial=initial, encoder=encoder.model_dump())
     job = Finetuning.of(config)
     train_here(
         job,

@@ -204,9 +204,9 @@ def _pretraining_scores(config: PretrainConfig, folder: Storage) -> list[Score]:
 
 
 def _paper_finetuning(config: FinetuneConfig) -> RunConfig:
-    if config.head.frozen_encoder:
-        return recipes.FINETUNE["linear"]()
-    return recipes.FINETUNE[_dataset(config.data.uri) or "ucf101"]()
+    dataset = _dataset(config.data.uri) or "ucf101"
+    paper = recipes.FINETUNE["linear" if config.head.frozen_encoder else dataset]()
+    return paper.replace(encoder={})
 
 
 def _dataset(uri: object) -> str | None:
@@ -269,7 +269,7 @@ def _tracking_scores(config: TrackConfig, folder: Storage) -> list[Score]:
 def _retrieval_section(run: str, folder: Storage) -> Section:
     place = folder.join(RETRIEVAL)
     found = json.loads(place.read_bytes())
-    dataset = _dataset(found["gallery"].get("data_uri", ""))
+    dataset = _dataset(found["gallery"]["data"])
     scores = [
         _percent(
             f"retrieval at k = {k} (chance {100 * found['chance'][k]:.1f})",

@@ -25,6 +25,7 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.features import EmbedConfig, EmbedDataConfig
 from ctp.models.resnet3d import EncoderConfig
 from ctp.models.track_head import HeadConfig
@@ -277,6 +278,27 @@ def small_run(tmp_path: Path) -> PretrainConfig:
         health=HealthConfig(num_clips=6, every_steps=3),
         checkpoint=CheckpointConfig(every_steps=2),
         log_every_steps=3,
+    )
+
+
+@pytest.fixture
+def finetuning(tmp_path: Path) -> FinetuneConfig:
+    """Six steps of four clips over 16 videos of the corpus."""
+    return FinetuneConfig.model_validate(
+        {
+            "name": "ft",
+            "storage": str(tmp_path / "runs"),
+            "data": {"uri": "corpus:24", "test_share": 0.35},
+            "encoder": {"width": 4, "blocks_per_stage": (1, 1, 1, 1)},
+            "sampling": {"num_frames": 4, "min_interval_frames": 1, "max_interval_frames": 1},
+            "augment": {"frame_size_px": 32, "short_sides_px": (32, 40)},
+            "views": {"num_clips": 2, "num_frames": 4, "frame_size_px": 32, "short_side_px": 36},
+            "schedule": {"unit": "steps", "length": 6, "decay_at": ()},
+            "compute": {"total_batch": 4},
+            "checkpoint": {"every_steps": 2},
+            "test_every_epochs": 1,
+            "log_every_steps": 2,
+        }
     )
 
 

@@ -40,6 +40,13 @@ class LabeledDataConfig(ReadingConfig):
     a smaller share are among those of a larger one."""
 
 
+class Stride16Config(EncoderConfig):
+    """An encoder of a total spatial stride of 16, as in all downstream tasks (supplement D)."""
+
+    last_stage_spatial_stride: Annotated[int, Ge(1), Le(2)] = 2
+    """2 makes the total spatial stride 16; 1 makes it 8, as in pretraining."""
+
+
 class HeadConfig(Config):
     """What makes classes of features (§4)."""
 
@@ -66,7 +73,7 @@ class FinetuneConfig(RunConfig):
     initial: str = RANDOM
     """Weights to start from: random, kinetics400, imagenet, or the path or URI of a run's folder,
     of an encoder.safetensors, or of a .pth of the authors' code."""
-    encoder: EncoderConfig | None = None
+    encoder: Stride16Config | None = None
     """What is trained; none: what the file of `initial` holds, R3D-18 where it does not tell."""
     head: HeadConfig = HeadConfig()
     """What makes classes of its features."""

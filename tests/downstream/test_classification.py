@@ -35,27 +35,6 @@ TINY = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1), last_stage_spatial_
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def finetuning(tmp_path: Path) -> FinetuneConfig:
-    """Six steps of four clips over 16 videos of the corpus."""
-    return FinetuneConfig.model_validate(
-        {
-            "name": "ft",
-            "storage": str(tmp_path / "runs"),
-            "data": {"uri": "corpus:24", "test_share": 0.35},
-            "encoder": TINY,
-            "sampling": {"num_frames": 4, "min_interval_frames": 1, "max_interval_frames": 1},
-            "augment": {"frame_size_px": 32, "short_sides_px": (32, 40)},
-            "views": {"num_clips": 2, "num_frames": 4, "frame_size_px": 32, "short_side_px": 36},
-            "schedule": {"unit": "steps", "length": 6, "decay_at": ()},
-            "compute": {"total_batch": 4},
-            "checkpoint": {"every_steps": 2},
-            "test_every_epochs": 1,
-            "log_every_steps": 2,
-        }
-    )
-
-
 def train(config: FinetuneConfig, breaks_at: int | None = None) -> None:
     open_run(config)
 
@@ -215,3 +194,10 @@ class TestRun:
         learnt = weights(finetuning)
         for name, value in encoder.state_dict().items():
             assert torch.equal(learnt[f"encoder.{name}"], value), name
+
+
+def test_an_encoder_that_is_described_in_part_has_the_downstream_stride() -> None:
+    config = FinetuneConfig.model_validate({"encoder": {"width": 8}})
+    assert config.encoder is not None
+    assert config.encoder.last_stage_spatial_stride == 2
+    assert FinetuneConfig.model_validate_json(config.model_dump_json()) == config

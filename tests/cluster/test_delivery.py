@@ -101,7 +101,7 @@ def test_a_stream_is_delivered_and_its_figures_are_there(
     monkeypatch.setattr(ingest, "MOST_STEPS_PER_BLOCK", 5)
     config = small_run.replace(scaling={"num_actors": 2, "cpus_per_actor": 0.5})
     maker = ClipMaker(config, open_catalog("corpus:8"))
-    ray.init(num_cpus=3, object_store_memory=256 * 2**20, include_dashboard=False)
+    ray.init("local", num_cpus=3, object_store_memory=256 * 2**20, include_dashboard=False)
     try:
         done = deliver(maker, 400, look_seconds=0.02)
     finally:

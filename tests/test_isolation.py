@@ -80,8 +80,13 @@ def test_a_child_lost_between_calls(isolated: Isolated) -> None:
 
 
 def test_after_an_interrupt_no_answer_is_taken_for_another(isolated: Isolated) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        isolated.call("interrupt_parent")
+    # a shell's background job ignores SIGINT, and so would this process
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            isolated.call("interrupt_parent")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert isolated.call("count") == 1  # a new child
 
 

@@ -9,6 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 PLAIN_LINE_SECONDS = 10.0
 DATA_BOUND_SHARE = 0.3
@@ -25,12 +26,14 @@ class Progress:
         self._bar = Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[line]}"),
+            BarColumn(bar_width=16),
+            # what gives way in a narrow terminal
+            TextColumn("{task.fields[line]}", table_column=Column(ratio=1, no_wrap=True)),
             TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not self._console.is_terminal,
             speed_estimate_period=120,
+            expand=True,
         )
         self._task = self._bar.add_task("", total=None, line="waiting for the first step")
         self._quality = ""

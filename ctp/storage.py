@@ -52,6 +52,7 @@ OF_THE_CREDENTIALS = re.compile(
     r"INVALID_CLIENT_TOKEN_ID|InvalidToken|REQUEST_EXPIRED|SIGNATURE_DOES_NOT_MATCH|"
     r"TokenRefreshRequired)"
 )
+OF_THE_BUCKET = re.compile(r"AWS Error NO_SUCH_BUCKET")
 OF_THE_CLOCK = re.compile(r"AWS Error REQUEST_TIME_TOO_SKEWED")
 OF_THE_SERVICE = re.compile(
     r"AWS Error (INTERNAL_FAILURE|NETWORK_CONNECTION|REQUEST_TIMEOUT|SERVICE_UNAVAILABLE|"
@@ -64,6 +65,7 @@ HINTS = {
 S3_HINTS = {
     OF_THE_CREDENTIALS: "Renew the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
     "AWS_SESSION_TOKEN, or the profile's), or give the machine a role, which renews them by itself",
+    OF_THE_BUCKET: "Create the bucket first",
     OF_THE_CLOCK: "Set this machine's clock",
     OF_THE_SERVICE: "It was tried again and again. Check the network and the endpoint "
     "(AWS_ENDPOINT_URL), or try later",

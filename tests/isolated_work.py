@@ -109,6 +109,7 @@ def arrays(size: int) -> dict[str, Any]:
 if __name__ == "__main__":  # a parent that is killed while its child works
     import isolated_work
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     isolated = Isolated(isolated_work.make, item_seconds=600)
     isolated.call("pid")
     print("ready", flush=True)

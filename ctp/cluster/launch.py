@@ -65,6 +65,7 @@ def train_here(job: Job, about_videos: str, note: str = "") -> list[Row]:
     print(f"clips on their way take at most {waiting:.0f} MiB of the object store")
     if note:
         print(note)
+    _tell_unlisted(job)
     if is_old:
         print(f"continuing after step {newest_clips(config) // total_batch}")
     with cluster(config.scaling), Progress() as progress:
@@ -76,6 +77,14 @@ def train_here(job: Job, about_videos: str, note: str = "") -> list[Row]:
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
     print(bottleneck(rows))
     return list(rows)
+
+
+def _tell_unlisted(job: Job) -> None:
+    """Say beforehand what cannot be used: a shard that is not there may be most of the videos."""
+    rejected = [entry for catalog in job.catalogs for entry in catalog.rejected]
+    if rejected:
+        print(f"{len(rejected)} file(s) or video(s) that were named cannot be used:")
+        print(told(rejected, run_folder.QUARANTINE))
 
 
 def _tell_quarantined(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,10 +66,21 @@ def train(job: Job, show: Callable[[Row], None]) -> None:
         ),
     )
     with _relayed(board, show, config):
-        result = trainer.fit()
+        result = _fit(trainer)
     stopped: str | None = result.return_value  # type: ignore[attr-defined]
     if stopped:
         raise RunStoppedError(stopped)
+
+
+def _fit(trainer: TorchTrainer) -> ray.train.Result:
+    """Fit; Ctrl-C ends it as it ends all else, though Ray's handler would leave the process."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return trainer.fit()
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _worker_resources(config: Run) -> dict[str, float]:

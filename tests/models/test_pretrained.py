@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import urllib.request
 from collections import OrderedDict
 from pathlib import Path
 
@@ -329,6 +330,7 @@ def test_another_width_or_depth_is_refused_and_nothing_changes(hub, source, chan
     ("source", "file"), [("kinetics400", KINETICS["r3d"][1]), ("imagenet", IMAGES)]
 )
 def test_without_network_it_says_where_to_put_the_file(hub, source, file, free_port, monkeypatch):
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it remembers the proxy it was made with
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port}")

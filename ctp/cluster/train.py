@@ -74,6 +74,8 @@ def train(job: Job, show: Callable[[Row], None]) -> None:
 
 def _fit(trainer: TorchTrainer) -> ray.train.Result:
     """Fit; Ctrl-C ends it as it ends all else, though Ray's handler would leave the process."""
+    if threading.current_thread() is not threading.main_thread():
+        return trainer.fit()  # where there are no handlers, and Ray sets none
     before = signal.getsignal(signal.SIGINT)
     try:
         return trainer.fit()

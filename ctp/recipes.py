@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ctp.downstream.config import FinetuneConfig, LabeledDataConfig
-from ctp.downstream.config import HeadConfig as ClassifierHeadConfig
+from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
 from ctp.downstream.features import EmbedConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
 from ctp.models.resnet3d import EncoderConfig

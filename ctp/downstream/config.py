@@ -47,7 +47,7 @@ class Stride16Config(EncoderConfig):
     """2 makes the total spatial stride 16; 1 makes it 8, as in pretraining."""
 
 
-class HeadConfig(Config):
+class ClassifierHeadConfig(Config):
     """What makes classes of features (§4)."""
 
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.5
@@ -75,7 +75,7 @@ class FinetuneConfig(RunConfig):
     of an encoder.safetensors, or of a .pth of the authors' code."""
     encoder: Stride16Config | None = None
     """What is trained; none: what the file of `initial` holds, R3D-18 where it does not tell."""
-    head: HeadConfig = HeadConfig()
+    head: ClassifierHeadConfig = ClassifierHeadConfig()
     """What makes classes of its features."""
     sampling: SamplingConfig = SamplingConfig(min_interval_frames=2, max_interval_frames=2)
     """Which frames make a clip to train on."""

@@ -21,8 +21,7 @@ from ctp.downstream.classification import (
     dropout_mask,
     load_classifier,
 )
-from ctp.downstream.config import FinetuneConfig, LabeledDataConfig
-from ctp.downstream.config import HeadConfig as ClassifierHeadConfig
+from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
 from ctp.models.resnet3d import EncoderConfig, ResNet3d
 from ctp.models.weights import encoder_bytes
 from ctp.training import run_folder

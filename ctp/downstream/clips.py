@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctp.downstream.config import FinetuneConfig
 from ctp.isolation import working_on
 from ctp.rng import generator
-from ctp.training.maker import Batch, StreamMaker, into, opened
+from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
 from ctp.video.augment import sample_color, sample_crop
 from ctp.video.plan import PlannedClip
 from ctp.video.quarantine import Rejected
@@ -19,8 +19,6 @@ from ctp.video.read_ahead import ReadAhead
 from ctp.video.sampling import sample_frames
 from ctp.video.views import read_view_planes
 
-COLUMN_BYTES = 16_384
-"""Of a clip, besides its pixels; a little over."""
 UNCHANGED = np.array([0, 1, 0, 1], np.float32)
 """A frame's colours, as they are."""
 
@@ -71,8 +69,7 @@ class LabeledMaker(StreamMaker[LabeledClip]):
     @property
     def clip_bytes(self) -> int:
         """Bytes of a clip in a batch, a little over."""
-        pixels = self.config.augment.frame_size_px**2 * self.config.sampling.num_frames
-        return 3 * pixels // 2 + COLUMN_BYTES
+        return planes_bytes(self.config.sampling.num_frames, self.config.augment.frame_size_px)
 
     def draw(
         self, planned: PlannedClip, position: int, rejected: list[Rejected], videos: ReadAhead

@@ -13,7 +13,7 @@ from ctp.clip import VideoError
 from ctp.downstream.annotated import Track, Tracks
 from ctp.downstream.track_config import TrackConfig
 from ctp.rng import generator
-from ctp.training.maker import Batch, StreamMaker, into, opened
+from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
 from ctp.video.augment import sample_color, sample_crop
 from ctp.video.catalog import VideoEntry
 from ctp.video.decode import VideoReader
@@ -23,8 +23,6 @@ from ctp.video.quarantine import Rejected
 from ctp.video.read_ahead import ReadAhead
 from ctp.video.sampling import SamplingConfig, sample_frames
 
-COLUMN_BYTES = 16_384
-"""Of a clip, besides its pixels; a little over."""
 LEAST_SIDE_PX = 1.0
 """Of what a clip shows of an object, to count."""
 PICTURE_SIDE_PX = 240
@@ -102,8 +100,7 @@ class TrackMaker(StreamMaker[TrackClip]):
     @property
     def clip_bytes(self) -> int:
         """Bytes of a clip in a batch, a little over."""
-        pixels = self.config.augment.frame_size_px**2 * self.config.sampling.num_frames
-        return 3 * pixels // 2 + COLUMN_BYTES
+        return planes_bytes(self.config.sampling.num_frames, self.config.augment.frame_size_px)
 
     def draw(
         self, planned: PlannedClip, position: int, rejected: list[Rejected], videos: ReadAhead

@@ -15,7 +15,15 @@ from ctp.pretext.batches import DrawnClip, stack, stack_drawn
 from ctp.pretext.config import PretrainConfig
 from ctp.rng import generator
 from ctp.synthesis.game import draw_round
-from ctp.training.maker import MAX_TRIES, Batch, StreamMaker, into, none_usable, opened
+from ctp.training.maker import (
+    MAX_TRIES,
+    Batch,
+    StreamMaker,
+    into,
+    none_usable,
+    opened,
+    planes_bytes,
+)
 from ctp.video.augment import sample_color, sample_crop
 from ctp.video.catalog import VideoEntry
 from ctp.video.plan import PlannedClip
@@ -23,8 +31,8 @@ from ctp.video.quarantine import QuarantineLimitError, Rejected
 from ctp.video.read_ahead import ReadAhead
 from ctp.video.sampling import sample_frames
 
-COLUMN_BYTES = 16_384
-"""Of a clip, besides its pixels and boxes; a little over."""
+BOX_BYTES = 21
+"""Of a patch in a frame: its box, whether it is shown, how opaque it is."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +45,14 @@ class ClipMaker(StreamMaker[DrawnClip]):
     def clip_bytes(self) -> int:
         """Bytes of a clip in a batch, a little over."""
         config = self.config
-        pixels, pictures = config.augment.frame_size_px**2, config.sampling.num_frames
-        if config.scaling.play_on == "cpu":
-            size = 3 * pixels * pictures
-        else:
-            size = 3 * pixels * (pictures + config.game.num_patches) // 2
-        boxes = config.game.num_patches * config.sampling.num_frames * 21
-        return size + boxes + COLUMN_BYTES
+        size, frames, patches = (
+            config.augment.frame_size_px,
+            config.sampling.num_frames,
+            config.game.num_patches,
+        )
+        # RGB is twice as large as planes, and has no donors beside it
+        pictures = 2 * frames if config.scaling.play_on == "cpu" else frames + patches
+        return planes_bytes(pictures, size) + patches * frames * BOX_BYTES
 
     def at(self, position: int) -> tuple[Clip, list[Rejected]]:
         """The clip at `position` of the run's stream, played, and the videos that failed on the

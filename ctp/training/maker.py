@@ -28,6 +28,9 @@ MAX_TRIES = 64
 STEPS_BETWEEN_VISITS = 2
 """A video's second clip comes so many steps after its first; its bytes are kept that long."""
 
+COLUMN_BYTES = 16_384
+"""Of a clip in a batch, besides its pixels; a little over."""
+
 Batch = dict[str, Any]
 C = TypeVar("C")
 
@@ -148,6 +151,11 @@ class StreamMaker(ABC, Generic[C]):
             return self.blank(), list(error.rejected), str(error)
         except StorageError as error:
             return self.blank(), [], str(error)
+
+
+def planes_bytes(num_pictures: int, size_px: int) -> int:
+    """Bytes of a clip of so many pictures of S × S as `pixels.to_rgb` takes them, a little over."""
+    return 3 * num_pictures * size_px**2 // 2 + COLUMN_BYTES
 
 
 @contextmanager

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
+from ctp.downstream.config import (
+    ClassifierHeadConfig,
+    FinetuneConfig,
+    LabeledDataConfig,
+    Stride16Config,
+)
 from ctp.downstream.features import EmbedConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
 from ctp.models.resnet3d import EncoderConfig
@@ -112,6 +117,10 @@ def finetune_small() -> FinetuneConfig:
     """Minutes on 2 cores: of a small encoder, on the videos that ctp makes, by their classes."""
     return FinetuneConfig(
         data=LabeledDataConfig(uri="corpus:480", test_share=0.25),
+        # told, so that random weights are of the same encoder as a small run's
+        encoder=Stride16Config(
+            width=SMALL_ENCODER.width, blocks_per_stage=SMALL_ENCODER.blocks_per_stage
+        ),
         sampling=SamplingConfig(num_frames=8, min_interval_frames=1, max_interval_frames=2),
         augment=finetune_ucf101().augment.replace(frame_size_px=48, short_sides_px=(48, 56, 64)),
         views=ViewsConfig(

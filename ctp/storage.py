@@ -280,6 +280,15 @@ class Storage:
         files = (info for info in found if info.type == fs.FileType.File)
         return (FileInfo(_path_of(info)[prefix:], info.size) for info in files)
 
+    def delete_file(self) -> None:
+        """Delete the file.
+
+        Raises:
+            StorageError: it is not there, or cannot be deleted.
+        """
+        with self._said("delete"):
+            self.filesystem.delete_file(_native(self.path))
+
     def delete_folder(self) -> None:
         """Delete the folder and all in it."""
         with self._said("delete"):
@@ -293,8 +302,7 @@ class Storage:
         """
         probe = self.join(f".probe-{uuid.uuid4().hex}")
         probe.write_bytes(b"ctp")
-        with self._said("write"):
-            self.filesystem.delete_file(_native(probe.path))
+        probe.delete_file()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (type(self), self.filesystem, self.path, self.uri)

@@ -327,13 +327,13 @@ def _loader_row(loader: LoaderTiming, loaders: Sequence[LoaderTiming]) -> dict[s
 def deliver_clips(config: BenchConfig) -> list[Mapping[str, Any]]:
     """The stream through Ray, for each place where the game can be played."""
     # not at the top: the rest runs on GPU machines that have no Ray
-    from ctp.cluster.connect import cluster
+    from ctp.cluster.connect import cluster, run_demands
     from ctp.cluster.delivery import deliver
 
     catalog = open_catalog(config.ray.uri or config.data.uri)
     prepare_corpus(catalog)
     runs = [_stream_config(config, play_on) for play_on in config.ray.play_on]
-    with cluster(runs[0].scaling):
+    with cluster(run_demands(runs[0].scaling)):
         return [deliver(ClipMaker(run, catalog), config.ray.clips).as_row() for run in runs]
 
 

@@ -7,8 +7,8 @@ import time
 
 from ctp import recipes
 from ctp.cli import CommandLine
-from ctp.cluster.connect import cluster
-from ctp.cluster.extract import check_machine, extract
+from ctp.cluster.connect import check_machine, cluster
+from ctp.cluster.extract import demands, extract
 from ctp.cluster.faults import StoppedError
 from ctp.downstream.extraction import Extraction, open_extraction
 from ctp.downstream.feature_folder import Counts, finish
@@ -47,7 +47,7 @@ def _run(config: EmbedConfig) -> None:
     extraction = open_extraction(config)
     print(_plan_line(extraction), flush=True)
     if extraction.left:
-        check_machine(extraction.config.scaling)
+        check_machine(demands(extraction.config.scaling))
         number = extraction.videos_in(extraction.left)
         with cluster(), VideoCounter(number) as counter:
             extract(extraction, counter.add)

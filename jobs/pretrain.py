@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctp import recipes
 from ctp.cli import CommandLine
+from ctp.cluster.knn import KnnScorer
 from ctp.cluster.launch import run_job, train_here
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretrain import Pretraining
@@ -28,7 +29,8 @@ def _run(config: PretrainConfig) -> None:
     if not heldout:
         notes.append("no videos are held out, so health is not watched; see --data.heldout_uri")
     videos = f"{len(job.train.catalog)} videos to train on, {heldout} held out"
-    rows = train_here(job, videos, "\n".join(notes))
+    scorer = KnnScorer(config) if config.knn.uri else None
+    rows = train_here(job, videos, "\n".join(notes), scorer)
     tracked = [row for row in rows if "iou" in row]
     if tracked:
         last = tracked[-1]

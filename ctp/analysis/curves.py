@@ -101,6 +101,11 @@ def _draw_overlap(axes: Axes, rows: Sequence[Row]) -> None:
     _name_last(axes, *series(rows, "iou"), "{:.2f}")
     if axes.lines:
         axes.plot([], [], color=_FAINT, linestyle=(0, (3, 2)), label="box that stays still")
+    steps, shares = series(rows, "knn_top1")
+    if len(steps):
+        right = _right_axis(axes, "kNN accuracy of labelled videos", _INK)
+        right.plot(steps, shares, color=_INK, linewidth=1.8, marker="s", markersize=4)
+        axes.plot([], [], color=_INK, marker="s", markersize=4, label="kNN accuracy")
     axes.set_ylim(0, 1)
     _legend_or_nothing(axes, "no held-out clip was tracked", loc="best", ncols=2)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import ray
 import torch
@@ -18,7 +19,46 @@ DATA_PLUMBING_CPUS = 1.0
 LOCAL_OBJECT_STORE_BYTES = 1 * 2**30
 
 
-def check_machine(scaling: ScalingConfig) -> None:
+@dataclass(frozen=True)
+class Demand:
+    """Processes that a run needs all at the same time.
+
+    Attributes:
+        name: what they are, in the singular.
+        number: how many.
+        cpus, gpus: of each.
+        options: which of the job's options to lower when they do not fit.
+    """
+
+    name: str
+    number: int
+    cpus: float
+    gpus: float
+    options: str
+
+
+def run_demands(scaling: ScalingConfig) -> list[Demand]:
+    """What a run of training needs."""
+    gpus = float(scaling.use_gpu)
+    return [
+        Demand(
+            "worker",
+            scaling.fewest_workers,
+            scaling.cpus_per_worker,
+            gpus,
+            "scaling.num_workers (or min_workers) or cpus_per_worker",
+        ),
+        Demand(
+            "actor",
+            scaling.num_actors,
+            scaling.cpus_per_actor,
+            0.0,
+            "scaling.num_actors or cpus_per_actor",
+        ),
+    ]
+
+
+def check_machine(demands: Sequence[Demand]) -> None:
     """Check before anything is spent that a local run fits this machine.
 
     Raises:
@@ -26,18 +66,18 @@ def check_machine(scaling: ScalingConfig) -> None:
     """
     if ADDRESS not in os.environ:
         gpus = torch.cuda.device_count()
-        require(scaling, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
+        require(demands, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
 
 
 @contextmanager
-def cluster(scaling: ScalingConfig | None = None) -> Iterator[None]:
+def cluster(demands: Sequence[Demand] = ()) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Args:
-        scaling: what must fit; None for work that takes what there is.
+        demands: what must fit; none for work that takes what there is.
 
     Raises:
-        ValueError: the cluster has fewer CPUs or GPUs than the config asks for.
+        ValueError: the cluster has fewer CPUs or GPUs than are asked for.
     """
     address = os.environ.get(ADDRESS)
     if address:
@@ -52,41 +92,50 @@ def cluster(scaling: ScalingConfig | None = None) -> Iterator[None]:
             logging_level=logging.WARNING,
         )
     try:
-        if address and scaling is not None:
-            check_cluster(scaling, where=f"the cluster at {address}")
+        if address and demands:
+            check_cluster(demands, where=f"the cluster at {address}")
         yield
     finally:
         ray.shutdown()
 
 
-def check_cluster(scaling: ScalingConfig, where: str) -> None:
-    """Check that a run fits the nodes that the cluster has at this moment.
+def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = True) -> None:
+    """Check that a run fits the cluster.
+
+    Args:
+        demands: what must fit.
+        where: what to call the cluster in an error.
+        may_grow: whether nodes count that its autoscaler may still add.
 
     Raises:
         ValueError: the cluster has too few CPUs or GPUs.
     """
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
-    require(scaling, cpus, resources.get("GPU", 0), where)
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    most = _autoscaled() if may_grow else {}
+    cpus, gpus = (max(there.get(unit, 0), most.get(unit, 0)) for unit in ("CPU", "GPU"))
+    require(demands, cpus - DATA_PLUMBING_CPUS, gpus, where)
 
 
-def require(scaling: ScalingConfig, cpus: float, gpus: float, where: str) -> None:
-    """Check that workers and actors fit: Ray itself would wait for ever.
+def _autoscaled() -> Mapping[str, float]:
+    """What the cluster may grow to; nothing without an autoscaler. Ray Train asks the same."""
+    state = ray._private.state.state
+    return state.get_max_resources_from_cluster_config() or {}
+
+
+def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> None:
+    """Check that all processes fit: Ray itself would wait for ever.
 
     Raises:
         ValueError: they do not; says what is missing and which options to lower.
     """
-    needed = scaling.num_workers * scaling.cpus_per_worker
-    needed += scaling.num_actors * scaling.cpus_per_actor
-    if needed > cpus:
-        raise ValueError(
-            f"the run asks for {needed:g} CPUs ({scaling.num_workers} worker(s) of "
-            f"{scaling.cpus_per_worker:g}, {scaling.num_actors} actor(s) of "
-            f"{scaling.cpus_per_actor:g}), and {where} has {cpus:g} to give. Lower "
-            "scaling.num_workers, num_actors, cpus_per_worker or cpus_per_actor"
-        )
-    if scaling.use_gpu and scaling.num_workers > gpus:
-        raise ValueError(
-            f"the run asks for {scaling.num_workers} GPU(s), and {where} has {gpus:g}. Lower "
-            "scaling.num_workers, or set scaling.use_gpu false"
-        )
+    for unit, there in (("CPU", cpus), ("GPU", gpus)):
+        shares = [(each, each.cpus if unit == "CPU" else each.gpus) for each in demands]
+        asking = [(each, share) for each, share in shares if share]
+        needed = sum(each.number * share for each, share in asking)
+        if needed > there:
+            said = ", ".join(f"{each.number} {each.name}(s) of {share:g}" for each, share in asking)
+            options = ", ".join(each.options for each, _ in asking)
+            raise ValueError(
+                f"the run asks for {needed:g} {unit}s ({said}), and {where} has {there:g} to "
+                f"give. Lower {options}{'' if unit == 'CPU' else ', or set scaling.use_gpu false'}"
+            )

@@ -155,7 +155,7 @@ def deliver(maker: ClipMaker, num_clips: int, *, look_seconds: float = 0.5) -> D
     begin = _whole_batches(WARM_UP_SHARE * num_clips, batch)
     end = begin + _whole_batches(num_clips, batch)
     # when the last clips come, the actors that made them may be gone
-    on_their_way = object_store_bytes(maker) / maker.clip_bytes
+    on_their_way = object_store_bytes(maker, 1) / maker.clip_bytes
     steps = (end + _whole_batches(on_their_way, batch)) // batch
     schedule = maker.config.schedule.replace(unit="steps", length=steps, decay_at=())
     maker = ClipMaker(maker.config.replace(schedule=schedule), maker.catalog)
@@ -185,7 +185,7 @@ def _whole_batches(num_clips: float, batch: int) -> int:
 
 def _batches(maker: ClipMaker) -> Iterator[Mapping[str, Any]]:
     clips = stream(maker, 0, 1)
-    clips.context.execution_options = execution_options(maker)
+    clips.context.execution_options = execution_options(maker, 1)
     (shard,) = clips.streaming_split(1, equal=True)
     return worker_batches(shard, maker.config.compute.total_batch, 0)
 

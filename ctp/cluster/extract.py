@@ -5,7 +5,6 @@ A block is a part at every stage, so none waits for another one, and none need b
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-import torch
 from ray.data import ActorPoolStrategy, Dataset
 from ray.util.annotations import RayDeprecationWarning
 
-from ctp.cluster.connect import ADDRESS, DATA_PLUMBING_CPUS
+from ctp.cluster.connect import Demand, check_cluster
 from ctp.cluster.faults import told_in_a_line
 from ctp.downstream.extraction import Extraction, PartReader, embed_part
 from ctp.downstream.feature_folder import write_part
@@ -37,14 +35,25 @@ NEVER_SPLIT_BYTES = 2**40
 Block = dict[str, np.ndarray]
 
 
-def check_machine(scaling: EmbedScalingConfig) -> None:
-    """Check before anything is spent that a local run fits this machine.
-
-    Raises:
-        ValueError: there is no other cluster, and this machine has too few CPUs or GPUs.
-    """
-    if ADDRESS not in os.environ:
-        _require(scaling, os.cpu_count() or 1, torch.cuda.device_count(), "this machine")
+def demands(scaling: EmbedScalingConfig) -> list[Demand]:
+    """What making features needs."""
+    gpus = float(scaling.use_gpu)
+    return [
+        Demand(
+            "reader",
+            scaling.num_readers,
+            scaling.cpus_per_reader,
+            0.0,
+            "scaling.num_readers or cpus_per_reader",
+        ),
+        Demand(
+            "encoder",
+            scaling.num_encoders,
+            scaling.cpus_per_encoder,
+            gpus,
+            "scaling.num_encoders or cpus_per_encoder",
+        ),
+    ]
 
 
 def extract(extraction: Extraction, show: Callable[[int], None]) -> None:
@@ -59,9 +68,7 @@ def extract(extraction: Extraction, show: Callable[[int], None]) -> None:
         StoppedError: the storage fails, processes end that work on no video, or a feature is
             infinite.
     """
-    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus = resources.get("CPU", 0) - DATA_PLUMBING_CPUS
-    _require(extraction.config.scaling, cpus, resources.get("GPU", 0), "the cluster")
+    check_cluster(demands(extraction.config.scaling), "the cluster")
     with told_in_a_line():
         for row in _written(extraction).iter_rows():
             show(int(row["videos"]))
@@ -142,21 +149,3 @@ class _Encoder:
 def _write(rows: Block, folder: str) -> Block:
     write_part(Storage.of(folder), int(rows["part"][0]), rows)
     return {"videos": np.array([len(rows["id"])])}
-
-
-def _require(scaling: EmbedScalingConfig, cpus: float, gpus: float, where: str) -> None:
-    """Check that readers and encoders fit: Ray itself would wait for ever."""
-    needed = scaling.num_readers * scaling.cpus_per_reader
-    needed += scaling.num_encoders * scaling.cpus_per_encoder
-    if needed > cpus:
-        raise ValueError(
-            f"{scaling.num_readers} reader(s) of {scaling.cpus_per_reader:g} CPUs and "
-            f"{scaling.num_encoders} encoder(s) of {scaling.cpus_per_encoder:g} ask for "
-            f"{needed:g}, and {where} has {cpus:g} to give. Lower scaling.num_readers, "
-            "cpus_per_reader, num_encoders or cpus_per_encoder"
-        )
-    if scaling.use_gpu and scaling.num_encoders > gpus:
-        raise ValueError(
-            f"{scaling.num_encoders} encoder(s) ask for a GPU each, and {where} has {gpus:g}. "
-            "Lower scaling.num_encoders, or set scaling.use_gpu false"
-        )

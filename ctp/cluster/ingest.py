@@ -11,10 +11,11 @@ as fast as one of a hundred.
 from __future__ import annotations
 
 import json
+import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import ray.data
@@ -28,7 +29,9 @@ from ray.data import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
+from ctp.cluster.metrics import MakerMetrics, tags_of
 from ctp.training.claim import newest_clips
+from ctp.training.collective import usable_workers
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.maker import StreamMaker
 from ctp.video.quarantine import Rejected
@@ -93,10 +96,14 @@ class Player:
 
     def __init__(self, maker: StreamMaker[Any], shares: Shares):
         self._maker, self._shares = IsolatedMaker(maker), shares
+        self._metrics = MakerMetrics(tags_of(maker.config))
 
     def __call__(self, row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Make block `row["id"][0]`."""
+        began = time.monotonic()
         batch = self._maker.batch(self._shares.positions(int(row["id"][0])))
+        seconds = time.monotonic() - began
+        self._metrics.made(len(batch["video"]), len(set(batch["video"])), seconds)
         rejected = [json.dumps([asdict(entry) for entry in found]) for found in batch["rejected"]]
         return batch | {
             "rejected": np.array(rejected),
@@ -131,30 +138,42 @@ def stream(maker: StreamMaker[Any], first_clip: int, num_workers: int) -> Datase
         )
 
 
-def open_train_stream(maker: StreamMaker[Any]) -> Dataset:
-    """The stream from the newest checkpoint on; called at each start of the worker group."""
-    return stream(maker, newest_clips(maker.config), maker.config.scaling.num_workers)
+class StreamConfig(ray.train.DataConfig):
+    """Opens the run's stream at each start of the worker group: from the newest checkpoint on, for
+    as many workers as there are. What Ray Train calls its dataset is a stand-in for it."""
+
+    STAND_IN: ClassVar[Mapping[str, Callable[[], Dataset]]] = {TRAIN: lambda: ray.data.range(1)}
+
+    def __init__(self, job: ray.ObjectRef[Any]) -> None:
+        """Take a reference to the run's `Job`."""
+        super().__init__(datasets_to_split=[TRAIN])
+        self._job = job
+
+    def configure(
+        self, datasets: Mapping[str, Dataset], world_size: int, *_: Any, **__: Any
+    ) -> list[dict[str, DataIterator]]:
+        """The part of each worker; those that are one too many to share a batch use none."""
+        maker = ray.get(self._job).train
+        number = usable_workers(world_size, maker.config.compute.total_batch)
+        clips = stream(maker, newest_clips(maker.config), number)
+        clips.context.execution_options = execution_options(maker, number)
+        parts = clips.streaming_split(number, equal=True)
+        return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]
 
 
-def data_config(maker: StreamMaker[Any]) -> ray.train.DataConfig:
-    """How Ray Train splits the stream."""
-    return ray.train.DataConfig(
-        datasets_to_split=[TRAIN], execution_options=execution_options(maker)
-    )
-
-
-def execution_options(maker: StreamMaker[Any]) -> ExecutionOptions:
+def execution_options(maker: StreamMaker[Any], num_workers: int) -> ExecutionOptions:
     """In order, and no further ahead of the workers than need be."""
-    limits = ExecutionResources.for_limits(object_store_memory=object_store_bytes(maker))
+    limits = ExecutionResources.for_limits(
+        object_store_memory=object_store_bytes(maker, num_workers)
+    )
     return ExecutionOptions(preserve_order=True, resource_limits=limits)
 
 
-def object_store_bytes(maker: StreamMaker[Any]) -> int:
+def object_store_bytes(maker: StreamMaker[Any], num_workers: int) -> int:
     """Most that clips on their way take of the cluster's object store."""
-    scaling = maker.config.scaling
-    shares = Shares.of(maker, 0, scaling.num_workers)
-    share = maker.config.compute.total_batch // scaling.num_workers
-    blocks = BLOCKS_PER_ACTOR * scaling.num_actors + BLOCKS_PER_WORKER * scaling.num_workers
+    shares = Shares.of(maker, 0, num_workers)
+    share = maker.config.compute.total_batch // num_workers
+    blocks = BLOCKS_PER_ACTOR * maker.config.scaling.num_actors + BLOCKS_PER_WORKER * num_workers
     return blocks * shares.steps_per_block * share * maker.clip_bytes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import TypeVar
 
@@ -12,8 +13,9 @@ from ray.train import TrainingFailedError
 
 from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
-from ctp.cluster.connect import check_machine, cluster
+from ctp.cluster.connect import check_machine, cluster, run_demands
 from ctp.cluster.ingest import object_store_bytes
+from ctp.cluster.knn import KnnScorer
 from ctp.cluster.train import train
 from ctp.progress import Progress, bottleneck, duration
 from ctp.storage import StorageError
@@ -42,34 +44,49 @@ def run_job(command: CommandLine[C], run: Callable[[C], None], argv: Sequence[st
         sys.exit(f"error: {error}\nThe same command with --name {config.name} goes on from here")
 
 
-def train_here(job: Job, about_videos: str, note: str = "") -> list[Row]:
+def train_here(
+    job: Job,
+    about_videos: str,
+    note: str = "",
+    scorer: KnnScorer | None = None,
+) -> list[Row]:
     """Claim the run's folder, train, and tell how it went.
 
     Args:
         job: what to train.
         about_videos: how many there are, for what.
         note: what else there is to say before it begins.
+        scorer: scores the run's encoder while the run goes on.
 
     Returns:
         The rows of the run's log.
     """
     started, config = time.monotonic(), job.config
-    check_machine(config.scaling)
+    demands = run_demands(config.scaling) + ([scorer.demand] if scorer else [])
+    check_machine(demands)
     is_old = open_run(config)
     total_batch = config.compute.total_batch
     print(
         f"run {run_storage(config).uri}: {about_videos}, {job.train.total_steps} steps of "
         f"{total_batch} clips"
     )
-    waiting = object_store_bytes(job.train) / 2**20
+    scaling = config.scaling
+    sizes = {scaling.fewest_workers, scaling.num_workers}
+    waiting = max(object_store_bytes(job.train, number) for number in sizes) / 2**20
     print(f"clips on their way take at most {waiting:.0f} MiB of the object store")
     if note:
         print(note)
     _tell_unlisted(job)
     if is_old:
         print(f"continuing after step {newest_clips(config) // total_batch}")
-    with cluster(config.scaling), Progress() as progress:
-        train(job, progress.show)
+    beside = scorer.beside() if scorer else nullcontext()
+    with _mlflow(config) as log, cluster(demands), Progress() as progress, beside:
+
+        def show(row: Row) -> None:
+            progress.show(row)
+            log(row)
+
+        train(job, show)
     folder = run_storage(config)
     rows = run_folder.read_metrics(folder)
     folder.join(run_folder.CURVES).write_bytes(curves_png(rows))
@@ -77,6 +94,20 @@ def train_here(job: Job, about_videos: str, note: str = "") -> list[Row]:
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
     print(bottleneck(rows))
     return list(rows)
+
+
+def _mlflow(config: RunConfig) -> AbstractContextManager[Callable[[Row], None]]:
+    """What takes log lines to MLflow, if that is asked for."""
+    if not config.mlflow_uri:
+        return nullcontext(lambda row: None)
+    try:
+        from ctp.cluster.mlflow_run import mlflow_run
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "mlflow_uri is set, and MLflow is not installed here. pip install 'ctp[mlflow]', or "
+            "leave mlflow_uri empty"
+        ) from error
+    return mlflow_run(config)
 
 
 def _tell_unlisted(job: Job) -> None:

@@ -6,25 +6,30 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
+import ray.util
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ctp.cluster.connect import check_cluster
-from ctp.cluster.ingest import TRAIN, data_config, open_train_stream, worker_batches
+from ctp.cluster.connect import check_cluster, run_demands
+from ctp.cluster.ingest import TRAIN, StreamConfig, worker_batches
+from ctp.cluster.metrics import RunMetrics, tags_of
 from ctp.progress import duration
 from ctp.training.claim import run_storage
-from ctp.training.collective import Worker
+from ctp.training.collective import Worker, regroup, usable_workers
 from ctp.training.config import RunConfig as Run
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.maker import StreamMaker
-from ctp.training.run import Job, RunStoppedError, run
+from ctp.training.run import Job, RunStoppedError, Sign, run
 from ctp.training.run_folder import Row
 
 POLL_SECONDS = 0.5
@@ -45,19 +50,24 @@ def train(job: Job, show: Callable[[Row], None]) -> None:
             `config.scaling.max_failures`.
     """
     config = job.config
-    board: Any = ray.remote(num_cpus=0)(_Board).remote()
+    num_videos = sum(map(len, job.catalogs))
+    board: Any = (
+        ray.remote(_Board)
+        .options(num_cpus=0, scheduling_strategy=_on_this_node())
+        .remote(tags_of(config), num_videos)
+    )
     folder = run_storage(config)
     listed = ray.put(job)  # listed once, by the driver: all see the same videos
     trainer = TorchTrainer(
         _train_worker,  # type: ignore[arg-type]  # what it returns is the result's return_value
         train_loop_config={"job": listed, "board": board},
         scaling_config=ScalingConfig(
-            num_workers=config.scaling.num_workers,
+            num_workers=_num_workers(config),  # type: ignore[arg-type]  # its hint lacks a pair
             use_gpu=config.scaling.use_gpu,
             resources_per_worker=_worker_resources(config),
         ),
-        datasets={TRAIN: lambda: open_train_stream(ray.get(listed).train)},
-        dataset_config=data_config(job.train),
+        datasets=dict(StreamConfig.STAND_IN),
+        dataset_config=StreamConfig(listed),
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,
@@ -66,23 +76,94 @@ def train(job: Job, show: Callable[[Row], None]) -> None:
         ),
     )
     with _relayed(board, show, config):
-        result = _fit(trainer)
+        result = _fit(trainer, lambda: _save_first(board, config.checkpoint.grace_seconds))
     stopped: str | None = result.return_value  # type: ignore[attr-defined]
     if stopped:
         raise RunStoppedError(stopped)
 
 
-def _fit(trainer: TorchTrainer) -> ray.train.Result:
-    """Fit; Ctrl-C ends it as it ends all else, though Ray's handler would leave the process."""
+def _fit(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Result:
+    """Fit, in a thread of its own: there Ray sets no handlers, and ours see Ctrl-C and SIGTERM.
+
+    Args:
+        trainer: what to fit.
+        before_stop: what to do when either comes, before this ends.
+
+    Raises:
+        KeyboardInterrupt: one came.
+    """
+    fitted: Future[ray.train.Result] = Future()
+
+    def work() -> None:
+        try:
+            fitted.set_result(trainer.fit())
+        except BaseException as error:
+            fitted.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    with _told_to_stop() as stop:
+        while not stop.is_set() and not fitted.done():
+            wait([fitted], timeout=POLL_SECONDS)
+    if fitted.done():
+        return fitted.result()
+    before_stop()
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set while this lasts; a second one does what it always does.
+
+    Only the main thread of a process can tell.
+    """
+    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        return trainer.fit()  # where there are no handlers, and Ray sets none
-    before = signal.getsignal(signal.SIGINT)
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        give_back()
+
+    for number in before:
+        signal.signal(number, note)
     try:
-        return trainer.fit()
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
+        yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        give_back()
+
+
+def _save_first(board: Any, seconds: float) -> None:
+    """Have the run save, and wait for it, but not for long."""
+    if not ray.get(board.ask_to_stop.remote()):
+        return
+    print(f"saving before the run stops, {seconds:g} s at most; Ctrl-C leaves at once", flush=True)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        step = ray.get(board.saved_step.remote())
+        if step is not None:
+            print(f"saved after step {step}", flush=True)
+            return
+        time.sleep(POLL_SECONDS / 5)
+    print("nothing was saved in that time; the newest checkpoint is an earlier one", flush=True)
+
+
+def _on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Where the run ends anyway when the node is lost."""
+    here = ray.get_runtime_context().get_node_id()
+    return NodeAffinitySchedulingStrategy(here, soft=False)
+
+
+def _num_workers(config: Run) -> int | tuple[int, int]:
+    scaling = config.scaling
+    if scaling.min_workers is None:
+        return scaling.num_workers
+    return scaling.min_workers, scaling.num_workers
 
 
 def _worker_resources(config: Run) -> dict[str, float]:
@@ -98,13 +179,14 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
     """
     job: Job = ray.get(setup["job"])
     config = job.config
-    context = ray.train.get_context()
-    worker = Worker(
-        context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device()
-    )
+    worker = _joined(config.compute.total_batch)
+    if worker is None:
+        return None
     torch.set_num_threads(max(int(config.scaling.cpus_per_worker), 1))
 
     def open_stream(maker: StreamMaker[Any], first_clip: int) -> Iterator[Mapping[str, Any]]:
+        if worker.is_first:
+            setup["board"].start.remote(first_clip)
         shard = ray.train.get_dataset_shard(TRAIN)
         return worker_batches(shard, config.compute.total_batch // worker.world, first_clip)
 
@@ -112,22 +194,77 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
         setup["board"].post.remote(dict(row))
 
     try:
-        run(job, worker, open_stream, publish, IsolatedMaker)
+        run(job, worker, open_stream, publish, IsolatedMaker, _RaySign(setup["board"], worker))
     except RunStoppedError as error:
         return str(error)
     return None
 
 
-class _Board:
-    """Where the first worker posts its log lines and the driver reads them."""
+def _joined(total_batch: int) -> Worker | None:
+    """Which worker this is of those that share a batch equally; None for one too many.
 
-    def __init__(self) -> None:
+    An elastic group has as many workers as the cluster can give, 3 for a batch of 32, say. Then 2
+    of them train, and the third stands by until the group's size changes again.
+    """
+    context, device = ray.train.get_context(), ray.train.torch.get_device()
+    rank, present = context.get_world_rank(), context.get_world_size()
+    world = usable_workers(present, total_batch)
+    if world < present:
+        regroup(rank, world, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return Worker(rank, world, device) if rank < world else None
+
+
+class _RaySign(Sign):
+    """Up when the run's driver is told to stop, or a node of the run to go."""
+
+    def __init__(self, board: Any, worker: Worker):
+        self._board, self._worker = board, worker
+        present = ray.train.get_context().get_world_size()
+        self._all_ask = worker.world == present  # asking for preemption waits for all workers
+
+    def is_up(self) -> bool:
+        is_going = self._all_ask and ray.train.get_preemption_info() is not None
+        asked = self._worker.is_first and ray.get(self._board.is_stop_asked.remote())
+        return is_going or asked
+
+    def saved(self, step: int) -> None:
+        ray.get(self._board.saved.remote(step))
+
+
+class _Board:
+    """Where the first worker posts its log lines, and the driver and Prometheus read them."""
+
+    def __init__(self, tags: dict[str, str], num_videos: int) -> None:
         self._rows: list[Row] = []
+        # here, since this process lives as long as the run, whatever becomes of its workers
+        self._metrics = RunMetrics(tags, num_videos)
+        self._is_going = self._is_stop_asked = False
+        self._saved_step: int | None = None
+
+    def start(self, first_clip: int) -> None:
+        self._is_going = True
+        self._metrics.start(first_clip)
+
+    def ask_to_stop(self) -> bool:
+        """Ask the run to save; says whether there is anything to save yet."""
+        self._is_stop_asked = True
+        return self._is_going
+
+    def is_stop_asked(self) -> bool:
+        return self._is_stop_asked
+
+    def saved(self, step: int) -> None:
+        self._saved_step = step if self._is_stop_asked else None
+
+    def saved_step(self) -> int | None:
+        return self._saved_step
 
     def post(self, row: Row) -> None:
         self._rows.append(row)
+        self._metrics.take(row)
 
     def take(self) -> list[Row]:
+        self._metrics.refresh()
         rows, self._rows = self._rows, []
         return rows
 
@@ -178,7 +315,7 @@ def _why_waiting(config: Run, seconds: float) -> str:
     """What may hold up a run that does not get on; Ray itself waits for ever."""
     said = f"no log line for {duration(seconds)}: "
     try:
-        check_cluster(config.scaling, where="the cluster")
+        check_cluster(run_demands(config.scaling), "the cluster", may_grow=False)
     except ValueError as error:
         return f"{said}{error}, or add nodes; the run goes on by itself when there are enough"
     return f"{said}workers are starting, or steps, videos or checkpoints take long"

@@ -26,6 +26,7 @@ from ctp.training.collective import Worker, gather
 from ctp.training.read_apart import read_apart
 from ctp.training.run import OpenMaker, Task
 from ctp.training.run_folder import CLASSIFIER, ENCODER
+from ctp.training.schedule import is_epoch_end
 from ctp.training.step import Loss, arrange, autocast, prepare
 from ctp.video.augment import to_input
 from ctp.video.catalog import Catalog
@@ -240,9 +241,8 @@ class FinetuneTask(Task):
 
     def is_look_due(self, step: int) -> bool:
         """Whether a multiple of `test_every_epochs` has just been reached."""
-        clips = self.config.compute.total_batch
-        of_a_test = self.config.test_every_epochs * len(self.job.train.catalog)
-        return step * clips // of_a_test > (step - 1) * clips // of_a_test
+        config, videos = self.config, len(self.job.train.catalog)
+        return is_epoch_end(step, config.test_every_epochs, videos, config.compute.total_batch)
 
     @torch.no_grad()
     def look(self) -> dict[str, float]:
@@ -297,8 +297,7 @@ class FinetuneTask(Task):
         return torch.from_numpy(mask).to(self.worker.device)
 
     def _views(self, numbers: Sequence[int]) -> Iterator[tuple[list[VideoViews], list[Rejected]]]:
-        scaling = self.config.scaling
-        readers = max(scaling.num_actors // scaling.num_workers, 1)
+        readers = max(self.config.scaling.num_actors // self.worker.world, 1)
         return read_apart(self._open_maker, self.job.test, "views", numbers, readers)
 
     def _logits(self, video: VideoViews) -> Tensor:

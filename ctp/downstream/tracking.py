@@ -305,8 +305,7 @@ class TrackTask(Task):
     def _test_clips(
         self, numbers: Sequence[int]
     ) -> Iterator[tuple[list[VideoClips], list[Rejected]]]:
-        scaling = self.config.scaling
-        readers = max(scaling.num_actors // scaling.num_workers, 1)
+        readers = max(self.config.scaling.num_actors // self.worker.world, 1)
         return read_apart(self._open_maker, self.job.test, "test_clips", numbers, readers)
 
     def _followed(self, clips: VideoClips) -> Followed:

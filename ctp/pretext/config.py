@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
 from ctp.config import Config
@@ -65,12 +65,39 @@ class HealthConfig(Config):
     """Steps between two looks; there is one at the end, too."""
 
 
+class KnnConfig(Config):
+    """How well videos are told apart by their nearest neighbours, during the run and beside it."""
+
+    uri: Sources = ()
+    """Labelled videos, the gallery; none: no such score."""
+    test_uri: Sources = ()
+    """Labelled videos that are looked up in it; none: `test_share` of `uri`."""
+    test_share: Annotated[float, Gt(0), Lt(1)] = 0.25
+    """Share of each class's videos of `uri` to look up, where there is no `test_uri`."""
+    every_epochs: Annotated[int, Ge(1)] = 10
+    """Epochs between two scores; there is one at the end, too."""
+    k: Annotated[int, Ge(1)] = 5
+    """Neighbours that vote for a video's class."""
+    num_clips: Annotated[int, Ge(1)] = 1
+    """Clips of each video whose features are averaged."""
+    cpus: Annotated[float, Ge(0)] = 1.0
+    """CPU cores for it, besides those of workers and actors."""
+    gpus: Annotated[float, Ge(0), Le(1)] = 0.0
+    """GPU for it, besides those of the workers; 0: on the CPU."""
+
+
 class PretrainConfig(RunConfig):
     """A pretraining run. The defaults are the paper's R3D-18 on UCF-101 (§5.1), data aside."""
 
     RESULT: ClassVar[str] = ENCODER
-    LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.heldout_uri", "initial_encoder")
-    MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"health"}
+    LOCATIONS: ClassVar[tuple[str, ...]] = (
+        "data.uri",
+        "data.heldout_uri",
+        "knn.uri",
+        "knn.test_uri",
+        "initial_encoder",
+    )
+    MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"health", "knn"}
 
     data: DataConfig = DataConfig()
     """Where the videos are, and what may be wrong with them."""
@@ -92,6 +119,8 @@ class PretrainConfig(RunConfig):
     """Scales of the targets x, y, w, h (§3.2, Table 9)."""
     health: HealthConfig = HealthConfig()
     """Tracking of held-out clips."""
+    knn: KnnConfig = KnnConfig()
+    """Nearest neighbours of labelled videos."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

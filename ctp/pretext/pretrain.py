@@ -18,6 +18,8 @@ from ctp.pretext.health import Health
 from ctp.storage import Storage, StorageError
 from ctp.training.collective import Worker
 from ctp.training.run import OpenMaker, Task
+from ctp.training.run_folder import snapshot_name
+from ctp.training.schedule import is_epoch_end
 from ctp.training.step import Loss, arrange, autocast, prepare
 from ctp.training.tracking_loss import tracking_loss
 from ctp.video.augment import to_input
@@ -73,7 +75,7 @@ class PretrainTask(Task):
         self.config = job.config
         self.device = worker.device
         self.model = prepare(build_model(self.config), self.config.compute, self.device)
-        self._total_steps = job.train.total_steps
+        self._total_steps, self._num_videos = job.train.total_steps, len(job.train.catalog)
         self._health = Health(job.heldout, worker, open_maker)
 
     def initialise(self) -> None:
@@ -112,10 +114,23 @@ class PretrainTask(Task):
             return {}
         return {"other_clip_share": curriculum.other_clip_share(step / self._total_steps)}
 
+    def on_the_way(self, step: int) -> dict[str, bytes]:
+        """The encoder, when its `knn` score is due."""
+        config = self.config
+        if not config.knn.uri:
+            return {}
+        epochs, clips = config.knn.every_epochs, config.compute.total_batch
+        is_due = is_epoch_end(step, epochs, self._num_videos, clips)
+        if not is_due and step != self._total_steps:
+            return {}
+        return {snapshot_name(step): self._encoder(step)}
+
     def results(self) -> dict[str, bytes]:
         """The encoder."""
-        about = {"run": self.config.name, "steps": str(self._total_steps)}
-        return {self.config.RESULT: encoder_bytes(self.model.encoder, about)}
+        return {self.config.RESULT: self._encoder(self._total_steps)}
+
+    def _encoder(self, steps: int) -> bytes:
+        return encoder_bytes(self.model.encoder, {"run": self.config.name, "steps": str(steps)})
 
 
 def build_model(config: PretrainConfig) -> Tracker:

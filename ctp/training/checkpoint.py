@@ -36,6 +36,8 @@ class CheckpointConfig(Config):
     """Save at every multiple of this many steps, too."""
     keep: Annotated[int, Ge(1)] = 3
     """How many of the newest to keep."""
+    grace_seconds: Annotated[float, Ge(0)] = 20.0
+    """How long a run that is told to stop (Ctrl-C, SIGTERM) may take to save first."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class CheckpointStore:
         self._retry_seconds = retry_seconds
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._seconds: float | None = None
 
     def save(self, state: TrainState, before: Callable[[], None] = lambda: None) -> None:
         """Start to write `state`; it may change as soon as this returns.
@@ -106,6 +109,11 @@ class CheckpointStore:
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
+
+    def more_in_log(self) -> dict[str, float]:
+        """ "checkpoint_seconds", what writing one took, if one was written since this was asked."""
+        seconds, self._seconds = self._seconds, None
+        return {} if seconds is None else {"checkpoint_seconds": seconds}
 
     def close(self) -> None:
         """Wait for the last save, then stop the writer."""
@@ -141,6 +149,11 @@ class CheckpointStore:
         return [name for name in names if self._folder.join(name, MANIFEST).exists()]
 
     def _write(self, step: int, data: bytes, before: Callable[[], None]) -> None:
+        began = time.monotonic()
+        self._write_at_last(step, data, before)
+        self._seconds = time.monotonic() - began
+
+    def _write_at_last(self, step: int, data: bytes, before: Callable[[], None]) -> None:
         for pause in self._retry_seconds:
             try:
                 return self._write_once(step, data, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,6 +25,28 @@ class Worker:
     def is_first(self) -> bool:
         """Whether this is the worker that writes for all."""
         return self.rank == 0
+
+
+def usable_workers(present: int, total_batch: int) -> int:
+    """How many of the workers that are there can share a batch equally."""
+    return next(n for n in range(present, 0, -1) if total_batch % n == 0)
+
+
+def regroup(rank: int, world: int, address: str) -> None:
+    """Leave the group of all processes; the first `world` of them make a new one, if several.
+
+    Args:
+        rank: of this process in the old group; it is the same in the new one.
+        world: how many go on.
+        address: of the machine of this process, as the others reach it.
+    """
+    backend = dist.get_backend()
+    with socket.socket() as free:
+        free.bind(("", 0))
+        meeting = from_first(f"tcp://{address}:{free.getsockname()[1]}")
+    dist.destroy_process_group()
+    if rank < world > 1:
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world)
 
 
 def gather(value: T) -> list[T]:

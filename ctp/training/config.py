@@ -36,6 +36,9 @@ class ScalingConfig(Config):
 
     num_workers: Annotated[int, Ge(1)] = 1
     """Training workers; their number must divide `compute.total_batch`."""
+    min_workers: Annotated[int, Ge(1)] | None = None
+    """With so many the run goes on when nodes are lost, and grows again up to `num_workers` when
+    they come back; none: it waits for all. The total batch and the clips stay the same."""
     use_gpu: bool = False
     """Whether each worker has a GPU."""
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
@@ -49,6 +52,19 @@ class ScalingConfig(Config):
     their device, which takes two fifths of the work from the actors. The same to 1/255."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """How often lost workers are started again from the last checkpoint; -1: without end."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.fewest_workers > self.num_workers:
+            raise ValueError(
+                f"min_workers {self.min_workers} exceeds num_workers {self.num_workers}"
+            )
+        return self
+
+    @property
+    def fewest_workers(self) -> int:
+        """What the run needs at least."""
+        return self.num_workers if self.min_workers is None else self.min_workers
 
 
 class Unlike(NamedTuple):
@@ -74,6 +90,7 @@ class RunConfig(Config):
             "data.read_ahead",
             "checkpoint",
             "log_every_steps",
+            "mlflow_uri",
             "scaling",
         }
     )
@@ -97,6 +114,8 @@ class RunConfig(Config):
     """How often the run saves."""
     log_every_steps: Annotated[int, Ge(1)] = 10
     """Steps between two log lines."""
+    mlflow_uri: str = ""
+    """MLflow server to log to, too, http(s)://… or as MLflow takes it; needs the extra mlflow."""
     scaling: ScalingConfig = ScalingConfig()
     """What the run computes on."""
 

@@ -84,6 +84,10 @@ class Task(ABC):
         """What else the log line after a step tells."""
         return {}
 
+    def on_the_way(self, step: int) -> dict[str, bytes]:
+        """Files that the run's folder gets after a step; only the first worker is asked."""
+        return {}
+
     @abstractmethod
     def results(self) -> dict[str, bytes]:
         """The files of a finished run; all workers must call it together, the first writes."""
@@ -113,6 +117,17 @@ class Job(Protocol):
         """
 
 
+class Sign:
+    """Tells a run that it may be ended from outside soon; this one never does."""
+
+    def is_up(self) -> bool:
+        """Whether to save at once; every worker asks, equally often, when all meet."""
+        return False
+
+    def saved(self, step: int) -> None:
+        """The state after a step is safe; the first worker says so."""
+
+
 class CallHere:
     """A maker that is called in this process, for use in a `with` statement."""
 
@@ -136,6 +151,7 @@ def run(
     open_stream: OpenStream,
     publish: Callable[[Row], None] = lambda row: None,
     open_maker: OpenMaker = CallHere,
+    sign: Sign | None = None,
 ) -> None:
     """Train, as one of `worker.world` workers, from the newest checkpoint to the run's end.
 
@@ -146,12 +162,13 @@ def run(
         open_stream: gives this worker's batches.
         publish: called on the first worker with every log line.
         open_maker: how clips to evaluate on are made.
+        sign: when it is up, the run saves at its next log line, and goes on.
 
     Raises:
         RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
             the run folder cannot be written, or the loss is not finite.
     """
-    training = _Run(job, worker, open_maker)
+    training = _Run(job, worker, open_maker, sign or Sign())
     training.resume()
     first_clip = training.step * job.config.compute.total_batch
     try:
@@ -182,14 +199,15 @@ class _Report:
     wait_share: float
     seconds: float
     seconds_since_save: float
+    is_ending: bool
     error: str | None
 
 
 class _Run:
     """The state of a run on one worker."""
 
-    def __init__(self, job: Job, worker: Worker, open_maker: OpenMaker):
-        self.job, self.worker = job, worker
+    def __init__(self, job: Job, worker: Worker, open_maker: OpenMaker, sign: Sign):
+        self.job, self.worker, self.sign = job, worker, sign
         config = self.config = job.config
         self.folder = run_storage(config)
         self.store = checkpoint_store(config)
@@ -311,6 +329,7 @@ class _Run:
     def _after_step(self, publish: Callable[[Row], None], is_last: bool) -> None:
         """Log, save and look at health when due. Every worker decides alike."""
         config = self.config
+        self._write_on_the_way()
         save_now = is_last or _is_due(self.step, config.checkpoint.every_steps)
         look_now = is_last or self.task.is_look_due(self.step)
         if not (save_now or look_now or _is_due(self.step, config.log_every_steps)):
@@ -325,8 +344,18 @@ class _Run:
                 self.log.write(rows)
             publish({**rows[-1], "total_steps": self.job.train.total_steps})
         self._check(reports, rows)
-        if save_now or reports[0].seconds_since_save >= 60 * config.checkpoint.every_minutes:
+        is_ending = any(report.is_ending for report in reports)
+        is_time = reports[0].seconds_since_save >= 60 * config.checkpoint.every_minutes
+        if save_now or is_time or is_ending:
             self._save()
+        if is_ending:
+            self._say_saved()
+
+    def _write_on_the_way(self) -> None:
+        if self.worker.is_first:
+            with self._kept_for_all():
+                for name, data in self.task.on_the_way(self.step).items():
+                    self.folder.join(name).write_bytes(data)
 
     def _report(self) -> _Report:
         seconds = time.monotonic() - self.interval.started
@@ -336,6 +365,7 @@ class _Run:
             wait_share=self.interval.wait_seconds / seconds,
             seconds=seconds,
             seconds_since_save=time.monotonic() - self.last_save,
+            is_ending=self.sign.is_up(),
             error=self.error,
         )
 
@@ -356,7 +386,9 @@ class _Run:
             "clips_per_second": len(losses) * total_batch / reports[0].seconds,
             "wait_share": max(report.wait_share for report in reports),
             "worker_memory_gib": _memory_gib(),
+            "workers": self.worker.world,
             "quarantined": len(self.ledger),
+            **self.store.more_in_log(),
             **self.task.more_in_log(self.step),
             **found,
         }
@@ -392,6 +424,12 @@ class _Run:
             with self._kept_for_all():
                 assert self.log is not None
                 self.store.save(self._state(), before=self.log.sync)
+
+    def _say_saved(self) -> None:
+        if self.worker.is_first:
+            with self._kept_for_all():
+                self.store.wait()
+                self.sign.saved(self.step)
 
     def _state(self) -> TrainState:
         return TrainState(

@@ -1,6 +1,7 @@
 """The run folder: config, metrics, quarantine ledger, checkpoints, the encoder.
 
     config.yaml  metrics.jsonl  tensorboard/  checkpoints/  encoder.safetensors  quarantine.jsonl
+    knn.jsonl  snapshots/
 
 It may lie in an object store, where nothing can be appended to: what grows is written to a local
 folder first and goes up as a whole at each `sync`.
@@ -20,6 +21,8 @@ from ctp.storage import Storage
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
+KNN = "knn.jsonl"
+SNAPSHOTS = "snapshots"
 QUARANTINE = "quarantine.jsonl"
 ENCODER = "encoder.safetensors"
 CLASSIFIER = "classifier.safetensors"
@@ -50,6 +53,16 @@ def find_run(run: str, storage: str) -> Storage:
     raise ValueError(f"--run {run}: {where}{near_miss(run, runs)}; {there}")
 
 
+def snapshot_name(step: int) -> str:
+    """Where the encoder after a step lies for as long as it is to be scored."""
+    return f"{SNAPSHOTS}/{step:08d}.safetensors"
+
+
+def snapshot_step(name: str) -> int:
+    """The step of a `snapshot_name`."""
+    return int(name.rpartition("/")[2].partition(".")[0])
+
+
 class MetricsLog:
     """Writes rows of numbers to `metrics.jsonl` and TensorBoard; one process of a run holds it."""
 
@@ -62,8 +75,7 @@ class MetricsLog:
         self._local = Path(folder.path if folder.is_local else tempfile.mkdtemp(prefix="ctp-"))
         self._local.mkdir(parents=True, exist_ok=True)
         there = self._target.read_bytes() if self._target.exists() else b""
-        kept = [row for row in read_metrics(folder) if int(row["step"]) <= first_step]
-        lines = "".join(json.dumps(row) + "\n" for row in kept).encode()
+        lines = to_jsonl([row for row in read_rows(self._target) if row["step"] <= first_step])
         file = self._local / METRICS
         if self._remote or lines != there:
             Storage.of(file).write_bytes(lines)  # at once or not at all
@@ -96,9 +108,19 @@ class MetricsLog:
 
 
 def read_metrics(folder: Storage) -> list[dict[str, float]]:
-    """The rows of `metrics.jsonl`, in order; a last line cut short by a kill is left out."""
-    place = folder.join(METRICS)
+    """The rows of `metrics.jsonl`, in order, with what `knn.jsonl` has of the same steps."""
+    knn = {row["step"]: row for row in read_rows(folder.join(KNN))}
+    return [row | knn.get(row["step"], {}) for row in read_rows(folder.join(METRICS))]
+
+
+def read_rows(place: Storage) -> list[dict[str, float]]:
+    """The rows of a file of JSON lines; a last line cut short by a kill is left out."""
     if not place.exists():
         return []
     lines = place.read_bytes().split(b"\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def to_jsonl(rows: Iterable[Row]) -> bytes:
+    """Rows as a file of JSON lines."""
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -44,6 +44,12 @@ def total_steps(config: ScheduleConfig, num_videos: int, total_batch: int) -> in
     return max(config.length * num_videos // total_batch, 1)
 
 
+def is_epoch_end(step: int, every_epochs: int, num_videos: int, total_batch: int) -> bool:
+    """Whether a step, counted from 1, is the one that completes a multiple of so many epochs."""
+    clips = every_epochs * num_videos
+    return step * total_batch // clips > (step - 1) * total_batch // clips
+
+
 def learning_rate_factor(
     config: ScheduleConfig, step: int, num_videos: int, total_batch: int
 ) -> float:

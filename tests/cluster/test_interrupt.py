@@ -1,11 +1,10 @@
-"""Ctrl-C in a run: Ray's own handler ends the process without a word, ours is to be told."""
+"""Ctrl-C and SIGTERM in a run: what there is to save is saved, and the handlers are given back."""
 
 from __future__ import annotations
 
 import signal
-import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -14,30 +13,48 @@ from ctp.cluster.train import _fit
 
 
 class Quiet:
-    """Has a thread's fit, which may set no handler."""
+    """Fits at once."""
 
     def fit(self) -> Any:
         return "done"
 
 
-class Trainer:
-    """Meets Ctrl-C as Ray Train does."""
+class Failing:
+    def fit(self) -> Any:
+        raise RuntimeError("lost")
+
+
+class Interrupted:
+    """Goes on for ever, while this process is told to stop."""
+
+    def __init__(self, number: int):
+        self._number = number
 
     def fit(self) -> Any:
-        def leave(number: int, frame: FrameType | None) -> None:
-            sys.exit(0)
-
-        signal.signal(signal.SIGINT, leave)
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self._number)
+        threading.Event().wait()
 
 
-def test_an_interrupt_is_an_interrupt_and_the_handler_is_given_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop(number: int) -> None:
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    called: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        _fit(Trainer())  # type: ignore[arg-type]
-    assert signal.getsignal(signal.SIGINT) == before
+        _fit(Interrupted(number), lambda: called.append("saved"))  # type: ignore[arg-type]
+    assert called == ["saved"]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_not_told_to_stop() -> None:
+    def never() -> None:
+        raise AssertionError
+
+    assert _fit(Quiet(), never) == "done"  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="lost"):
+        _fit(Failing(), never)  # type: ignore[arg-type]
 
 
 def test_off_the_main_thread_no_handler_is_touched() -> None:
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(_fit, Quiet()).result() == "done"  # type: ignore[arg-type]
+        fitted = pool.submit(_fit, Quiet(), lambda: None)  # type: ignore[arg-type]
+        assert fitted.result() == "done"  # type: ignore[comparison-overlap]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,6 +157,50 @@ def test_a_lost_worker_is_started_again(storage: Path, whole: str) -> None:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, out
     assert losses(storage, "hurt") == losses(storage, "whole")
+
+
+def test_told_to_stop_it_saves_first(storage: Path, whole: str) -> None:
+    """As `ray job stop` and Kubernetes tell it."""
+    argv = command(storage, "told", checkpoint__every_steps="none")
+    with start(argv) as process:
+        wait_for_step(process, storage, "told", 7)
+        process.terminate()
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 1, out
+    saved = re.search(r"saved after step (\d+)", out)
+    assert saved, out
+    assert int(saved[1]) >= 7
+    assert "stopped; the same command with --name told goes on from here" in out
+    assert f"continuing after step {saved[1]}" in finish(argv)
+    assert losses(storage, "told") == losses(storage, "whole")
+
+
+def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> None:
+    from ray.cluster_utils import Cluster
+
+    def node(cpus: int) -> dict[str, int]:
+        return {"num_cpus": cpus, "object_store_memory": 256 * 2**20}
+
+    argv = command(
+        storage, "shrunk", scaling__num_workers=2, scaling__min_workers=1,
+        scaling__cpus_per_worker=3, scaling__cpus_per_actor=0.25,
+    )  # fmt: skip
+    # the head has room for actors alone, the others for a worker each
+    cluster = Cluster(initialize_head=True, head_node_args=node(2))
+    try:
+        leaving, _ = cluster.add_node(**node(3)), cluster.add_node(**node(3))
+        with start(argv, RAY_ADDRESS=cluster.address) as process:
+            wait_for_step(process, storage, "shrunk", 8)
+            cluster.remove_node(leaving)
+            out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        assert process.returncode == 0, out
+    finally:
+        cluster.shutdown()
+    workers = [row["workers"] for row in steps(storage, "shrunk")]
+    assert workers[0] == 2
+    assert workers[-1] == 1
+    for ours, theirs in zip(losses(storage, "shrunk"), losses(storage, "whole"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)  # batch statistics of two halves
 
 
 def test_lost_decoders_change_nothing(storage: Path, whole: str) -> None:

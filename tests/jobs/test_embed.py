@@ -50,7 +50,7 @@ def test_help_names_recipes_and_options(job: Any, capsys: pytest.CaptureFixture[
         (["--encoder", "runs/none"], "error: no encoder at .*runs/none"),
         (["--out", ""], "error: --out is missing"),
         (["--data.uri", "nothing"], "error: data.uri: "),
-        (["--scaling.num_readers", "999"], r"error: 999 reader\(s\) of 1 CPUs and 1 encoder"),
+        (["--scaling.num_readers", "999"], r"asks for 1000 CPUs \(999 reader\(s\) of 1, 1 encoder"),
     ],
 )
 def test_what_does_not_work_is_said_in_a_line(
@@ -65,7 +65,7 @@ def test_a_gpu_that_is_not_there(
     job: Any, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SystemExit, match=r"1 encoder\(s\) ask for a GPU each, and this machine"):
+    with pytest.raises(SystemExit, match=r"1 GPUs \(1 encoder\(s\) of 1\), and this machine"):
         job.main([*options, "--scaling.use_gpu", "true", "--scaling.cpus_per_reader", "0.1"])
 
 

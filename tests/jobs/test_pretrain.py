@@ -53,7 +53,7 @@ def refusal(
         (["--data.uri=corpus:none"], "wanted corpus:NUMBER"),
         (["--scaling.num_workers=3"], "total_batch 16 cannot be shared equally"),
         (["--scaling.num_workers=2"], "the run asks for 3 CPUs (2 worker(s) of 1, 1 actor(s)"),
-        (["--scaling.use_gpu=true"], "asks for 1 GPU(s), and this machine has 0"),
+        (["--scaling.use_gpu=true"], "asks for 1 GPUs (1 worker(s) of 1), and this machine has 0"),
         (["--storage=/proc"], "cannot write"),
     ],
 )  # fmt: skip

@@ -41,7 +41,7 @@ def arguments(annotated: Path, storage: Path) -> list[str]:
         (["--data.uri=corpus:4"], "4 of 8 videos have no boxes"),
         (["--initial=imagnet"], "imagnet"),
         (["--with_head=true"], "with_head: no checkpoint of a run belongs to initial 'random'"),
-        (["--scaling.use_gpu=true"], "asks for 1 GPU(s), and this machine has 0"),
+        (["--scaling.use_gpu=true"], "asks for 1 GPUs (1 worker(s) of 1), and this machine has 0"),
     ],
 )  # fmt: skip
 def test_refusals(

@@ -22,7 +22,7 @@ from ctp.storage import Storage
 from ctp.training.claim import anchored, newest_clips, open_run, run_storage
 from ctp.training.collective import Worker
 from ctp.training.maker import local_stream
-from ctp.training.run import RunStoppedError, run
+from ctp.training.run import RunStoppedError, Sign, run
 from ctp.training.run_folder import MetricsLog, read_metrics
 
 ONE = Worker()
@@ -425,3 +425,39 @@ class TestInitialEncoder:
         )
         with pytest.raises(RunStoppedError, match=r"(?s)does not fit .* width 8 .*stem.0.weight"):
             train(wide, ONE, stream)
+
+
+class _Raised(Sign):
+    """Up from the second time on that it is looked at."""
+
+    def __init__(self) -> None:
+        self.looks, self.steps = 0, list[int]()
+
+    def is_up(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    def saved(self, step: int) -> None:
+        self.steps.append(step)
+
+
+def test_a_run_that_may_be_ended_saves_when_it_logs(small_run: PretrainConfig) -> None:
+    config = small_run.replace(
+        log_every_steps=2, health={"num_clips": 0}, checkpoint={"every_steps": None}
+    )
+    sign = _Raised()
+    with pytest.raises(BrokenOffError):
+        run(Pretraining.of(config), ONE, stream_that_breaks(at_step=5), sign=sign)
+    assert sign.steps == [4]  # logged at 2, before it was up, and at 4
+    assert newest_clips(config) == 4 * 4
+
+
+def test_the_encoder_is_there_to_be_scored_when_epochs_end(small_run: PretrainConfig) -> None:
+    # 15 videos, 4 clips a step: the first epoch ends in step 4, the run at 6
+    config = small_run.replace(knn={"uri": "corpus:20", "every_epochs": 1})
+    train(config, ONE, stream)
+    snapshots = run_storage(config).join("snapshots")
+    names = [info.path for info in snapshots.list_files()]
+    assert names == ["00000004.safetensors", "00000006.safetensors"]
+    last = safetensors.torch.load(snapshots.join(names[-1]).read_bytes())
+    assert all(torch.equal(value, weights(config)[name]) for name, value in last.items())

@@ -1,0 +1,74 @@
+"""kNN scores beside a run, through the job as its user starts it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from ctp.cluster.knn import knn_features
+from ctp.downstream.config import LabeledDataConfig
+from ctp.downstream.knn import knn_score
+from ctp.downstream.labels import open_labeled
+from ctp.pretext.config import PretrainConfig
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+]
+
+
+def test_every_epoch_and_at_the_end(
+    small_run: PretrainConfig,
+    load_job: Callable[[str], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # 30 videos to train on, 4 clips a step: epochs end within steps 8 and 15, the run with 17
+    config = small_run.replace(
+        data={"uri": "corpus:40", "heldout_share": 0.25},
+        schedule={"unit": "steps", "length": 17, "decay_at": ()},
+        knn={"uri": "corpus:24", "every_epochs": 1, "k": 3, "cpus": 0.5},
+        scaling={"cpus_per_actor": 0.25, "cpus_per_worker": 0.25},
+    )
+    file = tmp_path / "config.yaml"
+    file.write_text(config.model_dump_json())  # JSON is YAML
+    load_job("pretrain").main(["--config", str(file)])
+    folder = Path(config.storage) / config.name
+    rows = [json.loads(line) for line in (folder / "knn.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["clips"]) for row in rows] == [(8, 32), (15, 60), (17, 68)]
+    assert list((folder / "snapshots").iterdir()) == []
+    assert "kNN accuracy after step 17" in capsys.readouterr().out
+
+    labeled = open_labeled(LabeledDataConfig(uri="corpus:24", test_share=0.25), config.seed)
+    encoder = (folder / "encoder.safetensors").read_bytes()
+    expected = knn_score(encoder, knn_features(config), labeled, k=3)
+    assert expected["knn_tested"] == len(labeled.test)
+    assert {name: rows[-1][name] for name in expected} == expected
+
+
+def test_a_snapshot_that_cannot_be_scored_stops_nothing(
+    small_run: PretrainConfig, load_job: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Left by an earlier start of the run, say, and damaged since."""
+    config = small_run.replace(
+        knn={"uri": "corpus:24", "every_epochs": 100, "k": 3, "cpus": 0.5},
+        scaling={"cpus_per_actor": 0.25, "cpus_per_worker": 0.25},
+    )
+    snapshots = Path(config.storage) / config.name / "snapshots"
+    snapshots.mkdir(parents=True)
+    empty = safetensors.torch.save({"conv": torch.zeros(1)})
+    (snapshots / "00000001.safetensors").write_bytes(empty)
+    file = Path(config.storage) / "config.yaml"
+    file.write_text(config.model_dump_json())
+    load_job("pretrain").main(["--config", str(file)])
+    out = capsys.readouterr().out
+    assert "step 1 has no kNN score: " in out
+    assert "kNN accuracy after step 6" in out
+    assert [path.name for path in snapshots.iterdir()] == ["00000001.safetensors"]

@@ -1,0 +1,31 @@
+"""Workers that share a batch: how many can, and that they meet without those who cannot."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctp.training.collective import usable_workers
+
+
+@pytest.mark.parametrize(
+    ("present", "total_batch", "usable"),
+    [(8, 32, 8), (7, 32, 4), (3, 32, 2), (1, 32, 1), (6, 48, 6), (5, 7, 1), (9, 7, 7)],
+)
+def test_as_many_as_divide_the_batch(present: int, total_batch: int, usable: int) -> None:
+    assert usable_workers(present, total_batch) == usable
+
+
+def test_the_first_ones_meet_again_without_the_others(free_port: int) -> None:
+    script = str(Path(__file__).with_name("regroup_worker.py"))
+    workers = [
+        subprocess.Popen(
+            [sys.executable, script, str(rank), str(free_port)], stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(3)
+    ]
+    met = [worker.communicate(timeout=120)[0].strip() for worker in workers]
+    assert met == ["[[0, 1, 2], [0, 1], [0]]", "[[0, 1, 2], [0, 1]]", "[[0, 1, 2]]"]

@@ -13,6 +13,8 @@ TIERS = (
     {"training"},
     {"pretext", "downstream", "analysis"},
     {"recipes"},
+    {"report"},
+    {"sweeps"},
     {"cluster"},
 )
 """Each tier may import those before it; the parts of a tier none of each other."""
@@ -78,6 +80,7 @@ def test_every_part_has_a_place() -> None:
         ("video", "ctp.models"),
         ("training", "ray.train"),
         ("analysis", "jobs.pretrain"),
+        ("recipes", "ctp.report.runs"),
     ],
 )
 def test_a_wrong_import_is_caught(part: str, name: str) -> None:

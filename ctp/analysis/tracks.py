@@ -1,18 +1,13 @@
-"""Pictures of tracked objects: a strip of frames a clip, a video of whole sequences, and what
-freezing stages costs (Fig. 3)."""
+"""Pictures of tracked objects: a strip of frames a clip, a video of whole sequences."""
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -41,8 +36,6 @@ MEANINGS = {
 }
 LINE_PX, EDGE_PX = 2, 1
 _DARK: Color = (17, 24, 39)
-_LINES = ("#9ca3af", "#f97316", "#2563eb", "#16a34a", "#a855f7", "#db2777")
-_MARKERS = ("s", "^", "o", "D", "v", "P")
 
 
 @dataclass(frozen=True)
@@ -75,16 +68,6 @@ class TrackScene:
             self.given[frames],
             caption,
         )
-
-
-@dataclass(frozen=True)
-class FrozenScore:
-    """A finished run of tracking: its mIoU with so many stages frozen, and what it started from."""
-
-    initial: str
-    frozen_stages: int
-    iou: float
-    still_iou: float
 
 
 def draw_tracked(scene: TrackScene, frame: int, size: tuple[int, int]) -> Picture:
@@ -152,51 +135,6 @@ def tracks_mp4(
             _head(page, scene, shown, corner, layout.width_px)
         pages.append(np.array(page))
     return encode_mp4(pages, frames_per_second)
-
-
-def frozen_png(scores: Sequence[FrozenScore], title: str = "") -> bytes:
-    """mIoU by the number of frozen stages, a line for each kind of initial weights (Fig. 3).
-
-    Args:
-        scores: of finished runs on the same videos, at least one.
-        title: above the lines; nothing if empty.
-    """
-    figure = Figure(figsize=(7.2, 4.6), dpi=120, layout="constrained", facecolor="white")
-    axes = figure.subplots()
-    names = list(dict.fromkeys(score.initial for score in scores))
-    for number, name in enumerate(names):
-        color, marker = (each[number % len(each)] for each in (_LINES, _MARKERS))
-        _draw_line(axes, [s for s in scores if s.initial == name], name, color, marker)
-    still = float(np.mean([score.still_iou for score in scores]))
-    axes.axhline(still, color="black", linewidth=1, linestyle=(0, (3, 2)))
-    axes.annotate(
-        f"first box stays still {still:.3f}", (0.99, still), (0, 3),
-        xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", fontsize=8,
-    )  # fmt: skip
-    axes.set_xlabel("frozen stages of the encoder")
-    axes.set_ylabel("mIoU")
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(y=0.12)
-    axes.grid(axis="y", color="#e5e7eb")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, title="initial weights")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _draw_line(
-    axes: Axes, scores: Sequence[FrozenScore], name: str, color: str, marker: str
-) -> None:
-    points = sorted((score.frozen_stages, score.iou) for score in scores)
-    stages, values = zip(*points, strict=True)
-    axes.plot(stages, values, color=color, marker=marker, linewidth=2, label=name)
-    for at, value in points:
-        axes.annotate(
-            f"{value:.3f}", (at, value), (0, 6), textcoords="offset points", ha="center",
-            fontsize=8, color=color,
-        )  # fmt: skip
 
 
 def _head(

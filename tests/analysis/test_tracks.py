@@ -15,10 +15,8 @@ from ctp.analysis.tracks import (
     PREDICTED_COLOR,
     TRUE_COLOR,
     UNCOUNTED_COLOR,
-    FrozenScore,
     TrackScene,
     draw_tracked,
-    frozen_png,
     tracks_mp4,
     tracks_png,
 )
@@ -98,20 +96,3 @@ def test_a_video_is_as_long_as_its_longest_scene() -> None:
     assert len(frames) == 9
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
     assert frames[0].shape[1] >= 2 * CELL[0]
-
-
-def test_a_line_for_each_kind_of_initial_weights() -> None:
-    scores = [
-        FrozenScore(initial, stages, 0.7 - 0.02 * stages - number / 10, 0.45)
-        for number, initial in enumerate(("ctp", "imagenet", "random"))
-        for stages in (5, 0, 3)
-    ]
-
-    def picture(of: list[FrozenScore]) -> NDArray[np.uint8]:
-        with Image.open(io.BytesIO(frozen_png(of, "GOT-10k"))) as image:
-            return np.asarray(image.convert("RGB"))
-
-    whole = picture(scores)
-    assert whole.shape == picture(scores[:1]).shape
-    assert (whole != picture(scores[:6])).any()
-    np.testing.assert_array_equal(whole, picture([*scores[:3][::-1], *scores[3:]]))

@@ -40,9 +40,11 @@ def test_runs_on_one_page(
 ) -> None:
     pretrained = trained(Pretraining.of(small_run))
     finetuned = trained(Finetuning.of(finetuning))
+    initial = pretrained.join(run_folder.ENCODER).uri
+    further = trained(Finetuning.of(finetuning.replace(name="further", initial=initial)))
     broken = finetuning.replace(name="broken")
     open_run(broken)
-    runs = ",".join([pretrained.uri, finetuned.uri, run_storage(broken).uri])
+    runs = ",".join(folder.uri for folder in (pretrained, finetuned, further, run_storage(broken)))
     load_job("report").main(["--runs", runs, "--out", str(tmp_path / "page")])
     page = (tmp_path / "page" / "report.html").read_text()
     assert capsys.readouterr().out.strip().endswith("report.html")
@@ -55,6 +57,9 @@ def test_runs_on_one_page(
     assert "not finished: at step 0" in page
     assert "sampling.num_frames: 16 in the paper&#x27;s recipe, 4 here" in page
     assert "65.0" not in page  # the paper has no number for the corpus
+    for title in ("Accuracy by initial weights", "Training and test curves by initial weights"):
+        assert f"<h2>{title}" in page
+    assert f"<th>pretrained<td>{initial}" in page
 
 
 def test_a_papers_data_set_has_the_papers_numbers_beside_it(

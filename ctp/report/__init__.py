@@ -1,0 +1,1 @@
+"""What came out of runs: each by itself, many beside each other, and the paper's numbers."""

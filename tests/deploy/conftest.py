@@ -1,0 +1,43 @@
+"""The checker of deploy/, and what it needs that may not be there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+@pytest.fixture(scope="session")
+def check() -> Any:
+    """The module deploy/check.py."""
+    spec = importlib.util.spec_from_file_location("deploy_check", DEPLOY / "check.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def schemas() -> Path:
+    """The folder of KubeRay's CRDs."""
+    folder = os.environ.get("CTP_KUBERAY_SCHEMAS")
+    if folder is None:
+        pytest.skip("CTP_KUBERAY_SCHEMAS names no folder of KubeRay's ray.io_rayjobs.yaml.gz, …")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def can_render(check: Any) -> None:
+    """There is a kustomize."""
+    try:
+        check.kustomize()
+    except ValueError as error:
+        pytest.skip(str(error))

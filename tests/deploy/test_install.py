@@ -1,0 +1,125 @@
+"""The steps of the image, run without an image."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = Path(__file__).parents[2]
+
+
+def step(
+    name: str, project: Path, python: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """A step of `project`'s deploy/install.sh with another `python`, in a folder that has jobs."""
+    environment = os.environ | {"PATH": f"{python.parent}:{os.environ['PATH']}"} | variables
+    environment.pop("PYTHONPATH", None)
+    return subprocess.run(
+        [project / "deploy" / "install.sh", name],
+        cwd=python.parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of what the image is built from."""
+    for name in ("ctp", "jobs", "deploy"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(PROJECT / name, tmp_path / "src" / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, tmp_path / "src")
+    return tmp_path / "src"
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """The python of an environment in a folder with the jobs. It finds the packages of this one,
+    which are those of the image but for ctp."""
+    app = tmp_path / "app"
+    environment = app / "environment"
+    # pip and setuptools are lent, too
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    lent = sysconfig.get_path("purelib", vars={"base": str(environment)})
+    (Path(lent) / "lent.pth").write_text(sysconfig.get_path("purelib"))
+    shutil.copytree(PROJECT / "jobs", app / "jobs")
+    return environment / "bin" / "python"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp_cors") is None,
+    reason="the extra ray[default], which the image has, is not installed",
+)
+def test_the_steps_of_the_image_work(source: Path, python: Path) -> None:
+    # what is lent is not installed again; what has another version here is only looked up
+    planned = step("dependencies", source, python, PIP_DRY_RUN="1")
+    assert planned.returncode == 0, planned.stderr
+    installed = step("ctp", source, python, PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1")
+    assert installed.returncode == 0, installed.stderr
+    asked = [python, "-c", "import ctp; print(ctp.__file__)"]
+    where = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    assert Path(where).is_relative_to(python.parents[1])
+    checked = step("check", source, python)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_an_unknown_step_is_refused(source: Path) -> None:
+    done = step("dependecies", source, Path(sys.executable))
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: no step 'dependecies'; there are dependencies, ctp, check\n",
+    )
+
+
+def test_what_pinned_packages_need_is_pinned() -> None:
+    """Followed through those that are installed here at the version that is pinned."""
+    text = (PROJECT / "deploy" / "constraints.txt").read_text()
+    pinned = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    left = [Requirement(each) for each in (*project["dependencies"], "ray[default]")]
+    seen, floating = set(), set()
+    while left:
+        wanted = left.pop()
+        name = canonicalize_name(wanted.name)
+        if (name, *sorted(wanted.extras)) in seen:
+            continue
+        seen.add((name, *sorted(wanted.extras)))
+        if name not in pinned:
+            floating.add(name)
+        elif version_here(name) == pinned[name]:
+            left += needs(name, wanted.extras)
+    assert floating == set()
+    assert len(seen) > len(project["dependencies"])
+
+
+def version_here(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def needs(name: str, extras: set[str]) -> list[Requirement]:
+    """What a package with these extras asks for on this machine."""
+    asked = map(Requirement, requires(name) or [])
+    return [
+        each
+        for each in asked
+        if each.marker is None
+        or any(each.marker.evaluate({"extra": extra}) for extra in {"", *extras})
+    ]

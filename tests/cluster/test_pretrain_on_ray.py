@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "jobs" / "pretrain.py")
 STEPS = 40
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 600
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -199,8 +199,11 @@ def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> No
     workers = [row["workers"] for row in steps(storage, "shrunk")]
     assert workers[0] == 2
     assert workers[-1] == 1
-    for ours, theirs in zip(losses(storage, "shrunk"), losses(storage, "whole"), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-3)  # batch statistics of two halves
+    ours, theirs = losses(storage, "shrunk"), losses(storage, "whole")
+    # the same clips to the same weights; then rounding grows from step to step
+    for step in range(workers.index(1) + 2):
+        assert ours[step] == pytest.approx(theirs[step], rel=1e-5)
+    assert [loss for _, loss, *_ in ours] == pytest.approx([loss for _, loss, *_ in theirs], 1e-2)
 
 
 def test_lost_decoders_change_nothing(storage: Path, whole: str) -> None:

@@ -100,8 +100,8 @@ def _fit(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Re
         except BaseException as error:
             fitted.set_exception(error)
 
-    threading.Thread(target=work, daemon=True).start()
     with _told_to_stop() as stop:
+        threading.Thread(target=work, daemon=True).start()
         while not stop.is_set() and not fitted.done():
             wait([fitted], timeout=POLL_SECONDS)
     if fitted.done():

@@ -1,0 +1,306 @@
+"""Sweeps by Ray Tune: it starts trials, starts failed ones again, and stops those that fall behind.
+
+What makes a sweep go on is not Tune's own state but the folders of its runs: a trial whose result
+is there is not run again, others go on from their newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+
+from ctp.cluster.connect import (
+    DATA_PLUMBING_CPUS,
+    Demand,
+    check_machine,
+    cluster,
+    require,
+    run_demands,
+)
+from ctp.cluster.trial import PRETRAIN, line_of, run_trial
+from ctp.storage import StorageError
+from ctp.sweeps.check import check_videos
+from ctp.sweeps.config import AshaConfig
+from ctp.sweeps.folder import (
+    Sweep,
+    TrialResult,
+    open_sweep,
+    read_result,
+    result_place,
+    state_of,
+    steps_of,
+    write_result,
+)
+from ctp.sweeps.plan import Plan, Trial
+from ctp.sweeps.scores import PREFIXES, RetrievalConfig, ScoreConfig
+from ctp.sweeps.standing import Running, Show, Standing
+from ctp.sweeps.tell import write_tables
+from ctp.training.claim import run_storage
+from ctp.training.config import ScalingConfig
+
+TRIAL_MEMORY_BYTES = 2**30
+"""What Tune accounts for a trial's own process. No CPU: those are for its workers and actors, of
+which Tune knows nothing."""
+NEVER = 10**9
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs log for themselves
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a sweep as it ends all else
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # not every log line has a score
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new one cannot be silent
+}
+
+
+def sweep_here(plan: Plan, show: Show) -> Sweep:
+    """Check a sweep, claim its folder, run what is left of it, and write its tables; on the
+    cluster that `RAY_ADDRESS` names, or on this machine.
+
+    Args:
+        plan: what to try.
+        show: is told how it stands.
+
+    Returns:
+        The sweep at its end; some trials may have failed.
+
+    Raises:
+        ValueError: videos do not do, there is too little for a trial, or the folder is that of
+            another sweep.
+        StorageError: videos cannot be listed, or the folder not be written.
+    """
+    told = check_videos(plan)
+    for demands in sweep_demands(plan):
+        check_machine(demands)
+    open_sweep(plan)
+    print(
+        f"sweep {plan.folder.uri}: {len(plan.cells)} rows of {plan.config.seeds} trial(s), scale "
+        f"{plan.config.scale}, scored by {', '.join(score.name for score in plan.scores)}"
+    )
+    print("\n".join(told), flush=True)
+    sweep = state_of(plan)
+    if sweep.left:
+        with cluster():
+            at_once = fitting_trials(plan)
+            print(f"{at_once} trial(s) at the same time", flush=True)
+            sweep = run_sweep(plan, at_once, show)
+    write_tables(sweep)
+    return sweep
+
+
+def sweep_demands(plan: Plan) -> list[list[Demand]]:
+    """What each phase of a trial needs, one list for each that may come up."""
+    phases = []
+    for trial in plan.trials:
+        config = trial.pretrain
+        knn = Demand("kNN scorer", 1, config.knn.cpus, config.knn.gpus, "knn.cpus or knn.gpus")
+        phases.append([*_most(config.scaling), *([knn] if config.knn.uri else [])])
+    for score in plan.scores:
+        if score.config is not None:
+            prefix = PREFIXES[score.kind]
+            phases.append(
+                [
+                    replace(each, options=f"{prefix}.{each.options}")
+                    for each in _score_demands(score.config)
+                ]
+            )
+    return phases
+
+
+def _score_demands(config: ScoreConfig) -> list[Demand]:
+    if not isinstance(config, RetrievalConfig):
+        return _most(config.scaling)
+    scaling, gpus = config.scaling, float(config.scaling.use_gpu)
+    return [Demand("encoder", 1, scaling.cpus_per_encoder, gpus, "scaling.cpus_per_encoder")]
+
+
+def _most(scaling: ScalingConfig) -> list[Demand]:
+    """What an elastic run may come to hold: another trial's actors must not wait for it."""
+    return run_demands(scaling.replace(min_workers=None))
+
+
+def trials_at_once(
+    phases: Sequence[Sequence[Demand]], cpus: float, gpus: float, memory_bytes: float
+) -> int:
+    """How many trials can run at the same time, none waiting for what another one holds.
+
+    Args:
+        phases: of a trial; it needs no more than the largest asks for.
+        cpus, gpus, memory_bytes: what there is, besides what Ray Data's small tasks take.
+    """
+    most_cpus = max(sum(each.number * each.cpus for each in phase) for phase in phases)
+    most_gpus = max(sum(each.number * each.gpus for each in phase) for phase in phases)
+    needed = ((most_cpus, cpus), (most_gpus, gpus), (TRIAL_MEMORY_BYTES, memory_bytes))
+    return min(math.floor(there / each + 1e-9) for each, there in needed if each)
+
+
+def fitting_trials(plan: Plan) -> int:
+    """How many trials of a sweep the cluster takes at the same time, as it is at this moment.
+
+    Raises:
+        ValueError: not even one; says what is missing.
+    """
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cpus, gpus = there.get("CPU", 0) - DATA_PLUMBING_CPUS, there.get("GPU", 0)
+    phases = sweep_demands(plan)
+    for phase in phases:
+        require(phase, cpus, gpus, "the cluster")
+    fitting = trials_at_once(phases, cpus, gpus, there.get("memory", 0))
+    if not fitting:
+        raise ValueError(
+            f"a trial takes {TRIAL_MEMORY_BYTES / 2**30:g} GiB of memory, besides its workers, and "
+            f"the cluster has {there.get('memory', 0) / 2**30:.1f} GiB to give. Use a larger one"
+        )
+    return min(fitting, plan.config.trials_at_once or fitting)
+
+
+def run_sweep(plan: Plan, at_once: int, show: Show) -> Sweep:
+    """Run all trials that have no result yet, on the cluster that is joined.
+
+    Args:
+        plan: whose folder `open_sweep` has claimed, and of which trials are left.
+        at_once: trials at the same time, as of `fitting_trials`.
+        show: is told how it stands.
+
+    Returns:
+        The sweep at its end; some trials may have failed.
+
+    Raises:
+        StorageError: the sweep's folder cannot be read or written.
+    """
+    sweep = state_of(plan)
+    lasting = [trial.name for trial in plan.trials if trial.name not in sweep.left]
+    for name in sweep.ended("failed"):
+        result_place(plan, name).delete_file()  # it is tried again
+    # finished ones first, to be compared with
+    names = [*(lasting if plan.config.asha else []), *sweep.left]
+    standing = Standing(len(plan.trials), {name: sweep.results[name].status for name in lasting})
+    _tune(plan, names, at_once, Watch(plan, standing, show))
+    return state_of(plan)
+
+
+def _tune(plan: Plan, names: list[str], at_once: int, watch: Watch) -> None:
+    os.environ.update(SETTINGS)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table says it all
+    function = tune.with_parameters(run_trial, plan=plan)
+    tuner = tune.Tuner(
+        tune.with_resources(function, {"memory": TRIAL_MEMORY_BYTES}),
+        param_space={"trial": tune.grid_search(names)},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=at_once,
+            scheduler=scheduler_of(plan.config.asha),
+            trial_dirname_creator=_name_of,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=plan.folder.path,
+            storage_filesystem=plan.folder.filesystem,
+            failure_config=tune.FailureConfig(max_failures=plan.config.max_failures),
+            callbacks=[watch],
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def scheduler_of(asha: AshaConfig | None) -> TrialScheduler | None:
+    """What stops trials early, if they are to be."""
+    if asha is None:
+        return None
+    return ASHAScheduler(
+        time_attr=asha.time,
+        metric=asha.metric,
+        mode="max",
+        max_t=NEVER,  # a trial ends by itself
+        grace_period=asha.grace,
+        reduction_factor=asha.reduction,
+        stop_last_trials=False,
+    )
+
+
+def _name_of(trial: Any) -> str:
+    """The name of a trial of Tune."""
+    return str(trial.config["trial"])
+
+
+class Watch(tune.Callback):
+    """Sees trials begin and end, in the process that runs the sweep: says how it stands, and
+    writes the tables again after each."""
+
+    def __init__(self, plan: Plan, standing: Standing, show: Show):
+        self._plan, self._standing, self._show = plan, standing, show
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tune.Callback, ()  # Tune keeps a copy to restore from, and nobody does
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial begins, or begins again."""
+        self._runs(trial, Running(PRETRAIN))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+    ) -> None:
+        """A trial tells how far it is."""
+        if "phase" in result:
+            self._runs(trial, Running.of(result["phase"], result["shown"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has ended, or was stopped early."""
+        self._ended(trial, self._stopped)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """A trial has failed for good."""
+        self._ended(trial, self._failed)
+
+    def _runs(self, trial: Any, running: Running) -> None:
+        name = _name_of(trial)
+        if name not in self._standing.ended:
+            self._standing.running[name] = running
+            self._show(self._standing)
+
+    def _ended(self, trial: Any, result_of: Callable[[Any], TrialResult]) -> None:
+        name = _name_of(trial)
+        try:
+            result = read_result(self._plan, name)
+            if result is None:
+                result = result_of(trial)
+                write_result(self._plan, name, result)
+            write_tables(state_of(self._plan))
+        except StorageError as error:
+            print(f"what came of {name} cannot be told yet: {error}", flush=True)
+            return
+        self._standing.running.pop(name, None)
+        self._standing.ended[name] = result.status
+        self._show(self._standing)
+
+    def _stopped(self, trial: Any) -> TrialResult:
+        """What there is to say of a trial that has ended without a result."""
+        told, asha = trial.last_result, self._plan.config.asha
+        assert asha is not None, "nothing else stops a trial"
+        value = float(told[asha.metric])
+        return TrialResult(
+            status="stopped",
+            reason=f"by ASHA at {asha.time} {told[asha.time]:g}, with {asha.metric} {value:.3f}",
+            scores={asha.metric: value},
+            steps=int(told["step"]),
+            folders=_folders(self._plan.trial(_name_of(trial))),
+        )
+
+    def _failed(self, trial: Any) -> TrialResult:
+        """What there is to say of a trial that has failed too often."""
+        text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
+        reason, own = line_of(text.partition("\n")[2]), self._plan.trial(_name_of(trial))
+        return TrialResult(
+            status="failed", reason=reason, steps=steps_of(own), folders=_folders(own)
+        )
+
+
+def _folders(trial: Trial) -> dict[str, str]:
+    return {PRETRAIN: run_storage(trial.pretrain).uri}

@@ -1,0 +1,1 @@
+"""Sweeps: what is varied, what came out, and how it is told."""

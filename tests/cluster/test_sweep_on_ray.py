@@ -1,0 +1,300 @@
+"""Sweeps: how many trials fit, which are stopped early, and one that is killed and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from ctp.cluster.connect import Demand
+from ctp.cluster.sweep import (
+    TRIAL_MEMORY_BYTES,
+    Watch,
+    scheduler_of,
+    sweep_demands,
+    trials_at_once,
+)
+from ctp.cluster.trial import line_of, run_trial
+from ctp.downstream.classification import Finetuning
+from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.initial import settled_encoder
+from ctp.pretext.pretrain import Pretraining
+from ctp.storage import StorageError
+from ctp.sweeps.config import AshaConfig, SweepConfig
+from ctp.sweeps.folder import open_sweep, read_sweep, state_of
+from ctp.sweeps.plan import Plan, Trial
+from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
+from ctp.sweeps.standing import Running, Standing
+from ctp.training.claim import run_storage
+from ctp.training.collective import Worker
+from ctp.training.maker import local_stream
+from ctp.training.run import Job, run
+from ctp.training.run_folder import ENCODER, read_metrics
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_SECONDS = 1200
+PLENTY = 100 * TRIAL_MEMORY_BYTES
+FIRST, SECOND, HOT = "learning_rate-0.001-seed0", "learning_rate-0.003-seed0", "1e30"
+
+
+def demand(number: int, cpus: float, gpus: float = 0) -> Demand:
+    return Demand("worker", number, cpus, gpus, "")
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "memory", "expected"),
+    [
+        (2, 0, PLENTY, 1),
+        (7.9, 0, PLENTY, 3),
+        (1.9, 0, PLENTY, 0),
+        (100, 0, 2.5 * TRIAL_MEMORY_BYTES, 2),
+    ],
+)
+def test_as_many_trials_as_their_largest_phase_leaves_room_for(
+    cpus: float, gpus: float, memory: float, expected: int
+) -> None:
+    phases = [[demand(1, 1), demand(2, 0.5)], [demand(1, 1.5)]]  # of 2 CPUs and of 1.5
+    assert trials_at_once(phases, cpus, gpus, memory) == expected
+
+
+def test_the_scarcest_decides() -> None:
+    phases = [[demand(2, 1, 1), demand(4, 1)], [demand(1, 8)]]  # 6 CPUs and 2 GPUs, then 8 CPUs
+    assert trials_at_once(phases, 64, 7, PLENTY) == 3
+    assert trials_at_once(phases, 20, 8, PLENTY) == 2
+
+
+def test_what_the_phases_of_a_trial_need(tmp_path: Path) -> None:
+    config = SweepConfig(
+        name="x",
+        storage=str(tmp_path),
+        grid=("game.num_patches=1",),
+        set=("scaling.num_actors=3", "knn.uri=corpus:8", "linear.scaling.num_actors=2"),
+    )
+    phases = sweep_demands(Plan.of(config))
+    assert [sum(each.number * each.cpus for each in phase) for phase in phases] == [5, 1, 3]
+    assert all(each.options.startswith("linear.scaling.") for each in phases[-1])
+
+
+def told(scheduler: Any, trial: Any, step: int, iou: float) -> str:
+    return str(scheduler.on_trial_result(None, trial, {"step": step, "iou": iou}))
+
+
+def test_what_falls_behind_is_stopped_and_what_was_told_before_counts() -> None:
+    scheduler = scheduler_of(AshaConfig(time="step", grace=10, reduction=2))
+    good, bad, late = (SimpleNamespace(trial_id=name) for name in ("good", "bad", "late"))
+    for trial in (good, bad, late):
+        scheduler.on_trial_add(None, trial)
+    assert told(scheduler, good, 10, 0.6) == "CONTINUE"
+    assert told(scheduler, good, 40, 0.7) == "CONTINUE"
+    assert told(scheduler, bad, 5, 0.1) == "CONTINUE"  # before its grace is over
+    assert told(scheduler, bad, 10, 0.5) == "STOP"
+    assert told(scheduler, late, 12, 0.65) == "CONTINUE"
+    assert told(scheduler, late, 13, 0.1) == "CONTINUE"  # it was compared already
+    assert told(scheduler, late, 40, 0.1) == "STOP"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Four trials, compared by ASHA, in a folder of their own."""
+    config = SweepConfig(name="mine", storage=str(tmp_path), table="table9", asha=AshaConfig())
+    made = Plan.of(config)
+    open_sweep(made)
+    return made
+
+
+def ended(plan: Plan, **tunes_trial: Any) -> tuple[Any, Standing, Watch]:
+    """A trial as Tune has it, how the sweep stands, and what watches it."""
+    standing = Standing(4, {}, {plan.trials[0].name: Running("pretrain")})
+    trial = SimpleNamespace(config={"trial": plan.trials[0].name}, **tunes_trial)
+    return trial, standing, Watch(plan, standing, lambda standing: None)
+
+
+def test_a_trial_that_failed_too_often_is_in_the_table_with_its_last_reason(
+    plan: Plan, tmp_path: Path
+) -> None:
+    error_file = tmp_path / "error.txt"
+    error_file.write_text(
+        "Failure # 1 (occurred at noon)\nfirst reason\n"
+        "Failure # 2 (occurred at one)\nTraceback (most recent call last):\nOSError: full\n"
+    )
+    trial, standing, watch = ended(plan, error_file=str(error_file))
+    watch.on_trial_error(0, [], trial)
+    assert standing.ended == {plan.trials[0].name: "failed"}
+    assert not standing.running
+    table = (tmp_path / "mine" / "table.md").read_text()
+    assert f"| {plan.trials[0].name} | failed | 0 | OSError: full |" in table
+    assert plan.trials[0].name in state_of(plan).left  # the same command tries it again
+
+
+def test_a_trial_that_was_stopped_early_is_not_run_again(plan: Plan, tmp_path: Path) -> None:
+    told = {"epoch": 2.5, "step": 30, "iou": 0.25}
+    trial, standing, watch = ended(plan, last_result=told)
+    watch.on_trial_complete(0, [], trial)
+    assert standing.ended == {plan.trials[0].name: "stopped"}
+    assert "by ASHA at epoch 2.5, with iou 0.250" in (tmp_path / "mine" / "table.md").read_text()
+    assert plan.trials[0].name not in state_of(plan).left
+
+
+def test_an_error_that_another_start_may_mend_is_raised(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "runs").write_text("a file where a folder should be")
+    alone = replace(plan, config=plan.config.replace(asha=None))
+    with pytest.raises(StorageError):
+        run_trial({"trial": plan.trials[0].name}, alone)
+
+
+def test_an_error_that_none_would_mend_is_the_trials_result(tmp_path: Path) -> None:
+    config = SweepConfig(
+        name="x", storage=str(tmp_path), grid=("game.num_patches=1",), set=("data.uri=/nowhere",)
+    )
+    plan = Plan.of(config)
+    run_trial({"trial": "num_patches-1-seed0"}, plan)
+    result = state_of(plan).results["num_patches-1-seed0"]
+    assert result.status == "failed"
+    assert "there is no '/nowhere'" in result.reason
+
+
+def test_reasons_are_told_in_a_line() -> None:
+    assert line_of("one\n  two\n") == "one two"
+    assert len(line_of("many words " * 100)) <= 300
+    assert (
+        line_of("x\nTraceback (most recent call last):\n  File\nOSError: full\n") == "OSError: full"
+    )
+
+
+SMALL = {
+    "data.uri": "corpus:24",
+    "sampling.num_frames": 4,
+    "augment.frame_size_px": 32,
+    "augment.short_sides_px": 32,
+    "game.min_box_size_px": 8,
+    "game.max_box_size_px": 16,
+    "encoder.width": 4,
+    "head.hidden_channels": 8,
+    "schedule.length": 16,
+    "compute.total_batch": 4,
+    "health.num_clips": 6,
+    "health.every_steps": 8,
+    "checkpoint.every_steps": 2,
+    "log_every_steps": 1,
+    "embed.data.uri": "corpus:24",
+    "embed.views.num_clips": 1,
+    "embed.views.num_frames": 4,
+    "embed.views.frame_size_px": 32,
+    "embed.views.short_side_px": 32,
+    "linear.data.uri": "corpus:24",
+    "linear.sampling.num_frames": 4,
+    "linear.augment.frame_size_px": 32,
+    "linear.augment.short_sides_px": 32,
+    "linear.views.num_clips": 1,
+    "linear.views.num_frames": 4,
+    "linear.views.frame_size_px": 32,
+    "linear.views.short_side_px": 32,
+    "linear.schedule.unit": "steps",
+    "linear.schedule.length": 3,
+    "linear.compute.total_batch": 4,
+}
+
+
+def command(storage: Path) -> list[str]:
+    return [
+        *(sys.executable, str(ROOT / "jobs" / "sweep.py"), f"--storage={storage}", "--name=mine"),
+        f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}",
+        *(f"--set={name}={value}" for name, value in SMALL.items()),
+    ]
+
+
+def start(argv: list[str]) -> subprocess.Popen[str]:
+    # a session of its own, so that a kill takes the whole sweep and nothing else
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"},
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], is_there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not is_there():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the sweep does not get on"
+        time.sleep(0.1)
+
+
+def alone(job: Job) -> None:
+    """A run in this process, without Ray and without a kill."""
+    run(job, Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+
+
+def scores_alone(plan: Plan, trial: Trial) -> dict[str, float]:
+    """What a trial's scores are to be."""
+    alone(Pretraining.of(trial.pretrain))
+    folder = run_storage(trial.pretrain)
+    encoder, found = folder.join(ENCODER), dict(read_metrics(folder)[-1])
+    for score in plan.scores:
+        if isinstance(score.config, RetrievalConfig):
+            found |= score.numbered(retrieval_scores(encoder.read_bytes(), score.config))
+        elif isinstance(score.config, FinetuneConfig):
+            known = settled_encoder(None, encoder.uri).model_dump()
+            config = score.config.replace(
+                name="linear", storage=trial.pretrain.storage, initial=encoder.uri, encoder=known
+            )
+            alone(Finetuning.of(config))
+            tested = json.loads(run_storage(config).join("scores.json").read_bytes())
+            found |= score.numbered({name: tested[name] for name in ("top1", "tested")})
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_killed_and_started_again_a_sweep_comes_to_the_same(tmp_path: Path) -> None:
+    argv, runs = command(tmp_path), tmp_path / "mine" / "runs"
+    checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"
+    with start(argv) as process:
+        wait_for(process, checkpoint.exists)
+        os.killpg(process.pid, signal.SIGKILL)
+    first = runs / FIRST / "result.json"
+    before = first.read_bytes(), first.stat().st_mtime_ns
+    assert not (runs / SECOND / "result.json").exists()
+    half_way = read_sweep(str(tmp_path / "mine"))
+    assert [half_way.status(trial) for trial in half_way.plan.trials][:2] == [
+        "finished", "unfinished",
+    ]  # fmt: skip
+
+    with start(argv) as process:
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 1, out
+    assert "1 trial(s) at the same time" in out
+    assert "1 of 3 trials failed" in out.splitlines()[-1]
+    assert (first.read_bytes(), first.stat().st_mtime_ns) == before  # it was not run again
+    sweep = read_sweep(str(tmp_path / "mine"))
+    assert [sweep.status(trial) for trial in sweep.plan.trials] == [
+        "finished",
+        "finished",
+        "failed",
+    ]
+    table = (tmp_path / "mine" / "table.md").read_text()
+    failed = next(line for line in table.splitlines() if line.startswith("| learning_rate-1e"))
+    assert "the loss or its gradient is not finite" in failed
+
+    steps = [row["step"] for row in read_metrics(run_storage(sweep.plan.trial(SECOND).pretrain))]
+    assert steps == list(range(1, 17))
+    elsewhere = Plan.of(sweep.plan.config.replace(storage=str(tmp_path / "alone")))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers: sums are rounded alike
+    try:
+        expected = scores_alone(elsewhere, elsewhere.trial(SECOND))
+    finally:
+        torch.set_num_threads(threads)
+    found = sweep.results[SECOND].scores
+    names = ("loss", "iou", "still_iou", "retrieval.top1", "retrieval.tested", "linear.top1")
+    assert {name: found[name] for name in names} == {name: expected[name] for name in names}

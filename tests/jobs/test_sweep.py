@@ -1,0 +1,88 @@
+"""What the sweep job refuses, before a cluster is started: one clear line each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctp.sweeps.config import SweepConfig
+from ctp.sweeps.folder import open_sweep
+from ctp.sweeps.plan import Plan
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def job(load_job: Callable[[str], Any]) -> Any:
+    return load_job("sweep")
+
+
+@pytest.fixture
+def refusal(
+    job: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Refusal:
+    """`refusal(*argv)`: what the job says when it refuses to start."""
+    # what this machine is must not matter
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def refused(*argv: str) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            job.main([f"--storage={tmp_path}", *argv])
+        assert exit_.value.code not in (0, None)
+        return f"{exit_.value.code}\n{capsys.readouterr().err}"
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "nothing is varied"),
+        (["--recipe=tabel2a"], "no recipe 'tabel2a' (did you mean table2a?)"),
+        (["--grid", "game.num_patchs=1,2"], "did you mean game.num_patches?"),
+        (["--grid=game.num_patches=1,.5"], "game.num_patches"),
+        (["--grid", "game.num_patches=1,2", "--seeds=40"], "more than --max_trials 64"),
+        (["--recipe=table2a", "--max-trials=9"], "did you mean --max_trials?"),
+        (["--recipe=table2a", "--set", "scaling.num_workers=2"], "the run asks for 3 CPUs"),
+        (["--recipe=table2a", "--set=linear.scaling.num_actors=4"], "linear.scaling.num_actors"),
+        (["--recipe=table2a", "--scale=paper"], "Say which videos by --set data.uri=URI"),
+        (["--recipe=table2a", "--set=linear.data.uri=/nowhere"], "--set linear.data.uri=URI"),
+        (["--recipe=table2a", "--storage=/proc"], "cannot write"),
+    ],
+)
+def test_refusals(refusal: Refusal, argv: list[str], said: str) -> None:
+    told = refusal(*argv)
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_a_folder_of_another_sweep(refusal: Refusal, tmp_path: Path) -> None:
+    open_sweep(Plan.of(SweepConfig(table="table9", name="mine", storage=str(tmp_path))))
+    assert "table was table9, is table8" in refusal("--recipe=table8", "--name=mine")
+
+
+def test_values_survive_the_command_line(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    values = "sigma=[.8,.8,.04,1e-3],[1,1,.05,.05]"
+    with pytest.raises(SystemExit):
+        job.main(["--grid", values, f"--set={'sampling.num_frames=4'}", "--print-config"])
+    told = capsys.readouterr().out
+    assert f"- {values}" in told
+    assert "- sampling.num_frames=4" in told
+
+
+def test_help_is_complete(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        job.main(["--help"])
+    told = capsys.readouterr().out
+    for expected in (
+        "Table 10: how fast patches move", "--grid", "--asha.metric", "goes on with what was",
+        "sweep.py --recipe table2a --scale small --seeds 3", "--trials_at_once",
+    ):  # fmt: skip
+        assert expected in told

@@ -251,7 +251,8 @@ class _Board:
         return self._is_going
 
     def is_stop_asked(self) -> bool:
-        return self._is_stop_asked
+        """Until it is heeded: what is done after that is not worth another save."""
+        return self._is_stop_asked and self._saved_step is None
 
     def saved(self, step: int) -> None:
         self._saved_step = step if self._is_stop_asked else None

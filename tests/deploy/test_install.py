@@ -71,7 +71,7 @@ def test_the_steps_of_the_image_work(source: Path, python: Path) -> None:
     assert planned.returncode == 0, planned.stderr
     installed = step("ctp", source, python, PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1")
     assert installed.returncode == 0, installed.stderr
-    asked = [python, "-c", "import ctp; print(ctp.__file__)"]
+    asked = [python, "-P", "-c", "import ctp; print(ctp.__file__)"]  # not from this folder
     where = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
     assert Path(where).is_relative_to(python.parents[1])
     checked = step("check", source, python)

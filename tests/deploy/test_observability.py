@@ -224,9 +224,9 @@ def test_what_log_lines_tell_arrives(prometheus: Prometheus) -> None:
         'step_seconds_bucket{le="1.0"}': 3, 'step_seconds_bucket{le="5.0"}': 3,
         'step_seconds_bucket{le="10.0"}': 4,
     }  # fmt: skip
-    assert {name: prometheus.values(f"ray_ctp_{name}") for name in told} == {
-        name: [value] for name, value in told.items()
-    }
+    for name, value in told.items():
+        run.refresh.remote()  # or Ray may have forgotten gauges by now, as below
+        prometheus.wait_for(f"ray_ctp_{name}", [value])
     prometheus.wait_for('count(ALERTS{alertname="CtpLossNotFinite",run="known"})', [1.0])
     prometheus.wait_for('ray_ctp_step{run="known"}', [])  # Ray forgets it
     run.refresh.remote()

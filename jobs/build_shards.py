@@ -10,10 +10,12 @@ from typing import Any
 from ctp import recipes
 from ctp.cli import CommandLine
 from ctp.cluster.build import build
-from ctp.cluster.connect import cluster
+from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.faults import StoppedError
+from ctp.cluster.places import check_lasting
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage, StorageError
+from ctp.training.claim import absolute
 from ctp.video.build import (
     BuildConfig,
     Part,
@@ -50,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(config: BuildConfig) -> None:
     started = time.monotonic()
+    check_place()
+    check_lasting(config.out, "out")
     contents = find_sources(config)
     tasks = plan_shards(config, contents)
     claim(config, tasks)
@@ -57,7 +61,8 @@ def _run(config: BuildConfig) -> None:
     print(_plan_line(config, contents, tasks, left))
     if left:
         total = sum(len(task.sources) for task in left)
-        with cluster(), VideoCounter(total) as counter:
+        places = absolute(config.out), absolute(config.source)
+        with cluster(places=places), VideoCounter(total) as counter:
             build(config, left, counter.add)
     _report(config, contents, tasks)
     print(f"{Storage.of(config.out).uri} after {duration(time.monotonic() - started)}")

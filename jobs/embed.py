@@ -7,9 +7,10 @@ import time
 
 from ctp import recipes
 from ctp.cli import CommandLine
-from ctp.cluster.connect import check_machine, cluster
+from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.extract import demands, extract
 from ctp.cluster.faults import StoppedError
+from ctp.cluster.places import check_lasting
 from ctp.downstream.extraction import Extraction, open_extraction
 from ctp.downstream.feature_folder import Counts, finish
 from ctp.downstream.features import EmbedConfig
@@ -44,12 +45,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(config: EmbedConfig) -> None:
     started = time.monotonic()
+    check_place(demands(config.scaling))
+    check_lasting(config.out, "out")
     extraction = open_extraction(config)
     print(_plan_line(extraction), flush=True)
     if extraction.left:
-        check_machine(demands(extraction.config.scaling))
         number = extraction.videos_in(extraction.left)
-        with cluster(), VideoCounter(number) as counter:
+        places = extraction.folder.uri, extraction.config.data.uri
+        with cluster(places=places), VideoCounter(number) as counter:
             extract(extraction, counter.add)
     _report(extraction)
     print(f"{extraction.folder.uri} after {duration(time.monotonic() - started)}")

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import socket
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
 import torch
+from ray.exceptions import AuthenticationError
 
+from ctp.cluster.places import check_seen
+from ctp.training.claim import Uris
 from ctp.training.config import ScalingConfig
 
 ADDRESS = "RAY_ADDRESS"
+ANSWER_SECONDS = 10.0
+OF_TOKENS = "ray._private.authentication.authentication_token_setup"
+"""The logger that warns of a local cluster's token."""
 DATA_PLUMBING_CPUS = 1.0
 """Ray Data's own small tasks take one CPU at a time; without it they wait for ever."""
 LOCAL_OBJECT_STORE_BYTES = 1 * 2**30
@@ -58,31 +66,61 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
     ]
 
 
-def check_machine(demands: Sequence[Demand]) -> None:
-    """Check before anything is spent that a local run fits this machine.
+def check_place(demands: Sequence[Demand] = ()) -> None:
+    """Check before anything is spent that there is a place to run: the cluster that `RAY_ADDRESS`
+    names answers, or else this machine is large enough.
 
     Raises:
-        ValueError: there is no other cluster, and this machine has too few CPUs or GPUs.
+        ValueError: `RAY_ADDRESS` names no cluster to join, or this machine has too few CPUs or
+            GPUs.
+        ConnectionError: the cluster does not answer.
     """
-    if ADDRESS not in os.environ:
+    address = os.environ.get(ADDRESS)
+    if address:
+        _check_answers(address)
+    else:
         gpus = torch.cuda.device_count()
         require(demands, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
 
 
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes."""
+    if "://" in address:
+        raise ValueError(
+            f"{ADDRESS} is {address}, and a job joins a cluster from within, by HOST:PORT. To send "
+            f"this one there: ray job submit --working-dir . -- python {' '.join(sys.argv)}; to "
+            f"run it on this machine, unset {ADDRESS}"
+        )
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return  # "auto": Ray looks it up
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(
+            f"no cluster answers at {address}, which {ADDRESS} names: {error}. Start it, or unset "
+            f"{ADDRESS} to run on this machine"
+        ) from error
+
+
 @contextmanager
-def cluster(demands: Sequence[Demand] = ()) -> Iterator[None]:
+def cluster(demands: Sequence[Demand] = (), places: Iterable[Uris] = ()) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Args:
         demands: what must fit; none for work that takes what there is.
+        places: what the work reads and writes; what is local, all nodes must see.
 
     Raises:
-        ValueError: the cluster has fewer CPUs or GPUs than are asked for.
+        ValueError: the cluster has fewer CPUs or GPUs than are asked for, or a node does not see a
+            place.
+        ConnectionError: the cluster cannot be joined.
     """
     address = os.environ.get(ADDRESS)
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        _join(address)
     else:
+        logging.getLogger(OF_TOKENS).setLevel(logging.ERROR)  # nobody else uses this cluster
         ray.init(
             address="local",  # not one that happens to run on this machine
             num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
@@ -94,9 +132,20 @@ def cluster(demands: Sequence[Demand] = ()) -> Iterator[None]:
     try:
         if address and demands:
             check_cluster(demands, where=f"the cluster at {address}")
+        check_seen(places)
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (AuthenticationError, ConnectionError) as error:
+        raise ConnectionError(
+            f"the cluster at {address} could not be joined: {error}. If it wants a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from error
 
 
 def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = True) -> None:

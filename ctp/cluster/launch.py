@@ -13,14 +13,15 @@ from ray.train import TrainingFailedError
 
 from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
-from ctp.cluster.connect import check_machine, cluster, run_demands
+from ctp.cluster.connect import check_place, cluster, run_demands
 from ctp.cluster.ingest import object_store_bytes
 from ctp.cluster.knn import KnnScorer
+from ctp.cluster.places import check_lasting
 from ctp.cluster.train import train
 from ctp.progress import Progress, bottleneck, duration
 from ctp.storage import StorageError
 from ctp.training import run_folder
-from ctp.training.claim import anchored, newest_clips, open_run, run_storage
+from ctp.training.claim import anchored, newest_clips, open_run, read_places, run_storage
 from ctp.training.config import RunConfig
 from ctp.training.run import Job, RunStoppedError
 from ctp.training.run_folder import Row
@@ -63,7 +64,8 @@ def train_here(
     """
     started, config = time.monotonic(), job.config
     demands = run_demands(config.scaling) + ([scorer.demand] if scorer else [])
-    check_machine(demands)
+    check_place(demands)
+    check_lasting(config.storage, "storage")
     is_old = open_run(config)
     total_batch = config.compute.total_batch
     print(
@@ -80,7 +82,8 @@ def train_here(
     if is_old:
         print(f"continuing after step {newest_clips(config) // total_batch}")
     beside = scorer.beside() if scorer else nullcontext()
-    with _mlflow(config) as log, cluster(demands), Progress() as progress, beside:
+    places = [run_storage(config).uri, *read_places(config)]
+    with _mlflow(config) as log, cluster(demands, places), Progress() as progress, beside:
 
         def show(row: Row) -> None:
             progress.show(row)

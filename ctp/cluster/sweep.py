@@ -21,14 +21,15 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ctp.cluster.connect import (
     DATA_PLUMBING_CPUS,
     Demand,
-    check_machine,
+    check_place,
     cluster,
     require,
     run_demands,
 )
+from ctp.cluster.places import check_lasting
 from ctp.cluster.trial import PRETRAIN, line_of, run_trial
 from ctp.storage import StorageError
-from ctp.sweeps.check import check_videos
+from ctp.sweeps.check import check_videos, places_of
 from ctp.sweeps.config import AshaConfig
 from ctp.sweeps.folder import (
     Sweep,
@@ -76,9 +77,10 @@ def sweep_here(plan: Plan, show: Show) -> Sweep:
             another sweep.
         StorageError: videos cannot be listed, or the folder not be written.
     """
+    check_lasting(plan.config.storage, "storage")
     told = check_videos(plan)
     for demands in sweep_demands(plan):
-        check_machine(demands)
+        check_place(demands)
     open_sweep(plan)
     print(
         f"sweep {plan.folder.uri}: {len(plan.cells)} rows of {plan.config.seeds} trial(s), scale "
@@ -87,7 +89,7 @@ def sweep_here(plan: Plan, show: Show) -> Sweep:
     print("\n".join(told), flush=True)
     sweep = state_of(plan)
     if sweep.left:
-        with cluster():
+        with cluster(places=places_of(plan)):
             at_once = fitting_trials(plan)
             print(f"{at_once} trial(s) at the same time", flush=True)
             sweep = run_sweep(plan, at_once, show)

@@ -1,9 +1,10 @@
-"""Whether a sweep's videos do, found out before anything is spent."""
+"""Where a sweep's videos are, and whether they do, found out before anything is spent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 from ctp.downstream.annotated import open_annotated
 from ctp.downstream.config import FinetuneConfig
@@ -14,6 +15,7 @@ from ctp.pretext.pretrain import Pretraining
 from ctp.storage import StorageError
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.scores import PREFIXES, RetrievalConfig, Score, videos_of
+from ctp.training.claim import Uris, read_places
 
 
 def check_videos(plan: Plan) -> list[str]:
@@ -56,6 +58,18 @@ def _listed(score: Score) -> str:
 def _annotated(name: str, config: TrackConfig) -> str:
     train, test = (len(open_annotated(u).catalog) for u in (config.data.uri, config.data.test_uri))
     return f"{name}: {train} videos to train on, {test} to test on"
+
+
+def places_of(plan: Plan) -> list[Uris]:
+    """What the trials of a sweep read and write."""
+    runs = [trial.pretrain for trial in plan.trials]
+    places: list[Uris] = [plan.folder.uri, *chain.from_iterable(map(read_places, runs))]
+    for score in plan.scores:
+        if isinstance(score.config, RetrievalConfig):
+            places += [score.config.data.uri, score.config.data.test_uri]
+        elif score.config is not None:
+            places += read_places(score.config)
+    return places
 
 
 @contextmanager

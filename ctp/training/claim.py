@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from functools import reduce
 from typing import TypeVar
@@ -15,6 +16,7 @@ from ctp.training.config import RunConfig
 from ctp.video.catalog import CORPUS
 
 C = TypeVar("C", bound=RunConfig)
+Uris = str | tuple[str, ...]
 
 
 def anchored(config: C) -> C:
@@ -27,12 +29,21 @@ def anchored(config: C) -> C:
     return config.replace(**values | {"storage": Storage.of(config.storage).uri})
 
 
-def absolute(uri: str | tuple[str, ...]) -> str | tuple[str, ...]:
+def read_places(config: RunConfig) -> list[Uris]:
+    """What a run reads: the values of its `LOCATIONS`."""
+    return [operator.attrgetter(name)(config) for name in config.LOCATIONS]
+
+
+def absolute(uri: Uris) -> Uris:
     """The same place, or places, wherever the process runs that reads them."""
     if isinstance(uri, tuple):
         return tuple(str(absolute(each)) for each in uri)
-    is_path = uri and "://" not in uri and not uri.startswith(CORPUS)
-    return os.path.abspath(os.path.expanduser(uri)) if is_path else uri
+    return os.path.abspath(os.path.expanduser(uri)) if is_path(uri) else uri
+
+
+def is_path(uri: str) -> bool:
+    """Whether this is a file or folder of a machine."""
+    return bool(uri) and "://" not in uri and not uri.startswith(CORPUS)
 
 
 def run_storage(config: RunConfig) -> Storage:

@@ -22,18 +22,25 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from ctp.cli import CommandLine
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.features import EmbedConfig, EmbedDataConfig
 from ctp.models.resnet3d import EncoderConfig
 from ctp.models.track_head import HeadConfig
 from ctp.pretext.config import CurriculumConfig, DataConfig, HealthConfig, PretrainConfig
+from ctp.pretext.pretrain import Pretraining
+from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
 from ctp.synthesis.config import GameConfig
 from ctp.training.checkpoint import CheckpointConfig
+from ctp.training.collective import Worker
 from ctp.training.config import RunConfig
+from ctp.training.maker import local_stream
+from ctp.training.run import Job, run
 from ctp.training.schedule import ScheduleConfig
 from ctp.training.step import ComputeConfig
 from ctp.video.augment import AugmentConfig
@@ -327,6 +334,32 @@ def train_as_two(free_port: int) -> Callable[[type[Any], RunConfig], None]:
         assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
 
     return train
+
+
+@pytest.fixture(scope="session")
+def run_alone() -> Callable[[Job], None]:
+    """`run_alone(job)`: a run in this process, without Ray, to which nothing happens."""
+
+    def alone(job: Job) -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as a worker of Ray: sums are rounded alike
+        try:
+            run(job, Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+        finally:
+            torch.set_num_threads(threads)
+
+    return alone
+
+
+@pytest.fixture(scope="session")
+def pretrain_alone(run_alone: Callable[[Job], None]) -> Callable[[list[str]], None]:
+    """`pretrain_alone(["--name=mine", …])`: what jobs/pretrain.py does, by `run_alone`."""
+
+    def pretrain(argv: list[str]) -> None:
+        _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
+        run_alone(Pretraining.of(config))
+
+    return pretrain
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,8 @@ class RunMetrics:
             tags: as `tags_of`.
             num_videos: of the run.
         """
-        self._tags, self._clips = tags, 0
+        self._tags = tags
+        self._clips: int | None = None
         self._gauges = {name: _gauge(name, about) for name, about in GAUGES.items()}
         self._starts = _counter("starts", "Starts of the run's workers; all but one are restarts")
         self._trained = _counter("clips", "Clips trained on, again after a restart too")
@@ -85,7 +86,8 @@ class RunMetrics:
         finite = {name: value for name, value in told.items() if math.isfinite(value)}
         self._now |= {name: finite[name] for name in FROM_ROWS if name in finite}
         self._now["not_finite"] = float(not finite.keys() >= MUST_BE_FINITE)
-        self._trained.inc(told["clips"] - self._clips, self._tags)
+        if self._clips is not None:  # else this process was lost and is there again
+            self._trained.inc(told["clips"] - self._clips, self._tags)
         self._clips = int(told["clips"])
         total_batch = told["clips"] / told["step"]
         self._step.observe(total_batch / told["clips_per_second"], self._tags)

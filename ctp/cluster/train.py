@@ -33,6 +33,8 @@ from ctp.training.run import Job, RunStoppedError, Sign, run
 from ctp.training.run_folder import Row
 
 POLL_SECONDS = 0.5
+FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
+"""An actor that is started again, and its calls, too, as long as its node is there."""
 SILENT_SECONDS = 120.0
 """A run that logs nothing for so long is asked why."""
 
@@ -53,7 +55,7 @@ def train(job: Job, show: Callable[[Row], None]) -> None:
     num_videos = sum(map(len, job.catalogs))
     board: Any = (
         ray.remote(_Board)
-        .options(num_cpus=0, scheduling_strategy=_on_this_node())
+        .options(num_cpus=0, scheduling_strategy=_on_this_node(), **FOR_EVER)
         .remote(tags_of(config), num_videos)
     )
     folder = run_storage(config)
@@ -232,7 +234,10 @@ class _RaySign(Sign):
 
 
 class _Board:
-    """Where the first worker posts its log lines, and the driver and Prometheus read them."""
+    """Where the first worker posts its log lines, and the driver and Prometheus read them.
+
+    If its process is lost, so are the lines that nobody has read; the run's folder has them all.
+    """
 
     def __init__(self, tags: dict[str, str], num_videos: int) -> None:
         self._rows: list[Row] = []
@@ -261,6 +266,7 @@ class _Board:
         return self._saved_step
 
     def post(self, row: Row) -> None:
+        self._is_going = True
         self._rows.append(row)
         self._metrics.take(row)
 

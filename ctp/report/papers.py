@@ -33,14 +33,17 @@ def dataset_of(uri: object) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def differences(config: RunConfig, passed_over: frozenset[str] = frozenset()) -> list[str] | None:
+def differences(
+    config: RunConfig, passed_over: frozenset[str] = frozenset(), paper: RunConfig | None = None
+) -> list[str] | None:
     """What is not as in the paper's own run, a line each; None where the paper has no such run.
 
     Args:
         config: of the run.
         passed_over: dotted names of fields that are not looked at.
+        paper: the paper's run; None is the one that comes nearest.
     """
-    unlike = _unlike(config)
+    unlike = _unlike(config, paper or _papers_run(config))
     if unlike is None:
         return None
     return [
@@ -85,8 +88,7 @@ def papers_name(config: RunConfig) -> str:
     return f"CtP, {DATASETS[dataset]}"
 
 
-def _unlike(config: RunConfig) -> list[Unlike] | None:
-    paper = _papers_run(config)
+def _unlike(config: RunConfig, paper: RunConfig | None) -> list[Unlike] | None:
     if paper is None:
         return None
     passed_over = OF_ONE_RUN | {"initial"}  # the paper, too, fine-tunes all there are

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ctp import recipes
 from ctp.downstream.config import FinetuneConfig
 from ctp.report.compared import SPREAD, Cells, table_of
 from ctp.report.groups import Mean
@@ -96,7 +97,7 @@ def table_markdown(sweep: Sweep) -> str:
         title=f"{plan.ablation.about} (scale {plan.config.scale})",
         uri=plan.folder.uri,
         state=told(sweep),
-        facts={"scale": plan.config.scale, **facts_of(plan.base), **_steps(sweep)},
+        facts={"scale": plan.config.scale, **_facts(plan), **_steps(sweep)},
         tables=[_rows(sweep), _others(sweep)],
         notes=list(_notes(sweep)),
         differences=list(_differences(plan)),
@@ -178,6 +179,12 @@ def _others(sweep: Sweep) -> Table:
     return table_of(lines, ["steps"])
 
 
+def _facts(plan: Plan) -> Cells:
+    """What the runs were made with; where rows differ in it, each value."""
+    rows = [facts_of(trial.pretrain) for trial in plan.trials if trial.seed == 0]
+    return {name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+
+
 def _steps(sweep: Sweep) -> Cells:
     steps = sorted({each.steps for each in sweep.results.values() if each.status == "finished"})
     if not steps:
@@ -211,7 +218,8 @@ def _notes(sweep: Sweep) -> Iterator[str]:
 def _differences(plan: Plan) -> Iterator[str]:
     """What is not as in the paper, other than what rows are about."""
     own = frozenset(plan.ablation.fixed) | {name for cell in plan.cells for name in cell.changes}
-    for line in differences(plan.base, own) or []:
+    paper = recipes.PRETRAIN[plan.ablation.paper_recipe]()
+    for line in differences(plan.base, own, paper) or []:
         yield f"pretraining: {line}"
     for score in plan.scores:
         if isinstance(score.config, FinetuneConfig):

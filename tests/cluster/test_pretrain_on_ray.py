@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "jobs" / "pretrain.py")
@@ -107,26 +106,10 @@ def test_a_run_by_the_job(storage: Path, whole: str) -> None:
     assert {"config.yaml", "metrics.jsonl", "encoder.safetensors", "curves.png"} <= names
 
 
-def run_alone(argv: list[str]) -> None:
-    """The run of a command line, in this process and without Ray."""
-    from ctp.cli import CommandLine
-    from ctp.pretext.pretrain import Pretraining
-    from ctp.recipes import PRETRAIN
-    from ctp.training.collective import Worker
-    from ctp.training.maker import local_stream
-    from ctp.training.run import run
-
-    _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv[2:])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the run's worker: sums are rounded alike
-    try:
-        run(Pretraining.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_the_stream_of_ray_data_is_the_stream_of_one_process(storage: Path, whole: str) -> None:
-    run_alone(command(storage, "alone", log_every_steps=10))
+def test_the_stream_of_ray_data_is_the_stream_of_one_process(
+    storage: Path, whole: str, pretrain_alone: Callable[[list[str]], None]
+) -> None:
+    pretrain_alone(command(storage, "alone", log_every_steps=10)[2:])
     assert losses(storage, "alone") == losses(storage, "whole")
 
 
@@ -207,17 +190,21 @@ def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> No
 
 
 def test_lost_decoders_change_nothing(storage: Path, whole: str) -> None:
-    """The process that decodes is killed, as for want of memory, then the actor it belongs to."""
+    """The process that decodes is killed, as for want of memory, then the actor it belongs to, and
+    the one that carries log lines."""
     with start(command(storage, "decoding")) as process:
-        for title in (DECODER, ACTOR):
+        for title in (DECODER, ACTOR, BOARD):
             os.kill(_process_of(process.pid, title), signal.SIGKILL)
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, out
     assert "could not be used" not in out
+    assert f"step {STEPS}/{STEPS}" in out
     assert losses(storage, "decoding") == losses(storage, "whole")
 
 
-def test_a_node_that_leaves_takes_no_clip_along(storage: Path) -> None:
+def test_a_node_that_leaves_takes_no_clip_along(
+    storage: Path, pretrain_alone: Callable[[list[str]], None]
+) -> None:
     from ray.cluster_utils import Cluster
 
     large = {  # clips that take longer to make than a node to leave
@@ -236,11 +223,12 @@ def test_a_node_that_leaves_takes_no_clip_along(storage: Path) -> None:
         assert process.returncode == 0, out
     finally:
         cluster.shutdown()
-    run_alone(command(storage, "stayed", **large))
+    pretrain_alone(command(storage, "stayed", **large)[2:])
     assert losses(storage, "left") == losses(storage, "stayed")
 
 
-TRAIN_WORKER, ACTOR, DECODER = "RayTrainWorker", "MapWorker", "isolation.serve"
+TRAIN_WORKER, ACTOR = "RayTrainWorker", "MapWorker"
+DECODER, BOARD = "isolation.serve", "ray::_Board"
 
 
 def _process_of(session: int, title: str) -> int:

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from ctp.cluster.connect import Demand
 from ctp.cluster.sweep import (
@@ -37,9 +36,7 @@ from ctp.sweeps.plan import Plan, Trial
 from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
 from ctp.sweeps.standing import Running, Standing
 from ctp.training.claim import run_storage
-from ctp.training.collective import Worker
-from ctp.training.maker import local_stream
-from ctp.training.run import Job, run
+from ctp.training.run import Job
 from ctp.training.run_folder import ENCODER, read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -230,14 +227,9 @@ def wait_for(process: subprocess.Popen[str], is_there: Callable[[], bool]) -> No
         time.sleep(0.1)
 
 
-def alone(job: Job) -> None:
-    """A run in this process, without Ray and without a kill."""
-    run(job, Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
-
-
-def scores_alone(plan: Plan, trial: Trial) -> dict[str, float]:
+def scores_alone(run_alone: Callable[[Job], None], plan: Plan, trial: Trial) -> dict[str, float]:
     """What a trial's scores are to be."""
-    alone(Pretraining.of(trial.pretrain))
+    run_alone(Pretraining.of(trial.pretrain))
     folder = run_storage(trial.pretrain)
     encoder, found = folder.join(ENCODER), dict(read_metrics(folder)[-1])
     for score in plan.scores:
@@ -248,7 +240,7 @@ def scores_alone(plan: Plan, trial: Trial) -> dict[str, float]:
             config = score.config.replace(
                 name="linear", storage=trial.pretrain.storage, initial=encoder.uri, encoder=known
             )
-            alone(Finetuning.of(config))
+            run_alone(Finetuning.of(config))
             tested = json.loads(run_storage(config).join("scores.json").read_bytes())
             found |= score.numbered({name: tested[name] for name in ("top1", "tested")})
     return found
@@ -256,7 +248,9 @@ def scores_alone(plan: Plan, trial: Trial) -> dict[str, float]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_killed_and_started_again_a_sweep_comes_to_the_same(tmp_path: Path) -> None:
+def test_killed_and_started_again_a_sweep_comes_to_the_same(
+    tmp_path: Path, run_alone: Callable[[Job], None]
+) -> None:
     argv, runs = command(tmp_path), tmp_path / "mine" / "runs"
     checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"
     with start(argv) as process:
@@ -289,12 +283,7 @@ def test_killed_and_started_again_a_sweep_comes_to_the_same(tmp_path: Path) -> N
     steps = [row["step"] for row in read_metrics(run_storage(sweep.plan.trial(SECOND).pretrain))]
     assert steps == list(range(1, 17))
     elsewhere = Plan.of(sweep.plan.config.replace(storage=str(tmp_path / "alone")))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the workers: sums are rounded alike
-    try:
-        expected = scores_alone(elsewhere, elsewhere.trial(SECOND))
-    finally:
-        torch.set_num_threads(threads)
+    expected = scores_alone(run_alone, elsewhere, elsewhere.trial(SECOND))
     found = sweep.results[SECOND].scores
     names = ("loss", "iou", "still_iou", "retrieval.top1", "retrieval.tested", "linear.top1")
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}

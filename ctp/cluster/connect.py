@@ -112,10 +112,12 @@ def cluster(demands: Sequence[Demand] = (), places: Iterable[Uris] = ()) -> Iter
         places: what the work reads and writes; what is local, all nodes must see.
 
     Raises:
-        ValueError: the cluster has fewer CPUs or GPUs than are asked for, or a node does not see a
-            place.
+        ValueError: the cluster has fewer CPUs or GPUs than are asked for, a node does not see a
+            place, or this process has joined a cluster already.
         ConnectionError: the cluster cannot be joined.
     """
+    if ray.is_initialized():
+        raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
     address = os.environ.get(ADDRESS)
     if address:
         _join(address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from ctp.cli import CommandLine
 from ctp.cluster.connect import check_place, cluster, run_demands
 from ctp.cluster.ingest import object_store_bytes
 from ctp.cluster.knn import KnnScorer
+from ctp.cluster.metrics import mlflow_log
 from ctp.cluster.places import check_lasting
 from ctp.cluster.train import train
 from ctp.progress import Progress, bottleneck, duration
@@ -83,7 +84,7 @@ def train_here(
         print(f"continuing after step {newest_clips(config) // total_batch}")
     beside = scorer.beside() if scorer else nullcontext()
     places = [run_storage(config).uri, *read_places(config)]
-    with _mlflow(config) as log, cluster(demands, places), Progress() as progress, beside:
+    with mlflow_log(config) as log, cluster(demands, places), Progress() as progress, beside:
 
         def show(row: Row) -> None:
             progress.show(row)
@@ -97,20 +98,6 @@ def train_here(
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
     print(bottleneck(rows))
     return list(rows)
-
-
-def _mlflow(config: RunConfig) -> AbstractContextManager[Callable[[Row], None]]:
-    """What takes log lines to MLflow, if that is asked for."""
-    if not config.mlflow_uri:
-        return nullcontext(lambda row: None)
-    try:
-        from ctp.cluster.mlflow_run import mlflow_run
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "mlflow_uri is set, and MLflow is not installed here. pip install 'ctp[mlflow]', or "
-            "leave mlflow_uri empty"
-        ) from error
-    return mlflow_run(config)
 
 
 def _tell_unlisted(job: Job) -> None:

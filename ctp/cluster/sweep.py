@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from ctp.cluster.connect import (
     require,
     run_demands,
 )
+from ctp.cluster.orphans import free_orphans
 from ctp.cluster.places import check_lasting
-from ctp.cluster.trial import PRETRAIN, line_of, run_trial
+from ctp.cluster.train import FOR_EVER
+from ctp.cluster.trial import PRETRAIN, Desk, line_of, run_trial
 from ctp.storage import StorageError
 from ctp.sweeps.check import check_videos, places_of
 from ctp.sweeps.config import AshaConfig
@@ -35,7 +39,6 @@ from ctp.sweeps.folder import (
     Sweep,
     TrialResult,
     open_sweep,
-    read_result,
     result_place,
     state_of,
     steps_of,
@@ -51,6 +54,7 @@ from ctp.training.config import ScalingConfig
 TRIAL_MEMORY_BYTES = 2**30
 """What Tune accounts for a trial's own process. No CPU: those are for its workers and actors, of
 which Tune knows nothing."""
+FREE_SECONDS = 5.0
 NEVER = 10**9
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs log for themselves
@@ -184,20 +188,23 @@ def run_sweep(plan: Plan, at_once: int, show: Show) -> Sweep:
     # finished ones first, to be compared with
     names = [*(lasting if plan.config.asha else []), *sweep.left]
     standing = Standing(len(plan.trials), {name: sweep.results[name].status for name in lasting})
-    _tune(plan, names, at_once, Watch(plan, standing, show))
+    desk: Any = ray.remote(Desk).options(num_cpus=0, **FOR_EVER).remote()
+    watch = Watch(plan, standing, show)
+    _tune(plan, names, at_once, watch, desk)
     return state_of(plan)
 
 
-def _tune(plan: Plan, names: list[str], at_once: int, watch: Watch) -> None:
+def _tune(plan: Plan, names: list[str], at_once: int, watch: Watch, desk: Any) -> None:
     os.environ.update(SETTINGS)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table says it all
-    function = tune.with_parameters(run_trial, plan=plan)
+    asha = plan.config.asha
+    function = tune.with_parameters(run_trial, plan=plan, desk=desk)
     tuner = tune.Tuner(
         tune.with_resources(function, {"memory": TRIAL_MEMORY_BYTES}),
         param_space={"trial": tune.grid_search(names)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
-            scheduler=scheduler_of(plan.config.asha),
+            scheduler=Asha(asha, partial(_tell_to_stop, desk)) if asha else None,
             trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
@@ -206,25 +213,52 @@ def _tune(plan: Plan, names: list[str], at_once: int, watch: Watch) -> None:
             storage_filesystem=plan.folder.filesystem,
             failure_config=tune.FailureConfig(max_failures=plan.config.max_failures),
             callbacks=[watch],
+            progress_reporter=tune.CLIReporter(),  # a notebook's own would clear what is there
             verbose=0,
         ),
     )
     tuner.fit()
 
 
-def scheduler_of(asha: AshaConfig | None) -> TrialScheduler | None:
-    """What stops trials early, if they are to be."""
-    if asha is None:
-        return None
-    return ASHAScheduler(
-        time_attr=asha.time,
-        metric=asha.metric,
-        mode="max",
-        max_t=NEVER,  # a trial ends by itself
-        grace_period=asha.grace,
-        reduction_factor=asha.reduction,
-        stop_last_trials=False,
-    )
+class Asha(ASHAScheduler):
+    """Finds the trials that fall behind; it lets them be told to stop, rather than kill them."""
+
+    def __init__(self, config: AshaConfig, stop: Callable[[str, str], None]):
+        """No trial has been compared yet.
+
+        Args:
+            config: what they are compared by.
+            stop: is told the name of a trial that is to stop, and why.
+        """
+        super().__init__(
+            time_attr=config.time,
+            metric=config.metric,
+            mode="max",
+            max_t=NEVER,  # a trial ends by itself
+            grace_period=config.grace,
+            reduction_factor=config.reduction,
+            stop_last_trials=False,
+        )
+        self._config, self._stop = config, stop
+        self._behind: set[str] = set()
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Compare a trial with those that told of as much time before."""
+        name = _name_of(trial)
+        is_behind = (
+            name not in self._behind
+            and super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP
+        )
+        if is_behind:
+            self._behind.add(name)
+            time, metric = self._config.time, self._config.metric
+            at, value = result[time], result[metric]
+            self._stop(name, f"by ASHA at {time} {at:g}, with {metric} {value:.3f}")
+        return str(TrialScheduler.CONTINUE)
+
+
+def _tell_to_stop(desk: Any, name: str, reason: str) -> None:
+    ray.get(desk.stop.remote(name, reason))
 
 
 def _name_of(trial: Any) -> str:
@@ -238,9 +272,16 @@ class Watch(tune.Callback):
 
     def __init__(self, plan: Plan, standing: Standing, show: Show):
         self._plan, self._standing, self._show = plan, standing, show
+        self._freed = time.monotonic()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tune.Callback, ()  # Tune keeps a copy to restore from, and nobody does
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        """Now and then: no trial is to wait for what one whose process died had taken."""
+        if time.monotonic() - self._freed >= FREE_SECONDS:
+            free_orphans()
+            self._freed = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """A trial begins, or begins again."""
@@ -254,12 +295,14 @@ class Watch(tune.Callback):
             self._runs(trial, Running.of(result["phase"], result["shown"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has ended, or was stopped early."""
-        self._ended(trial, self._stopped)
+        """A trial has left its result."""
+        self._ended(_name_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has failed for good."""
-        self._ended(trial, self._failed)
+        """A trial has failed too often."""
+        name = _name_of(trial)
+        text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
+        self._ended(name, line_of(text.partition("\n")[2]))
 
     def _runs(self, trial: Any, running: Running) -> None:
         name = _name_of(trial)
@@ -267,42 +310,21 @@ class Watch(tune.Callback):
             self._standing.running[name] = running
             self._show(self._standing)
 
-    def _ended(self, trial: Any, result_of: Callable[[Any], TrialResult]) -> None:
-        name = _name_of(trial)
+    def _ended(self, name: str, failure: str = "") -> None:
+        """Write what came of a trial, if it could not do so itself, and tell of it."""
         try:
-            result = read_result(self._plan, name)
-            if result is None:
-                result = result_of(trial)
-                write_result(self._plan, name, result)
-            write_tables(state_of(self._plan))
+            if failure:
+                write_result(self._plan, name, _failed(self._plan.trial(name), failure))
+            sweep = state_of(self._plan)
+            write_tables(sweep)
         except StorageError as error:
             print(f"what came of {name} cannot be told yet: {error}", flush=True)
             return
         self._standing.running.pop(name, None)
-        self._standing.ended[name] = result.status
+        self._standing.ended[name] = sweep.results[name].status
         self._show(self._standing)
 
-    def _stopped(self, trial: Any) -> TrialResult:
-        """What there is to say of a trial that has ended without a result."""
-        told, asha = trial.last_result, self._plan.config.asha
-        assert asha is not None, "nothing else stops a trial"
-        value = float(told[asha.metric])
-        return TrialResult(
-            status="stopped",
-            reason=f"by ASHA at {asha.time} {told[asha.time]:g}, with {asha.metric} {value:.3f}",
-            scores={asha.metric: value},
-            steps=int(told["step"]),
-            folders=_folders(self._plan.trial(_name_of(trial))),
-        )
 
-    def _failed(self, trial: Any) -> TrialResult:
-        """What there is to say of a trial that has failed too often."""
-        text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
-        reason, own = line_of(text.partition("\n")[2]), self._plan.trial(_name_of(trial))
-        return TrialResult(
-            status="failed", reason=reason, steps=steps_of(own), folders=_folders(own)
-        )
-
-
-def _folders(trial: Trial) -> dict[str, str]:
-    return {PRETRAIN: run_storage(trial.pretrain).uri}
+def _failed(trial: Trial, reason: str) -> TrialResult:
+    folders = {PRETRAIN: run_storage(trial.pretrain).uri}
+    return TrialResult(status="failed", reason=reason, steps=steps_of(trial), folders=folders)

@@ -39,15 +39,19 @@ SILENT_SECONDS = 120.0
 """A run that logs nothing for so long is asked why."""
 
 
-def train(job: Job, show: Callable[[Row], None]) -> None:
+Show = Callable[[Row], str | None]
+"""Is called with log lines, in order; returns why the run is to end, if it is."""
+
+
+def train(job: Job, show: Show) -> None:
     """Run on the cluster that Ray is connected to, from the newest checkpoint to the end.
 
     Args:
         job: a run whose folder `open_run` has claimed.
-        show: called in this process with the log lines, the newest if they come fast.
+        show: called in this process with the log lines.
 
     Raises:
-        RunStoppedError: the run cannot go on; says why and what to do.
+        RunStoppedError: the run cannot go on, and why; or `show` asked for its end.
         ray.train.TrainingFailedError: workers were lost more often than
             `config.scaling.max_failures`.
     """
@@ -232,6 +236,12 @@ class _RaySign(Sign):
     def saved(self, step: int) -> None:
         ray.get(self._board.saved.remote(step))
 
+    def reason_to_end(self) -> str | None:
+        reason: str | None = None
+        if self._worker.is_first:
+            reason = ray.get(self._board.reason_to_end.remote())
+        return reason
+
 
 class _Board:
     """Where the first worker posts its log lines, and the driver and Prometheus read them.
@@ -245,6 +255,13 @@ class _Board:
         self._metrics = RunMetrics(tags, num_videos)
         self._is_going = self._is_stop_asked = False
         self._saved_step: int | None = None
+        self._reason_to_end: str | None = None
+
+    def end(self, reason: str) -> None:
+        self._reason_to_end = reason
+
+    def reason_to_end(self) -> str | None:
+        return self._reason_to_end
 
     def start(self, first_clip: int) -> None:
         self._is_going = True
@@ -277,7 +294,7 @@ class _Board:
 
 
 @contextmanager
-def _relayed(board: Any, show: Callable[[Row], None], config: Run) -> Iterator[None]:
+def _relayed(board: Any, show: Show, config: Run) -> Iterator[None]:
     """While this lasts, a thread carries rows from the board to `show`, and says when none come."""
     done = threading.Event()
 
@@ -287,7 +304,8 @@ def _relayed(board: Any, show: Callable[[Row], None], config: Run) -> Iterator[N
             is_last = done.wait(POLL_SECONDS)
             rows = ray.get(board.take.remote())
             for row in rows:
-                show(row)
+                if reason := show(row):
+                    board.end.remote(reason)
             if silence.is_worth_a_word(is_over=bool(rows)):
                 print(_why_waiting(config, silence.seconds()), flush=True)
 

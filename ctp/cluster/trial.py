@@ -2,24 +2,30 @@
 
 A trial goes on from the folders of its runs. With ASHA it first tells again what it had told
 before, finished ones too, so that those to come are compared with all.
+
+A trial is not killed to stop it early, for its workers and what they hold would outlive it: the
+sweep leaves word at a desk, where the trial asks at each log line, and its run ends in good order.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
+import re
 import textwrap
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import dropwhile
 from typing import Any
 
 import ray
 from ray import tune
 
 from ctp.cluster.knn import KnnScorer
-from ctp.cluster.train import train
+from ctp.cluster.metrics import mlflow_log
+from ctp.cluster.train import Show, train
 from ctp.downstream.classification import Finetuning
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.initial import settled_encoder
@@ -45,43 +51,73 @@ SHOWN = ("step", "total_steps", "iou", "top1")
 """Entries of log lines that are passed on to be shown."""
 TELLING = {"iou", "top1"}
 """Those that are passed on at once."""
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 LONGEST_REASON = 300
 """Characters of an error that are told."""
 
 
-def run_trial(config: Mapping[str, str], plan: Plan) -> None:
+class Desk:
+    """An actor where the sweep leaves word for its trials."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+
+    def stop(self, name: str, reason: str) -> None:
+        """A trial is to stop."""
+        self._reasons[name] = reason
+
+    def reason_to_stop(self, name: str) -> str | None:
+        """Why a trial is to stop; None if it is not."""
+        return self._reasons.get(name)
+
+
+def run_trial(config: Mapping[str, str], plan: Plan, desk: Any) -> None:
     """What Tune runs. An error that another start may mend is raised, for Tune to start it again;
     others are the trial's result."""
-    work = _Work(plan, plan.trial(config["trial"]))
+    name = config["trial"]
+    work = Work(plan, plan.trial(name), desk)
     if plan.config.asha is not None:
         work.tell_again()
-    if read_result(plan, work.trial.name) is not None:
+    if read_result(plan, name) is not None:
         return
     began = time.monotonic()
+    result = outcome(work)
+    told = {"steps": steps_of(work.trial), "seconds": time.monotonic() - began}
+    scores = {k: v for k, v in (work.logged() | work.scores).items() if math.isfinite(v)}
+    write_result(plan, name, result.replace(**told, scores=scores, folders=work.folders))
+
+
+def outcome(work: Work) -> TrialResult:
+    """Do the work, and say how it ended.
+
+    Raises:
+        StorageError, RayError, ray.train.TrainingFailedError: another start may mend it.
+    """
     try:
         work.do()
-        result = TrialResult(status="finished")
     except (ValueError, RunStoppedError) as error:
-        result = TrialResult(status="failed", reason=line_of(str(error)))
-    told = {"scores": work.scores, "steps": steps_of(work.trial), "folders": work.folders}
-    result = result.replace(**told, seconds=time.monotonic() - began)
-    write_result(plan, work.trial.name, result)
+        if work.reason_to_stop is not None:
+            return TrialResult(status="stopped", reason=work.reason_to_stop)
+        return TrialResult(status="failed", reason=line_of(str(error)))
+    return TrialResult(status="finished")
 
 
-class _Work:
+class Work:
     """The phases of a trial, each of which goes on from where it was broken off.
 
     Attributes:
         trial: which one.
-        scores: what came out so far.
+        scores: what came out so far, besides what the log of pretraining says.
         folders: phase -> folder of its run.
+        reason_to_stop: what the desk says.
     """
 
-    def __init__(self, plan: Plan, trial: Trial):
-        self.trial, self._plan, self._asha = trial, plan, plan.config.asha
+    def __init__(self, plan: Plan, trial: Trial, desk: Any):
+        self.trial, self._plan, self._asha, self._desk = trial, plan, plan.config.asha, desk
         self._folder = run_storage(trial.pretrain)
         self.scores: dict[str, float] = {}
         self.folders = {PRETRAIN: self._folder.uri}
+        self.reason_to_stop: str | None = None
         self._told, self._told_knn = float("-inf"), 0.0
 
     @cached_property
@@ -89,8 +125,13 @@ class _Work:
         return Pretraining.of(self.trial.pretrain)
 
     def do(self) -> None:
-        """Do all that is left."""
-        self.scores |= self._pretrained()
+        """Do all that is left.
+
+        Raises:
+            RunStoppedError: a run cannot go on, or is to stop.
+            ValueError: something does not fit.
+        """
+        self._pretrain()
         for score in self._plan.scores:
             if score.config is not None:
                 self.scores |= score.numbered(self._scored(score, score.config))
@@ -100,17 +141,21 @@ class _Work:
         clips = newest_clips(self.trial.pretrain)
         for row in read_metrics(self._folder):
             if row["clips"] <= clips and (judged := self._judged(row)):
-                _report(judged)
+                tune.report(judged)
 
-    def _pretrained(self) -> dict[str, float]:
-        config = self.trial.pretrain
-        if not self._folder.join(config.RESULT).exists():
-            open_run(config)
-            scorer = KnnScorer(config) if config.knn.uri else None
-            with scorer.beside() if scorer else nullcontext():
-                train(self._job, self._show_pretraining)
+    def logged(self) -> dict[str, float]:
+        """The last numbers that the log of pretraining has."""
         rows = read_metrics(self._folder)
         return {name: row[name] for row in rows for name in OF_PRETRAINING if name in row}
+
+    def _pretrain(self) -> None:
+        config = self.trial.pretrain
+        if self._folder.join(config.RESULT).exists():
+            return
+        open_run(config)
+        scorer = KnnScorer(config) if config.knn.uri else None
+        with scorer.beside() if scorer else nullcontext():
+            _train(self._job, self._show_pretraining)
 
     def _scored(self, score: Score, config: ScoreConfig) -> dict[str, float]:
         encoder = self._folder.join(ENCODER)
@@ -139,27 +184,35 @@ class _Work:
         self.folders[name] = folder.uri
         if not folder.join(config.RESULT).exists():
             open_run(config)
-            train(make(), lambda row: self._tell(name, row, {}))
+            _train(make(), lambda row: self._tell(name, row, {}))
         scores = json.loads(folder.join(config.RESULT).read_bytes())
         return {key: value for key, value in scores.items() if isinstance(value, int | float)}
 
-    def _show_pretraining(self, row: Row) -> None:
-        self._tell(PRETRAIN, row, self._judged(row))
+    def _show_pretraining(self, row: Row) -> str | None:
         if self._asha is not None and self._asha.metric == KNN_METRIC:
             for each in read_rows(self._folder.join(KNN)):
                 if each["step"] > self._told_knn and (judged := self._judged(each)):
                     self._told_knn = each["step"]
-                    _report(judged)
+                    tune.report(judged)
+        return self._tell(PRETRAIN, row, self._judged(row))
 
-    def _tell(self, phase: str, row: Row, judged: Mapping[str, Any]) -> None:
-        """Pass on how far the trial is, unless that was done a moment ago."""
+    def _tell(self, phase: str, row: Row, judged: Mapping[str, Any]) -> str | None:
+        """Pass on how far the trial is, unless that was done a moment ago.
+
+        Returns:
+            Why it is to stop, if it is.
+        """
         now = time.monotonic()
         is_news = judged or not row or TELLING & row.keys()
         if is_news or now - self._told >= TOLD_SECONDS:
             self._told = now
             shown = {name: row[name] for name in SHOWN if name in row}
             # apart, for ASHA is to see nothing but what is to be judged
-            _report({"phase": phase, "shown": shown, **judged})
+            tune.report({"phase": phase, "shown": shown, **judged})
+        if self._asha is not None:
+            asked = self._desk.reason_to_stop.remote(self.trial.name)
+            self.reason_to_stop = ray.get(asked)
+        return self.reason_to_stop
 
     def _judged(self, row: Row) -> dict[str, float]:
         """What ASHA compares a trial by, if a log line has it; at the end there is no need."""
@@ -171,14 +224,15 @@ class _Work:
         return {"step": step, "epoch": epoch, self._asha.metric: float(row[self._asha.metric])}
 
 
-def _report(told: dict[str, Any]) -> None:
-    """Tell Tune; if it has stopped the trial meanwhile, end this process at once, and with it the
-    workers that it owns. An orderly end would wait for them to give back what they were sent, and
-    they would train on."""
-    try:
-        tune.report(told)
-    except SystemExit:
-        os._exit(0)
+def _train(job: Job, show: Show) -> None:
+    """`train`, with a run in MLflow if that is asked for."""
+    with mlflow_log(job.config) as log:
+
+        def show_and_log(row: Row) -> str | None:
+            log(row)
+            return show(row)
+
+        train(job, show_and_log)
 
 
 def _retrieved(encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
@@ -195,7 +249,9 @@ def _retrieved(encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
 
 
 def line_of(text: str) -> str:
-    """What an error says, in a line; of a traceback, its last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[-1] if "Traceback (most recent call last)" in text else " ".join(lines)
-    return textwrap.shorten(line, LONGEST_REASON, placeholder=" …")
+    """What an error says, in a line; of a traceback, what comes after its last frame."""
+    lines = COLOURS.sub("", text).splitlines()
+    frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
+    if frames:
+        lines = list(dropwhile(lambda line: line[:1].isspace(), lines[frames[-1] + 1 :]))
+    return textwrap.shorten(" ".join(lines), LONGEST_REASON, placeholder=" …")

@@ -127,6 +127,10 @@ class Sign:
     def saved(self, step: int) -> None:
         """The state after a step is safe; the first worker says so."""
 
+    def reason_to_end(self) -> str | None:
+        """Why the run is to end at once, and not go on, if it is; every worker asks."""
+        return None
+
 
 class CallHere:
     """A maker that is called in this process, for use in a `with` statement."""
@@ -366,7 +370,7 @@ class _Run:
             seconds=seconds,
             seconds_since_save=time.monotonic() - self.last_save,
             is_ending=self.sign.is_up(),
-            error=self.error,
+            error=self.error or self.sign.reason_to_end(),
         )
 
     def _rows(self, reports: list[_Report], found: dict[str, float]) -> list[Row]:

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ctp.cluster.launch import _mlflow
+from ctp.cluster.metrics import mlflow_log
 from ctp.cluster.mlflow_run import FILE, mlflow_run
 from ctp.pretext.config import PretrainConfig
 from ctp.training.claim import run_storage
@@ -134,6 +134,6 @@ def test_without_mlflow_it_is_said_what_to_install(
     monkeypatch.delitem(sys.modules, "ctp.cluster.mlflow_run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(ValueError, match=r"pip install 'ctp\[mlflow\]', or leave mlflow_uri empty"):
-        _mlflow(config)
-    with _mlflow(config.replace(mlflow_uri="")) as log:  # what is not asked for is not missed
+        mlflow_log(config)
+    with mlflow_log(config.replace(mlflow_uri="")) as log:  # what is not asked for is not missed
         log(row(2, 0.9))

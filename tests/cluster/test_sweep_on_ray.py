@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +18,12 @@ import pytest
 from ctp.cluster.connect import Demand
 from ctp.cluster.sweep import (
     TRIAL_MEMORY_BYTES,
+    Asha,
     Watch,
-    scheduler_of,
     sweep_demands,
     trials_at_once,
 )
-from ctp.cluster.trial import line_of, run_trial
+from ctp.cluster.trial import Work, line_of, outcome
 from ctp.downstream.classification import Finetuning
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.initial import settled_encoder
@@ -83,22 +82,30 @@ def test_what_the_phases_of_a_trial_need(tmp_path: Path) -> None:
     assert all(each.options.startswith("linear.scaling.") for each in phases[-1])
 
 
-def told(scheduler: Any, trial: Any, step: int, iou: float) -> str:
-    return str(scheduler.on_trial_result(None, trial, {"step": step, "iou": iou}))
+def test_what_falls_behind_is_told_to_stop_and_what_was_told_before_counts() -> None:
+    stopped: dict[str, str] = {}
+    scheduler = Asha(AshaConfig(time="step", grace=10, reduction=2), stopped.__setitem__)
+    trials = {}
+    for name in ("good", "bad", "late"):
+        trials[name] = SimpleNamespace(trial_id=name, config={"trial": name})
+        scheduler.on_trial_add(None, trials[name])
 
+    def tell(name: str, step: int, iou: float) -> None:
+        found = scheduler.on_trial_result(None, trials[name], {"step": step, "iou": iou})
+        assert found == "CONTINUE"  # Tune is to kill none
 
-def test_what_falls_behind_is_stopped_and_what_was_told_before_counts() -> None:
-    scheduler = scheduler_of(AshaConfig(time="step", grace=10, reduction=2))
-    good, bad, late = (SimpleNamespace(trial_id=name) for name in ("good", "bad", "late"))
-    for trial in (good, bad, late):
-        scheduler.on_trial_add(None, trial)
-    assert told(scheduler, good, 10, 0.6) == "CONTINUE"
-    assert told(scheduler, good, 40, 0.7) == "CONTINUE"
-    assert told(scheduler, bad, 5, 0.1) == "CONTINUE"  # before its grace is over
-    assert told(scheduler, bad, 10, 0.5) == "STOP"
-    assert told(scheduler, late, 12, 0.65) == "CONTINUE"
-    assert told(scheduler, late, 13, 0.1) == "CONTINUE"  # it was compared already
-    assert told(scheduler, late, 40, 0.1) == "STOP"
+    tell("good", 10, 0.6)
+    tell("good", 40, 0.7)
+    tell("bad", 5, 0.1)  # before its grace is over
+    assert not stopped
+    tell("bad", 10, 0.5)
+    assert stopped == {"bad": "by ASHA at step 10, with iou 0.500"}
+    tell("bad", 20, 0.4)  # it is stopping already
+    tell("late", 12, 0.65)
+    tell("late", 13, 0.1)  # it was compared already
+    assert list(stopped) == ["bad"]
+    tell("late", 40, 0.1)
+    assert list(stopped) == ["bad", "late"]
 
 
 @pytest.fixture
@@ -110,63 +117,56 @@ def plan(tmp_path: Path) -> Plan:
     return made
 
 
-def ended(plan: Plan, **tunes_trial: Any) -> tuple[Any, Standing, Watch]:
-    """A trial as Tune has it, how the sweep stands, and what watches it."""
-    standing = Standing(4, {}, {plan.trials[0].name: Running("pretrain")})
-    trial = SimpleNamespace(config={"trial": plan.trials[0].name}, **tunes_trial)
-    return trial, standing, Watch(plan, standing, lambda standing: None)
-
-
 def test_a_trial_that_failed_too_often_is_in_the_table_with_its_last_reason(
     plan: Plan, tmp_path: Path
 ) -> None:
-    error_file = tmp_path / "error.txt"
+    error_file, name = tmp_path / "error.txt", plan.trials[0].name
     error_file.write_text(
         "Failure # 1 (occurred at noon)\nfirst reason\n"
-        "Failure # 2 (occurred at one)\nTraceback (most recent call last):\nOSError: full\n"
+        "Failure # 2 (occurred at one)\nTraceback (most recent call last):\n"
+        '  File "a"\nOSError: full\n'
     )
-    trial, standing, watch = ended(plan, error_file=str(error_file))
-    watch.on_trial_error(0, [], trial)
-    assert standing.ended == {plan.trials[0].name: "failed"}
+    standing = Standing(4, {}, {name: Running("pretrain")})
+    watch = Watch(plan, standing, lambda standing: None)
+    watch.on_trial_error(0, [], SimpleNamespace(config={"trial": name}, error_file=str(error_file)))
+    assert standing.ended == {name: "failed"}
     assert not standing.running
-    table = (tmp_path / "mine" / "table.md").read_text()
-    assert f"| {plan.trials[0].name} | failed | 0 | OSError: full |" in table
-    assert plan.trials[0].name in state_of(plan).left  # the same command tries it again
-
-
-def test_a_trial_that_was_stopped_early_is_not_run_again(plan: Plan, tmp_path: Path) -> None:
-    told = {"epoch": 2.5, "step": 30, "iou": 0.25}
-    trial, standing, watch = ended(plan, last_result=told)
-    watch.on_trial_complete(0, [], trial)
-    assert standing.ended == {plan.trials[0].name: "stopped"}
-    assert "by ASHA at epoch 2.5, with iou 0.250" in (tmp_path / "mine" / "table.md").read_text()
-    assert plan.trials[0].name not in state_of(plan).left
+    assert (
+        f"| {name} | failed | 0 | OSError: full |" in (tmp_path / "mine" / "table.md").read_text()
+    )
+    assert name in state_of(plan).left  # the same command tries it again
 
 
 def test_an_error_that_another_start_may_mend_is_raised(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "mine" / "runs").write_text("a file where a folder should be")
-    alone = replace(plan, config=plan.config.replace(asha=None))
     with pytest.raises(StorageError):
-        run_trial({"trial": plan.trials[0].name}, alone)
+        outcome(Work(plan, plan.trials[0], None))
 
 
-def test_an_error_that_none_would_mend_is_the_trials_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reason", "status"), [(None, "failed"), ("by ASHA", "stopped")])
+def test_an_error_that_none_would_mend_is_the_trials_result(
+    tmp_path: Path, reason: str | None, status: str
+) -> None:
     config = SweepConfig(
         name="x", storage=str(tmp_path), grid=("game.num_patches=1",), set=("data.uri=/nowhere",)
     )
     plan = Plan.of(config)
-    run_trial({"trial": "num_patches-1-seed0"}, plan)
-    result = state_of(plan).results["num_patches-1-seed0"]
-    assert result.status == "failed"
-    assert "there is no '/nowhere'" in result.reason
+    work = Work(plan, plan.trials[0], None)
+    work.reason_to_stop = reason
+    result = outcome(work)
+    assert result.status == status
+    assert (reason or "there is no '/nowhere'") in result.reason
 
 
 def test_reasons_are_told_in_a_line() -> None:
     assert line_of("one\n  two\n") == "one two"
     assert len(line_of("many words " * 100)) <= 300
-    assert (
-        line_of("x\nTraceback (most recent call last):\n  File\nOSError: full\n") == "OSError: full"
-    )
+    coloured = "\x1b[36mray::run()\x1b[39m (pid=1)\n    ^^^^\n"
+    frames = '  File "a.py", line 1, in a\n    b()\n    ^^^\n  File "b.py", line 2, in b\n    c()\n'
+    error = "OSError: full:\n  /data\n"
+    assert line_of(coloured + frames + error) == "OSError: full: /data"
+    assert line_of(f"Traceback (most recent call last):\n{frames}{error}") == "OSError: full: /data"
+    assert line_of("\x1b[31mred\x1b[0m") == "red"
 
 
 SMALL = {
@@ -184,6 +184,8 @@ SMALL = {
     "health.every_steps": 8,
     "checkpoint.every_steps": 2,
     "log_every_steps": 1,
+}
+SCORED = SMALL | {
     "embed.data.uri": "corpus:24",
     "embed.views.num_clips": 1,
     "embed.views.num_frames": 4,
@@ -203,11 +205,11 @@ SMALL = {
 }
 
 
-def command(storage: Path) -> list[str]:
+def command(storage: Path, settings: Mapping[str, Any], *options: str) -> list[str]:
     return [
         *(sys.executable, str(ROOT / "jobs" / "sweep.py"), f"--storage={storage}", "--name=mine"),
-        f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}",
-        *(f"--set={name}={value}" for name, value in SMALL.items()),
+        *options,
+        *(f"--set={name}={value}" for name, value in settings.items()),
     ]
 
 
@@ -249,9 +251,13 @@ def scores_alone(run_alone: Callable[[Job], None], plan: Plan, trial: Trial) -> 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_killed_and_started_again_a_sweep_comes_to_the_same(
-    tmp_path: Path, run_alone: Callable[[Job], None]
+    tmp_path: Path,
+    own_processes: Callable[[str], list[int]],
+    run_alone: Callable[[Job], None],
 ) -> None:
-    argv, runs = command(tmp_path), tmp_path / "mine" / "runs"
+    """First the whole sweep is killed, then the process of the trial that goes on."""
+    grid = f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}"
+    argv, runs = command(tmp_path, SCORED, grid), tmp_path / "mine" / "runs"
     checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"
     with start(argv) as process:
         wait_for(process, checkpoint.exists)
@@ -265,6 +271,9 @@ def test_killed_and_started_again_a_sweep_comes_to_the_same(
     ]  # fmt: skip
 
     with start(argv) as process:
+        # its run's workers are lost with it, and what they held must not stay taken
+        wait_for(process, lambda: bool(own_processes("ray::RayTrainWorker")))
+        os.kill(own_processes("ray::ImplicitFunc")[0], signal.SIGKILL)
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1, out
     assert "1 trial(s) at the same time" in out
@@ -287,3 +296,28 @@ def test_killed_and_started_again_a_sweep_comes_to_the_same(
     found = sweep.results[SECOND].scores
     names = ("loss", "iou", "still_iou", "retrieval.top1", "retrieval.tested", "linear.top1")
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_trials_that_are_stopped_early_leave_room_for_others(tmp_path: Path) -> None:
+    """Patches that fly faster are harder to track, by far: what a box that stays still has of them
+    tells as much."""
+    argv = command(
+        tmp_path,
+        SMALL | {"schedule.length": 60, "health.every_steps": 2, "sampling.num_frames": 8},
+        "--grid=game.max_speed_px_per_frame=0.5,12,15",
+        *("--scores=iou", "--asha.time=step", "--asha.grace=4", "--asha.reduction=2"),
+    )
+    with start(argv) as process:
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    assert process.returncode == 0, out
+    assert "1 trial(s) at the same time" in out
+    sweep = read_sweep(str(tmp_path / "mine"))
+    slow, *fast = (sweep.results[trial.name] for trial in sweep.plan.trials)
+    assert (slow.status, slow.steps) == ("finished", 60)
+    for result in fast:
+        assert result.status == "stopped"
+        assert result.reason.startswith("by ASHA at step ")
+        assert 4 <= result.steps < 60
+        assert result.scores["iou"] < slow.scores["iou"]

@@ -452,6 +452,24 @@ def test_a_run_that_may_be_ended_saves_when_it_logs(small_run: PretrainConfig) -
     assert newest_clips(config) == 4 * 4
 
 
+class _Told(Sign):
+    """Told to end at the second log line."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def reason_to_end(self) -> str | None:
+        self.asked += 1
+        return "it fell behind" if self.asked == 2 else None
+
+
+def test_a_run_that_is_told_to_ends_when_it_logs(small_run: PretrainConfig) -> None:
+    config = small_run.replace(log_every_steps=2, health={"num_clips": 0})
+    with pytest.raises(RunStoppedError, match="it fell behind"):
+        run(Pretraining.of(config), ONE, stream_that_breaks(at_step=6), sign=_Told())
+    assert [row["step"] for row in read_metrics(run_storage(config))] == [1, 2, 3, 4]
+
+
 def test_the_encoder_is_there_to_be_scored_when_epochs_end(small_run: PretrainConfig) -> None:
     # 15 videos, 4 clips a step: the first epoch ends in step 4, the run at 6
     config = small_run.replace(knn={"uri": "corpus:20", "every_epochs": 1})

@@ -37,9 +37,13 @@ class Running:
             score = f"top-1 {100 * float(row['top1']):.1f}%"
         return cls(phase, int(row.get("step", 0)), int(row.get("total_steps", 0)), score)
 
+    @property
+    def steps(self) -> str:
+        """How far that run is; empty before its first log line."""
+        return f"{self.step}/{self.total_steps}" if self.total_steps else ""
+
     def __str__(self) -> str:
-        steps = f" {self.step}/{self.total_steps}" if self.total_steps else ""
-        return f"{self.phase}{steps}" + (f" {self.score}" if self.score else "")
+        return " ".join(filter(None, (self.phase, self.steps, self.score)))
 
 
 @dataclass
@@ -68,16 +72,22 @@ class Standing:
         here = len(self.ended) - self.ended_before
         return (now - self.began) / here * (self.total - len(self.ended)) if here else None
 
-    def line(self, now: float) -> str:
-        """In a line."""
+    @property
+    def counts(self) -> str:
+        """How many trials have ended, and how."""
         counts = Counter(self.ended.values())
         told = ", ".join(f"{number} {status}" for status, number in counts.items()) or "0 finished"
-        parts = [f"{told} of {self.total} trials"]
-        parts += [f"{name}: {at}" for name, at in self.running.items()]
-        left = self.seconds_left(now)
-        if left:
-            parts.append(f"{duration(left)} left")
-        return " · ".join(parts)
+        return f"{told} of {self.total} trials"
+
+    def left(self, now: float) -> str:
+        """How long it will take; empty if that is not known, or nothing is left."""
+        seconds = self.seconds_left(now)
+        return f"{duration(seconds)} left" if seconds else ""
+
+    def line(self, now: float) -> str:
+        """In a line."""
+        running = (f"{name}: {at}" for name, at in self.running.items())
+        return " · ".join(filter(None, (self.counts, *running, self.left(now))))
 
 
 Show = Callable[[Standing], None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,9 +86,9 @@ def _check_answers(address: str) -> None:
     """Ray itself would try for minutes."""
     if "://" in address:
         raise ValueError(
-            f"{ADDRESS} is {address}, and a job joins a cluster from within, by HOST:PORT. To send "
-            f"this one there: ray job submit --working-dir . -- python {' '.join(sys.argv)}; to "
-            f"run it on this machine, unset {ADDRESS}"
+            f"{ADDRESS} is {address}, and a job joins a cluster from within, by HOST:PORT. Send it "
+            "there by ray job submit --working-dir . -- python jobs/…, or unset "
+            f"{ADDRESS} to run on this machine"
         )
     host, colon, port = address.rpartition(":")
     if not colon:

@@ -32,9 +32,7 @@ def test_where_jobs_are_sent_is_no_cluster_to_join(
     monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr("sys.argv", ["jobs/pretrain.py", "--name", "mine"])
-    wanted = "ray job submit --working-dir . -- python jobs/pretrain.py --name mine"
-    with pytest.raises(ValueError, match=wanted):
+    with pytest.raises(ValueError, match=r"ray job submit .* or unset RAY_ADDRESS to run on this"):
         check_place()
 
 

@@ -23,20 +23,9 @@ TIMEOUT_SECONDS = 600
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL = {
+    "config": Path(__file__).with_name("small.yaml"),
     "data.uri": "corpus:24",
-    "sampling.num_frames": 4,
-    "augment.frame_size_px": 32,
-    "augment.short_sides_px": "32,40",
-    "game.min_box_size_px": 8,
-    "game.max_box_size_px": 16,
-    "encoder.width": 4,
-    "head.hidden_channels": 8,
     "schedule.length": STEPS,
-    "compute.total_batch": 4,
-    "health.num_clips": 8,
-    "health.every_steps": 20,
-    "checkpoint.every_steps": 5,
-    "log_every_steps": 1,
 }
 
 

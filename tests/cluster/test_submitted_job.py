@@ -33,22 +33,7 @@ MEMORY_BYTES = 256 * 2**20
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SMALL = {
-    "name": "run",
-    "sampling.num_frames": 4,
-    "augment.frame_size_px": 32,
-    "augment.short_sides_px": "32,40",
-    "game.min_box_size_px": 8,
-    "game.max_box_size_px": 16,
-    "encoder.width": 4,
-    "head.hidden_channels": 8,
-    "schedule.length": STEPS,
-    "compute.total_batch": 4,
-    "health.num_clips": 4,
-    "health.every_steps": 20,
-    "checkpoint.every_steps": 5,
-    "log_every_steps": 1,
-}
+SMALL = ["--config=tests/cluster/small.yaml", f"--schedule.length={STEPS}", "--name=run"]
 AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
@@ -195,8 +180,7 @@ def submit(*options: str, **environment: str) -> list[str]:
         *("job", "submit", "--working-dir", ".", "--runtime-env-json"),
         json.dumps({"env_vars": known}),
         *options,
-        *("--", "python", "jobs/pretrain.py"),
-        *(f"--{name}={value}" for name, value in SMALL.items()),
+        *("--", "python", "jobs/pretrain.py", *SMALL),
     ]
 
 
@@ -210,6 +194,7 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     videos: str,
     own_processes: Callable[[str], list[int]],
     pretrain_alone: Callable[[list[str]], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     storage = videos.replace("videos", "runs")
     run, places = Storage.of(storage).join("run"), [f"--storage={storage}", f"--data.uri={videos}"]
@@ -242,8 +227,8 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     assert int(continued[1]) >= int(saved[1])  # a step or two may have come after
     assert run.join(ENCODER).exists()
 
-    own = [f"--{name}={value}" for name, value in SMALL.items()]
-    pretrain_alone([*own, f"--data.uri={videos}", f"--storage={storage}/alone"])
+    monkeypatch.chdir(ROOT)
+    pretrain_alone([*SMALL, f"--data.uri={videos}", f"--storage={storage}/alone"])
     expected = losses(read_metrics(Storage.of(storage).join("alone", "run")))
     assert losses(read_metrics(run)) == expected
     assert len(expected) == STEPS

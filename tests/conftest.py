@@ -111,6 +111,7 @@ def _encode_video(
         return file.read()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n`, a file's Ray tests run one after the other: each starts a cluster."""
     for item in items:

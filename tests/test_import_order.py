@@ -1,6 +1,7 @@
 """Imports point one way: the folder tree is the architecture."""
 
 import ast
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,8 @@ def test_every_part_has_a_place() -> None:
 )
 def test_a_wrong_import_is_caught(part: str, name: str) -> None:
     assert violations(part, {name})
+
+
+def test_small_actors_do_not_import_torch(run_python: Callable[..., str]) -> None:
+    script = "import sys, ctp.cluster.board; print('torch' in sys.modules)"
+    assert run_python("-c", script) == "False\n"

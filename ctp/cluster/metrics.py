@@ -13,11 +13,13 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from ctp.training.config import RunConfig
-from ctp.training.run_folder import Row
+if TYPE_CHECKING:  # a run's board is not to import torch
+    from ctp.training.config import RunConfig
+    from ctp.training.run_folder import Row
 
 TAGS = ("run", "kind")
 BOUNDARIES = [digit * 10.0**power for power in range(-3, 3) for digit in (1, 2, 5)]

@@ -20,6 +20,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from ctp.cluster.board import Desk
 from ctp.cluster.connect import (
     DATA_PLUMBING_CPUS,
     Demand,
@@ -31,7 +32,7 @@ from ctp.cluster.connect import (
 from ctp.cluster.orphans import free_orphans
 from ctp.cluster.places import check_lasting
 from ctp.cluster.train import FOR_EVER
-from ctp.cluster.trial import PRETRAIN, Desk, line_of, run_trial
+from ctp.cluster.trial import PRETRAIN, line_of, run_trial
 from ctp.storage import StorageError
 from ctp.sweeps.check import check_videos, places_of
 from ctp.sweeps.config import AshaConfig

@@ -20,9 +20,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ctp.cluster.board import Board
 from ctp.cluster.connect import check_cluster, run_demands
 from ctp.cluster.ingest import TRAIN, StreamConfig, worker_batches
-from ctp.cluster.metrics import RunMetrics, tags_of
+from ctp.cluster.metrics import tags_of
 from ctp.progress import duration
 from ctp.training.claim import run_storage
 from ctp.training.collective import Worker, regroup, usable_workers
@@ -58,7 +59,7 @@ def train(job: Job, show: Show) -> None:
     config = job.config
     num_videos = sum(map(len, job.catalogs))
     board: Any = (
-        ray.remote(_Board)
+        ray.remote(Board)
         .options(num_cpus=0, scheduling_strategy=_on_this_node(), **FOR_EVER)
         .remote(tags_of(config), num_videos)
     )
@@ -241,56 +242,6 @@ class _RaySign(Sign):
         if self._worker.is_first:
             reason = ray.get(self._board.reason_to_end.remote())
         return reason
-
-
-class _Board:
-    """Where the first worker posts its log lines, and the driver and Prometheus read them.
-
-    If its process is lost, so are the lines that nobody has read; the run's folder has them all.
-    """
-
-    def __init__(self, tags: dict[str, str], num_videos: int) -> None:
-        self._rows: list[Row] = []
-        # here, since this process lives as long as the run, whatever becomes of its workers
-        self._metrics = RunMetrics(tags, num_videos)
-        self._is_going = self._is_stop_asked = False
-        self._saved_step: int | None = None
-        self._reason_to_end: str | None = None
-
-    def end(self, reason: str) -> None:
-        self._reason_to_end = reason
-
-    def reason_to_end(self) -> str | None:
-        return self._reason_to_end
-
-    def start(self, first_clip: int) -> None:
-        self._is_going = True
-        self._metrics.start(first_clip)
-
-    def ask_to_stop(self) -> bool:
-        """Ask the run to save; says whether there is anything to save yet."""
-        self._is_stop_asked = True
-        return self._is_going
-
-    def is_stop_asked(self) -> bool:
-        """Until it is heeded: what is done after that is not worth another save."""
-        return self._is_stop_asked and self._saved_step is None
-
-    def saved(self, step: int) -> None:
-        self._saved_step = step if self._is_stop_asked else None
-
-    def saved_step(self) -> int | None:
-        return self._saved_step
-
-    def post(self, row: Row) -> None:
-        self._is_going = True
-        self._rows.append(row)
-        self._metrics.take(row)
-
-    def take(self) -> list[Row]:
-        self._metrics.refresh()
-        rows, self._rows = self._rows, []
-        return rows
 
 
 @contextmanager

@@ -56,21 +56,6 @@ LONGEST_REASON = 300
 """Characters of an error that are told."""
 
 
-class Desk:
-    """An actor where the sweep leaves word for its trials."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
-
-    def stop(self, name: str, reason: str) -> None:
-        """A trial is to stop."""
-        self._reasons[name] = reason
-
-    def reason_to_stop(self, name: str) -> str | None:
-        """Why a trial is to stop; None if it is not."""
-        return self._reasons.get(name)
-
-
 def run_trial(config: Mapping[str, str], plan: Plan, desk: Any) -> None:
     """What Tune runs. An error that another start may mend is raised, for Tune to start it again;
     others are the trial's result."""

@@ -252,9 +252,9 @@ class Asha(ASHAScheduler):
         )
         if is_behind:
             self._behind.add(name)
-            time, metric = self._config.time, self._config.metric
-            at, value = result[time], result[metric]
-            self._stop(name, f"by ASHA at {time} {at:g}, with {metric} {value:.3f}")
+            unit, metric = self._config.time, self._config.metric
+            at, value = result[unit], result[metric]
+            self._stop(name, f"by ASHA at {unit} {at:g}, with {metric} {value:.3f}")
         return str(TrialScheduler.CONTINUE)
 
 

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,7 +30,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from ctp.cluster.connect import DATA_PLUMBING_CPUS, require, run_demands
+from ctp.cluster.connect import DATA_PLUMBING_CPUS, Demand, require, run_demands
+from ctp.cluster.sweep import sweep_demands
+from ctp.sweeps.check import places_of
+from ctp.sweeps.config import SweepConfig
+from ctp.sweeps.plan import Plan
+from ctp.training.claim import Uris, is_path
 from ctp.training.config import ScalingConfig
 
 PROJECT = Path(__file__).parents[1]
@@ -321,8 +326,33 @@ def runs(job: Ray) -> Iterator[str]:
     config = config_of(job.job["entrypoint"])
     yield from _goes_on_by_name(job, config)
     yield from _saves_in_time(job, config)
-    if "scaling" in config:  # a sweep works out itself how many trials fit
+    if "scaling" in config:
+        yield from _reads_from_afar([config.get("data", {}).get("uri", "")])
         yield from _fits(job, ScalingConfig.model_validate(config["scaling"]))
+    elif "grid" in config:
+        yield from _sweeps(job, SweepConfig.model_validate(config))
+
+
+def _sweeps(job: Ray, config: SweepConfig) -> Iterator[str]:
+    """All trials can be made out, and one fits; how many do, the sweep works out itself."""
+    try:
+        plan = Plan.of(config.replace(storage="/"))  # an object store would be asked
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from _reads_from_afar(places_of(plan))
+    try:
+        for phase in sweep_demands(plan):
+            _require(job, "maxReplicas", phase)
+    except ValueError as error:
+        yield str(error)
+
+
+def _reads_from_afar(places: Iterable[Uris]) -> Iterator[str]:
+    """Videos are where every node sees them: nothing is mounted."""
+    several = [(uri,) if isinstance(uri, str) else uri for uri in places]
+    for uri in dict.fromkeys(uri for each in several for uri in each if is_path(uri)):
+        yield f"videos of {uri}: wanted s3://…; no pod has that folder"
 
 
 def _goes_on_by_name(job: Ray, config: Document) -> Iterator[str]:
@@ -346,15 +376,19 @@ def _fits(job: Ray, scaling: ScalingConfig) -> Iterator[str]:
     """The most workers fit the most nodes, the fewest those that are there at the start."""
     most = scaling.replace(min_workers=None)
     for needed, replicas in ((most, "maxReplicas"), (scaling, "replicas")):
-        cpus, gpus = (
-            sum(pod.resource(name) * pod.group[replicas] for pod in job.workers)
-            for name in ("cpu", GPU)
-        )
-        where = f"the cluster of {replicas}"
         try:
-            require(run_demands(needed), cpus - DATA_PLUMBING_CPUS, gpus, where)
+            _require(job, replicas, run_demands(needed))
         except ValueError as error:
             yield str(error)
+
+
+def _require(job: Ray, replicas: str, demands: Sequence[Demand]) -> None:
+    """`require`, of the nodes that a field of the cluster's groups tells."""
+    cpus, gpus = (
+        sum(pod.resource(name) * pod.group[replicas] for pod in job.workers)
+        for name in ("cpu", GPU)
+    )
+    require(demands, cpus - DATA_PLUMBING_CPUS, gpus, f"the cluster of {replicas}")
 
 
 def suits_kueue(job: Ray) -> Iterator[str]:

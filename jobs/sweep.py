@@ -11,6 +11,7 @@ from ctp.cli import CommandLine
 from ctp.cluster.sweep import sweep_here
 from ctp.progress import duration
 from ctp.storage import Storage, StorageError
+from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.folder import PLOT, ROWS, TABLE
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.recipes import SWEEP
@@ -31,17 +32,19 @@ again what has failed; with more --seeds, or more values in --grid, it adds to w
            --set data.uri=s3://bucket/k400 --set finetune.ucf101.data.uri=s3://bucket/ucf/train \\
            --set finetune.ucf101.data.test_uri=s3://bucket/ucf/test --scores finetune-ucf101
   sweep.py --recipe curriculum --scale small --seeds 4 --asha.grace 20"""
+BY_HAND = "grid"
+"""The recipe that names no table."""
 OF_MANY_VALUES = ("--set", "--grid")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run all trials, and show the table."""
     began = time.monotonic()
-    recipe, config = CommandLine(SWEEP, "grid", ABOUT).parse(
+    recipe, config = CommandLine(SWEEP, BY_HAND, ABOUT).parse(
         _quoted(sys.argv[1:] if argv is None else argv)
     )
     if not config.name:
-        config = config.replace(name=f"{recipe}-{config.scale}")
+        config = config.replace(name=_name(recipe, config))
     try:
         plan = Plan.of(config.replace(storage=Storage.of(config.storage).uri))
         sweep = sweep_here(plan, Lines())
@@ -57,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"error: {len(failed)} of {len(sweep.plan.trials)} trials failed, see the table. The "
             "same command tries them again"
         )
+
+
+def _name(recipe: str, config: SweepConfig) -> str:
+    """What a sweep is called: what it varies, and its scale."""
+    fields = [text.partition("=")[0].strip().rpartition(".")[2] for text in config.grid]
+    varied = [] if recipe == BY_HAND else [recipe]
+    return "-".join([*varied, *fields, config.scale])
 
 
 def _quoted(argv: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -53,7 +53,7 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
             scaling.fewest_workers,
             scaling.cpus_per_worker,
             gpus,
-            "scaling.num_workers (or min_workers) or cpus_per_worker",
+            f"scaling.{'num' if scaling.min_workers is None else 'min'}_workers or cpus_per_worker",
         ),
         Demand(
             "actor",
@@ -90,9 +90,11 @@ def _check_answers(address: str) -> None:
             "there by ray job submit --working-dir . -- python jobs/…, or unset "
             f"{ADDRESS} to run on this machine"
         )
+    if address == "auto":
+        return  # Ray looks it up
     host, colon, port = address.rpartition(":")
     if not colon:
-        return  # "auto": Ray looks it up
+        raise ValueError(f"{ADDRESS} is {address!r}; wanted HOST:PORT, or auto, or unset it")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:
@@ -160,16 +162,21 @@ def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = Tru
     Raises:
         ValueError: the cluster has too few CPUs or GPUs.
     """
+    there = resources(may_grow=may_grow)
+    require(demands, there["CPU"] - DATA_PLUMBING_CPUS, there["GPU"], where)
+
+
+def resources(*, may_grow: bool = True) -> dict[str, float]:
+    """The CPU, GPU and memory (bytes) of the cluster.
+
+    Args:
+        may_grow: whether nodes count that its autoscaler may still add.
+    """
     there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    most = _autoscaled() if may_grow else {}
-    cpus, gpus = (max(there.get(unit, 0), most.get(unit, 0)) for unit in ("CPU", "GPU"))
-    require(demands, cpus - DATA_PLUMBING_CPUS, gpus, where)
-
-
-def _autoscaled() -> Mapping[str, float]:
-    """What the cluster may grow to; nothing without an autoscaler. Ray Train asks the same."""
-    state = ray._private.state.state
-    return state.get_max_resources_from_cluster_config() or {}
+    # nothing without an autoscaler; Ray Train asks the same
+    most = ray._private.state.state.get_max_resources_from_cluster_config() if may_grow else None
+    units = ("CPU", "GPU", "memory")
+    return {unit: max(there.get(unit, 0), (most or {}).get(unit, 0)) for unit in units}
 
 
 def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> None:
@@ -185,7 +192,8 @@ def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> 
         if needed > there:
             said = ", ".join(f"{each.number} {each.name}(s) of {share:g}" for each, share in asking)
             options = ", ".join(each.options for each, _ in asking)
+            or_none = "" if unit == "CPU" else ", or set scaling.use_gpu false"
             raise ValueError(
-                f"the run asks for {needed:g} {unit}s ({said}), and {where} has {there:g} to "
-                f"give. Lower {options}{'' if unit == 'CPU' else ', or set scaling.use_gpu false'}"
+                f"the run asks for {needed:g} {unit}s ({said}), and {where} has "
+                f"{max(there, 0):g} to give. Lower {options}{or_none}"
             )

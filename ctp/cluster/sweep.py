@@ -27,6 +27,7 @@ from ctp.cluster.connect import (
     check_place,
     cluster,
     require,
+    resources,
     run_demands,
 )
 from ctp.cluster.orphans import free_orphans
@@ -39,7 +40,8 @@ from ctp.sweeps.config import AshaConfig
 from ctp.sweeps.folder import (
     Sweep,
     TrialResult,
-    open_sweep,
+    check_sweep,
+    claim_sweep,
     result_place,
     state_of,
     steps_of,
@@ -86,16 +88,18 @@ def sweep_here(plan: Plan, show: Show) -> Sweep:
     told = check_videos(plan)
     for demands in sweep_demands(plan):
         check_place(demands)
-    open_sweep(plan)
+    check_sweep(plan)
     print(
-        f"sweep {plan.folder.uri}: {len(plan.cells)} rows of {plan.config.seeds} trial(s), scale "
-        f"{plan.config.scale}, scored by {', '.join(score.name for score in plan.scores)}"
+        f"sweep {plan.folder.uri}: {len(plan.trials)} trial(s), {len(plan.cells)} rows of "
+        f"{plan.config.seeds}, scale {plan.config.scale}, scored by "
+        f"{', '.join(score.name for score in plan.scores)}"
     )
     print("\n".join(told), flush=True)
     sweep = state_of(plan)
     if sweep.left:
-        with cluster(places=places_of(plan)):
+        with cluster(places=[plan.folder.uri, *places_of(plan)]):
             at_once = fitting_trials(plan)
+            claim_sweep(plan)
             print(f"{at_once} trial(s) at the same time", flush=True)
             sweep = run_sweep(plan, at_once, show)
     write_tables(sweep)
@@ -108,17 +112,16 @@ def sweep_demands(plan: Plan) -> list[list[Demand]]:
     for trial in plan.trials:
         config = trial.pretrain
         knn = Demand("kNN scorer", 1, config.knn.cpus, config.knn.gpus, "knn.cpus or knn.gpus")
-        phases.append([*_most(config.scaling), *([knn] if config.knn.uri else [])])
+        phases.append(_by_set("", [*_most(config.scaling), *([knn] if config.knn.uri else [])]))
     for score in plan.scores:
         if score.config is not None:
-            prefix = PREFIXES[score.kind]
-            phases.append(
-                [
-                    replace(each, options=f"{prefix}.{each.options}")
-                    for each in _score_demands(score.config)
-                ]
-            )
+            phases.append(_by_set(f"{PREFIXES[score.kind]}.", _score_demands(score.config)))
     return phases
+
+
+def _by_set(prefix: str, demands: Sequence[Demand]) -> list[Demand]:
+    """The same, whose options are given by --set."""
+    return [replace(each, options=f"--set {prefix}{each.options}") for each in demands]
 
 
 def _score_demands(config: ScoreConfig) -> list[Demand]:
@@ -149,21 +152,21 @@ def trials_at_once(
 
 
 def fitting_trials(plan: Plan) -> int:
-    """How many trials of a sweep the cluster takes at the same time, as it is at this moment.
+    """How many trials of a sweep the cluster takes at the same time, once it has grown.
 
     Raises:
         ValueError: not even one; says what is missing.
     """
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    cpus, gpus = there.get("CPU", 0) - DATA_PLUMBING_CPUS, there.get("GPU", 0)
+    there = resources()
+    cpus, gpus = there["CPU"] - DATA_PLUMBING_CPUS, there["GPU"]
     phases = sweep_demands(plan)
     for phase in phases:
         require(phase, cpus, gpus, "the cluster")
-    fitting = trials_at_once(phases, cpus, gpus, there.get("memory", 0))
+    fitting = trials_at_once(phases, cpus, gpus, there["memory"])
     if not fitting:
         raise ValueError(
             f"a trial takes {TRIAL_MEMORY_BYTES / 2**30:g} GiB of memory, besides its workers, and "
-            f"the cluster has {there.get('memory', 0) / 2**30:.1f} GiB to give. Use a larger one"
+            f"the cluster has {there['memory'] / 2**30:.1f} GiB to give. Use a larger one"
         )
     return min(fitting, plan.config.trials_at_once or fitting)
 
@@ -172,7 +175,7 @@ def run_sweep(plan: Plan, at_once: int, show: Show) -> Sweep:
     """Run all trials that have no result yet, on the cluster that is joined.
 
     Args:
-        plan: whose folder `open_sweep` has claimed, and of which trials are left.
+        plan: whose folder `claim_sweep` has claimed, and of which trials are left.
         at_once: trials at the same time, as of `fitting_trials`.
         show: is told how it stands.
 

@@ -61,9 +61,9 @@ def _annotated(name: str, config: TrackConfig) -> str:
 
 
 def places_of(plan: Plan) -> list[Uris]:
-    """What the trials of a sweep read and write."""
+    """What the trials of a sweep read."""
     runs = [trial.pretrain for trial in plan.trials]
-    places: list[Uris] = [plan.folder.uri, *chain.from_iterable(map(read_places, runs))]
+    places = list(chain.from_iterable(map(read_places, runs)))
     for score in plan.scores:
         if isinstance(score.config, RetrievalConfig):
             places += [score.config.data.uri, score.config.data.test_uri]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt
+from pydantic import model_validator
 
 from ctp.config import Config
 
@@ -30,8 +31,8 @@ class SweepConfig(Config):
     """A sweep: each combination of what is varied, with each seed, is a trial."""
 
     name: str = ""
-    """Name of the sweep, and of its folder below `storage`; none: recipe and scale. The same one
-    goes on where it was broken off."""
+    """Name of the sweep, and of its folder below `storage`; none: what is varied, and the scale.
+    The same one goes on where it was broken off."""
     storage: str = "sweeps"
     """Where sweep folders lie: a local folder or s3://bucket/prefix."""
     scale: Scale = "tiny"
@@ -45,10 +46,10 @@ class SweepConfig(Config):
     """FIELD=VALUE: a field that is another than the base run's. Fields of the scoring runs begin
     with finetune. linear. embed. or track."""
     seeds: Annotated[int, Ge(1)] = 1
-    """Each combination is tried with the seeds 0, 1, … up to so many."""
+    """Each combination is tried with so many seeds: 0, 1, …"""
     scores: tuple[str, ...] = ()
     """What encoders are scored by, of: iou (of held-out videos, free), retrieval, linear, finetune,
-    tracking; none: what suits the scale."""
+    tracking; at scale paper also finetune-ucf101 and the like; none: what suits the scale."""
     asha: AshaConfig | None = None
     """Stop early what falls behind; none: every trial is trained to its end."""
     max_trials: Annotated[int, Ge(1)] = 64
@@ -57,3 +58,9 @@ class SweepConfig(Config):
     """Most trials that run at the same time; none: as many as fit the cluster."""
     max_failures: Annotated[int, Ge(0)] = 2
     """How often a trial that fails is started again, from its checkpoint."""
+
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        if "/" in self.name or self.name in {".", ".."}:
+            raise ValueError(f"name {self.name!r} must be a folder name, without '/'")
+        return self

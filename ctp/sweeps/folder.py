@@ -100,8 +100,8 @@ class Sweep:
         return "unfinished" if self.steps.get(trial.name) else "to come"
 
 
-def open_sweep(plan: Plan) -> None:
-    """Claim the sweep's folder before anything is spent.
+def check_sweep(plan: Plan) -> None:
+    """Check before anything is spent that the sweep's folder is to be had.
 
     Raises:
         ValueError: it is that of another sweep; names what differs.
@@ -117,8 +117,16 @@ def open_sweep(plan: Plan) -> None:
                 + "\n  ".join(differences)
                 + "\nGive another --name, or the same options"
             )
+
+
+def claim_sweep(plan: Plan) -> None:
+    """Have the sweep's folder say what it is of.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
     values = plan.config.model_dump(mode="json")
-    folder.join(SWEEP).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
+    plan.folder.join(SWEEP).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
 
 
 def read_sweep(uri: str) -> Sweep:

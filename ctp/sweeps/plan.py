@@ -158,7 +158,7 @@ class Plan:
         keys = {cell.key for cell in self.cells}
         gone = [cell.name for cell in other.cells if cell.key not in keys]
         if gone and not lines:
-            lines.append(f"{', '.join(gone)} was tried, and is not asked for")
+            lines.append(f"{', '.join(gone)} was asked for before, and is not now")
         if self.config.seeds < other.config.seeds:
             lines.append(f"seeds was {other.config.seeds}, is {self.config.seeds}")
         return lines
@@ -225,12 +225,13 @@ def _check_fields(
 def _check_number(
     config: SweepConfig, ablation: Ablation, grid: Mapping[str, Sequence[Any]]
 ) -> None:
-    numbers = [len(ablation.rows), *map(len, grid.values()), config.seeds]
-    total = math.prod(numbers)
+    numbers = {"rows": len(ablation.rows), **{name: len(grid[name]) for name in grid}}
+    numbers["seeds"] = config.seeds
+    total = math.prod(numbers.values())
     if total > config.max_trials:
-        product = " × ".join(str(number) for number in numbers if number > 1)
+        product = " × ".join(f"{number} {name}" for name, number in numbers.items() if number > 1)
         raise ValueError(
-            f"{product} = {total} trials are more than --max_trials {config.max_trials}. Vary "
+            f"{product}: {total} trials are more than --max_trials {config.max_trials}. Vary "
             "less, or raise it"
         )
 

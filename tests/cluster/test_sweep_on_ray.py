@@ -30,7 +30,7 @@ from ctp.downstream.initial import settled_encoder
 from ctp.pretext.pretrain import Pretraining
 from ctp.storage import StorageError
 from ctp.sweeps.config import AshaConfig, SweepConfig
-from ctp.sweeps.folder import open_sweep, read_sweep, state_of
+from ctp.sweeps.folder import claim_sweep, read_sweep, state_of
 from ctp.sweeps.plan import Plan, Trial
 from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
 from ctp.sweeps.standing import Running, Standing
@@ -79,7 +79,7 @@ def test_what_the_phases_of_a_trial_need(tmp_path: Path) -> None:
     )
     phases = sweep_demands(Plan.of(config))
     assert [sum(each.number * each.cpus for each in phase) for phase in phases] == [5, 1, 3]
-    assert all(each.options.startswith("linear.scaling.") for each in phases[-1])
+    assert all(each.options.startswith("--set linear.scaling.") for each in phases[-1])
 
 
 def test_what_falls_behind_is_told_to_stop_and_what_was_told_before_counts() -> None:
@@ -113,7 +113,7 @@ def plan(tmp_path: Path) -> Plan:
     """Four trials, compared by ASHA, in a folder of their own."""
     config = SweepConfig(name="mine", storage=str(tmp_path), table="table9", asha=AshaConfig())
     made = Plan.of(config)
-    open_sweep(made)
+    claim_sweep(made)
     return made
 
 

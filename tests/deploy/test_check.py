@@ -18,6 +18,7 @@ OVERLAYS = sorted((DEPLOY / "overlays").iterdir())
 ENTRYPOINT = (
     "python jobs/pretrain.py --recipe tiny --name a --storage s3://b/runs --scaling.num_workers 2"
 )
+SWEEP = "python jobs/sweep.py --recipe table9 --name a --storage s3://b/sweeps"
 Document = dict[str, Any]
 
 
@@ -162,6 +163,16 @@ def test_a_mistake_in_a_cluster_is_seen(check: Any, path: str, value: Any, said:
             f"{ENTRYPOINT} --scaling.use_gpu true --compute.total_batch 18 "
             "--scaling.num_workers 9 --scaling.min_workers 1",
             "the run asks for 9 GPUs (9 worker(s) of 1), and the cluster of maxReplicas has 8",
+        ),
+        ("spec/entrypoint", f"{ENTRYPOINT} --data.uri videos", "videos of videos: wanted s3://"),
+        ("spec/entrypoint", f"{SWEEP} --grid banana=3", "there is no option banana"),
+        ("spec/entrypoint", f"{SWEEP} --grid seed=1,2", "say --seeds NUMBER"),
+        ("spec/entrypoint", f"{SWEEP} --scores nonsense", "there is no score 'nonsense'"),
+        ("spec/entrypoint", f"{SWEEP} --scale paper", "data/ucf101/train: wanted s3://"),
+        (
+            "spec/entrypoint",
+            f"{SWEEP} --set scaling.num_actors=99",
+            "Lower --set scaling.num_workers or cpus_per_worker, --set scaling.num_actors",
         ),
     ],
 )

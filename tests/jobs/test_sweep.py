@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ctp.sweeps.config import SweepConfig
-from ctp.sweeps.folder import open_sweep
+from ctp.sweeps.folder import claim_sweep
 from ctp.sweeps.plan import Plan
 
 Refusal = Callable[..., str]
@@ -64,7 +64,7 @@ def test_refusals(refusal: Refusal, argv: list[str], said: str) -> None:
 
 
 def test_a_folder_of_another_sweep(refusal: Refusal, tmp_path: Path) -> None:
-    open_sweep(Plan.of(SweepConfig(table="table9", name="mine", storage=str(tmp_path))))
+    claim_sweep(Plan.of(SweepConfig(table="table9", name="mine", storage=str(tmp_path))))
     assert "table was table9, is table8" in refusal("--recipe=table8", "--name=mine")
 
 

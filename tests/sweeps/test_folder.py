@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ctp.storage import Storage
-from ctp.sweeps.folder import TrialResult, open_sweep, read_sweep, write_result
+from ctp.sweeps.folder import TrialResult, check_sweep, claim_sweep, read_sweep, write_result
 from ctp.sweeps.plan import Plan
 
 MakePlan = Callable[..., Plan]
@@ -17,7 +17,7 @@ Finished = Callable[..., TrialResult]
 
 def test_how_far_a_sweep_is(plan_of: MakePlan, finished: Finished, tmp_path: Path) -> None:
     plan = plan_of(table="table9")
-    open_sweep(plan)
+    claim_sweep(plan)
     first, second, third, _ = (trial.name for trial in plan.trials)
     write_result(plan, first, finished(iou=0.5))
     write_result(plan, second, TrialResult(status="failed", reason="too hot"))
@@ -34,7 +34,7 @@ def test_how_far_a_sweep_is(plan_of: MakePlan, finished: Finished, tmp_path: Pat
 
 def test_a_folder_that_was_moved(plan_of: MakePlan, finished: Finished, tmp_path: Path) -> None:
     plan = plan_of(table="table9")
-    open_sweep(plan)
+    claim_sweep(plan)
     write_result(plan, plan.trials[0].name, finished(iou=0.5))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "mine").rename(tmp_path / "elsewhere" / "yours")
@@ -44,12 +44,13 @@ def test_a_folder_that_was_moved(plan_of: MakePlan, finished: Finished, tmp_path
 
 
 def test_the_folder_of_another_sweep_is_refused(plan_of: MakePlan, tmp_path: Path) -> None:
-    open_sweep(plan_of(table="table9"))
+    claim_sweep(plan_of(table="table9"))
     before = (tmp_path / "mine" / "sweep.yaml").read_bytes()
     with pytest.raises(ValueError, match="another sweep:\n  table was table9, is table8"):
-        open_sweep(plan_of(table="table8"))
+        check_sweep(plan_of(table="table8"))
     assert (tmp_path / "mine" / "sweep.yaml").read_bytes() == before
-    open_sweep(plan_of(table="table9", seeds=3))
+    check_sweep(plan_of(table="table9", seeds=3))
+    claim_sweep(plan_of(table="table9", seeds=3))
     assert len(read_sweep(str(tmp_path / "mine")).plan.trials) == 12
 
 
@@ -60,7 +61,7 @@ def test_no_folder_of_a_sweep(tmp_path: Path) -> None:
 
 def test_a_sweep_on_s3(plan_of: MakePlan, finished: Finished, s3_bucket: str) -> None:
     plan = plan_of(table="table9", storage=f"{s3_bucket}/sweeps")
-    open_sweep(plan)
+    claim_sweep(plan)
     write_result(plan, plan.trials[1].name, finished(iou=0.5))
     sweep = read_sweep(f"{s3_bucket}/sweeps/mine")
     assert sweep.ended("finished") == [plan.trials[1].name]

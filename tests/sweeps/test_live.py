@@ -12,7 +12,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 from traitlets.config import Config
 
-from ctp.sweeps.folder import Sweep, TrialResult, open_sweep, state_of, write_result
+from ctp.sweeps.folder import Sweep, TrialResult, claim_sweep, state_of, write_result
 from ctp.sweeps.live import (
     StoppedError,
     bar,
@@ -33,7 +33,7 @@ Finished = Callable[..., TrialResult]
 def plan(plan_of: MakePlan) -> Plan:
     """Two trials, in a folder of their own."""
     plan = plan_of(table="table8", scores=("iou",))
-    open_sweep(plan)
+    claim_sweep(plan)
     return plan
 
 
@@ -152,7 +152,7 @@ def test_a_submitted_sweep_is_followed_from_before_it_begins_until_its_job_ends(
 
     def job() -> Iterator[bool]:
         yield False
-        open_sweep(plan)
+        claim_sweep(plan)
         yield False
         yield False
         write_result(plan, "squeeze-seed0", TrialResult(status="failed"))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from ctp.sweeps.folder import Sweep, TrialResult, open_sweep, state_of, write_result
+from ctp.sweeps.folder import Sweep, TrialResult, claim_sweep, state_of, write_result
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.plot import plot_png
 from ctp.sweeps.table import table_csv, table_markdown
@@ -107,7 +107,7 @@ def test_pictures_of_a_whole_an_empty_and_a_grid_sweep(sweep: Sweep, plan_of: Ma
 
 def test_the_files_of_a_sweep(plan_of: MakePlan, finished: Finished) -> None:
     plan = plan_of(table="table8", scores=("iou",))
-    open_sweep(plan)
+    claim_sweep(plan)
     write_result(plan, "squeeze-seed0", finished(iou=0.5))
     write_tables(state_of(plan))
     there = {info.path for info in plan.folder.list_files()}

@@ -111,14 +111,6 @@ def _encode_video(
         return file.read()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, a file's Ray tests run one after the other: each starts a cluster."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 @pytest.fixture(scope="session")
 def encode_video() -> EncodeVideo:
     """`encode_video(num_frames, ...)`: the bytes of a video whose frames show their numbers.

@@ -44,12 +44,12 @@ class RayCluster:
     Attributes:
         folder: for what they leave behind.
         token: that they want.
-        nodes: number of each node's session -> its process.
+        sessions: number of each node's session.
     """
 
     folder: Path
     token: str = field(default_factory=lambda: secrets.token_hex(16))
-    nodes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    sessions: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.port, self.dashboard_port, client_port = _free_ports(3)
@@ -65,13 +65,15 @@ class RayCluster:
 
     def kill(self, session: int) -> None:
         """A node is lost, with all that runs on it."""
-        node = self.nodes.pop(session)
+        self.sessions.remove(session)
         while left := _processes_of(session):
             for process in left:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            node.poll()
-        node.wait()
+
+    def session_with(self, title: str) -> int:
+        """The node that a process of such a title runs on."""
+        return next(each for each in self.sessions if _processes_of(each, title))
 
     def ray(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         """What a command of Ray's says, by default with the cluster's token."""
@@ -108,28 +110,28 @@ class RayCluster:
             return json.load(answer)
 
     def _start(self, *options: str) -> None:
-        name = self.folder / f"node{len(self.nodes)}.log"
+        name = self.folder / f"node{len(self.sessions)}.log"
         command = [
-            *(BIN / "ray", "start", "--block", f"--object-store-memory={MEMORY_BYTES}"),
+            *(BIN / "ray", "start", f"--object-store-memory={MEMORY_BYTES}"),
             *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
             *options,
         ]  # fmt: skip
         with name.open("wb") as log:
-            node = subprocess.Popen(
+            starting = subprocess.Popen(
                 command, env=self.environment(), stdout=log, stderr=log, start_new_session=True
             )
-        self.nodes[node.pid] = node
-        wait_until(lambda: "Ray runtime started" in name.read_text() or node.poll() is not None)
-        assert node.poll() is None, name.read_text()
+        self.sessions.append(starting.pid)  # what it starts lives on in its session
+        assert starting.wait(TIMEOUT_SECONDS) == 0, name.read_text()
 
 
-def _processes_of(session: int) -> list[int]:
+def _processes_of(session: int, title: str = "") -> list[int]:
     """Those that live; a worker of Ray's has a process group of its own."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             state, _, _, own_session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(own_session) == session and state != "Z":
+            is_of_it = int(own_session) == session and state != "Z"
+            if is_of_it and (folder / "cmdline").read_text().startswith(title):
                 found.append(int(folder.name))
     return found
 
@@ -160,7 +162,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
         started.add_node()
         yield started
     finally:
-        for session in [*started.nodes]:
+        for session in [*started.sessions]:
             started.kill(session)
 
 
@@ -192,7 +194,6 @@ def losses(rows: list[Row]) -> list[tuple[float, ...]]:
 def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     cluster: RayCluster,
     videos: str,
-    own_processes: Callable[[str], list[int]],
     pretrain_alone: Callable[[list[str]], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,8 +210,7 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     said = cluster.ray(*submit("--no-wait", "--submission-id=first", **grace), *places)
     assert said.returncode == 0, said.stdout
     wait_until(lambda: is_at(8))
-    (worker,) = own_processes("ray::RayTrainWorker")
-    cluster.kill(os.getsid(worker))
+    cluster.kill(cluster.session_with("ray::RayTrainWorker"))
     before = len(read_metrics(run))
     wait_until(lambda: is_at(before + 4))
     cluster.stop("first")

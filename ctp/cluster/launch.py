@@ -16,7 +16,7 @@ from ctp.cli import CommandLine
 from ctp.cluster.connect import check_place, cluster, run_demands
 from ctp.cluster.ingest import object_store_bytes
 from ctp.cluster.knn import KnnScorer
-from ctp.cluster.metrics import mlflow_log
+from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.places import check_lasting
 from ctp.cluster.train import train
 from ctp.progress import Progress, bottleneck, duration

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -122,24 +120,6 @@ class MakerMetrics:
         self._videos.inc(videos, self._tags)
         self._busy.inc(seconds, self._tags)
         self._decode.observe(seconds / clips, self._tags)
-
-
-def mlflow_log(config: RunConfig) -> AbstractContextManager[Callable[[Row], None]]:
-    """What takes a run's log lines to MLflow, if that is asked for; in a `with` statement.
-
-    Raises:
-        ValueError: it is not installed here, cannot be reached, or knows the run no more.
-    """
-    if not config.mlflow_uri:
-        return nullcontext(lambda row: None)
-    try:
-        from ctp.cluster.mlflow_run import mlflow_run
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "mlflow_uri is set, and MLflow is not installed here. pip install 'ctp[mlflow]', or "
-            "leave mlflow_uri empty"
-        ) from error
-    return mlflow_run(config)
 
 
 def _gauge(name: str, about: str) -> Gauge:

@@ -47,7 +47,7 @@ def check_seen(uris: Iterable[Uris]) -> None:
     """
     several = [(uri,) if isinstance(uri, str) else uri for uri in uris]
     paths = sorted({uri for each in several for uri in each if is_path(uri)})
-    for path, nodes in (_blind(paths) if paths and _other_nodes() else {}).items():
+    for path, nodes in _blind(paths).items():
         raise ValueError(
             f"{path} is not seen by {', '.join(nodes)}, where the run would work, too. Give an "
             "object store, s3://bucket/prefix, or the path of a folder that all nodes share"
@@ -57,7 +57,10 @@ def check_seen(uris: Iterable[Uris]) -> None:
 def _blind(paths: list[str]) -> dict[str, list[str]]:
     """Path -> addresses of the nodes that do not see it."""
     blind: dict[str, list[str]] = {}
-    asked = {_ask(node["NodeID"], paths): node["NodeManagerAddress"] for node in _other_nodes()}
+    nodes = _other_nodes() if paths else []
+    if not nodes:
+        return blind
+    asked = {_ask(node["NodeID"], paths): node["NodeManagerAddress"] for node in nodes}
     answered, _ = ray.wait([*asked], num_returns=len(asked), timeout=ANSWER_SECONDS)
     for answer in answered:
         with suppress(RayError):  # the node has just left

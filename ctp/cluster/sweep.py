@@ -116,7 +116,7 @@ def sweep_demands(plan: Plan) -> list[list[Demand]]:
     for score in plan.scores:
         if score.config is not None:
             phases.append(_by_set(f"{PREFIXES[score.kind]}.", _score_demands(score.config)))
-    return phases
+    return [list(phase) for phase in dict.fromkeys(map(tuple, phases))]  # most trials are alike
 
 
 def _by_set(prefix: str, demands: Sequence[Demand]) -> list[Demand]:

@@ -24,7 +24,7 @@ import ray
 from ray import tune
 
 from ctp.cluster.knn import KnnScorer
-from ctp.cluster.metrics import mlflow_log
+from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.train import Show, train
 from ctp.downstream.classification import Finetuning
 from ctp.downstream.config import FinetuneConfig

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ctp.cluster.metrics import mlflow_log
+from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.mlflow_run import FILE, mlflow_run
 from ctp.pretext.config import PretrainConfig
 from ctp.training.claim import run_storage

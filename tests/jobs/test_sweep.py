@@ -68,6 +68,20 @@ def test_a_folder_of_another_sweep(refusal: Refusal, tmp_path: Path) -> None:
     assert "table was table9, is table8" in refusal("--recipe=table8", "--name=mine")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "grid", "name"),
+    [
+        ("table9", (), "table9-tiny"),
+        ("grid", ("game.num_patches=1,2", " sigma =[1,1,1,1]"), "num_patches-sigma-tiny"),
+        ("table9", ("head.squeeze=true,false",), "table9-squeeze-tiny"),
+    ],
+)
+def test_a_sweep_is_called_by_what_it_varies(
+    job: Any, recipe: str, grid: tuple[str, ...], name: str
+) -> None:
+    assert job._name(recipe, SweepConfig(grid=grid)) == name
+
+
 def test_values_survive_the_command_line(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
     values = "sigma=[.8,.8,.04,1e-3],[1,1,.05,.05]"
     with pytest.raises(SystemExit):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -88,6 +87,7 @@ def test_shards_on_s3_to_an_encoder(
     s3_endpoint: str,
     tmp_path: Path,
     encode_video: Callable[..., bytes],
+    kill_session: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)  # the test itself has a good day
@@ -115,7 +115,7 @@ def test_shards_on_s3_to_an_encoder(
     arguments = options(**settings, name="bad-day", **{"scaling.num_workers": 2})
     with start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url) as process:
         wait_for_step(process, runs.join("bad-day"), 12)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_session(process.pid)
     out = finish(start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url))
     assert "continuing after step" in out
     assert {entry["fault"] for entry in faulty_s3.log()} >= {"status", "refused", "cut", "reset"}

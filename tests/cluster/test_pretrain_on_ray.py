@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -20,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "jobs" / "pretrain.py")
 STEPS = 40
 TIMEOUT_SECONDS = 600
+TRAIN_WORKER, ACTOR = "RayTrainWorker", "MapWorker"
+DECODER, BOARD = "isolation.serve", "ray::Board"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -37,10 +40,12 @@ def command(storage: Path, name: str, **options: Any) -> list[str]:
     return [sys.executable, JOB, *(f"--{key}={value}" for key, value in chosen.items())]
 
 
-def start(argv: list[str], **environment: str) -> subprocess.Popen[str]:
+def start(
+    argv: list[str], out: int | IO[str] = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
     # a session of its own, so that a kill takes the whole run and nothing else
     return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        argv, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
         | environment,
     )  # fmt: skip
@@ -67,12 +72,17 @@ def losses(storage: Path, name: str) -> list[tuple[float, ...]]:
     ]
 
 
-def wait_for_step(process: subprocess.Popen[str], storage: Path, name: str, step: int) -> None:
+def wait_until(process: subprocess.Popen[str], is_so: Callable[[], bool]) -> None:
+    """The process must live until then."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not any(row["step"] >= step for row in steps(storage, name)):
+    while not is_so():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, "the run does not get on"
-        time.sleep(0.1)
+        time.sleep(0.05)
+
+
+def wait_for_step(process: subprocess.Popen[str], storage: Path, name: str, step: int) -> None:
+    wait_until(process, lambda: any(row["step"] >= step for row in steps(storage, name)))
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +114,21 @@ def test_the_stream_of_ray_data_is_the_stream_of_one_process(
 
 
 def test_told_to_stop_then_killed_it_comes_to_the_same_bit_for_bit(
-    storage: Path, whole: str
+    storage: Path,
+    whole: str,
+    held: Callable[[int, str], AbstractContextManager[None]],
+    kill_session: Callable[[int], None],
 ) -> None:
     """It is told as `ray job stop` and Kubernetes do it, and saves for that reason alone."""
     argv = command(storage, "stopped", checkpoint__every_steps="none")
-    with start(argv) as process:
+    told = storage / "told.txt"
+    with told.open("w") as file, start(argv, file) as process:
         wait_for_step(process, storage, "stopped", 7)
-        process.terminate()
-        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+        with held(process.pid, TRAIN_WORKER):  # or it would be done before it hears of it
+            process.terminate()
+            wait_until(process, lambda: "saving before the run stops" in told.read_text())
+        process.wait(TIMEOUT_SECONDS)
+    out = told.read_text()
     assert process.returncode == 1, out
     saved = re.search(r"saved after step (\d+)", out)
     assert saved, out
@@ -119,7 +136,7 @@ def test_told_to_stop_then_killed_it_comes_to_the_same_bit_for_bit(
     assert "stopped; the same command with --name stopped goes on from here" in out
     with start(argv) as process:
         wait_for_step(process, storage, "stopped", int(saved[1]) + 5)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_session(process.pid)
     assert not (storage / "stopped" / "encoder.safetensors").exists()
     shutil.copytree(storage / "stopped", storage / "as-two" / "stopped")
     assert f"continuing after step {saved[1]}" in finish(argv)
@@ -165,14 +182,21 @@ def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> No
     assert [loss for _, loss, *_ in ours] == pytest.approx([loss for _, loss, *_ in theirs], 1e-2)
 
 
-def test_lost_processes_change_nothing(storage: Path, whole: str) -> None:
+def test_lost_processes_change_nothing(
+    storage: Path, whole: str, processes_of: Callable[..., list[int]]
+) -> None:
     """The process that decodes is killed, as for want of memory, then the actor it belongs to, the
     one that carries log lines, and the one that trains."""
+
+    def kill(title: str) -> None:
+        wait_until(process, lambda: bool(processes_of(process.pid, title)))
+        os.kill(processes_of(process.pid, title)[0], signal.SIGKILL)
+
     with start(command(storage, "hurt")) as process:
         for title in (DECODER, ACTOR, BOARD):
-            os.kill(_process_of(process.pid, title), signal.SIGKILL)
+            kill(title)
         wait_for_step(process, storage, "hurt", 13)
-        os.kill(_process_of(process.pid, TRAIN_WORKER), signal.SIGKILL)
+        kill(TRAIN_WORKER)
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, out
     assert "could not be used" not in out
@@ -203,30 +227,6 @@ def test_a_node_that_leaves_takes_no_clip_along(
         cluster.shutdown()
     pretrain_alone(command(storage, "stayed", **large)[2:])
     assert losses(storage, "left") == losses(storage, "stayed")
-
-
-TRAIN_WORKER, ACTOR = "RayTrainWorker", "MapWorker"
-DECODER, BOARD = "isolation.serve", "ray::Board"
-
-
-def _process_of(session: int, title: str) -> int:
-    """The id of a process of the run, by its title and session, as soon as there is one."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while time.monotonic() < deadline:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and title in _title_in(session, entry):
-                return int(entry.name)
-        time.sleep(0.05)
-    raise AssertionError(f"no process {title} found")
-
-
-def _title_in(session: int, entry: Path) -> str:
-    """The title of a process, "" if it is of another session."""
-    try:
-        own_session = int((entry / "stat").read_text().rpartition(")")[2].split()[3])
-        return (entry / "cmdline").read_bytes().decode() if own_session == session else ""
-    except OSError:
-        return ""
 
 
 def test_a_real_mix_of_videos_with_two_workers(

@@ -8,14 +8,14 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ BIN = Path(sys.executable).parent
 STEPS = 120
 TIMEOUT_SECONDS = 600
 MEMORY_BYTES = 256 * 2**20
+TRAIN_WORKER = "ray::RayTrainWorker"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -42,7 +43,7 @@ class RayCluster:
     """Nodes that `ray start` started on this machine, each in a session of its own.
 
     Attributes:
-        folder: for what they leave behind.
+        folder: for what they leave behind; a short path, since Ray keeps its sockets there.
         token: that they want.
         sessions: number of each node's session.
     """
@@ -56,24 +57,12 @@ class RayCluster:
         ports = f"--port={self.port} --dashboard-port={self.dashboard_port}"
         self._start(
             *("--head", "--num-cpus=0", f"--temp-dir={self.folder}", *ports.split()),
-            f"--ray-client-server-port={client_port}",
+            *(f"--ray-client-server-port={client_port}", "--include-dashboard=true"),
         )
 
     def add_node(self) -> None:
         """Add one that has room for a whole run."""
         self._start(f"--address=127.0.0.1:{self.port}", "--num-cpus=3")
-
-    def kill(self, session: int) -> None:
-        """A node is lost, with all that runs on it."""
-        self.sessions.remove(session)
-        while left := _processes_of(session):
-            for process in left:
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-
-    def session_with(self, title: str) -> int:
-        """The node that a process of such a title runs on."""
-        return next(each for each in self.sessions if _processes_of(each, title))
 
     def ray(self, *arguments: str, token: str | None = None) -> subprocess.CompletedProcess[str]:
         """What a command of Ray's says, by default with the cluster's token."""
@@ -95,10 +84,13 @@ class RayCluster:
         """Of a submitted job."""
         return str(self._ask("GET", f"jobs/{job}")["status"])
 
+    def log(self, job: str) -> str:
+        """What a submitted job has printed."""
+        return str(self._ask("GET", f"jobs/{job}/logs")["logs"])
+
     def stop(self, job: str) -> None:
-        """What `ray job stop` does, in less time."""
+        """Ask for what `ray job stop` asks for."""
         self._ask("POST", f"jobs/{job}/stop")
-        wait_until(lambda: self.status(job) == "STOPPED")
 
     def _ask(self, method: str, path: str) -> Any:
         request = urllib.request.Request(
@@ -124,18 +116,6 @@ class RayCluster:
         assert starting.wait(TIMEOUT_SECONDS) == 0, name.read_text()
 
 
-def _processes_of(session: int, title: str = "") -> list[int]:
-    """Those that live; a worker of Ray's has a process group of its own."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            state, _, _, own_session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
-            is_of_it = int(own_session) == session and state != "Z"
-            if is_of_it and (folder / "cmdline").read_text().startswith(title):
-                found.append(int(folder.name))
-    return found
-
-
 def _free_ports(number: int) -> list[int]:
     probes = [socket.socket() for _ in range(number)]
     for probe in probes:
@@ -154,16 +134,17 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
+def cluster(kill_session: Callable[[int], None]) -> Iterator[RayCluster]:
     """A head that computes nothing, and two nodes."""
-    started = RayCluster(tmp_path_factory.mktemp("r"))
-    try:
-        started.add_node()
-        started.add_node()
-        yield started
-    finally:
-        for session in [*started.sessions]:
-            started.kill(session)
+    with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        started = RayCluster(Path(folder))
+        try:
+            started.add_node()
+            started.add_node()
+            yield started
+        finally:
+            for session in started.sessions:
+                kill_session(session)
 
 
 @pytest.fixture
@@ -195,6 +176,9 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     cluster: RayCluster,
     videos: str,
     pretrain_alone: Callable[[list[str]], None],
+    processes_of: Callable[..., list[int]],
+    held: Callable[[int, str], AbstractContextManager[None]],
+    kill_session: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     storage = videos.replace("videos", "runs")
@@ -202,19 +186,23 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     grace = {"RAY_JOB_STOP_WAIT_TIME_S": "120", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 
     def is_at(step: int) -> bool:
-        assert cluster.status("first") in ("PENDING", "RUNNING"), cluster.ray(
-            "job", "logs", "first"
-        )
+        assert cluster.status("first") in ("PENDING", "RUNNING"), cluster.log("first")
         return any(row["step"] >= step for row in read_metrics(run))
+
+    def session_that_trains() -> int:
+        return next(each for each in cluster.sessions if processes_of(each, TRAIN_WORKER))
 
     said = cluster.ray(*submit("--no-wait", "--submission-id=first", **grace), *places)
     assert said.returncode == 0, said.stdout
     wait_until(lambda: is_at(8))
-    cluster.kill(cluster.session_with("ray::RayTrainWorker"))
+    kill_session(session_that_trains())
     before = len(read_metrics(run))
     wait_until(lambda: is_at(before + 4))
-    cluster.stop("first")
-    log = cluster.ray("job", "logs", "first").stdout
+    with held(session_that_trains(), TRAIN_WORKER):  # or it would be done before it hears of it
+        cluster.stop("first")
+        wait_until(lambda: "saving before the run stops" in cluster.log("first"))
+    wait_until(lambda: cluster.status("first") == "STOPPED")
+    log = cluster.log("first")
     saved = re.search(r"saved after step (\d+)", log)
     assert saved, log
     assert "stopped; the same command with --name run goes on from here" in log
@@ -233,13 +221,14 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     assert losses(read_metrics(run)) == expected
     assert len(expected) == STEPS
     check_log(log)
-    check_log(cluster.ray("job", "logs", "second").stdout)
+    check_log(cluster.log("second"))
 
 
 def check_log(log: str) -> None:
     """A log is to be read in the dashboard, which is no terminal."""
-    own = log.partition("Running entrypoint")[2].splitlines()
-    assert not [line for line in own if "\x1b" in line and "(raylet)" not in line]
+    _, entrypoint, own = log.partition("Running entrypoint")
+    assert entrypoint
+    assert not [line for line in own.splitlines() if "\x1b" in line and "(raylet)" not in line]
     assert "\r" not in log
     assert "Traceback" not in log
     steps = re.findall(r"^step (\d+)/120 ", log, re.MULTILINE)

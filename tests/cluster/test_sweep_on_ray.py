@@ -253,6 +253,7 @@ def scores_alone(run_alone: Callable[[Job], None], plan: Plan, trial: Trial) -> 
 def test_killed_and_started_again_a_sweep_comes_to_the_same(
     tmp_path: Path,
     own_processes: Callable[[str], list[int]],
+    kill_session: Callable[[int], None],
     run_alone: Callable[[Job], None],
 ) -> None:
     """First the whole sweep is killed, then the process of the trial that goes on."""
@@ -261,7 +262,7 @@ def test_killed_and_started_again_a_sweep_comes_to_the_same(
     checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"
     with start(argv) as process:
         wait_for(process, checkpoint.exists)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_session(process.pid)
     first = runs / FIRST / "result.json"
     before = first.read_bytes(), first.stat().st_mtime_ns
     assert not (runs / SECOND / "result.json").exists()

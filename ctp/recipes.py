@@ -8,10 +8,9 @@ from ctp.downstream.config import (
     LabeledDataConfig,
     Stride16Config,
 )
-from ctp.downstream.features import EmbedConfig, FeatureConfig
+from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
-from ctp.models.resnet3d import EncoderConfig
-from ctp.models.track_head import HeadConfig
+from ctp.models.config import EncoderConfig, HeadConfig
 from ctp.pretext.config import (
     CurriculumConfig,
     DataConfig,
@@ -19,15 +18,10 @@ from ctp.pretext.config import (
     PretrainConfig,
 )
 from ctp.synthesis.config import GameConfig, official
-from ctp.training.checkpoint import CheckpointConfig
-from ctp.training.config import ScalingConfig
+from ctp.training.config import CheckpointConfig, ComputeConfig, OptimizerConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
-from ctp.training.step import ComputeConfig, OptimizerConfig
-from ctp.video.augment import AugmentConfig
-from ctp.video.build import BuildConfig
-from ctp.video.sampling import SamplingConfig
-from ctp.video.transcode import TranscodeConfig
-from ctp.video.views import ViewsConfig
+from ctp.video.build_config import BuildConfig, TranscodeConfig
+from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 PAPER_GPUS = 8
 SMALL_ENCODER = EncoderConfig(width=8, blocks_per_stage=(1, 1, 1, 1))

@@ -52,12 +52,12 @@ from ctp.training.step import (
     train_step,
 )
 from ctp.training.tracking_loss import tracking_loss
-from ctp.video.augment import AugmentConfig, to_input
+from ctp.video.augment import to_input
+from ctp.video.build_config import TranscodeConfig
 from ctp.video.catalog import Sources, open_catalog, prepare_corpus
+from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.plan import Plan
 from ctp.video.quarantine import QuarantineLimitError
-from ctp.video.sampling import SamplingConfig
-from ctp.video.transcode import TranscodeConfig
 
 ABOUT = """Measure what a clip and a step cost on this machine, and what that means for a run.
 

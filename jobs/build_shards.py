@@ -17,7 +17,6 @@ from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage, StorageError
 from ctp.training.claim import absolute
 from ctp.video.build import (
-    BuildConfig,
     Part,
     ShardTask,
     claim,
@@ -27,6 +26,7 @@ from ctp.video.build import (
     whole_parts,
     write_manifest,
 )
+from ctp.video.build_config import BuildConfig
 from ctp.video.layouts import Contents
 from ctp.video.quarantine import Rejected, told
 

@@ -11,9 +11,9 @@ from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.extract import demands, extract
 from ctp.cluster.faults import StoppedError
 from ctp.cluster.places import check_lasting
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import Extraction, open_extraction
 from ctp.downstream.feature_folder import Counts, finish
-from ctp.downstream.features import EmbedConfig
 from ctp.progress import VideoCounter, duration
 from ctp.storage import StorageError
 from ctp.training.run_folder import QUARANTINE

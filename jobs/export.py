@@ -15,8 +15,7 @@ from ctp.models.export import ExportError, Pooling, export_onnx, export_program
 from ctp.models.weights import read_encoder
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
-from ctp.video.augment import AugmentConfig
-from ctp.video.sampling import SamplingConfig
+from ctp.video.config import AugmentConfig, SamplingConfig
 
 ABOUT = """Export an encoder as a torch.export program, encoder.pt2, or as ONNX, encoder.onnx.
 

@@ -27,8 +27,9 @@ from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.video.augment import to_input
 from ctp.video.catalog import Catalog, Sources, VideoEntry, open_catalog
+from ctp.video.config import ViewsConfig
 from ctp.video.quarantine import Rejected
-from ctp.video.views import ViewsConfig, read_views
+from ctp.video.views import read_views
 
 ABOUT = """Draw where classifiers look (Fig. 5, 8): OUT/gradcam.png and OUT/gradcam.mp4.
 

@@ -80,7 +80,7 @@ def _draw(job: Tracking, folder: Storage, scores: Mapping[str, Any]) -> None:
     model.load_state_dict(read_state(folder.join(TRACKER).read_bytes(), TRACKER))
     model = prepare(model, config.compute, CPU).eval()
     numbers = range(min(SHOWN_VIDEOS, len(job.test.catalog)))
-    with IsolatedMaker(job.test) as maker:
+    with IsolatedMaker.of(job.test) as maker:
         videos, _ = maker.call("with_pictures", numbers)
     if not videos:
         return

@@ -28,26 +28,22 @@ from pyarrow import fs
 
 from ctp.cli import CommandLine
 from ctp.downstream.config import FinetuneConfig
-from ctp.downstream.features import EmbedConfig, EmbedDataConfig
-from ctp.models.resnet3d import EncoderConfig
-from ctp.models.track_head import HeadConfig
+from ctp.downstream.embed_config import EmbedConfig, EmbedDataConfig
+from ctp.models.config import EncoderConfig, HeadConfig
 from ctp.pretext.config import CurriculumConfig, DataConfig, HealthConfig, PretrainConfig
 from ctp.pretext.pretrain import Pretraining
 from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
 from ctp.synthesis.config import GameConfig
-from ctp.training.checkpoint import CheckpointConfig
 from ctp.training.collective import Worker
-from ctp.training.config import RunConfig
+from ctp.training.config import CheckpointConfig, ComputeConfig, RunConfig
 from ctp.training.maker import local_stream
 from ctp.training.run import Job, run
 from ctp.training.schedule import ScheduleConfig
-from ctp.training.step import ComputeConfig
-from ctp.video.augment import AugmentConfig
-from ctp.video.sampling import SamplingConfig
+from ctp.video.build_config import TranscodeConfig
+from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 from ctp.video.shards import ShardRow, write_shard
-from ctp.video.transcode import TranscodeConfig, encode_frames
-from ctp.video.views import ViewsConfig
+from ctp.video.transcode import encode_frames
 
 CELLS = 4
 """The painted code is a square of so many blocks a side, the highest bit first."""

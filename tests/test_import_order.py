@@ -91,3 +91,20 @@ def test_a_wrong_import_is_caught(part: str, name: str) -> None:
 def test_small_actors_do_not_import_torch(run_python: Callable[..., str]) -> None:
     script = "import sys, ctp.cluster.board; print('torch' in sys.modules)"
     assert run_python("-c", script) == "False\n"
+
+
+@pytest.mark.parametrize("module", ["recipes", "sweeps.recipes", "cluster.board", "cluster.ingest"])
+def test_who_computes_nothing_imports_no_torch(module: str, run_python: Callable[..., str]) -> None:
+    """Of the processes that a run's stream passes through there are many, and torch takes 0.3 GB of
+    each; a config is read, and its faults told, at once."""
+    said = run_python("-c", f"import sys, ctp.{module}; print('torch' in sys.modules)")
+    assert said.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "module", ["pretext.clips", "downstream.clips", "downstream.track_clips", "cluster.train"]
+)
+def test_who_makes_clips_imports_no_models(module: str, run_python: Callable[..., str]) -> None:
+    """Those of torchvision bring along all that compiles them."""
+    said = run_python("-c", f"import sys, ctp.{module}; print('torchvision' in sys.modules)")
+    assert said.strip() == "False"

@@ -8,7 +8,7 @@ from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.initial import settled_encoder
 from ctp.downstream.track_config import TrackConfig
 from ctp.downstream.tracking import settled
-from ctp.models.resnet3d import EncoderConfig
+from ctp.models.config import EncoderConfig
 from ctp.pretext.config import PretrainConfig
 from ctp.recipes import FINETUNE, PRETRAIN, TRACK
 from ctp.synthesis.config import official, paper

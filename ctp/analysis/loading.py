@@ -23,11 +23,13 @@ from ctp.rng import generator
 from ctp.synthesis.batch import Rounds, paste_batch, stack_rounds
 from ctp.synthesis.config import GameConfig
 from ctp.synthesis.game import Round, draw_round, play_round
-from ctp.video.augment import AugmentConfig, sample_color, sample_crop, to_input
+from ctp.video.augment import sample_color, sample_crop, to_input
+from ctp.video.build_config import TranscodeConfig
+from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.decode import VideoReader
 from ctp.video.pixels import Crop, Cutter, to_rgb
-from ctp.video.sampling import SamplingConfig, sample_frames
-from ctp.video.transcode import TranscodeConfig, transcode
+from ctp.video.sampling import sample_frames
+from ctp.video.transcode import transcode
 
 ON_DEVICE = "device: "
 """What the names of stages on the device begin with."""

@@ -23,7 +23,8 @@ from ctp.analysis.page import (
     write,
 )
 from ctp.clip import EncodedVideo
-from ctp.video.views import ViewsConfig, read_views
+from ctp.video.config import ViewsConfig
+from ctp.video.views import read_views
 
 RIGHT: Color = (22, 163, 74)
 WRONG: Color = (220, 38, 38)

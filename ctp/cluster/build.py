@@ -13,7 +13,8 @@ from ray.data import TaskPoolStrategy
 
 from ctp.cluster.connect import DATA_PLUMBING_CPUS
 from ctp.cluster.faults import told_in_a_line
-from ctp.video.build import BuildConfig, ShardTask, build_shard, guarded_converter
+from ctp.video.build import ShardTask, build_shard, guarded_converter
+from ctp.video.build_config import BuildConfig
 from ctp.video.convert import Convert
 
 VIDEOS_A_REPORT = 8

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-import torch
 from ray.exceptions import AuthenticationError
 
 from ctp.cluster.places import check_seen
@@ -78,8 +77,14 @@ def check_place(demands: Sequence[Demand] = ()) -> None:
     if address:
         _check_answers(address)
     else:
-        gpus = torch.cuda.device_count()
+        gpus = _own_gpus() if any(each.gpus for each in demands) else 0
         require(demands, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
+
+
+def _own_gpus() -> int:
+    import torch  # here: what needs no GPU starts without
+
+    return torch.cuda.device_count()
 
 
 def _check_answers(address: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+import ray
+
 from ctp.analysis.processes import Memory, cpu_seconds, memory
 from ctp.analysis.timing import one_thread, slope
 from ctp.cluster.ingest import (
@@ -19,6 +21,7 @@ from ctp.cluster.ingest import (
 )
 from ctp.pretext.clips import ClipMaker
 from ctp.training.maker import local_stream
+from ctp.training.sealed import SealedMaker
 
 WARM_UP_SHARE = 1 / 4
 """Of the clips that are timed: as many come before, until all that is to be held is taken."""
@@ -155,7 +158,7 @@ def deliver(maker: ClipMaker, num_clips: int, *, look_seconds: float = 0.5) -> D
     begin = _whole_batches(WARM_UP_SHARE * num_clips, batch)
     end = begin + _whole_batches(num_clips, batch)
     # when the last clips come, the actors that made them may be gone
-    on_their_way = object_store_bytes(maker, 1) / maker.clip_bytes
+    on_their_way = object_store_bytes(SealedMaker.of(maker), 1) / maker.clip_bytes
     steps = (end + _whole_batches(on_their_way, batch)) // batch
     schedule = maker.config.schedule.replace(unit="steps", length=steps, decay_at=())
     maker = ClipMaker(maker.config.replace(schedule=schedule), maker.catalog)
@@ -184,8 +187,9 @@ def _whole_batches(num_clips: float, batch: int) -> int:
 
 
 def _batches(maker: ClipMaker) -> Iterator[Mapping[str, Any]]:
-    clips = stream(maker, 0, 1)
-    clips.context.execution_options = execution_options(maker, 1)
+    sealed = SealedMaker.of(maker)
+    clips = stream(ray.put(sealed), 0, 1)
+    clips.context.execution_options = execution_options(sealed, 1)
     (shard,) = clips.streaming_split(1, equal=True)
     return worker_batches(shard, maker.config.compute.total_batch, 0)
 

@@ -19,9 +19,10 @@ from ray.util.annotations import RayDeprecationWarning
 
 from ctp.cluster.connect import Demand, check_cluster
 from ctp.cluster.faults import told_in_a_line
+from ctp.downstream.embed_config import EmbedScalingConfig
 from ctp.downstream.extraction import Extraction, PartReader, embed_part
 from ctp.downstream.feature_folder import write_part
-from ctp.downstream.features import EmbedScalingConfig, open_embedder
+from ctp.downstream.features import open_embedder
 from ctp.storage import Storage
 from ctp.video.views import guarded_views
 

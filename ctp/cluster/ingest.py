@@ -31,9 +31,8 @@ from ray.util.annotations import RayDeprecationWarning
 
 from ctp.cluster.metrics import MakerMetrics, tags_of
 from ctp.training.claim import newest_clips
-from ctp.training.collective import usable_workers
 from ctp.training.isolated import IsolatedMaker
-from ctp.training.maker import StreamMaker
+from ctp.training.sealed import SealedMaker
 from ctp.video.quarantine import Rejected
 
 TRAIN = "train"
@@ -68,7 +67,7 @@ class Shares:
     steps_per_block: int
 
     @classmethod
-    def of(cls, maker: StreamMaker[Any], first_clip: int, num_workers: int) -> Shares:
+    def of(cls, maker: SealedMaker, first_clip: int, num_workers: int) -> Shares:
         """The blocks of a run from a clip on."""
         batch, num_clips = maker.config.compute.total_batch, maker.total_clips - first_clip
         fitting = BLOCK_BYTES // (batch // num_workers * maker.clip_bytes)
@@ -94,7 +93,8 @@ class Shares:
 class Player:
     """An actor that makes a block at a time, in a process that may be lost."""
 
-    def __init__(self, maker: StreamMaker[Any], shares: Shares):
+    def __init__(self, sealed: ray.ObjectRef[Any], shares: Shares):
+        maker: SealedMaker = ray.get(sealed)
         self._maker, self._shares = IsolatedMaker(maker), shares
         self._metrics = MakerMetrics(tags_of(maker.config))
 
@@ -112,8 +112,15 @@ class Player:
         }
 
 
-def stream(maker: StreamMaker[Any], first_clip: int, num_workers: int) -> Dataset:
-    """The run's clips from number `first_clip` on, in the blocks of `Shares`."""
+def stream(sealed: ray.ObjectRef[Any], first_clip: int, num_workers: int) -> Dataset:
+    """The run's clips from number `first_clip` on, in the blocks of `Shares`.
+
+    Args:
+        sealed: the run's `SealedMaker`.
+        first_clip: where a step begins.
+        num_workers: who share the clips.
+    """
+    maker: SealedMaker = ray.get(sealed)
     config, shares = maker.config, Shares.of(maker, first_clip, num_workers)
     worker_batch = config.compute.total_batch // num_workers
     context = ray.data.DataContext.get_current()
@@ -127,7 +134,7 @@ def stream(maker: StreamMaker[Any], first_clip: int, num_workers: int) -> Datase
         warnings.simplefilter("ignore", RayDeprecationWarning)
         return rows.repartition(target_num_rows_per_block=1).map_batches(
             Player,
-            fn_constructor_args=(maker, shares),
+            fn_constructor_args=(sealed, shares),
             batch_size=1,
             compute=ActorPoolStrategy(
                 size=config.scaling.num_actors,
@@ -144,24 +151,24 @@ class StreamConfig(ray.train.DataConfig):
 
     STAND_IN: ClassVar[Mapping[str, Callable[[], Dataset]]] = {TRAIN: lambda: ray.data.range(1)}
 
-    def __init__(self, job: ray.ObjectRef[Any]) -> None:
-        """Take a reference to the run's `Job`."""
+    def __init__(self, sealed: ray.ObjectRef[Any]) -> None:
+        """Take a reference to the run's `SealedMaker`."""
         super().__init__(datasets_to_split=[TRAIN])
-        self._job = job
+        self._sealed = sealed
 
     def configure(
         self, datasets: Mapping[str, Dataset], world_size: int, *_: Any, **__: Any
     ) -> list[dict[str, DataIterator]]:
         """The part of each worker; those that are one too many to share a batch use none."""
-        maker = ray.get(self._job).train
-        number = usable_workers(world_size, maker.config.compute.total_batch)
-        clips = stream(maker, newest_clips(maker.config), number)
+        maker: SealedMaker = ray.get(self._sealed)
+        number = maker.config.compute.usable_workers(world_size)
+        clips = stream(self._sealed, newest_clips(maker.config), number)
         clips.context.execution_options = execution_options(maker, number)
         parts = clips.streaming_split(number, equal=True)
         return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]
 
 
-def execution_options(maker: StreamMaker[Any], num_workers: int) -> ExecutionOptions:
+def execution_options(maker: SealedMaker, num_workers: int) -> ExecutionOptions:
     """In order, and no further ahead of the workers than need be."""
     limits = ExecutionResources.for_limits(
         object_store_memory=object_store_bytes(maker, num_workers)
@@ -169,7 +176,7 @@ def execution_options(maker: StreamMaker[Any], num_workers: int) -> ExecutionOpt
     return ExecutionOptions(preserve_order=True, resource_limits=limits)
 
 
-def object_store_bytes(maker: StreamMaker[Any], num_workers: int) -> int:
+def object_store_bytes(maker: SealedMaker, num_workers: int) -> int:
     """Most that clips on their way take of the cluster's object store."""
     shares = Shares.of(maker, 0, num_workers)
     share = maker.config.compute.total_batch // num_workers

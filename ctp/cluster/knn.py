@@ -18,14 +18,14 @@ from ray.exceptions import RayError
 
 from ctp.cluster.connect import Demand
 from ctp.downstream.config import LabeledDataConfig
-from ctp.downstream.features import EmbedConfig
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.knn import check_k, knn_score
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.claim import newest_clips, run_storage
-from ctp.video.views import ViewsConfig
+from ctp.video.config import ViewsConfig
 
 POLL_SECONDS = 2.0
 MAX_RETRIES = 3

@@ -26,6 +26,7 @@ from ctp.training.claim import anchored, newest_clips, open_run, read_places, ru
 from ctp.training.config import RunConfig
 from ctp.training.run import Job, RunStoppedError
 from ctp.training.run_folder import Row
+from ctp.training.sealed import SealedMaker
 from ctp.video.quarantine import Ledger, told
 
 C = TypeVar("C", bound=RunConfig)
@@ -75,7 +76,8 @@ def train_here(
     )
     scaling = config.scaling
     sizes = {scaling.fewest_workers, scaling.num_workers}
-    waiting = max(object_store_bytes(job.train, number) for number in sizes) / 2**20
+    sealed = SealedMaker.of(job.train)
+    waiting = max(object_store_bytes(sealed, number) for number in sizes) / 2**20
     print(f"clips on their way take at most {waiting:.0f} MiB of the object store")
     if note:
         print(note)

@@ -26,12 +26,14 @@ from ctp.cluster.ingest import TRAIN, StreamConfig, worker_batches
 from ctp.cluster.metrics import tags_of
 from ctp.progress import duration
 from ctp.training.claim import run_storage
-from ctp.training.collective import Worker, regroup, usable_workers
+from ctp.training.collective import Worker, regroup
+from ctp.training.config import ComputeConfig
 from ctp.training.config import RunConfig as Run
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.maker import StreamMaker
 from ctp.training.run import Job, RunStoppedError, Sign, run
 from ctp.training.run_folder import Row
+from ctp.training.sealed import SealedMaker
 
 POLL_SECONDS = 0.5
 FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
@@ -74,7 +76,7 @@ def train(job: Job, show: Show) -> None:
             resources_per_worker=_worker_resources(config),
         ),
         datasets=dict(StreamConfig.STAND_IN),
-        dataset_config=StreamConfig(listed),
+        dataset_config=StreamConfig(ray.put(SealedMaker.of(job.train))),
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,
@@ -186,7 +188,7 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
     """
     job: Job = ray.get(setup["job"])
     config = job.config
-    worker = _joined(config.compute.total_batch)
+    worker = _joined(config.compute)
     if worker is None:
         return None
     torch.set_num_threads(max(int(config.scaling.cpus_per_worker), 1))
@@ -201,13 +203,13 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
         setup["board"].post.remote(dict(row))
 
     try:
-        run(job, worker, open_stream, publish, IsolatedMaker, _RaySign(setup["board"], worker))
+        run(job, worker, open_stream, publish, IsolatedMaker.of, _RaySign(setup["board"], worker))
     except RunStoppedError as error:
         return str(error)
     return None
 
 
-def _joined(total_batch: int) -> Worker | None:
+def _joined(compute: ComputeConfig) -> Worker | None:
     """Which worker this is of those that share a batch equally; None for one too many.
 
     An elastic group has as many workers as the cluster can give, 3 for a batch of 32, say. Then 2
@@ -215,7 +217,7 @@ def _joined(total_batch: int) -> Worker | None:
     """
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, present = context.get_world_rank(), context.get_world_size()
-    world = usable_workers(present, total_batch)
+    world = compute.usable_workers(present)
     if world < present:
         regroup(rank, world, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     return Worker(rank, world, device) if rank < world else None

@@ -18,8 +18,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 from ctp.downstream.clips import LabeledMaker, VideoViews
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.labels import open_labeled
+from ctp.models.config import EncoderConfig
 from ctp.models.pretrained import initialise
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes, read_state
 from ctp.rng import generator
 from ctp.training.collective import Worker, gather

@@ -8,16 +8,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.models.pretrained import RANDOM
-from ctp.models.resnet3d import EncoderConfig
-from ctp.training.config import ReadingConfig, RunConfig
+from ctp.models.config import RANDOM, EncoderConfig
+from ctp.training.config import OptimizerConfig, ReadingConfig, RunConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
-from ctp.training.step import OptimizerConfig
-from ctp.video.augment import AugmentConfig
 from ctp.video.catalog import Sources
-from ctp.video.sampling import SamplingConfig
-from ctp.video.views import ViewsConfig
+from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 
 class LabeledDataConfig(ReadingConfig):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctp.clip import EncodedVideo, VideoError
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.feature_folder import (
     Manifest,
     Rows,
@@ -24,14 +25,15 @@ from ctp.downstream.feature_folder import (
     missing_parts,
     write_part,
 )
-from ctp.downstream.features import EmbedConfig, Embedder, open_embedder, read_encoder_file
+from ctp.downstream.features import Embedder, open_embedder, read_encoder_file
 from ctp.models.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.claim import absolute
 from ctp.video.catalog import Catalog, VideoEntry, open_catalog
+from ctp.video.config import ViewsConfig
 from ctp.video.quarantine import Rejected
 from ctp.video.read_ahead import ReadAhead
-from ctp.video.views import ViewsConfig, guarded_views, read_view_planes
+from ctp.video.views import guarded_views, read_view_planes
 
 
 @dataclass(frozen=True)

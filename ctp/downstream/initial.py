@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ctp.models.pretrained import IMAGENET, KINETICS, RANDOM, matched
-from ctp.models.resnet3d import EncoderConfig
+from ctp.models.config import IMAGENET, KINETICS, RANDOM, EncoderConfig
+from ctp.models.pretrained import matched
 from ctp.models.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import ENCODER

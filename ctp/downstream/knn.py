@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos
-from ctp.downstream.features import EmbedConfig, open_embedder
+from ctp.downstream.features import open_embedder
 from ctp.downstream.labels import LabeledVideos
 from ctp.downstream.retrieval import knn_accuracy
 

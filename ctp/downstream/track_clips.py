@@ -16,12 +16,13 @@ from ctp.rng import generator
 from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
 from ctp.video.augment import sample_color, sample_crop
 from ctp.video.catalog import VideoEntry
+from ctp.video.config import SamplingConfig
 from ctp.video.decode import VideoReader
 from ctp.video.pixels import Crop
 from ctp.video.plan import PlannedClip
 from ctp.video.quarantine import Rejected
 from ctp.video.read_ahead import ReadAhead
-from ctp.video.sampling import SamplingConfig, sample_frames
+from ctp.video.sampling import sample_frames
 
 LEAST_SIDE_PX = 1.0
 """Of what a clip shows of an object, to count."""

@@ -8,16 +8,12 @@ from annotated_types import Ge, Le
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.models.pretrained import RANDOM
-from ctp.models.resnet3d import EncoderConfig
-from ctp.models.track_head import HeadConfig
-from ctp.models.tracker import STAGES
+from ctp.models.config import RANDOM, STAGES, EncoderConfig, HeadConfig
 from ctp.training.config import ReadingConfig, RunConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.augment import AugmentConfig
 from ctp.video.catalog import Sources
-from ctp.video.sampling import SamplingConfig
+from ctp.video.config import AugmentConfig, SamplingConfig
 
 
 class AnnotatedDataConfig(ReadingConfig):

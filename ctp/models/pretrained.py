@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 from torchvision.models.video import R2Plus1D_18_Weights, R3D_18_Weights
 
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import IMAGENET, KINETICS, RANDOM, EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import fill, read_state, stored_config
 from ctp.storage import Storage
 
-RANDOM, KINETICS, IMAGENET = "random", "kinetics400", "imagenet"
 AUTHORS_NORM_EPS = 1e-3
 TORCHVISION_NORM_EPS = 1e-5
 KINETICS_WEIGHTS = {

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from ctp.config import Config
+from ctp.models.config import HeadConfig
 from ctp.models.resnet3d import ResNet3d
-
-
-class HeadConfig(Config):
-    """The prediction head. The defaults are the paper's (§3.2, §5.1)."""
-
-    squeeze: bool = True
-    """Whether a T'×1×1 convolution squeezes time before RoIAlign (supplement F)."""
-    hidden_channels: Annotated[int, Ge(1)] = 512
-    """Channels of the squeeze and of the two-layer perceptron."""
-    roi_size: Annotated[int, Ge(1)] = 5
-    """Height and width that RoIAlign gives every query box."""
 
 
 class TrackHead(nn.Module):

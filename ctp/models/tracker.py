@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ctp.geometry import apply_offsets
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
-from ctp.models.track_head import HeadConfig, TrackHead
-
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
-"""Of the encoder, from its input on; as many may be frozen, in this order."""
+from ctp.models.config import STAGES, EncoderConfig, HeadConfig
+from ctp.models.resnet3d import ResNet3d
+from ctp.models.track_head import TrackHead
 
 
 class Tracker(nn.Module):

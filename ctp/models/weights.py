@@ -10,7 +10,8 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 
 
 def encoder_bytes(encoder: ResNet3d, about: Mapping[str, str]) -> bytes:

@@ -8,14 +8,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.models.resnet3d import EncoderConfig
-from ctp.models.track_head import HeadConfig
+from ctp.models.config import EncoderConfig, HeadConfig
 from ctp.synthesis.config import GameConfig
 from ctp.training.config import ReadingConfig, RunConfig
 from ctp.training.run_folder import ENCODER
-from ctp.video.augment import AugmentConfig
 from ctp.video.catalog import Sources
-from ctp.video.sampling import SamplingConfig
+from ctp.video.config import AugmentConfig, SamplingConfig
 
 
 class DataConfig(ReadingConfig):

@@ -11,8 +11,9 @@ import torch
 from ctp import recipes
 from ctp.cli import near_miss
 from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
+from ctp.downstream.embed_config import EmbedConfig, EmbedDataConfig
 from ctp.downstream.extraction import embed_videos
-from ctp.downstream.features import EmbedConfig, EmbedDataConfig, open_embedder
+from ctp.downstream.features import open_embedder
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.downstream.retrieval import retrieve
 from ctp.downstream.track_config import TrackConfig

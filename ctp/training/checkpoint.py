@@ -14,30 +14,15 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from annotated_types import Ge, Gt
-from torch import Tensor
-
-from ctp.config import Config
 from ctp.storage import Storage, StorageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATE = "state.pt"
 MANIFEST = "manifest.json"
-
-
-class CheckpointConfig(Config):
-    """How often a run saves, and what it keeps."""
-
-    every_minutes: Annotated[float, Gt(0)] = 10.0
-    """Save when this much time has passed since the last one; seen when a log line is due."""
-    every_steps: Annotated[int, Ge(1)] | None = None
-    """Save at every multiple of this many steps, too."""
-    keep: Annotated[int, Ge(1)] = 3
-    """How many of the newest to keep."""
-    grace_seconds: Annotated[float, Ge(0)] = 20.0
-    """How long a run that is told to stop (Ctrl-C, SIGTERM) may take to save first."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +46,8 @@ class TrainState:
 
     def to_bytes(self) -> bytes:
         """The state as one file that `torch.load(weights_only=True)` reads."""
+        import torch  # here, and below: who asks for the newest checkpoint needs none
+
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
         return buffer.getvalue()
@@ -68,6 +55,8 @@ class TrainState:
     @classmethod
     def from_bytes(cls, data: bytes) -> TrainState:
         """The inverse of `to_bytes`, on the CPU."""
+        import torch
+
         return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 
 

@@ -27,11 +27,6 @@ class Worker:
         return self.rank == 0
 
 
-def usable_workers(present: int, total_batch: int) -> int:
-    """How many of the workers that are there can share a batch equally."""
-    return next(n for n in range(present, 0, -1) if total_batch % n == 0)
-
-
 def regroup(rank: int, world: int, address: str) -> None:
     """Leave the group of all processes; the first `world` of them make a new one, if several.
 

@@ -9,10 +9,53 @@ from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.training.checkpoint import CheckpointConfig
 from ctp.training.schedule import ScheduleConfig
-from ctp.training.step import ComputeConfig, OptimizerConfig
 from ctp.video.catalog import Sources
+
+
+class ComputeConfig(Config):
+    """How a step computes."""
+
+    total_batch: Annotated[int, Ge(1)] = 32
+    """Clips in a step over all workers; it stays when their number changes (§5.1)."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """fp32; TensorFloat-32 matrix products; or bfloat16 autocast with fp32 weights."""
+    channels_last: bool = False
+    """Whether weights are laid out as `channels_last_3d`, as the input always is."""
+    compile: bool = False
+    """Whether torch.compile builds the model."""
+
+    def usable_workers(self, present: int) -> int:
+        """How many of the workers that are there can share a batch equally."""
+        return next(n for n in range(present, 0, -1) if self.total_batch % n == 0)
+
+
+class OptimizerConfig(Config):
+    """The optimiser. The defaults are the paper's (§5.1) and the authors' gradient clip."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    learning_rate: Annotated[float, Gt(0)] = 0.01
+    """Learning rate at the start, after warm-up."""
+    momentum: Annotated[float, Ge(0)] = 0.9
+    """Momentum of SGD."""
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    """Weight decay of every parameter."""
+    max_gradient_norm: Annotated[float, Gt(0)] = 40.0
+    """The gradient is scaled down to this L2 norm."""
+
+
+class CheckpointConfig(Config):
+    """How often a run saves, and what it keeps."""
+
+    every_minutes: Annotated[float, Gt(0)] = 10.0
+    """Save when this much time has passed since the last one; seen when a log line is due."""
+    every_steps: Annotated[int, Ge(1)] | None = None
+    """Save at every multiple of this many steps, too."""
+    keep: Annotated[int, Ge(1)] = 3
+    """How many of the newest to keep."""
+    grace_seconds: Annotated[float, Ge(0)] = 20.0
+    """How long a run that is told to stop (Ctrl-C, SIGTERM) may take to save first."""
 
 
 class ReadingConfig(Config):

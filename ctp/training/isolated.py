@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
-
-import torch
+from typing import TYPE_CHECKING, Any, Self
 
 from ctp.isolation import MAX_LOSSES, Isolated, LostError
 from ctp.shared_file import SharedFile
-from ctp.training.maker import Batch, StreamMaker
+from ctp.training.sealed import SealedMaker
+
+if TYPE_CHECKING:
+    from ctp.training.maker import Batch, StreamMaker
 
 SHARED_BYTES = 8 * 2**20
 """A catalogue of fewer is copied into each child."""
@@ -24,7 +25,8 @@ class IsolatedMaker:
     A large catalogue is in the memory of this machine once, however many such children it has.
     """
 
-    def __init__(self, maker: StreamMaker[Any]):
+    def __init__(self, maker: SealedMaker):
+        """Take a maker whose seal the child breaks."""
         self._shared: SharedFile | None = None
         catalog = maker.catalog
         if catalog.columns.nbytes >= SHARED_BYTES:
@@ -34,6 +36,11 @@ class IsolatedMaker:
         self._isolated = Isolated(_Worker(maker), item_seconds=seconds)
         self._losses: Counter[str] = Counter()
         self._bad: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, maker: StreamMaker[Any]) -> Self:
+        """Take a maker of this process."""
+        return cls(SealedMaker.of(maker))
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +88,15 @@ class IsolatedMaker:
 class _Worker:
     """What makes the child's function."""
 
-    maker: StreamMaker[Any]
+    maker: SealedMaker
 
     def __call__(self) -> Callable[..., Any]:
+        import torch  # here: the parent needs none
+
         torch.set_num_threads(1)  # such processes are what there are many of
+        maker = self.maker.open()
 
         def work(name: str, numbers: Sequence[int], bad: dict[str, str]) -> Any:
-            return getattr(self.maker, name)(numbers, bad)
+            return getattr(maker, name)(numbers, bad)
 
         return work

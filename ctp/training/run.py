@@ -24,7 +24,8 @@ from ctp.training.claim import checkpoint_store, run_storage
 from ctp.training.collective import Worker, from_first, gather
 from ctp.training.config import RunConfig
 from ctp.training.maker import StreamMaker
-from ctp.training.run_folder import MetricsLog, Row
+from ctp.training.metrics_log import MetricsLog
+from ctp.training.run_folder import Row
 from ctp.training.schedule import learning_rate_factor
 from ctp.training.step import Loss, build_optimizer, train_step
 from ctp.video.catalog import Catalog

@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from ctp.config import Config
+from ctp.training.config import ComputeConfig, OptimizerConfig
 
 M = TypeVar("M", bound=nn.Module)
-
-
-class ComputeConfig(Config):
-    """How a step computes."""
-
-    total_batch: Annotated[int, Ge(1)] = 32
-    """Clips in a step over all workers; it stays when their number changes (§5.1)."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """fp32; TensorFloat-32 matrix products; or bfloat16 autocast with fp32 weights."""
-    channels_last: bool = False
-    """Whether weights are laid out as `channels_last_3d`, as the input always is."""
-    compile: bool = False
-    """Whether torch.compile builds the model."""
-
-
-class OptimizerConfig(Config):
-    """The optimiser. The defaults are the paper's (§5.1) and the authors' gradient clip."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
-    learning_rate: Annotated[float, Gt(0)] = 0.01
-    """Learning rate at the start, after warm-up."""
-    momentum: Annotated[float, Ge(0)] = 0.9
-    """Momentum of SGD."""
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
-    """Weight decay of every parameter."""
-    max_gradient_norm: Annotated[float, Gt(0)] = 40.0
-    """The gradient is scaled down to this L2 norm."""
 
 
 class Loss(NamedTuple):

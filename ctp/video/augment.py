@@ -5,53 +5,17 @@ The order keeps the boxes true: geometry is settled before a box is drawn.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
 import torch
-from annotated_types import Ge, Le, MinLen, MultipleOf
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctp.config import Config
 from ctp.keyframes import interpolate, sample_key_frames
+from ctp.video.config import AugmentConfig
 from ctp.video.pixels import Crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-Probability = Annotated[float, Ge(0), Le(1)]
-
-
-class AugmentConfig(Config):
-    """Augmentation of a clip. The defaults are those of the authors' implementation."""
-
-    frame_size_px: Annotated[int, Ge(8), MultipleOf(2)] = 112
-    """Height and width of a clip, even: video stores colour at half the size."""
-    short_sides_px: Annotated[tuple[int, ...], MinLen(1)] = (112, 128, 144)
-    """Lengths to scale a video's shorter side to, before the crop; each as likely."""
-    flip_prob: Probability = 0.5
-    """Probability of a mirrored clip."""
-    hue_saturation_prob: Probability = 0.25
-    """Probability that hue and saturation change, alike in all frames."""
-    max_hue_shift_degrees: Annotated[float, Ge(0), Le(180)] = 12.0
-    """Greatest turn of the hue."""
-    max_log_saturation: Annotated[float, Ge(0)] = 0.1
-    """Greatest |log| of the saturation factor."""
-    brightness_prob: Probability = 0.5
-    """Probability that brightness changes."""
-    max_brightness_shift: Annotated[float, Ge(0)] = 30.0
-    """Greatest value added to a pixel (of 255), drawn at key frames."""
-    contrast_prob: Probability = 0.5
-    """Probability that contrast changes."""
-    max_log_contrast: Annotated[float, Ge(0)] = 0.12
-    """Greatest |log| of the factor on a pixel, drawn at key frames."""
-    colors_drift: bool = True
-    """Whether brightness and contrast vary over a clip, or are the same in all its frames."""
-    color_inner_key_frame_probs: tuple[Probability, ...] = (0.7, 0.3)
-    """Probability of 0, 1, … key frames between the first and the last, for colours."""
-    color_easing_probs: tuple[Probability, Probability, Probability] = (0.7, 0.15, 0.15)
-    """Probability of linear, accelerated and decelerated change between key frames."""
 
 
 def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:

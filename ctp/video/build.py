@@ -12,7 +12,6 @@ on with the shards that are not whole.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -23,19 +22,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from pydantic import Field, field_validator
-
 from ctp.clip import VideoError
-from ctp.config import Config
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
+from ctp.video.build_config import BuildConfig
 from ctp.video.catalog import CORPUS, MANIFEST, VideoEntry
 from ctp.video.convert import Convert, converter
 from ctp.video.guarded import Guarded
 from ctp.video.layouts import LAYOUTS, Contents, Source
 from ctp.video.quarantine import Rejected
 from ctp.video.shards import SUFFIX, ShardRow, ShardSummary, ShardWriter
-from ctp.video.transcode import TranscodeConfig
 
 FORMAT = 1
 BUILD = "build.json"
@@ -44,44 +40,6 @@ SHOWN_MISSING = 10
 READ_AT_ONCE = 16
 FREE = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
 """Options that may change when a build goes on: they change no shard."""
-
-
-class BuildConfig(Config):
-    """A build of shards."""
-
-    source: str = ""
-    """Where the videos are: a folder or URI, laid out as `layout` says."""
-    layout: str = "folder"
-    """How they lie there: folder, ucf101, hmdb51, kinetics400, ssv1, got10k or frames-zip."""
-    split_number: int = Field(default=1, ge=1, le=3)
-    """Which of the official splits of UCF-101 or HMDB-51."""
-    out: str = ""
-    """Folder or URI for the shards."""
-    videos_per_shard: int = Field(default=128, ge=1)
-    """Videos in a shard, about."""
-    num_shards: int | None = Field(default=None, ge=1)
-    """Shards of each split; none is what `videos_per_shard` comes to."""
-    seed: int = 0
-    """Deals the videos out to the shards."""
-    limit: int | None = Field(default=None, ge=1)
-    """Only so many videos of each split, for a try."""
-    transcode: TranscodeConfig | None
-    """How videos are coded anew; none keeps their bytes."""
-    allow_missing: bool = False
-    """Go on when videos are missing that the splits name; they are listed in the manifest."""
-    num_tasks: int | None = Field(default=None, ge=1)
-    """Shards that are built at a time; none is as many as there are CPUs."""
-    video_seconds: float = Field(default=300, gt=0)
-    """A video that takes longer is given up."""
-
-    @field_validator("layout")
-    @classmethod
-    def _exists(cls, name: str) -> str:
-        if name not in LAYOUTS:
-            close = difflib.get_close_matches(name, LAYOUTS, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(f"there is no such layout{hint}; there are {', '.join(LAYOUTS)}")
-        return name
 
 
 @dataclass(frozen=True)

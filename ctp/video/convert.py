@@ -23,10 +23,11 @@ from ctp.clip import EncodedVideo, VideoError
 from ctp.isolation import working_on
 from ctp.storage import Storage
 from ctp.video import got10k
+from ctp.video.build_config import TranscodeConfig
 from ctp.video.catalog import VideoEntry
 from ctp.video.layouts import FrameFolder, FrameZip, Source
 from ctp.video.shards import MAX_VIDEO_BYTES, ShardRow
-from ctp.video.transcode import TranscodeConfig, encode_frames, inspect, transcode
+from ctp.video.transcode import encode_frames, inspect, transcode
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 READ_AT_ONCE = 8

@@ -2,38 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
-
 import numpy as np
-from annotated_types import Ge
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from ctp.config import Config
-
-
-class SamplingConfig(Config):
-    """The frames of a clip. The defaults are the paper's (§5.1)."""
-
-    num_frames: Annotated[int, Ge(2)] = 16
-    """T, frames in a clip."""
-    min_interval_frames: Annotated[int, Ge(1)] = 1
-    """Least distance between frames of a clip, in frames of the video."""
-    max_interval_frames: Annotated[int, Ge(1)] = 5
-    """Greatest distance; each between the two is as likely."""
-    temporal_jitter: bool = False
-    """Whether each frame is moved by less than an interval (the authors' implementation)."""
-    min_video_frames: Annotated[int, Ge(1)] = 2
-    """A video with fewer frames is quarantined: it shows no motion."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.min_interval_frames > self.max_interval_frames:
-            raise ValueError(
-                f"min_interval_frames {self.min_interval_frames} exceeds max_interval_frames "
-                f"{self.max_interval_frames}"
-            )
-        return self
+from ctp.video.config import SamplingConfig
 
 
 def sample_frames(

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
@@ -18,29 +18,13 @@ from av.container import OutputContainer
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
-from pydantic import Field
 
 from ctp.clip import EncodedVideo, VideoError
-from ctp.config import Config
+from ctp.video.build_config import TranscodeConfig
 from ctp.video.decode import Clock, VideoReader
 from ctp.video.pixels import upright
 
 PICTURE_SIZE_CHANGES = "changes its picture size on the way"
-
-
-class TranscodeConfig(Config):
-    """How videos are coded anew."""
-
-    short_side_px: int = Field(default=144, ge=16, multiple_of=2)
-    """Length of the picture's shorter side; smaller videos keep theirs."""
-    gop_frames: int = Field(default=8, ge=1)
-    """Every so many frames is a key frame: fewer are decoded for a clip, more bytes are read."""
-    crf: int = Field(default=22, ge=0, le=51)
-    """x264's constant quality; lower is better and larger."""
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = (
-        "veryfast"
-    )
-    """x264's trade of time for size."""
 
 
 @dataclass(frozen=True)

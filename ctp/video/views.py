@@ -4,47 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Literal, Self
 
 import numpy as np
 import torch
-from annotated_types import Ge, MultipleOf
 from numpy.typing import NDArray
-from pydantic import model_validator
 
 from ctp.clip import EncodedVideo
-from ctp.config import Config
 from ctp.isolation import working_on
+from ctp.video.config import ViewsConfig
 from ctp.video.decode import VideoReader
 from ctp.video.guarded import Guarded
 from ctp.video.pixels import Crop, to_rgb
-
-
-class ViewsConfig(Config):
-    """The views of a video. The defaults are the paper's (supplement A)."""
-
-    num_clips: Annotated[int, Ge(1)] = 10
-    """Clips of each video."""
-    num_frames: Annotated[int, Ge(1)] = 16
-    """T, frames in a clip."""
-    interval_frames: Annotated[int, Ge(1)] = 2
-    """Distance between frames of a clip, in frames of the video."""
-    placement: Literal["ends", "middles"] = "ends"
-    """Where the clips lie: from the first frame to the last one, evenly (VCOP), or each in the
-    middle of an equal part of the video (the authors' implementation). One clip is in the middle
-    either way."""
-    frame_size_px: Annotated[int, Ge(8), MultipleOf(2)] = 112
-    """Height and width of a clip, even: video stores colour at half the size."""
-    short_side_px: Annotated[int, Ge(8)] = 128
-    """Length to scale a video's shorter side to, before the middle is cut out."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.frame_size_px > self.short_side_px:
-            raise ValueError(
-                f"frame_size_px {self.frame_size_px} exceeds short_side_px {self.short_side_px}"
-            )
-        return self
 
 
 def view_frames(config: ViewsConfig, num_video_frames: int) -> NDArray[np.int64]:

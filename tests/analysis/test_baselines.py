@@ -30,11 +30,11 @@ from ctp.pretext.clips import ClipMaker
 from ctp.synthesis.config import PRESETS
 from ctp.synthesis.game import Round
 from ctp.synthesis.patch import ELLIPSE, HARD_EDGE, RECTANGLE, PatchLooks
-from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig
+from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD
+from ctp.video.build_config import TranscodeConfig
 from ctp.video.catalog import open_catalog, prepare_corpus
+from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.pixels import Crop
-from ctp.video.sampling import SamplingConfig
-from ctp.video.transcode import TranscodeConfig
 
 CPU = torch.device("cpu")
 WHOLE = Crop(1, 0, 0, False)

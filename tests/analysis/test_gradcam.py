@@ -27,7 +27,8 @@ from ctp.analysis.gradcam import (
 )
 from ctp.analysis.page import GAP_PX, INK, LOOP_SECONDS, MARGIN_PX, TEXT_LINE_PX
 from ctp.analysis.timing import one_thread
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 
 NAMES = ("Jump", "Run", "Sit")
 CLASSES = range(len(NAMES))

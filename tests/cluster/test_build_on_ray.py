@@ -13,9 +13,9 @@ import ray
 
 from ctp.cluster.build import build
 from ctp.cluster.faults import StoppedError
-from ctp.video.build import BuildConfig, build_shard, find_sources, plan_shards, whole_parts
+from ctp.video.build import build_shard, find_sources, plan_shards, whole_parts
+from ctp.video.build_config import BuildConfig, TranscodeConfig
 from ctp.video.convert import convert
-from ctp.video.transcode import TranscodeConfig
 
 pytestmark = [
     pytest.mark.ray,

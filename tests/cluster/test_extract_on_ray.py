@@ -17,8 +17,8 @@ import ray
 from ctp.cluster.extract import extract
 from ctp.cluster.faults import StoppedError
 from ctp.downstream import extraction
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import open_extraction
-from ctp.downstream.features import EmbedConfig
 
 pytestmark = [
     pytest.mark.ray,

@@ -17,6 +17,7 @@ from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretrain import Pretraining
 from ctp.training.maker import local_stream
+from ctp.training.sealed import SealedMaker
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 8, 32, 512])
@@ -37,10 +38,11 @@ def test_blocks_give_every_step_its_clips_in_order(num_workers: int, steps_per_b
 
 def test_blocks_are_of_as_many_steps_as_fit(small_run: PretrainConfig) -> None:
     maker = Pretraining.of(small_run).train
-    steps = Shares.of(maker, 0, 1).steps_per_block
+    steps = Shares.of(SealedMaker.of(maker), 0, 1).steps_per_block
     assert 1 < steps <= MOST_STEPS_PER_BLOCK
     large = small_run.replace(augment={"frame_size_px": 1024, "short_sides_px": (1024,)})
-    assert Shares.of(ClipMaker(large, maker.catalog), 0, 1).steps_per_block == 1
+    larger = SealedMaker.of(ClipMaker(large, maker.catalog))
+    assert Shares.of(larger, 0, 1).steps_per_block == 1
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,8 @@ def test_workers_get_the_plans_clips_in_its_order(
 ) -> None:
     monkeypatch.setattr(ingest, "MOST_STEPS_PER_BLOCK", 5)  # of 12: the last block is shorter
     DataContext.get_current().execution_options.preserve_order = True
-    shards = stream(maker, first_clip, world).streaming_split(world, equal=True)
+    clips = stream(ray.put(SealedMaker.of(maker)), first_clip, world)
+    shards = clips.streaming_split(world, equal=True)
     share = maker.config.compute.total_batch // world
 
     def consume(shard: Any) -> list[Any]:

@@ -22,7 +22,8 @@ from ctp.downstream.classification import (
     load_classifier,
 )
 from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes
 from ctp.training import run_folder
 from ctp.training.claim import open_run, run_storage

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos, extract, open_extraction
 from ctp.downstream.feature_folder import finish, read_features
-from ctp.downstream.features import EmbedConfig, open_embedder, read_encoder_file
+from ctp.downstream.features import open_embedder, read_encoder_file
 from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes
 from ctp.storage import Storage

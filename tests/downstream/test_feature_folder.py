@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctp.clip import VideoError
+from ctp.downstream.embed_config import FeatureConfig
 from ctp.downstream.feature_folder import (
     Manifest,
     check_comparable,
@@ -22,11 +23,10 @@ from ctp.downstream.feature_folder import (
     read_manifest,
     write_part,
 )
-from ctp.downstream.features import FeatureConfig
-from ctp.models.resnet3d import EncoderConfig
+from ctp.models.config import EncoderConfig
 from ctp.storage import Storage
+from ctp.video.config import ViewsConfig
 from ctp.video.quarantine import Ledger, Rejected
-from ctp.video.views import ViewsConfig
 
 NUM_CLIPS, SIZE = 3, 5
 BAD = Rejected.of(VideoError("a/bad", "/v/a/bad.mp4", "is bad"))

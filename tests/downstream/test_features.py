@@ -12,14 +12,10 @@ import torch
 from torch import nn
 
 from ctp.clip import EncodedVideo
-from ctp.downstream.features import (
-    EmbedConfig,
-    Embedder,
-    FeatureExtractor,
-    open_embedder,
-    read_encoder_file,
-)
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.downstream.embed_config import EmbedConfig
+from ctp.downstream.features import Embedder, FeatureExtractor, open_embedder, read_encoder_file
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes, read_encoder, stored_config
 from ctp.video.augment import to_input
 from ctp.video.views import read_view_planes, read_views

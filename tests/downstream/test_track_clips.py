@@ -25,8 +25,9 @@ from ctp.downstream.track_clips import (
 from ctp.downstream.track_config import TrackConfig
 from ctp.rng import generator
 from ctp.storage import Storage
+from ctp.video.config import SamplingConfig
 from ctp.video.pixels import Crop, to_rgb
-from ctp.video.sampling import SamplingConfig, sample_frames
+from ctp.video.sampling import sample_frames
 from ctp.video.shards import ShardRow, write_shard
 
 Rectangle = Callable[..., ShardRow]

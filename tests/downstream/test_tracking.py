@@ -24,7 +24,8 @@ from ctp.downstream.tracking import (
     settled,
 )
 from ctp.geometry import box_iou
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.tracker import Tracker
 from ctp.models.weights import encoder_bytes, load_encoder, read_state
 from ctp.storage import Storage

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from ctp.downstream.features import EmbedConfig
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.downstream.embed_config import EmbedConfig
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes
 
 

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from ctp import recipes
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes, read_encoder
 from ctp.storage import Storage
 

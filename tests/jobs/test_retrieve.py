@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import extract, open_extraction
 from ctp.downstream.feature_folder import finish
-from ctp.downstream.features import EmbedConfig
 
 
 @pytest.fixture(scope="module")

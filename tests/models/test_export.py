@@ -8,8 +8,9 @@ import onnxruntime
 import pytest
 import torch
 
+from ctp.models.config import EncoderConfig
 from ctp.models.export import ExportError, export_onnx, export_program
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.resnet3d import ResNet3d
 
 SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 SIZE = (8, 32, 48)

@@ -12,8 +12,9 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.video import r2plus1d_18, r3d_18
 
+from ctp.models.config import EncoderConfig
 from ctp.models.pretrained import initialise, matched
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes
 from ctp.storage import Storage, StorageError
 

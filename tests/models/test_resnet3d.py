@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torchvision.models.video import r2plus1d_18, r3d_18
 
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
-from ctp.models.track_head import HeadConfig, TrackHead
+from ctp.models.config import EncoderConfig, HeadConfig
+from ctp.models.resnet3d import ResNet3d
+from ctp.models.track_head import TrackHead
 
 TORCHVISION = {"r3d": r3d_18, "r2plus1d": r2plus1d_18}
 SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
-from ctp.models.track_head import HeadConfig, TrackHead
+from ctp.models.config import EncoderConfig, HeadConfig
+from ctp.models.resnet3d import ResNet3d
+from ctp.models.track_head import TrackHead
 
 T = 12
 ENCODER = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))  # 32 channels, 2 moments

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from ctp.geometry import apply_offsets
-from ctp.models.resnet3d import EncoderConfig
-from ctp.models.track_head import HeadConfig
-from ctp.models.tracker import STAGES, Tracker
+from ctp.models.config import STAGES, EncoderConfig, HeadConfig
+from ctp.models.tracker import Tracker
 
 TINY = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 HEAD = HeadConfig(hidden_channels=8)

@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 from torchvision.models.video import r3d_18
 
-from ctp.models.resnet3d import EncoderConfig, ResNet3d
+from ctp.models.config import EncoderConfig
+from ctp.models.resnet3d import ResNet3d
 from ctp.models.weights import encoder_bytes, load_encoder, read_encoder, stored_config
 
 SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))

@@ -37,10 +37,10 @@ def check_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
 @pytest.mark.parametrize("play_on", ["cpu", "device"])
 def test_the_same_clips_as_in_this_process(small_run: PretrainConfig, play_on: str) -> None:
     job = Pretraining.of(small_run.replace(scaling={"play_on": play_on}))
-    with IsolatedMaker(job.train) as isolated:
+    with IsolatedMaker.of(job.train) as isolated:
         for positions in (range(4), range(20, 24)):
             check_equal(isolated.batch(positions), job.train.batch(positions))
-    with IsolatedMaker(job.heldout) as isolated:
+    with IsolatedMaker.of(job.heldout) as isolated:
         clips, rejected = isolated.call("heldout", range(3))
     assert not rejected
     for clip, wanted in zip(clips, job.heldout.heldout(range(3))[0], strict=True):
@@ -53,7 +53,7 @@ def test_a_large_catalogue_is_mapped_by_the_child_not_copied(
     monkeypatch.setattr("ctp.training.isolated.SHARED_BYTES", 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     maker = Pretraining.of(small_run).train
-    with IsolatedMaker(maker) as isolated:
+    with IsolatedMaker.of(maker) as isolated:
         check_equal(isolated.batch(range(4)), maker.batch(range(4)))
         (file,) = tmp_path.iterdir()
         assert file.stat().st_size > maker.catalog.columns.nbytes
@@ -72,7 +72,7 @@ def test_a_video_that_kills_the_process_is_passed_over(
         curriculum=None, data={"uri": str(folder), "max_seconds_per_video": 0.5}
     )
     catalog = open_catalog(str(folder))
-    with IsolatedMaker(crashing.CrashingMaker(config, catalog)) as isolated:
+    with IsolatedMaker.of(crashing.CrashingMaker(config, catalog)) as isolated:
         batch = isolated.batch(range(9))
     found = {entry.video_id: entry.reason for each in batch["rejected"] for entry in each}
     assert found == {
@@ -92,7 +92,7 @@ def test_losses_between_videos_are_forgotten_when_a_call_succeeds(
     small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maker = Pretraining.of(small_run).train
-    with IsolatedMaker(maker) as isolated:
+    with IsolatedMaker.of(maker) as isolated:
         answers: list[Any] = [LostError("", "was killed"), "made"] * 3
 
         def call(*args: Any) -> Any:

@@ -22,8 +22,9 @@ from ctp.storage import Storage
 from ctp.training.claim import anchored, newest_clips, open_run, run_storage
 from ctp.training.collective import Worker
 from ctp.training.maker import local_stream
+from ctp.training.metrics_log import MetricsLog
 from ctp.training.run import RunStoppedError, Sign, run
-from ctp.training.run_folder import MetricsLog, read_metrics
+from ctp.training.run_folder import read_metrics
 
 ONE = Worker()
 Rows = list[dict[str, float]]

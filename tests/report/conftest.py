@@ -18,7 +18,8 @@ from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage
 from ctp.training.claim import open_run, run_storage
 from ctp.training.config import RunConfig
-from ctp.training.run_folder import ENCODER, MetricsLog
+from ctp.training.metrics_log import MetricsLog
+from ctp.training.run_folder import ENCODER
 
 SMALL: Mapping[str, Any] = {"width": 4, "blocks_per_stage": (1, 1, 1, 1)}
 WriteRun = Callable[..., Storage]

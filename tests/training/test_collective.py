@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp.training.collective import usable_workers
+from ctp.training.config import ComputeConfig
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from ctp.training.collective import usable_workers
     [(8, 32, 8), (7, 32, 4), (3, 32, 2), (1, 32, 1), (6, 48, 6), (5, 7, 1), (9, 7, 7)],
 )
 def test_as_many_as_divide_the_batch(present: int, total_batch: int, usable: int) -> None:
-    assert usable_workers(present, total_batch) == usable
+    assert ComputeConfig(total_batch=total_batch).usable_workers(present) == usable
 
 
 def test_the_first_ones_meet_again_without_the_others(free_port: int) -> None:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from ctp.storage import Storage, StorageError
 from ctp.training.checkpoint import CheckpointStore, TrainState
+from ctp.training.config import OptimizerConfig
 from ctp.training.metrics import TrackingTally
-from ctp.training.run_folder import MetricsLog, read_metrics
+from ctp.training.metrics_log import MetricsLog
+from ctp.training.run_folder import read_metrics
 from ctp.training.schedule import ScheduleConfig, learning_rate_factor, total_steps
-from ctp.training.step import Loss, OptimizerConfig, build_optimizer, train_step
+from ctp.training.step import Loss, build_optimizer, train_step
 
 
 class TestSchedule:

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctp.video.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    AugmentConfig,
-    sample_color,
-    sample_crop,
-    to_input,
-)
+from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, sample_color, sample_crop, to_input
+from ctp.video.config import AugmentConfig
 
 CONFIG = AugmentConfig()
 

@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from ctp.clip import VideoError
 from ctp.storage import Storage
 from ctp.video.build import (
-    BuildConfig,
     ShardTask,
     build_shard,
     claim,
@@ -30,11 +29,11 @@ from ctp.video.build import (
     whole_parts,
     write_manifest,
 )
+from ctp.video.build_config import BuildConfig, TranscodeConfig
 from ctp.video.catalog import VideoEntry, open_catalog
 from ctp.video.convert import convert
 from ctp.video.layouts import Contents, FrameFolder, FrameZip, Source
 from ctp.video.shards import ShardRow
-from ctp.video.transcode import TranscodeConfig
 
 VideoFolder = Callable[..., Path]
 TRANSCODE = TranscodeConfig(short_side_px=32)

@@ -15,12 +15,12 @@ from PIL import Image
 
 from ctp.clip import EncodedVideo, VideoError
 from ctp.storage import Storage
+from ctp.video.build_config import TranscodeConfig
 from ctp.video.catalog import VideoEntry
 from ctp.video.convert import convert, converter
 from ctp.video.decode import VideoReader
 from ctp.video.layouts import FrameFolder, FrameZip, Source
 from ctp.video.shards import ShardRow
-from ctp.video.transcode import TranscodeConfig
 
 Encode = Callable[..., bytes]
 Paint = Callable[..., np.ndarray]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ctp.video.sampling import SamplingConfig, sample_frames
+from ctp.video.config import SamplingConfig
+from ctp.video.sampling import sample_frames
 
 
 def clips(config: SamplingConfig, num_video_frames: int, num_clips: int = 500) -> np.ndarray:

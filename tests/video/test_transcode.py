@@ -15,10 +15,11 @@ from av.video.frame import PictureType
 from pydantic import ValidationError
 
 from ctp.clip import EncodedVideo, VideoError
+from ctp.video.build_config import TranscodeConfig
 from ctp.video.catalog import open_catalog
 from ctp.video.decode import VideoReader
 from ctp.video.mp4 import read_sample_table
-from ctp.video.transcode import Facts, TranscodeConfig, encode_frames, inspect, transcode
+from ctp.video.transcode import Facts, encode_frames, inspect, transcode
 from ctp.video.transcode import stored_size as size_of
 
 Encode = Callable[..., bytes]

@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from ctp.clip import EncodedVideo, VideoError
+from ctp.video.config import ViewsConfig
 from ctp.video.decode import VideoReader
 from ctp.video.pixels import Crop
-from ctp.video.views import ViewsConfig, read_views, view_frames
+from ctp.video.views import read_views, view_frames
 
 SMALL = ViewsConfig(
     num_clips=3, num_frames=4, interval_frames=2, frame_size_px=48, short_side_px=64

@@ -1,0 +1,57 @@
+"""The log that a run writes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+from ctp.storage import Storage
+from ctp.training.run_folder import METRICS, TENSORBOARD, Row, read_rows, to_jsonl
+
+
+class MetricsLog:
+    """Writes rows of numbers to `metrics.jsonl` and TensorBoard; one process of a run holds it."""
+
+    def __init__(self, folder: Storage, first_step: int):
+        """Open the log to go on after `first_step`: rows of later steps, that a run which was
+        broken off had written, are dropped, so that no step is there twice.
+        """
+        self._target = folder.join(METRICS)
+        self._remote = None if folder.is_local else folder
+        self._local = Path(folder.path if folder.is_local else tempfile.mkdtemp(prefix="ctp-"))
+        self._local.mkdir(parents=True, exist_ok=True)
+        there = self._target.read_bytes() if self._target.exists() else b""
+        lines = to_jsonl([row for row in read_rows(self._target) if row["step"] <= first_step])
+        file = self._local / METRICS
+        if self._remote or lines != there:
+            Storage.of(file).write_bytes(lines)  # at once or not at all
+        self._file = file.open("a")
+        self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Append rows; each names its "step"."""
+        for row in rows:
+            self._file.write(json.dumps(row) + "\n")
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, int(row["step"]))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Bring the run folder up to date, if it lies in an object store."""
+        self._board.flush()
+        if self._remote is not None:
+            for path in sorted(self._local.rglob("*")):
+                if path.is_file():
+                    name = path.relative_to(self._local).as_posix()
+                    self._remote.join(name).write_bytes(path.read_bytes())
+
+    def close(self) -> None:
+        """Sync for the last time."""
+        self._file.close()
+        self.sync()
+        self._board.close()

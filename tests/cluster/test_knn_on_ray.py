@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 
-def test_every_epoch_and_at_the_end(
+def test_every_epoch_and_at_the_end_whatever_cannot_be_scored(
     small_run: PretrainConfig,
     load_job: Callable[[str], Any],
     tmp_path: Path,
@@ -37,38 +37,22 @@ def test_every_epoch_and_at_the_end(
         knn={"uri": "corpus:24", "every_epochs": 1, "k": 3, "cpus": 0.5},
         scaling={"cpus_per_actor": 0.25, "cpus_per_worker": 0.25},
     )
+    folder = Path(config.storage) / config.name
+    damaged = folder / "snapshots" / "00000001.safetensors"  # of an earlier start, say
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(safetensors.torch.save({"conv": torch.zeros(1)}))
     file = tmp_path / "config.yaml"
     file.write_text(config.model_dump_json())  # JSON is YAML
     load_job("pretrain").main(["--config", str(file)])
-    folder = Path(config.storage) / config.name
     rows = [json.loads(line) for line in (folder / "knn.jsonl").read_text().splitlines()]
     assert [(row["step"], row["clips"]) for row in rows] == [(8, 32), (15, 60), (17, 68)]
-    assert list((folder / "snapshots").iterdir()) == []
-    assert "kNN accuracy after step 17" in capsys.readouterr().out
+    assert list(damaged.parent.iterdir()) == [damaged]
+    out = capsys.readouterr().out
+    assert "kNN accuracy after step 17" in out
+    assert "step 1 has no kNN score: " in out
 
     labeled = open_labeled(LabeledDataConfig(uri="corpus:24", test_share=0.25), config.seed)
     encoder = (folder / "encoder.safetensors").read_bytes()
     expected = knn_score(encoder, knn_features(config), labeled, k=3)
     assert expected["knn_tested"] == len(labeled.test)
     assert {name: rows[-1][name] for name in expected} == expected
-
-
-def test_a_snapshot_that_cannot_be_scored_stops_nothing(
-    small_run: PretrainConfig, load_job: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Left by an earlier start of the run, say, and damaged since."""
-    config = small_run.replace(
-        knn={"uri": "corpus:24", "every_epochs": 100, "k": 3, "cpus": 0.5},
-        scaling={"cpus_per_actor": 0.25, "cpus_per_worker": 0.25},
-    )
-    snapshots = Path(config.storage) / config.name / "snapshots"
-    snapshots.mkdir(parents=True)
-    empty = safetensors.torch.save({"conv": torch.zeros(1)})
-    (snapshots / "00000001.safetensors").write_bytes(empty)
-    file = Path(config.storage) / "config.yaml"
-    file.write_text(config.model_dump_json())
-    load_job("pretrain").main(["--config", str(file)])
-    out = capsys.readouterr().out
-    assert "step 1 has no kNN score: " in out
-    assert "kNN accuracy after step 6" in out
-    assert [path.name for path in snapshots.iterdir()] == ["00000001.safetensors"]

@@ -112,10 +112,11 @@ def test_shards_on_s3_to_an_encoder(
 
     faulty_s3.fail(*BAD_DAY)
     runs = Storage.of(f"{faulty_s3.bucket}/runs")
-    arguments = options(**settings, name="bad-day", **{"scaling.num_workers": 2})
+    arguments = options(**settings, name="bad-day")
     with start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url) as process:
         wait_for_step(process, runs.join("bad-day"), 12)
         kill_session(process.pid)
+    arguments += options(**{"scaling.num_workers": 2})  # it goes on with more workers
     out = finish(start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url))
     assert "continuing after step" in out
     assert {entry["fault"] for entry in faulty_s3.log()} >= {"status", "refused", "cut", "reset"}

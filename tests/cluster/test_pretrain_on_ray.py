@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -138,17 +137,8 @@ def test_told_to_stop_then_killed_it_comes_to_the_same_bit_for_bit(
         wait_for_step(process, storage, "stopped", int(saved[1]) + 5)
         kill_session(process.pid)
     assert not (storage / "stopped" / "encoder.safetensors").exists()
-    shutil.copytree(storage / "stopped", storage / "as-two" / "stopped")
     assert f"continuing after step {saved[1]}" in finish(argv)
     assert losses(storage, "stopped") == losses(storage, "whole")
-
-    finish(
-        command(storage / "as-two", "stopped", scaling__num_workers=2, scaling__cpus_per_worker=0.5)
-    )
-    for ours, theirs in zip(
-        losses(storage / "as-two", "stopped"), losses(storage, "whole"), strict=True
-    ):
-        assert ours == pytest.approx(theirs, rel=1e-3)
 
 
 def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> None:

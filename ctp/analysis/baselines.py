@@ -49,7 +49,7 @@ def opencv_zip_jpeg(device: torch.device) -> Loader:
         from ctp.analysis import opencv_zip_jpeg  # cv2 is of an extra
     except ImportError as error:
         raise MissingPackageError(
-            f"baseline opencv-zip-jpeg: {error}. Install it by pip install 'ctp[bench]'"
+            f"baseline opencv-zip-jpeg: {error}. Install it by pip install -e '.[bench]'"
         ) from error
     return opencv_zip_jpeg.loader(device)
 
@@ -71,7 +71,7 @@ def torchcodec(
     except (ImportError, RuntimeError, OSError) as error:
         said = str(error).strip().partition("\n")[0]
         raise MissingPackageError(
-            f"baseline torchcodec: {said}. Install it by pip install 'ctp[bench]', and FFmpeg's "
+            f"baseline torchcodec: {said}. Install it by pip install -e '.[bench]', and FFmpeg's "
             "shared libraries (Debian: apt-get install ffmpeg)"
         ) from error
     # NHWC: the layout that the converter writes and torchvision scales fastest

@@ -21,7 +21,7 @@ def mlflow_log(config: RunConfig) -> AbstractContextManager[Callable[[Row], None
         from ctp.cluster.mlflow_run import mlflow_run
     except ModuleNotFoundError as error:
         raise ValueError(
-            "mlflow_uri is set, and MLflow is not installed here. pip install 'ctp[mlflow]', or "
+            "mlflow_uri is set, and MLflow is not installed here. pip install -e '.[mlflow]', or "
             "leave mlflow_uri empty"
         ) from error
     return mlflow_run(config)

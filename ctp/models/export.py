@@ -104,7 +104,7 @@ def export_onnx(encoder: ResNet3d, clip_size: tuple[int, int, int], pooling: Poo
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
         raise ExportError(
-            f"ONNX needs package {error.name}; install ctp with its extra: pip install 'ctp[onnx]'"
+            f"ONNX needs package {error.name}; install ctp with its extra: pip install -e '.[onnx]'"
         ) from error
     features = Features(encoder, pooling)
     program = torch.onnx.export(

@@ -21,7 +21,7 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "ctp.sweeps.live is for notebooks, and IPython is not installed here. pip install "
-        "'ctp[notebook]'"
+        "-e '.[notebook]'"
     ) from error
 
 BAR = 12

@@ -316,5 +316,5 @@ def test_a_missing_package_says_how_to_install_it(name, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "ctp.analysis.opencv_zip_jpeg", raising=False)
     monkeypatch.delattr(ctp.analysis, "opencv_zip_jpeg", raising=False)
-    with pytest.raises(MissingPackageError, match=r"pip install 'ctp\[bench\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install -e '\.\[bench\]'"):
         BASELINES[name](CPU)

@@ -133,7 +133,7 @@ def test_without_mlflow_it_is_said_what_to_install(
 ) -> None:
     monkeypatch.delitem(sys.modules, "ctp.cluster.mlflow_run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ValueError, match=r"pip install 'ctp\[mlflow\]', or leave mlflow_uri empty"):
+    with pytest.raises(ValueError, match=r"-e '\.\[mlflow\]', or leave mlflow_uri empty"):
         mlflow_log(config)
     with mlflow_log(config.replace(mlflow_uri="")) as log:  # what is not asked for is not missed
         log(row(2, 0.9))

@@ -110,5 +110,5 @@ def test_weights_that_are_not_finite_are_refused(name):
 @pytest.mark.parametrize("package", ["onnxruntime", "onnxscript"])
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
-    with pytest.raises(ExportError, match=rf"package {package}; .*pip install 'ctp\[onnx\]'"):
+    with pytest.raises(ExportError, match=rf"package {package}; .*pip install -e '\.\[onnx\]'"):
         export_onnx(build(SMALL), SIZE, "average")

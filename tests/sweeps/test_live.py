@@ -186,5 +186,5 @@ def test_following_what_is_no_sweep(tmp_path: Path, shown: CapturedIO) -> None:
 def test_where_ipython_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ctp.sweeps.live")
     monkeypatch.setitem(sys.modules, "IPython.display", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'ctp\[notebook\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[notebook\]'"):
         importlib.import_module("ctp.sweeps.live")

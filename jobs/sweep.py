@@ -16,7 +16,7 @@ from ctp.sweeps.folder import PLOT, ROWS, TABLE
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.recipes import SWEEP
 from ctp.sweeps.standing import Lines
-from ctp.sweeps.table import table_markdown
+from ctp.sweeps.table import result_markdown
 
 ABOUT = """Try what a choice is worth: pretrain with each of its values, score the encoders, and
 show the scores beside each other and beside the paper's.
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit("stopped; the same command goes on from here")
     except (ValueError, StorageError, ConnectionError) as error:
         sys.exit(f"error: {error}")
-    print(table_markdown(sweep).partition("\n###")[0])
+    print(result_markdown(sweep))
     print(f"{plan.folder.uri}/{{{TABLE},{ROWS},{PLOT}}} after {duration(time.monotonic() - began)}")
     failed = sweep.ended("failed")
     if failed:

@@ -175,7 +175,9 @@ def to_markdown(title: str, sections: Sequence[Section]) -> tuple[str, dict[str,
         if section.uri:
             lines += [f"`{section.uri}`: {section.state}", ""]
         lines += [*(f"- {name}: {value}" for name, value in section.facts.items()), ""]
-        lines += [line for table in section.tables for line in _table_markdown(table)]
+        lines += [
+            part for table in section.tables if table.rows for part in (markdown_of(table), "")
+        ]
         lines += [line for note in section.notes for line in (note, "")]
         lines += _differences_markdown(section.differences)
         for picture in section.pictures:
@@ -185,17 +187,12 @@ def to_markdown(title: str, sections: Sequence[Section]) -> tuple[str, dict[str,
     return "\n".join([*lines, SOURCES, ""]), pictures
 
 
-def _table_markdown(table: Table) -> list[str]:
-    if not table.rows:
-        return []
+def markdown_of(table: Table) -> str:
+    """A table."""
     ends = ("--:" if name in table.numbers else "---" for name in table.head)
     rows = (" | ".join(cell.replace("|", "/") for cell in row.cells) for row in table.rows)
-    return [
-        f"| {' | '.join(table.head)} |",
-        f"| {' | '.join(ends)} |",
-        *(f"| {row} |" for row in rows),
-        "",
-    ]
+    lines = (" | ".join(table.head), " | ".join(ends), *rows)
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _differences_markdown(differences: Sequence[str] | None) -> list[str]:

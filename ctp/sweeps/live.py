@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
+from ctp.report.page import Row, Table, markdown_of
 from ctp.storage import Storage, StorageError
-from ctp.sweeps.folder import PLOT, SWEEP, Sweep, TrialResult, read_sweep, state_of
+from ctp.sweeps.folder import SWEEP, Sweep, TrialResult, read_sweep, state_of
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.plot import plot_png
 from ctp.sweeps.standing import Running, Show, Standing
-from ctp.sweeps.table import table_markdown, told
+from ctp.sweeps.table import rows_markdown, told
 
 try:
     from IPython.display import DisplayHandle, display
@@ -103,7 +104,7 @@ def standing_markdown(standing: Standing, now: float) -> str:
     rows = [
         (name, at.phase, f"{bar(at)} {at.steps}", at.score) for name, at in standing.running.items()
     ]
-    return f"{head}\n\n{_table(('trial', 'at', 'steps', 'score'), rows)}"
+    return _below(head, _table(("trial", "at", "steps", "score"), rows))
 
 
 def sweep_markdown(sweep: Sweep) -> str:
@@ -111,19 +112,7 @@ def sweep_markdown(sweep: Sweep) -> str:
     table."""
     rows = [(name, str(steps)) for name, steps in sweep.steps.items() if steps]
     head = f"**{told(sweep)}** · {sweep.plan.folder.uri}, {_as_of_now()}"
-    return f"{head}\n\n{_table(('trial', 'steps of pretraining'), rows)}{rows_markdown(sweep)}"
-
-
-def result_markdown(sweep: Sweep) -> str:
-    """`table_markdown` for a notebook, that shows the plot by itself: without it, and without what
-    is not as in the paper."""
-    text = table_markdown(sweep).partition("\n###")[0]
-    return text.replace(f"![{sweep.plan.ablation.about}]({PLOT})\n\n", "")
-
-
-def rows_markdown(sweep: Sweep) -> str:
-    """The rows of `table_markdown` and no more."""
-    return "|" + table_markdown(sweep).partition("\n|")[2].partition("\n\n")[0]
+    return _below(head, _table(("trial", "steps of pretraining"), rows), rows_markdown(sweep))
 
 
 def bar(at: Running) -> str:
@@ -147,12 +136,12 @@ class _Board:
             with suppress(StorageError):  # the sweep goes on, and the rows come next time
                 self._rows, self._ended = rows_markdown(state_of(self._plan)), ended
         self._shown = now
-        self._place.show("text/markdown", standing_markdown(standing, now) + self._rows)
+        self._place.show("text/markdown", _below(standing_markdown(standing, now), self._rows))
 
     def end(self) -> None:
         """Show what came of it."""
         sweep = state_of(self._plan)
-        self._place.show("text/markdown", f"**{told(sweep)}**\n\n{rows_markdown(sweep)}")
+        self._place.show("text/markdown", _below(f"**{told(sweep)}**", rows_markdown(sweep)))
 
 
 class _Place:
@@ -179,9 +168,12 @@ def _told_in_a_line(told: str) -> Iterator[None]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown, with an empty line below; nothing if there are no rows."""
-    lines = [head, ["---"] * len(head), *rows] if rows else []
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n" * bool(rows)
+    return markdown_of(Table(head, [Row(row) for row in rows])) if rows else ""
+
+
+def _below(*parts: str) -> str:
+    """One below the other, those that are not empty."""
+    return "\n\n".join(filter(None, parts))
 
 
 def _as_of_now() -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ctp import recipes
 from ctp.downstream.config import FinetuneConfig
 from ctp.report.compared import SPREAD, Cells, table_of
 from ctp.report.groups import Mean
-from ctp.report.page import SOURCE, Section, Table, to_markdown
+from ctp.report.page import SOURCE, Section, Table, markdown_of, to_markdown
 from ctp.report.papers import DATASETS, differences
 from ctp.report.published import PUBLISHED
 from ctp.report.single import facts_of
@@ -93,14 +93,31 @@ def table_markdown(sweep: Sweep) -> str:
     """Rows, mean and spread over seeds, the paper's numbers beside; then what did not finish, at
     what scale all was run, and what is not as in the paper."""
     plan = sweep.plan
+    plot = f"![{plan.ablation.about}]({PLOT})"
+    return _markdown(sweep, [plot, *_notes(sweep)], list(_differences(plan)))
+
+
+def result_markdown(sweep: Sweep) -> str:
+    """`table_markdown` for where it is looked at at once: without the plot, and without what is not
+    as in the paper."""
+    return _markdown(sweep, list(_notes(sweep)), None)
+
+
+def rows_markdown(sweep: Sweep) -> str:
+    """The rows of `table_markdown` and no more."""
+    return markdown_of(_rows(sweep))
+
+
+def _markdown(sweep: Sweep, notes: Sequence[str], differences: Sequence[str] | None) -> str:
+    plan = sweep.plan
     section = Section(
         title=f"{plan.ablation.about} (scale {plan.config.scale})",
         uri=plan.folder.uri,
         state=told(sweep),
         facts={"scale": plan.config.scale, **_facts(plan), **_steps(sweep)},
         tables=[_rows(sweep), _others(sweep)],
-        notes=list(_notes(sweep)),
-        differences=list(_differences(plan)),
+        notes=notes,
+        differences=differences,
     )
     text, _ = to_markdown(f"Sweep {plan.config.name}", [section])
     return text
@@ -194,7 +211,6 @@ def _steps(sweep: Sweep) -> Cells:
 
 def _notes(sweep: Sweep) -> Iterator[str]:
     plan = sweep.plan
-    yield f"![{plan.ablation.about}]({PLOT})"
     if plan.config.seeds > 1:
         yield SPREAD
     if plan.ablation.note:

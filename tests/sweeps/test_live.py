@@ -18,12 +18,11 @@ from ctp.sweeps.live import (
     bar,
     board,
     follow,
-    result_markdown,
-    rows_markdown,
     standing_markdown,
 )
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.standing import Running, Standing
+from ctp.sweeps.table import result_markdown, rows_markdown
 
 MakePlan = Callable[..., Plan]
 Finished = Callable[..., TrialResult]
@@ -70,7 +69,6 @@ def test_what_trials_are_at() -> None:
         "| --- | --- | --- | --- |",
         "| c | pretrain | ▰▰▰▰▰▰▱▱▱▱▱▱ 150/300 | IoU 0.500 |",
         "| d | retrieval |   |  |",
-        "",
     ]
 
 

@@ -1,6 +1,6 @@
 """Actors through which processes leave word for each other.
 
-They are small, and start at once: nothing that is imported here imports torch.
+They are small, and start at once: next to nothing is imported here.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-if TYPE_CHECKING:  # a run's board is not to import torch
+if TYPE_CHECKING:  # a run's board is to be small
     from ctp.training.config import RunConfig
     from ctp.training.run_folder import Row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretrain import Pretraining
 from ctp.training.isolated import IsolatedMaker
+from ctp.training.sealed import SealedMaker
 from ctp.video.catalog import open_catalog
 
 
@@ -45,6 +47,18 @@ def test_the_same_clips_as_in_this_process(small_run: PretrainConfig, play_on: s
     assert not rejected
     for clip, wanted in zip(clips, job.heldout.heldout(range(3))[0], strict=True):
         np.testing.assert_array_equal(clip.frames, wanted.frames)
+
+
+def test_under_seal_a_maker_is_passed_on_without_torch(
+    small_run: PretrainConfig, run_python: Callable[..., str]
+) -> None:
+    maker = Pretraining.of(small_run).train
+    sealed = pickle.dumps(SealedMaker.of(maker))
+    unpickle = "import pickle, sys; sealed = pickle.loads(bytes.fromhex(input()))"
+    facts = "print(sealed.total_clips, len(sealed.catalog), 'torch' in sys.modules)"
+    said = run_python("-c", f"{unpickle}; {facts}", stdin=sealed.hex())
+    assert said.split() == [str(maker.total_clips), str(len(maker.catalog)), "False"]
+    check_equal(pickle.loads(sealed).open().batch(range(4)), maker.batch(range(4)))
 
 
 def test_a_large_catalogue_is_mapped_by_the_child_not_copied(

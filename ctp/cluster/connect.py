@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+import torch
 from ray.exceptions import AuthenticationError
 
 from ctp.cluster.places import check_seen
@@ -77,14 +78,8 @@ def check_place(demands: Sequence[Demand] = ()) -> None:
     if address:
         _check_answers(address)
     else:
-        gpus = _own_gpus() if any(each.gpus for each in demands) else 0
+        gpus = torch.cuda.device_count()
         require(demands, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
-
-
-def _own_gpus() -> int:
-    import torch  # here: what needs no GPU starts without
-
-    return torch.cuda.device_count()
 
 
 def _check_answers(address: str) -> None:

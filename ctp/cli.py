@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -18,6 +17,7 @@ from pydantic_settings import CliSettingsSource
 
 from ctp.config import Config
 from ctp.storage import Storage, StorageError
+from ctp.text import near_miss
 
 C = TypeVar("C", bound=Config)
 HELP_WIDTH = 100
@@ -130,12 +130,6 @@ def option_names(model: type[Config], prefix: str = "") -> list[str]:
             if isinstance(kind, type) and issubclass(kind, Config):
                 names += option_names(kind, f"{prefix}{name}.")
     return names
-
-
-def near_miss(name: str, names: Any) -> str:
-    """' (did you mean …?)' if one of `names` is like `name`, else nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.downstream.config import (
     ClassifierHeadConfig,
     FinetuneConfig,
@@ -10,17 +11,16 @@ from ctp.downstream.config import (
 )
 from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
-from ctp.models.config import EncoderConfig, HeadConfig
+from ctp.encoders.config import EncoderConfig, HeadConfig
 from ctp.pretext.config import (
     CurriculumConfig,
     DataConfig,
     HealthConfig,
     PretrainConfig,
 )
-from ctp.synthesis.config import GameConfig, official
+from ctp.pretext.ctp.config import GameConfig, official
 from ctp.training.config import CheckpointConfig, ComputeConfig, OptimizerConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.build_config import BuildConfig, TranscodeConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 PAPER_GPUS = 8

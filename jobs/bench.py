@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ctp import recipes
-from ctp.analysis.baselines import BASELINES, READ, BaselineName, LoaderTiming, compare
-from ctp.analysis.budget import Budget
-from ctp.analysis.flops import StepTiming, count_flops, peak_tflops
-from ctp.analysis.loading import ON_DEVICE, draw_requests, ours
-from ctp.analysis.timing import (
+from ctp.bench.baselines import BASELINES, READ, BaselineName, LoaderTiming, compare
+from ctp.bench.budget import Budget
+from ctp.bench.flops import StepTiming, count_flops, peak_tflops
+from ctp.bench.loading import ON_DEVICE, draw_requests, ours
+from ctp.bench.timing import (
     Case,
     Timing,
     machine,
@@ -32,17 +32,21 @@ from ctp.analysis.timing import (
     usable_cores,
     wait_for,
 )
+from ctp.build.config import TranscodeConfig
 from ctp.cli import CommandLine, describe
-from ctp.clip import EncodedVideo, VideoError
 from ctp.config import Config
-from ctp.models.tracker import Tracker
+from ctp.data.catalog import Sources, open_catalog, prepare_corpus
+from ctp.data.plan import Plan
+from ctp.data.quarantine import QuarantineLimitError
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.config import PRESETS, GameConfig
+from ctp.pretext.ctp.game import play
+from ctp.pretext.ctp.loss import tracking_loss
+from ctp.pretext.ctp.tracker import Tracker
 from ctp.pretext.pretrain import build_model
 from ctp.rng import generator
 from ctp.storage import Storage, StorageError
-from ctp.synthesis.config import PRESETS, GameConfig
-from ctp.synthesis.game import play
 from ctp.training.step import (
     Loss,
     arrange,
@@ -51,13 +55,9 @@ from ctp.training.step import (
     prepare,
     train_step,
 )
-from ctp.training.tracking_loss import tracking_loss
 from ctp.video.augment import to_input
-from ctp.video.build_config import TranscodeConfig
-from ctp.video.catalog import Sources, open_catalog, prepare_corpus
 from ctp.video.config import AugmentConfig, SamplingConfig
-from ctp.video.plan import Plan
-from ctp.video.quarantine import QuarantineLimitError
+from ctp.video.encoded import EncodedVideo, VideoError
 
 ABOUT = """Measure what a clip and a step cost on this machine, and what that means for a run.
 

@@ -8,15 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctp import recipes
-from ctp.cli import CommandLine
-from ctp.cluster.build import build
-from ctp.cluster.connect import check_place, cluster
-from ctp.cluster.faults import StoppedError
-from ctp.cluster.places import check_lasting
-from ctp.progress import VideoCounter, duration
-from ctp.storage import Storage, StorageError
-from ctp.training.claim import absolute
-from ctp.video.build import (
+from ctp.build.build import (
     Part,
     ShardTask,
     claim,
@@ -26,9 +18,17 @@ from ctp.video.build import (
     whole_parts,
     write_manifest,
 )
-from ctp.video.build_config import BuildConfig
-from ctp.video.layouts import Contents
-from ctp.video.quarantine import Rejected, told
+from ctp.build.config import BuildConfig
+from ctp.build.layouts import Contents
+from ctp.cli import CommandLine
+from ctp.cluster.build import build
+from ctp.cluster.connect import check_place, cluster
+from ctp.cluster.faults import StoppedError
+from ctp.cluster.places import check_lasting
+from ctp.data.quarantine import Rejected, told
+from ctp.progress import VideoCounter, duration
+from ctp.storage import Storage, StorageError
+from ctp.training.claim import absolute
 
 ABOUT = """Build Parquet shards of a data set, for training and for any Parquet reader.
 

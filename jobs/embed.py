@@ -11,13 +11,13 @@ from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.extract import demands, extract
 from ctp.cluster.faults import StoppedError
 from ctp.cluster.places import check_lasting
+from ctp.data.quarantine import Ledger, told
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import Extraction, open_extraction
 from ctp.downstream.feature_folder import Counts, finish
 from ctp.progress import VideoCounter, duration
 from ctp.storage import StorageError
 from ctp.training.run_folder import QUARANTINE
-from ctp.video.quarantine import Ledger, told
 
 ABOUT = """Make features of videos by an encoder, a vector for each clip.
 

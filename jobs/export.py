@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from ctp.cli import CommandLine
 from ctp.config import Config
-from ctp.models.export import ExportError, Pooling, export_onnx, export_program
-from ctp.models.weights import read_encoder
+from ctp.encoders.export import ExportError, Pooling, export_onnx, export_program
+from ctp.encoders.weights import read_encoder
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.video.config import AugmentConfig, SamplingConfig

@@ -7,12 +7,12 @@ import json
 import numpy as np
 
 from ctp import recipes
-from ctp.analysis.scores import confusion_png
 from ctp.cli import CommandLine
 from ctp.cluster.launch import run_job, train_here
 from ctp.downstream.classification import Finetuning
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.initial import settled_encoder, settled_initial
+from ctp.report.scores import confusion_png
 from ctp.training.claim import run_storage
 from ctp.training.run_folder import CONFUSION
 

@@ -10,25 +10,25 @@ import torch
 import yaml
 from annotated_types import Ge, MaxLen
 
-from ctp.analysis.gradcam import (
+from ctp.cli import CommandLine
+from ctp.config import Config
+from ctp.data.catalog import Catalog, Sources, VideoEntry, open_catalog
+from ctp.data.quarantine import Rejected
+from ctp.downstream.classification import Classifier, load_classifier
+from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.labels import open_labeled
+from ctp.report.gradcam import (
     Explained,
     MapName,
     explain,
     side_by_side_mp4,
     strip_png,
 )
-from ctp.cli import CommandLine
-from ctp.clip import VideoError
-from ctp.config import Config
-from ctp.downstream.classification import Classifier, load_classifier
-from ctp.downstream.config import FinetuneConfig
-from ctp.downstream.labels import open_labeled
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.video.augment import to_input
-from ctp.video.catalog import Catalog, Sources, VideoEntry, open_catalog
 from ctp.video.config import ViewsConfig
-from ctp.video.quarantine import Rejected
+from ctp.video.encoded import VideoError
 from ctp.video.views import read_views
 
 ABOUT = """Draw where classifiers look (Fig. 5, 8): OUT/gradcam.png and OUT/gradcam.mp4.

@@ -11,22 +11,22 @@ import yaml
 from annotated_types import Ge, Le
 
 from ctp import recipes
-from ctp.analysis.preview import Scene, grid_mp4, grid_png, seen_frames
 from ctp.cli import CommandLine
-from ctp.clip import Clip
 from ctp.config import Config
-from ctp.models.tracker import Tracker
+from ctp.data.catalog import open_catalog
+from ctp.data.quarantine import QuarantineLimitError, Rejected
+from ctp.pretext.batches import Clip
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.metrics import TrackingTally
+from ctp.pretext.ctp.tracker import Tracker
 from ctp.pretext.pretrain import Pretraining, build_model
+from ctp.report.preview import Scene, grid_mp4, grid_png, seen_frames
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
-from ctp.training.metrics import TrackingTally
 from ctp.training.step import autocast, prepare
 from ctp.video.augment import to_input
-from ctp.video.catalog import open_catalog
-from ctp.video.quarantine import QuarantineLimitError, Rejected
 
 ABOUT = """Draw clips with their boxes: a picture, OUT/clips.png, and a video, OUT/clips.mp4.
 

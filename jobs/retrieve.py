@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.compute as pc
 from annotated_types import Ge, MinLen, MultipleOf
 
-from ctp.analysis.neighbours import Row, Shown, middle_frame, neighbours_png
 from ctp.cli import CommandLine
 from ctp.config import Config
+from ctp.data.catalog import Catalog, open_catalog
 from ctp.downstream.feature_folder import Manifest, VideoFeatures, check_comparable, read_features
 from ctp.downstream.retrieval import KS, Retrieval, knn_accuracy, retrieve
+from ctp.report.neighbours import Row, Shown, middle_frame, neighbours_png
 from ctp.storage import Storage, StorageError
-from ctp.video.catalog import Catalog, open_catalog
 
 ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
 

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from ctp import recipes
-from ctp.analysis.tracks import TrackScene, tracks_mp4, tracks_png
 from ctp.cli import CommandLine
 from ctp.cluster.launch import run_job, train_here
 from ctp.downstream.track_clips import VideoClips
@@ -24,8 +23,9 @@ from ctp.downstream.tracking import (
     in_picture,
     settled,
 )
-from ctp.models.tracker import Tracker
-from ctp.models.weights import read_state
+from ctp.encoders.weights import read_state
+from ctp.pretext.ctp.tracker import Tracker
+from ctp.report.tracks import TrackScene, tracks_mp4, tracks_png
 from ctp.storage import Storage
 from ctp.training.claim import run_storage
 from ctp.training.isolated import IsolatedMaker

@@ -26,24 +26,24 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import fs
 
+from ctp.build.config import TranscodeConfig
+from ctp.build.transcode import encode_frames
 from ctp.cli import CommandLine
+from ctp.data.shards import ShardRow, write_shard
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig, EmbedDataConfig
-from ctp.models.config import EncoderConfig, HeadConfig
+from ctp.encoders.config import EncoderConfig, HeadConfig
 from ctp.pretext.config import CurriculumConfig, DataConfig, HealthConfig, PretrainConfig
+from ctp.pretext.ctp.config import GameConfig
 from ctp.pretext.pretrain import Pretraining
 from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
-from ctp.synthesis.config import GameConfig
-from ctp.training.collective import Worker
 from ctp.training.config import CheckpointConfig, ComputeConfig, RunConfig
+from ctp.training.distributed import Worker
 from ctp.training.maker import local_stream
-from ctp.training.run import Job, run
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.build_config import TranscodeConfig
+from ctp.training.trainer import Job, run
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
-from ctp.video.shards import ShardRow, write_shard
-from ctp.video.transcode import encode_frames
 
 CELLS = 4
 """The painted code is a square of so many blocks a side, the highest bit first."""

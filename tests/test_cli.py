@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ctp.cli import CommandLine, merge, near_miss
+from ctp.cli import CommandLine, merge
 from ctp.config import Config
+from ctp.text import near_miss
 
 
 class Inner(Config):

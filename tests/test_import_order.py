@@ -8,11 +8,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"config", "clip", "geometry", "isolation", "keyframes", "rng", "progress", "shared_file"},
+    {"config", "geometry", "isolation", "keyframes", "rng", "progress", "shared_file", "text"},
     {"storage"},
-    {"cli", "video", "synthesis", "models"},
-    {"training"},
-    {"pretext", "downstream", "analysis"},
+    {"cli", "video", "encoders"},
+    {"data"},
+    {"build", "training"},
+    {"pretext"},
+    {"downstream", "bench"},
     {"recipes"},
     {"report"},
     {"sweeps"},
@@ -76,11 +78,11 @@ def test_every_part_has_a_place() -> None:
 @pytest.mark.parametrize(
     ("part", "name"),
     [
-        ("models", "ctp.training.step"),
-        ("pretext", "ctp.analysis.preview"),
-        ("video", "ctp.models"),
+        ("encoders", "ctp.training.step"),
+        ("pretext", "ctp.report.preview"),
+        ("video", "ctp.encoders"),
         ("training", "ray.train"),
-        ("analysis", "jobs.pretrain"),
+        ("bench", "jobs.pretrain"),
         ("recipes", "ctp.report.runs"),
     ],
 )

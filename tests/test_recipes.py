@@ -8,10 +8,10 @@ from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.initial import settled_encoder
 from ctp.downstream.track_config import TrackConfig
 from ctp.downstream.tracking import settled
-from ctp.models.config import EncoderConfig
+from ctp.encoders.config import EncoderConfig
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.config import official, paper
 from ctp.recipes import FINETUNE, PRETRAIN, TRACK
-from ctp.synthesis.config import official, paper
 from ctp.training.schedule import learning_rate_factor, total_steps
 
 PAPER = ["ucf101-r3d18", "ucf101-r2plus1d18", "kinetics400-r3d18", "kinetics400-r2plus1d18"]

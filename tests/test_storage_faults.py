@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from ctp import storage
-from ctp.clip import VideoError
+from ctp.data import catalog
+from ctp.data.catalog import VideoEntry
 from ctp.storage import Storage, StorageError
-from ctp.video import catalog
-from ctp.video.catalog import VideoEntry
+from ctp.video.encoded import VideoError
 
 DATA = bytes(range(256)) * 400
 SERVICE_FAULTS = [

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ctp.training.collective import Worker
+from ctp.training.distributed import Worker
 from ctp.training.maker import local_stream
-from ctp.training.run import run
+from ctp.training.trainer import run
 
 
 def named(where: str) -> Any:

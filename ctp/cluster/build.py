@@ -11,11 +11,11 @@ import ray
 import ray.data
 from ray.data import TaskPoolStrategy
 
+from ctp.build.build import ShardTask, build_shard, guarded_converter
+from ctp.build.config import BuildConfig
+from ctp.build.convert import Convert
 from ctp.cluster.connect import DATA_PLUMBING_CPUS
 from ctp.cluster.faults import told_in_a_line
-from ctp.video.build import ShardTask, build_shard, guarded_converter
-from ctp.video.build_config import BuildConfig
-from ctp.video.convert import Convert
 
 VIDEOS_A_REPORT = 8
 """What tells of progress costs Ray about as long as a short video."""

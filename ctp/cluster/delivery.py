@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import ray
 
-from ctp.analysis.processes import Memory, cpu_seconds, memory
-from ctp.analysis.timing import one_thread, slope
+from ctp.bench.processes import Memory, cpu_seconds, memory
+from ctp.bench.timing import one_thread, slope
 from ctp.cluster.ingest import (
     execution_options,
     object_store_bytes,

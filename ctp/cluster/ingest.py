@@ -30,10 +30,10 @@ from ray.data import (
 from ray.util.annotations import RayDeprecationWarning
 
 from ctp.cluster.metrics import MakerMetrics, tags_of
+from ctp.data.quarantine import Rejected
 from ctp.training.claim import newest_clips
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.sealed import SealedMaker
-from ctp.video.quarantine import Rejected
 
 TRAIN = "train"
 BLOCKS_PER_INPUT_BLOCK = 20_000

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from ray.train import TrainingFailedError
 
-from ctp.analysis.curves import curves_png
 from ctp.cli import CommandLine
 from ctp.cluster.connect import check_place, cluster, run_demands
 from ctp.cluster.ingest import object_store_bytes
@@ -19,15 +18,16 @@ from ctp.cluster.knn import KnnScorer
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.places import check_lasting
 from ctp.cluster.train import train
+from ctp.data.quarantine import Ledger, told
 from ctp.progress import Progress, bottleneck, duration
+from ctp.report.curves import curves_png
 from ctp.storage import StorageError
 from ctp.training import run_folder
 from ctp.training.claim import anchored, newest_clips, open_run, read_places, run_storage
 from ctp.training.config import RunConfig
-from ctp.training.run import Job, RunStoppedError
 from ctp.training.run_folder import Row
 from ctp.training.sealed import SealedMaker
-from ctp.video.quarantine import Ledger, told
+from ctp.training.trainer import Job, RunStoppedError
 
 C = TypeVar("C", bound=RunConfig)
 

@@ -26,14 +26,14 @@ from ctp.cluster.ingest import TRAIN, StreamConfig, worker_batches
 from ctp.cluster.metrics import tags_of
 from ctp.progress import duration
 from ctp.training.claim import run_storage
-from ctp.training.collective import Worker, regroup
 from ctp.training.config import ComputeConfig
 from ctp.training.config import RunConfig as Run
+from ctp.training.distributed import Worker, regroup
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.maker import StreamMaker
-from ctp.training.run import Job, RunStoppedError, Sign, run
 from ctp.training.run_folder import Row
 from ctp.training.sealed import SealedMaker
+from ctp.training.trainer import Job, RunStoppedError, Sign, run
 
 POLL_SECONDS = 0.5
 FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}

@@ -36,8 +36,8 @@ from ctp.sweeps.folder import TrialResult, read_result, steps_of, write_result
 from ctp.sweeps.plan import Plan, Trial
 from ctp.sweeps.scores import RetrievalConfig, Score, ScoreConfig, retrieval_scores
 from ctp.training.claim import newest_clips, open_run, run_storage
-from ctp.training.run import Job, RunStoppedError
 from ctp.training.run_folder import ENCODER, KNN, Row, read_metrics, read_rows
+from ctp.training.trainer import Job, RunStoppedError
 
 PRETRAIN = "pretrain"
 TOLD_SECONDS = 2.0

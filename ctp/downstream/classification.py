@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from ctp.data.catalog import Catalog
+from ctp.data.quarantine import Rejected
 from ctp.downstream.clips import LabeledMaker, VideoViews
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.labels import open_labeled
-from ctp.models.config import EncoderConfig
-from ctp.models.pretrained import initialise
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes, read_state
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.initial import initialise
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes, read_state
 from ctp.rng import generator
-from ctp.training.collective import Worker, gather
+from ctp.training.distributed import Worker, gather
 from ctp.training.read_apart import read_apart
-from ctp.training.run import OpenMaker, Task
 from ctp.training.run_folder import CLASSIFIER, ENCODER
 from ctp.training.schedule import is_epoch_end
 from ctp.training.step import Loss, arrange, autocast, prepare
+from ctp.training.trainer import OpenMaker, Task
 from ctp.video.augment import to_input
-from ctp.video.catalog import Catalog
-from ctp.video.pixels import to_rgb
-from ctp.video.quarantine import Rejected
+from ctp.video.planes import to_rgb
 
 WEIGHT_STD = 0.01
 """Of the linear layer at first (the authors' implementation)."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctp.data.plan import PlannedClip
+from ctp.data.quarantine import Rejected
+from ctp.data.read_ahead import ReadAhead
 from ctp.downstream.config import FinetuneConfig
 from ctp.isolation import working_on
 from ctp.rng import generator
 from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
 from ctp.video.augment import sample_color, sample_crop
-from ctp.video.plan import PlannedClip
-from ctp.video.quarantine import Rejected
-from ctp.video.read_ahead import ReadAhead
 from ctp.video.sampling import sample_frames
 from ctp.video.views import read_view_planes
 

@@ -8,11 +8,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.models.config import RANDOM, EncoderConfig
+from ctp.data.catalog import Sources
+from ctp.encoders.config import RANDOM, EncoderConfig
 from ctp.training.config import OptimizerConfig, ReadingConfig, RunConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.catalog import Sources
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from ctp.config import Config
-from ctp.models.config import EncoderConfig
-from ctp.video.catalog import Sources
+from ctp.data.catalog import Sources
+from ctp.encoders.config import EncoderConfig
 from ctp.video.config import ViewsConfig
 
 

@@ -15,7 +15,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.clip import EncodedVideo, VideoError
+from ctp.data.catalog import Catalog, VideoEntry, open_catalog
+from ctp.data.quarantine import Rejected
+from ctp.data.read_ahead import ReadAhead
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.feature_folder import (
     Manifest,
@@ -26,13 +28,11 @@ from ctp.downstream.feature_folder import (
     write_part,
 )
 from ctp.downstream.features import Embedder, open_embedder, read_encoder_file
-from ctp.models.weights import stored_config
+from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.claim import absolute
-from ctp.video.catalog import Catalog, VideoEntry, open_catalog
 from ctp.video.config import ViewsConfig
-from ctp.video.quarantine import Rejected
-from ctp.video.read_ahead import ReadAhead
+from ctp.video.encoded import EncodedVideo, VideoError
 from ctp.video.views import guarded_views, read_view_planes
 
 

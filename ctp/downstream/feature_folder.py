@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ctp.config import Config
+from ctp.data.catalog import MANIFEST, Sources
+from ctp.data.quarantine import Ledger, Rejected
 from ctp.downstream.embed_config import FeatureConfig
-from ctp.models.config import EncoderConfig
+from ctp.encoders.config import EncoderConfig
 from ctp.storage import Storage
 from ctp.training.run_folder import QUARANTINE
-from ctp.video.catalog import MANIFEST, Sources
 from ctp.video.config import ViewsConfig
-from ctp.video.quarantine import Ledger, Rejected
 
 Rows = Mapping[str, NDArray[Any]]
 """Videos, a row each: "id", "label" ("" for none), "rejected" ("" or a `Rejected` as JSON), and

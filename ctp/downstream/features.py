@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.models.config import IMAGENET, KINETICS, RANDOM
-from ctp.models.pretrained import initialise
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes, read_encoder, stored_config
+from ctp.encoders.config import IMAGENET, KINETICS, RANDOM
+from ctp.encoders.initial import initialise
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes, read_encoder, stored_config
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.config import ComputeConfig
 from ctp.training.step import autocast, prepare
 from ctp.video.augment import to_input
-from ctp.video.pixels import to_rgb
+from ctp.video.planes import to_rgb
 
 POOLED_SHAPE = (2, 3, 3)
 """Time, height and width of what VCOP compares (supplement A)."""

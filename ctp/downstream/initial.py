@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ctp.models.config import IMAGENET, KINETICS, RANDOM, EncoderConfig
-from ctp.models.pretrained import matched
-from ctp.models.weights import stored_config
+from ctp.encoders.config import IMAGENET, KINETICS, RANDOM, EncoderConfig
+from ctp.encoders.initial import matched
+from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import ENCODER
 

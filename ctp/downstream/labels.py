@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ctp.data.catalog import Catalog, open_catalog
 from ctp.downstream.config import LabeledDataConfig
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
-from ctp.video.catalog import Catalog, open_catalog
-
-SHOWN = 5
+from ctp.text import listed
 
 
 @dataclass(frozen=True)
@@ -134,10 +132,3 @@ def _share_of_each_class(
         count = min(max(math.floor(share * len(rows) + 0.5), 1), len(rows) - leave)
         kept += [row for _, row in sorted(rows)[:count]]
     return catalog.select(np.array(sorted(kept), np.int64))
-
-
-def listed(names: Iterable[str | None]) -> str:
-    """The first names, and how many more there are."""
-    texts = [repr(name) for name in names]
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.downstream.feature_folder import VideoFeatures
-from ctp.downstream.labels import listed
+from ctp.text import listed
 
 KS = (1, 5, 10, 20, 50)
 """The k of the protocol."""

@@ -9,19 +9,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.clip import VideoError
-from ctp.downstream.annotated import Track, Tracks
+from ctp.data.annotated import Track, Tracks
+from ctp.data.catalog import VideoEntry
+from ctp.data.plan import PlannedClip
+from ctp.data.quarantine import Rejected
+from ctp.data.read_ahead import ReadAhead
 from ctp.downstream.track_config import TrackConfig
 from ctp.rng import generator
 from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
 from ctp.video.augment import sample_color, sample_crop
-from ctp.video.catalog import VideoEntry
 from ctp.video.config import SamplingConfig
 from ctp.video.decode import VideoReader
-from ctp.video.pixels import Crop
-from ctp.video.plan import PlannedClip
-from ctp.video.quarantine import Rejected
-from ctp.video.read_ahead import ReadAhead
+from ctp.video.encoded import VideoError
+from ctp.video.planes import Crop
 from ctp.video.sampling import sample_frames
 
 LEAST_SIDE_PX = 1.0

@@ -13,26 +13,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ctp.downstream.annotated import open_annotated
+from ctp.data.annotated import open_annotated
+from ctp.data.catalog import Catalog
+from ctp.data.quarantine import Rejected
 from ctp.downstream.initial import settled_encoder, settled_initial
 from ctp.downstream.track_clips import TrackMaker, VideoClips
 from ctp.downstream.track_config import TrackConfig
-from ctp.models.pretrained import initialise
-from ctp.models.tracker import Tracker
-from ctp.models.weights import encoder_bytes
+from ctp.encoders.initial import initialise
+from ctp.encoders.weights import encoder_bytes
+from ctp.pretext.ctp.loss import tracking_loss
+from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
+from ctp.pretext.ctp.tracker import Tracker
 from ctp.storage import Storage
 from ctp.training.checkpoint import CheckpointStore, TrainState
-from ctp.training.collective import Worker, gather
-from ctp.training.metrics import ClipOverlap, clip_overlaps, overlap_scores
+from ctp.training.distributed import Worker, gather
 from ctp.training.read_apart import read_apart
-from ctp.training.run import OpenMaker, Task
 from ctp.training.run_folder import CHECKPOINTS, ENCODER
 from ctp.training.step import Loss, arrange, autocast, prepare
-from ctp.training.tracking_loss import tracking_loss
+from ctp.training.trainer import OpenMaker, Task
 from ctp.video.augment import to_input
-from ctp.video.catalog import Catalog
-from ctp.video.pixels import to_rgb
-from ctp.video.quarantine import Rejected
+from ctp.video.planes import to_rgb
 
 TRACKER = "tracker.safetensors"
 """Encoder and head of a finished run, sized as its config.yaml says."""

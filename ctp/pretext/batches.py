@@ -16,11 +16,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctp.clip import Clip
-from ctp.synthesis.batch import Rounds, paste_batch, stack_rounds
-from ctp.synthesis.game import Round, play_round
+from ctp.pretext.ctp.game import Round, play_round
+from ctp.pretext.ctp.paste_batch import Rounds, paste_batch, stack_rounds
 from ctp.training.maker import Batch
-from ctp.video.pixels import to_rgb
+from ctp.video.planes import to_rgb
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One training example: the game as it was played on the frames of one video.
+
+    Attributes:
+        frames: uint8 [T, H, W, 3], RGB, patches pasted.
+        boxes: float32 [K, T, 4], xyxy pixels.
+        visible: bool [K, T].
+        color: float32 [T, 4]: hue shift in degrees, saturation factor, brightness added (of
+            255), contrast factor; applied on the device.
+        video_id: the video that the frames come from.
+    """
+
+    frames: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+    color: NDArray[np.float32]
+    video_id: str
 
 
 @dataclass(frozen=True)

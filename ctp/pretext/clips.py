@@ -10,11 +10,14 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.clip import Clip
-from ctp.pretext.batches import DrawnClip, stack, stack_drawn
+from ctp.data.catalog import VideoEntry
+from ctp.data.plan import PlannedClip
+from ctp.data.quarantine import QuarantineLimitError, Rejected
+from ctp.data.read_ahead import ReadAhead
+from ctp.pretext.batches import Clip, DrawnClip, stack, stack_drawn
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.game import draw_round
 from ctp.rng import generator
-from ctp.synthesis.game import draw_round
 from ctp.training.maker import (
     MAX_TRIES,
     Batch,
@@ -25,10 +28,6 @@ from ctp.training.maker import (
     planes_bytes,
 )
 from ctp.video.augment import sample_color, sample_crop
-from ctp.video.catalog import VideoEntry
-from ctp.video.plan import PlannedClip
-from ctp.video.quarantine import QuarantineLimitError, Rejected
-from ctp.video.read_ahead import ReadAhead
 from ctp.video.sampling import sample_frames
 
 BOX_BYTES = 21

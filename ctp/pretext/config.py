@@ -8,11 +8,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.models.config import EncoderConfig, HeadConfig
-from ctp.synthesis.config import GameConfig
+from ctp.data.catalog import Sources
+from ctp.encoders.config import EncoderConfig, HeadConfig
+from ctp.pretext.ctp.config import GameConfig
 from ctp.training.config import ReadingConfig, RunConfig
 from ctp.training.run_folder import ENCODER
-from ctp.video.catalog import Sources
 from ctp.video.config import AugmentConfig, SamplingConfig
 
 

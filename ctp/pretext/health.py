@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from ctp.models.tracker import Tracker
+from ctp.data.quarantine import Rejected
 from ctp.pretext.batches import stack
 from ctp.pretext.clips import ClipMaker
-from ctp.training.collective import Worker, gather
+from ctp.pretext.ctp.metrics import TrackingTally
+from ctp.pretext.ctp.tracker import Tracker
+from ctp.training.distributed import Worker, gather
 from ctp.training.maker import Batch
-from ctp.training.metrics import TrackingTally
-from ctp.training.run import OpenMaker
 from ctp.training.step import autocast
+from ctp.training.trainer import OpenMaker
 from ctp.video.augment import to_input
-from ctp.video.quarantine import Rejected
 
 BATCH = 16
 

@@ -1,4 +1,4 @@
-"""Pretraining by Catch-the-Patch, as a task for `ctp.training.run`."""
+"""Pretraining by Catch-the-Patch, as a task for `ctp.training.trainer`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from ctp.models.tracker import Tracker
-from ctp.models.weights import encoder_bytes, load_encoder
+from ctp.data.catalog import Catalog, open_catalog
+from ctp.encoders.weights import encoder_bytes, load_encoder
 from ctp.pretext.batches import frames_on, on
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.loss import tracking_loss
+from ctp.pretext.ctp.tracker import Tracker
 from ctp.pretext.health import Health
 from ctp.storage import Storage, StorageError
-from ctp.training.collective import Worker
-from ctp.training.run import OpenMaker, Task
+from ctp.training.distributed import Worker
 from ctp.training.run_folder import snapshot_name
 from ctp.training.schedule import is_epoch_end
 from ctp.training.step import Loss, arrange, autocast, prepare
-from ctp.training.tracking_loss import tracking_loss
+from ctp.training.trainer import OpenMaker, Task
 from ctp.video.augment import to_input
-from ctp.video.catalog import Catalog, open_catalog
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ctp.analysis.comparison import at_the_end, labels_png, learning_png
 from ctp.downstream.config import FinetuneConfig
 from ctp.report.compared import (
     WEIGHTS,
@@ -20,6 +19,7 @@ from ctp.report.compared import (
     section_of,
     table_of,
 )
+from ctp.report.comparison import at_the_end, labels_png, learning_png
 from ctp.report.groups import Group, Mean, Setting, together
 from ctp.report.page import SOURCE, Picture, Section
 from ctp.report.papers import NOT_OF_THE_PROTOCOL, dataset_of, differences, same_as

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ctp.analysis.comparison import LinePoint
+from ctp.report.comparison import LinePoint
 from ctp.report.groups import Group, Setting, settings_of, together, told_apart
 from ctp.report.page import SOURCE, Picture, Row, Section, Table
 from ctp.report.single import facts_of

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ctp.models.config import RANDOM
+from ctp.encoders.config import RANDOM
 from ctp.report.runs import INITIAL, OF_THE_START, differing, said, shaping_fields
 from ctp.report.starts import Started
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
-from ctp.models.config import IMAGENET, KINETICS, RANDOM
+from ctp.encoders.config import IMAGENET, KINETICS, RANDOM
 from ctp.pretext.config import PretrainConfig
 from ctp.report.papers import papers_name
 from ctp.report.runs import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ctp.analysis.comparison import frozen_png
 from ctp.downstream.track_config import TrackConfig
 from ctp.report.compared import WEIGHTS, Cells, Compared, Shown, point_of, runs_of, section_of
+from ctp.report.comparison import frozen_png
 from ctp.report.groups import Group, Mean, Setting
 from ctp.report.page import Picture, Section
 from ctp.report.runs import Run

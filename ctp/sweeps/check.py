@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 
-from ctp.downstream.annotated import open_annotated
+from ctp.data.annotated import open_annotated
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.labels import open_labeled
 from ctp.downstream.track_config import TrackConfig

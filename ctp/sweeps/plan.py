@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 from ctp import recipes
-from ctp.cli import near_miss
 from ctp.config import Config
 from ctp.pretext.config import PretrainConfig
 from ctp.report.runs import said
@@ -22,6 +21,7 @@ from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.scores import IOU, Score, is_option, scores_of
 from ctp.sweeps.tables import TABLES, Ablation, Row
 from ctp.sweeps.values import parse_grid, parse_set, value_of, with_values
+from ctp.text import near_miss
 from ctp.training.claim import anchored
 from ctp.training.config import RunConfig
 

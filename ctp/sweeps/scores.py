@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ctp import recipes
-from ctp.cli import near_miss
+from ctp.data.catalog import Sources
 from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
 from ctp.downstream.embed_config import EmbedConfig, EmbedDataConfig
 from ctp.downstream.extraction import embed_videos
@@ -19,9 +19,9 @@ from ctp.downstream.retrieval import retrieve
 from ctp.downstream.track_config import TrackConfig
 from ctp.sweeps.config import Scale
 from ctp.sweeps.values import with_values
+from ctp.text import near_miss
 from ctp.training.claim import absolute, anchored
 from ctp.training.config import RunConfig
-from ctp.video.catalog import Sources
 
 IOU = "iou"
 KS = (1, 5)

@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import yaml
 
+from ctp.data.catalog import CORPUS
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.config import RunConfig
-from ctp.video.catalog import CORPUS
 
 C = TypeVar("C", bound=RunConfig)
 Uris = str | tuple[str, ...]

@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
 from ctp.config import Config
+from ctp.data.catalog import Sources
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.catalog import Sources
 
 
 class ComputeConfig(Config):

@@ -12,16 +12,16 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ctp.clip import VideoError
+from ctp.data.catalog import Catalog, VideoEntry
+from ctp.data.plan import Plan, PlannedClip
+from ctp.data.quarantine import QuarantineLimitError, Rejected
+from ctp.data.read_ahead import ReadAhead
 from ctp.isolation import working_on
 from ctp.storage import StorageError
 from ctp.training.config import RunConfig
 from ctp.training.schedule import total_steps
-from ctp.video.catalog import Catalog, VideoEntry
 from ctp.video.decode import VideoReader
-from ctp.video.plan import Plan, PlannedClip
-from ctp.video.quarantine import QuarantineLimitError, Rejected
-from ctp.video.read_ahead import ReadAhead
+from ctp.video.encoded import VideoError
 
 MAX_TRIES = 64
 """Videos tried for a clip, and for its donor frames, before the run is given up."""

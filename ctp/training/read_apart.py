@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from ctp.training.maker import StreamMaker
-from ctp.training.run import OpenMaker
+from ctp.training.trainer import OpenMaker
 
 AT_ONCE = 4
 """Numbers in a call: few, for what comes back waits in memory."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from ctp.cli import near_miss
 from ctp.storage import Storage
+from ctp.text import near_miss
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"

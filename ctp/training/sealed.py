@@ -10,8 +10,8 @@ import pickle
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ctp.data.catalog import Catalog
 from ctp.training.config import RunConfig
-from ctp.video.catalog import Catalog
 
 if TYPE_CHECKING:
     from ctp.training.maker import StreamMaker

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ctp.keyframes import interpolate, sample_key_frames
 from ctp.video.config import AugmentConfig
-from ctp.video.pixels import Crop
+from ctp.video.planes import Crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -27,9 +27,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from ctp.clip import EncodedVideo, VideoError
+from ctp.video.encoded import EncodedVideo, VideoError
 from ctp.video.mp4 import Run, SampleTable, read_sample_table
-from ctp.video.pixels import Crop, Cutter, upright
+from ctp.video.planes import Crop, Cutter, upright
 
 Take = Callable[[int, av.VideoFrame], None]
 """Is given a frame's number and the frame, which it must not keep."""

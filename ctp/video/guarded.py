@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, Self, TypeVar
 
-from ctp.clip import VideoError
 from ctp.isolation import MAX_LOSSES, Isolated, LostError
+from ctp.video.encoded import VideoError
 
 
 class Named(Protocol):

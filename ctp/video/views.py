@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctp.clip import EncodedVideo
 from ctp.isolation import working_on
 from ctp.video.config import ViewsConfig
 from ctp.video.decode import VideoReader
+from ctp.video.encoded import EncodedVideo
 from ctp.video.guarded import Guarded
-from ctp.video.pixels import Crop, to_rgb
+from ctp.video.planes import Crop, to_rgb
 
 
 def view_frames(config: ViewsConfig, num_video_frames: int) -> NDArray[np.int64]:

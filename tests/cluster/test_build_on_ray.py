@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import ray
 
+from ctp.build.build import build_shard, find_sources, plan_shards, whole_parts
+from ctp.build.config import BuildConfig, TranscodeConfig
+from ctp.build.convert import convert
 from ctp.cluster.build import build
 from ctp.cluster.faults import StoppedError
-from ctp.video.build import build_shard, find_sources, plan_shards, whole_parts
-from ctp.video.build_config import BuildConfig, TranscodeConfig
-from ctp.video.convert import convert
 
 pytestmark = [
     pytest.mark.ray,

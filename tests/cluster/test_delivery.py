@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 
-from ctp.analysis.processes import Memory
+from ctp.bench.processes import Memory
 from ctp.cluster import ingest
 from ctp.cluster.delivery import (
     Arrival,
@@ -23,9 +23,9 @@ from ctp.cluster.delivery import (
     deliver,
     wait_share,
 )
+from ctp.data.catalog import open_catalog
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
-from ctp.video.catalog import open_catalog
 
 
 def batches_of(*sizes: int) -> Iterator[dict[str, np.ndarray]]:

@@ -16,8 +16,8 @@ from ctp.cluster.mlflow_run import FILE, mlflow_run
 from ctp.pretext.config import PretrainConfig
 from ctp.training.claim import run_storage
 from ctp.training.config import RunConfig
-from ctp.training.run import RunStoppedError
 from ctp.training.run_folder import Row
+from ctp.training.trainer import RunStoppedError
 
 
 @pytest.fixture

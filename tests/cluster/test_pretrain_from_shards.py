@@ -17,10 +17,10 @@ from ctp.cli import CommandLine
 from ctp.pretext.pretrain import Pretraining
 from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
-from ctp.training.collective import Worker
+from ctp.training.distributed import Worker
 from ctp.training.maker import local_stream
-from ctp.training.run import run
 from ctp.training.run_folder import read_metrics
+from ctp.training.trainer import run
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 400

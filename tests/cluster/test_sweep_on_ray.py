@@ -35,8 +35,8 @@ from ctp.sweeps.plan import Plan, Trial
 from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
 from ctp.sweeps.standing import Running, Standing
 from ctp.training.claim import run_storage
-from ctp.training.run import Job
 from ctp.training.run_folder import ENCODER, read_metrics
+from ctp.training.trainer import Job
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 1200

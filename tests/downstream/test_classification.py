@@ -22,14 +22,14 @@ from ctp.downstream.classification import (
     load_classifier,
 )
 from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
-from ctp.models.config import EncoderConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes
 from ctp.training import run_folder
 from ctp.training.claim import open_run, run_storage
-from ctp.training.collective import Worker
+from ctp.training.distributed import Worker
 from ctp.training.maker import StreamMaker, local_stream
-from ctp.training.run import run
+from ctp.training.trainer import run
 
 TINY = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1), last_stage_spatial_stride=2)
 CPU = torch.device("cpu")

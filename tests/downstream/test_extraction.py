@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from ctp.data.catalog import open_catalog
+from ctp.data.quarantine import Ledger
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos, extract, open_extraction
 from ctp.downstream.feature_folder import finish, read_features
 from ctp.downstream.features import open_embedder, read_encoder_file
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes
 from ctp.storage import Storage
-from ctp.video.catalog import open_catalog
-from ctp.video.quarantine import Ledger
 from ctp.video.views import read_view_planes
 
 GOOD = ["a/0.mp4", "a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4"]

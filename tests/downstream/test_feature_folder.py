@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ctp.clip import VideoError
+from ctp.data.quarantine import Ledger, Rejected
 from ctp.downstream.embed_config import FeatureConfig
 from ctp.downstream.feature_folder import (
     Manifest,
@@ -23,10 +23,10 @@ from ctp.downstream.feature_folder import (
     read_manifest,
     write_part,
 )
-from ctp.models.config import EncoderConfig
+from ctp.encoders.config import EncoderConfig
 from ctp.storage import Storage
 from ctp.video.config import ViewsConfig
-from ctp.video.quarantine import Ledger, Rejected
+from ctp.video.encoded import VideoError
 
 NUM_CLIPS, SIZE = 3, 5
 BAD = Rejected.of(VideoError("a/bad", "/v/a/bad.mp4", "is bad"))

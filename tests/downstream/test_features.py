@@ -11,13 +11,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ctp.clip import EncodedVideo
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.features import Embedder, FeatureExtractor, open_embedder, read_encoder_file
-from ctp.models.config import EncoderConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes, read_encoder, stored_config
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes, read_encoder, stored_config
 from ctp.video.augment import to_input
+from ctp.video.encoded import EncodedVideo
 from ctp.video.views import read_view_planes, read_views
 
 TINY = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1), last_stage_spatial_stride=2)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ctp.data.catalog import Catalog, open_catalog
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos
 from ctp.downstream.features import open_embedder, read_encoder_file
 from ctp.downstream.knn import check_k, knn_score
 from ctp.downstream.labels import LabeledVideos
-from ctp.video.catalog import Catalog, open_catalog
 
 
 def videos(config: EmbedConfig) -> LabeledVideos:

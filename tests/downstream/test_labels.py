@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ctp.data.catalog import Catalog
 from ctp.downstream.config import LabeledDataConfig
 from ctp.downstream.labels import labels, open_labeled
-from ctp.video.catalog import Catalog
 
 CLASSES = {"jump": 8, "run": 5, "walk": 2}
 

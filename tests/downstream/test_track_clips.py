@@ -12,7 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ctp.downstream.annotated import Track, open_annotated
+from ctp.data.annotated import Track, open_annotated
+from ctp.data.shards import ShardRow, write_shard
 from ctp.downstream.track_clips import (
     TrackMaker,
     VideoClips,
@@ -26,9 +27,8 @@ from ctp.downstream.track_config import TrackConfig
 from ctp.rng import generator
 from ctp.storage import Storage
 from ctp.video.config import SamplingConfig
-from ctp.video.pixels import Crop, to_rgb
+from ctp.video.planes import Crop, to_rgb
 from ctp.video.sampling import sample_frames
-from ctp.video.shards import ShardRow, write_shard
 
 Rectangle = Callable[..., ShardRow]
 SIZE = 32

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctp.data.shards import ShardRow, write_shard
 from ctp.downstream.track_config import TrackConfig
 from ctp.downstream.tracking import (
     TRACKER,
@@ -23,19 +24,18 @@ from ctp.downstream.tracking import (
     load_head,
     settled,
 )
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes, load_encoder, read_state
 from ctp.geometry import box_iou
-from ctp.models.config import EncoderConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.tracker import Tracker
-from ctp.models.weights import encoder_bytes, load_encoder, read_state
+from ctp.pretext.ctp.tracker import Tracker
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore, TrainState
 from ctp.training.claim import open_run, run_storage
-from ctp.training.collective import Worker
+from ctp.training.distributed import Worker
 from ctp.training.maker import StreamMaker, local_stream
-from ctp.training.run import CallHere, RunStoppedError, run
-from ctp.video.shards import ShardRow, write_shard
+from ctp.training.trainer import CallHere, RunStoppedError, run
 
 TINY = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 CPU = torch.device("cpu")

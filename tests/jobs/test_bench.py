@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from ctp.analysis.baselines import LoaderTiming
-from ctp.analysis.timing import Timing
+from ctp.bench.baselines import LoaderTiming
+from ctp.bench.timing import Timing
 
 
 @pytest.fixture(scope="module")

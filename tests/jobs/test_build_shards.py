@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from ctp import recipes
+from ctp.build.build import build_shard, claim, find_sources, plan_shards
+from ctp.build.convert import convert
+from ctp.data.catalog import open_catalog
 from ctp.storage import Storage
-from ctp.video.build import build_shard, claim, find_sources, plan_shards
-from ctp.video.catalog import open_catalog
-from ctp.video.convert import convert
 
 VideoFolder = Callable[..., Path]
 

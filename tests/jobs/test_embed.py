@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.models.config import EncoderConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from ctp import recipes
-from ctp.models.config import EncoderConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes, read_encoder
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes, read_encoder
 from ctp.storage import Storage
 
 ENCODER = "encoder.safetensors"

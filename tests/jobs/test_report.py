@@ -19,9 +19,9 @@ from ctp.pretext.pretrain import Pretraining
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.claim import open_run, run_storage
-from ctp.training.collective import Worker
+from ctp.training.distributed import Worker
 from ctp.training.maker import local_stream
-from ctp.training.run import run
+from ctp.training.trainer import run
 
 
 def trained(job: Any) -> Storage:

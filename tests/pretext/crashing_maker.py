@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ctp.data.catalog import VideoEntry
+from ctp.data.read_ahead import ReadAhead
 from ctp.isolation import working_on
 from ctp.pretext.clips import ClipMaker
-from ctp.video.catalog import VideoEntry
-from ctp.video.read_ahead import ReadAhead
 
 
 class CrashingMaker(ClipMaker):

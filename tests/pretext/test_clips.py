@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctp.clip import Clip
+from ctp.data.catalog import open_catalog
+from ctp.data.plan import Plan
+from ctp.data.quarantine import QuarantineLimitError
+from ctp.pretext.batches import Clip
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import DataConfig, PretrainConfig
 from ctp.pretext.pretrain import Pretraining
 from ctp.training.maker import local_stream
-from ctp.video.catalog import open_catalog
-from ctp.video.plan import Plan
-from ctp.video.quarantine import QuarantineLimitError
 
 
 def same(first: Clip, second: Clip) -> bool:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctp.data.catalog import open_catalog
 from ctp.isolation import LostError
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretrain import Pretraining
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.sealed import SealedMaker
-from ctp.video.catalog import open_catalog
 
 
 @pytest.fixture

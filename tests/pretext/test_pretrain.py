@@ -13,18 +13,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from ctp.models.tracker import Tracker
 from ctp.pretext import pretrain
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import DataConfig, PretrainConfig
+from ctp.pretext.ctp.tracker import Tracker
 from ctp.pretext.pretrain import Pretraining, build_model
 from ctp.storage import Storage
 from ctp.training.claim import anchored, newest_clips, open_run, run_storage
-from ctp.training.collective import Worker
+from ctp.training.distributed import Worker
 from ctp.training.maker import local_stream
 from ctp.training.metrics_log import MetricsLog
-from ctp.training.run import RunStoppedError, Sign, run
 from ctp.training.run_folder import read_metrics
+from ctp.training.trainer import RunStoppedError, Sign, run
 
 ONE = Worker()
 Rows = list[dict[str, float]]

@@ -12,8 +12,8 @@ import pytest
 from ctp.cli import merge
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes
 from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage
 from ctp.training.claim import open_run, run_storage

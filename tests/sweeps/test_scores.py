@@ -8,9 +8,9 @@ import torch
 from ctp import recipes
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
-from ctp.models.config import EncoderConfig
-from ctp.models.resnet3d import ResNet3d
-from ctp.models.weights import encoder_bytes
+from ctp.encoders.config import EncoderConfig
+from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.weights import encoder_bytes
 from ctp.sweeps.config import Scale
 from ctp.sweeps.scores import (
     RetrievalConfig,

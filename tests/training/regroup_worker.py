@@ -5,7 +5,7 @@ import sys
 
 import torch.distributed as dist
 
-from ctp.training.collective import gather, regroup
+from ctp.training.distributed import gather, regroup
 
 if __name__ == "__main__":
     rank, port = int(sys.argv[1]), sys.argv[2]

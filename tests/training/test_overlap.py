@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ctp.training.metrics import ClipOverlap, clip_overlaps, overlap_scores
+from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
 
 SIZE = 64
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ctp.pretext.ctp.metrics import TrackingTally
 from ctp.storage import Storage, StorageError
 from ctp.training.checkpoint import CheckpointStore, TrainState
 from ctp.training.config import OptimizerConfig
-from ctp.training.metrics import TrackingTally
 from ctp.training.metrics_log import MetricsLog
 from ctp.training.run_folder import read_metrics
 from ctp.training.schedule import ScheduleConfig, learning_rate_factor, total_steps

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ctp.clip import EncodedVideo, VideoError
 from ctp.isolation import working_on
+from ctp.video.encoded import EncodedVideo, VideoError
 
 
 def make() -> Callable[[EncodedVideo], str]:

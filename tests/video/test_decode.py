@@ -15,9 +15,9 @@ import av
 import numpy as np
 import pytest
 
-from ctp.clip import EncodedVideo, VideoError
-from ctp.video.catalog import open_catalog
+from ctp.data.catalog import open_catalog
 from ctp.video.decode import Clock, VideoReader
+from ctp.video.encoded import EncodedVideo, VideoError
 
 Encode = Callable[..., bytes]
 Paint = Callable[..., np.ndarray]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp.clip import EncodedVideo, VideoError
 from ctp.isolation import LostError
+from ctp.video.encoded import EncodedVideo, VideoError
 from ctp.video.guarded import Guarded
 
 Work = Guarded[EncodedVideo, str]

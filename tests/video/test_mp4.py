@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pytest
 
-from ctp.clip import EncodedVideo
 from ctp.video import decode
 from ctp.video.decode import VideoReader
+from ctp.video.encoded import EncodedVideo
 from ctp.video.mp4 import SampleTable, read_sample_table
 
 Encode = Callable[..., bytes]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ctp.clip import EncodedVideo, VideoError
 from ctp.video.config import ViewsConfig
 from ctp.video.decode import VideoReader
-from ctp.video.pixels import Crop
+from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.planes import Crop
 from ctp.video.views import read_views, view_frames
 
 SMALL = ViewsConfig(

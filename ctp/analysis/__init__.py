@@ -1,1 +1,0 @@
-"""Pictures and figures of what a run sees, predicts and measures."""

@@ -1,0 +1,1 @@
+"""Building shards: data set layouts, transcoding, and the build itself."""

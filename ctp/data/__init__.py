@@ -1,0 +1,1 @@
+"""Which videos there are, in which order they are used, and how samples are drawn from them."""

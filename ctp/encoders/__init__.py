@@ -1,0 +1,1 @@
+"""Video encoders, their weights and their export."""

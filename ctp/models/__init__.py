@@ -1,1 +1,0 @@
-"""The encoders, the prediction head, batch normalisation across workers, and weights on disk."""

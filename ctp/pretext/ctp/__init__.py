@@ -1,0 +1,1 @@
+"""The pretext task Catch-the-Patch (CVPR 2021)."""

@@ -1,0 +1,83 @@
+"""The prediction head: features and a query box in, the whole trajectory out (§3.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from ctp.encoders.config import HeadConfig
+from ctp.encoders.resnet3d import ResNet3d
+
+
+class TrackHead(nn.Module):
+    """Predicts, for each query box in the first frame, its offsets in all T frames."""
+
+    def __init__(self, config: HeadConfig, encoder: ResNet3d, num_frames: int):
+        """Build the head for an encoder, whose channels and strides it reads.
+
+        Args:
+            config: sizes.
+            encoder: what makes the features.
+            num_frames: T of the clips.
+        """
+        super().__init__()
+        self.num_frames = num_frames
+        self.roi_size = config.roi_size
+        self.spatial_scale = 1 / encoder.spatial_stride
+        hidden, depth = config.hidden_channels, encoder.out_frames(num_frames)
+        self.squeeze: nn.Module
+        if config.squeeze:
+            self.squeeze = nn.Sequential(
+                nn.Conv3d(encoder.out_channels, hidden, (depth, 1, 1)),
+                nn.ReLU(inplace=True),
+                nn.Flatten(1, 2),
+            )
+            roi_channels = hidden
+        else:  # every moment of the features keeps channels of its own
+            self.squeeze = nn.Flatten(1, 2)
+            roi_channels = encoder.out_channels * depth
+        self.mlp = nn.Sequential(
+            nn.Linear(roi_channels * config.roi_size**2, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, num_frames * 4),
+        )
+        _initialise(self)
+
+    def forward(self, features: Tensor, queries: Tensor) -> Tensor:
+        """Predict offsets.
+
+        Args:
+            features: float [B, C, T', H', W'] of the encoder.
+            queries: float32 [B, K, 4], xyxy pixels of the clip: the boxes in the first frame.
+
+        Returns:
+            float [B, K, T, 4], offsets as of `geometry.box_offsets`.
+        """
+        batch, num_queries, _ = queries.shape
+        clip = torch.arange(batch, device=queries.device, dtype=queries.dtype)
+        rois = torch.cat(
+            [clip.repeat_interleave(num_queries)[:, None], queries.reshape(-1, 4)], dim=1
+        )
+        regions = roi_align(
+            self.squeeze(features).contiguous(),
+            rois,
+            output_size=self.roi_size,
+            spatial_scale=self.spatial_scale,
+            sampling_ratio=2,
+            aligned=True,
+        )
+        offsets: Tensor = self.mlp(regions.flatten(1))
+        return offsets.view(batch, num_queries, self.num_frames, 4)
+
+
+def _initialise(head: TrackHead) -> None:
+    """Initialise as the authors do: Kaiming fan-out for the convolution, N(0, .001) for the two
+    linear layers, biases 0. All boxes are predicted to stay still at first."""
+    for part in head.modules():
+        if isinstance(part, nn.Conv3d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=0.001)
+        if isinstance(part, nn.Conv3d | nn.Linear) and part.bias is not None:
+            nn.init.zeros_(part.bias)

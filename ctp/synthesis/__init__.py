@@ -1,1 +1,0 @@
-"""The game: where patches fly (trajectory), what they are (patch) and their pasting (compose)."""

@@ -1,0 +1,187 @@
+"""From a source to a row: what the pictures show and where the boxes lie is known."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ctp.build.config import TranscodeConfig
+from ctp.build.convert import convert, converter
+from ctp.build.layouts import FrameFolder, FrameZip, Source
+from ctp.data.catalog import VideoEntry
+from ctp.data.shards import ShardRow
+from ctp.storage import Storage
+from ctp.video.decode import VideoReader
+from ctp.video.encoded import EncodedVideo, VideoError
+
+Encode = Callable[..., bytes]
+Paint = Callable[..., np.ndarray]
+ReadNumbers = Callable[[np.ndarray], list[int]]
+
+CONFIG = TranscodeConfig(short_side_px=32, gop_frames=4)
+RATE = Fraction(12)
+
+
+def frames_of(row: ShardRow) -> np.ndarray:
+    with VideoReader(EncodedVideo(row.id, "", row.data)) as reader:
+        return reader.read(range(reader.num_frames), short_side_px=row.height)
+
+
+@pytest.fixture
+def jpeg(paint_number: Paint) -> Callable[..., bytes]:
+    """`jpeg(number, ...)`: a picture file that shows a number."""
+
+    def make(number: int, **size: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(paint_number(number, **size)).save(file, "JPEG")
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture(params=["local", "s3"])
+def sequence(request: pytest.FixtureRequest, tmp_path: Path, jpeg: Callable[..., bytes]) -> Storage:
+    """Twelve pictures of 96x64 with GOT-10k's annotations."""
+    local = request.param == "local"
+    uri = str(tmp_path) if local else request.getfixturevalue("s3_bucket")
+    place = Storage.of(uri).join("GOT-10k_Train_000001")
+    for number in range(12):
+        place.join(f"{number + 1:08d}.jpg").write_bytes(jpeg(number))
+    lines = (f"{number},10.5,30,20\n" for number in range(12))
+    place.join("groundtruth.txt").write_bytes("".join(lines).encode())
+    place.join("absence.label").write_bytes(b"0\n" * 11 + b"1\n")
+    place.join("cover.label").write_bytes(b"8\n" * 11 + b"0\n")
+    place.join("meta_info.ini").write_bytes(b"[METAINFO]\nobject_class: fish\n")
+    return place
+
+
+def tracked(place: Storage) -> Source:
+    return Source("seq", FrameFolder(place.uri, RATE, is_tracked=True))
+
+
+def test_a_video_is_coded_anew(
+    tmp_path: Path, encode_video: Encode, read_numbers: ReadNumbers
+) -> None:
+    path = tmp_path / "a.avi"
+    path.write_bytes(encode_video(20, format="avi", codec="mpeg4"))
+    entry = VideoEntry("run/a.avi", str(path), "run")
+    row = convert(Source("run/a.avi", entry, "run"), CONFIG)
+    assert (row.id, row.label, row.num_frames, row.rate) == ("run/a.avi", "run", 20, 25.0)
+    assert (row.width, row.height) == (48, 32)
+    assert read_numbers(frames_of(row)) == list(range(20))
+    assert row.boxes is row.absence is row.cover is None
+
+
+def test_bytes_may_be_kept(tmp_path: Path, encode_video: Encode) -> None:
+    data = encode_video(20, rotation=90)
+    (tmp_path / "a.mp4").write_bytes(data)
+    row = convert(Source("a", VideoEntry("a", str(tmp_path / "a.mp4"))), None)
+    assert row.data == data
+    assert (row.num_frames, row.rate, row.width, row.height) == (20, 25.0, 64, 96)
+
+
+def test_boxes_are_scaled_with_the_pictures(sequence: Storage, read_numbers: ReadNumbers) -> None:
+    row = convert(tracked(sequence), CONFIG)
+    assert (row.num_frames, row.rate, row.width, row.height) == (12, 12.0, 48, 32)
+    assert read_numbers(frames_of(row)) == list(range(12))
+    # half the size; left 6, top 10.5, width 30, height 20 is (6, 10.5) to (36, 30.5)
+    assert row.boxes is not None
+    assert row.boxes.dtype == np.float32
+    assert row.boxes[6].tolist() == [3, 5.25, 18, 15.25]
+    assert row.boxes.shape == (12, 4)
+    assert row.absence is not None
+    assert row.absence.tolist() == [0] * 11 + [1]
+    assert row.cover is not None
+    assert row.cover.tolist() == [8] * 11 + [0]
+    assert row.label == "fish"
+
+
+def test_a_test_sequence_has_one_box(sequence: Storage) -> None:
+    sequence.join("groundtruth.txt").write_bytes(b"2,4,6,8\n")
+    row = convert(tracked(sequence), CONFIG)
+    assert row.boxes is not None
+    assert row.boxes.tolist() == [[1, 2, 4, 6]]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("groundtruth.txt", b"1,2,3,4\n" * 11, "11 boxes for 12 frames"),
+        ("groundtruth.txt", b"1,2,3\n" * 12, r"groundtruth\.txt: wanted lines of left,top"),
+        ("cover.label", b"1\n" * 13, "13 labels of frames for 12 frames"),
+        ("absence.label", b"no\n" * 12, r"absence\.label: wanted a small number"),
+        ("00000003.jpg", b"this is text", "a frame is no picture"),
+        ("00000003.jpg", b"", "is empty"),
+    ],
+)
+def test_what_does_not_fit_is_the_videos_error(
+    name: str, data: bytes, reason: str, sequence: Storage
+) -> None:
+    sequence.join(name).write_bytes(data)
+    with pytest.raises(VideoError, match=reason) as caught:
+        convert(tracked(sequence), CONFIG)
+    assert caught.value.video_id == "seq"
+
+
+def test_frames_of_a_folder_in_the_order_of_their_numbers(
+    tmp_path: Path, jpeg: Callable[..., bytes], read_numbers: ReadNumbers
+) -> None:
+    for number in range(12):
+        (tmp_path / f"img_{number}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "notes.txt").write_text("no picture")
+    row = convert(Source("a", FrameFolder(str(tmp_path), RATE), "run"), CONFIG)
+    assert read_numbers(frames_of(row)) == list(range(12))
+    assert (row.label, row.boxes) == ("run", None)
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"has no frames; looked for \.jpg"):
+        convert(Source("a", FrameFolder(str(tmp_path), RATE)), CONFIG)
+
+
+def test_pictures_of_two_sizes(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number, width=96 + 2 * number))
+    with pytest.raises(VideoError, match="changes its picture size"):
+        convert(Source("a", FrameFolder(str(tmp_path), RATE)), CONFIG)
+
+
+def test_frames_of_a_zip(
+    tmp_path: Path, jpeg: Callable[..., bytes], read_numbers: ReadNumbers
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("list.txt", "no picture")
+        for number in (11, 3, 0, *range(4, 11), 1, 2):
+            file.writestr(f"frames/{number}.jpg", jpeg(number))
+    row = convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+    assert read_numbers(frames_of(row)) == list(range(12))
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(VideoError, match="is no whole ZIP"):
+        convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+
+
+def test_a_video_may_be_too_long_for_a_shard(
+    tmp_path: Path, encode_video: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctp.build.convert.MAX_VIDEO_BYTES", 99)
+    (tmp_path / "a.mp4").write_bytes(encode_video(20))
+    with pytest.raises(VideoError, match="is longer than 99 bytes"):
+        convert(Source("a", VideoEntry("a", str(tmp_path / "a.mp4"))), None)
+
+
+def test_a_missing_file_is_the_videos_error(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="cannot be read"):
+        convert(Source("a", VideoEntry("a", str(tmp_path / "a.mp4"))), CONFIG)
+
+
+def test_settings_go_to_other_processes() -> None:
+    assert pickle.loads(pickle.dumps(converter(CONFIG))).keywords == {"config": CONFIG}

@@ -1,0 +1,238 @@
+"""Pasting, held to a pixel-by-pixel reference in float64 and to cases worked by hand."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ctp.pretext.ctp.appearance import (
+    ELLIPSE,
+    HARD_EDGE,
+    RECTANGLE,
+    RHOMBUS,
+    PatchLooks,
+    patch_alpha,
+)
+from ctp.pretext.ctp.paste import paste
+from ctp.pretext.ctp.trajectory import Trajectories
+
+T, H, W = 4, 13, 17
+
+
+def trajectories(boxes, *, visible=None, source_frame=None):
+    boxes = np.asarray(boxes, np.float32)
+    k, t, _ = boxes.shape
+    visible = np.ones((k, t), bool) if visible is None else np.asarray(visible)
+    source_frame = np.zeros(k, np.int64) if source_frame is None else np.asarray(source_frame)
+    return Trajectories(boxes, visible, source_frame)
+
+
+def opaque(k, t=T):
+    return PatchLooks(np.zeros(k, np.int64), np.full(k, HARD_EDGE), np.ones((k, t), np.float32))
+
+
+def random_frames(rng, t=T, h=H, w=W):
+    return rng.integers(0, 256, size=(t, h, w, 3), dtype=np.uint8)
+
+
+def random_boxes(rng, k):
+    """Fractional boxes that keep their centres inside and often reach over the frame's edge."""
+    center = rng.uniform(0, 1, size=(k, T, 2)) * [W, H]
+    half = rng.uniform(1, 6, size=(k, T, 2))
+    return np.concatenate([center - half, center + half], axis=2).astype(np.float32)
+
+
+def pixels_inside(low, high, size):
+    return [i for i in range(size) if low <= i + 0.5 < high]
+
+
+def taps(center, box, source, pixels):
+    """Two neighbours among the patch's pixels and the weight of the second."""
+    place = (center - box[0]) / (box[1] - box[0])
+    position = source[0] + place * (source[1] - source[0]) - 0.5
+    position = min(max(position, pixels[0]), pixels[-1])
+    lower = math.floor(position)
+    return lower, min(lower + 1, pixels[-1]), position - lower
+
+
+def alpha_at(x, y, shape, start):
+    distance = {
+        RECTANGLE: max(abs(x), abs(y)),
+        ELLIPSE: math.sqrt(x * x + y * y),
+        RHOMBUS: abs(x) + abs(y),
+    }[shape]
+    if start == HARD_EDGE:
+        return 1.0 if shape == RECTANGLE or distance < 0.5 else 0.0
+    return min(max((0.5 - distance) / (0.5 - start), 0.0), 1.0)
+
+
+def reference_paste(frames, trajectories, looks, sources, order):
+    """The definition at the top of compose.py, one pixel at a time."""
+    out = frames.astype(np.float64)
+    _, height, width, _ = frames.shape
+    for k, t in product(order, range(len(frames))):
+        if not trajectories.visible[k, t]:
+            continue
+        x1, y1, x2, y2 = trajectories.boxes[k, t].astype(np.float64)
+        sx1, sy1, sx2, sy2 = trajectories.boxes[k, trajectories.source_frame[k]].astype(np.float64)
+        source = sources[k].astype(np.float64)
+        rows, columns = pixels_inside(sy1, sy2, height), pixels_inside(sx1, sx2, width)
+        for j in pixels_inside(y1, y2, height):
+            for i in pixels_inside(x1, x2, width):
+                left, right, u = taps(i + 0.5, (x1, x2), (sx1, sx2), columns)
+                top, bottom, v = taps(j + 0.5, (y1, y2), (sy1, sy2), rows)
+                above = (1 - u) * source[top, left] + u * source[top, right]
+                below = (1 - u) * source[bottom, left] + u * source[bottom, right]
+                value = (1 - v) * above + v * below
+                x, y = (i + 0.5 - x1) / (x2 - x1) - 0.5, (j + 0.5 - y1) / (y2 - y1) - 0.5
+                alpha = alpha_at(x, y, looks.shape[k], looks.soft_edge_start[k])
+                alpha *= float(looks.opacity[k, t])
+                out[t, j, i] = np.floor((1 - alpha) * out[t, j, i] + alpha * value + 0.5)
+    return out
+
+
+def largest_difference(first, second):
+    return np.abs(first.astype(np.float64) - second.astype(np.float64)).max()
+
+
+@pytest.mark.parametrize("shape", [RECTANGLE, ELLIPSE, RHOMBUS])
+@pytest.mark.parametrize("soft_edge_start", [HARD_EDGE, 0.3])
+@pytest.mark.parametrize("min_opacity", [1.0, 0.5])
+def test_equals_the_reference_for_every_look(shape, soft_edge_start, min_opacity):
+    rng = np.random.default_rng([shape, round(10 * soft_edge_start), round(10 * min_opacity)])
+    frames, k = random_frames(rng), 3
+    looks = PatchLooks(
+        np.full(k, shape),
+        np.full(k, soft_edge_start),
+        rng.uniform(min_opacity, 1, size=(k, T)).astype(np.float32),
+    )
+    game = trajectories(
+        random_boxes(rng, k),
+        visible=rng.random((k, T)) < 0.8,
+        source_frame=rng.integers(T, size=k),
+    )
+    sources = random_frames(rng, t=k)
+    order = rng.permutation(k)
+    pasted = paste(frames, game, looks, sources, order)
+    expected = reference_paste(frames, game, looks, sources, order)
+    assert largest_difference(frames, expected) > 50
+    assert largest_difference(pasted, expected) <= 1
+    assert (pasted == expected).mean() > 0.99
+
+
+@pytest.mark.parametrize("source_frame", range(T))
+def test_whole_pixel_boxes_show_the_usual_bilinear_resize(source_frame):
+    rng = np.random.default_rng(source_frame)
+    frames = random_frames(rng)
+    boxes = [[[1, 2, 9, 12], [0, 0, 17, 13], [5, 3, 8, 4], [2, 1, 6, 9]]]
+    game = trajectories(boxes, source_frame=[source_frame])
+    pasted = paste(frames, game, opaque(1), frames[[source_frame]], np.array([0]))
+    x1, y1, x2, y2 = boxes[0][source_frame]
+    patch = torch.from_numpy(frames[source_frame, y1:y2, x1:x2]).permute(2, 0, 1)[None].double()
+    for t, (x1, y1, x2, y2) in enumerate(boxes[0]):
+        resized = F.interpolate(patch, size=(y2 - y1, x2 - x1), mode="bilinear")
+        shown = torch.from_numpy(pasted[t, y1:y2, x1:x2]).permute(2, 0, 1).double()
+        assert (shown - resized[0]).abs().max() <= 0.501
+    assert np.array_equal(pasted[source_frame], frames[source_frame])
+
+
+def test_two_by_two_patch_grown_to_four_by_four_by_hand():
+    frames = np.full((2, 6, 6, 3), 7, np.uint8)
+    frames[0, 1:3, 2:4] = np.array([[0, 100], [200, 60]])[..., None]
+    game = trajectories([[[2, 1, 4, 3], [1, 1, 5, 5]]])
+    pasted = paste(frames, game, opaque(1, 2), frames[:1], np.array([0]))
+    grown = [[0, 25, 75, 100], [50, 60, 80, 90], [150, 130, 90, 70], [200, 165, 95, 60]]
+    expected = np.full((6, 6), 7)
+    expected[1:5, 1:5] = grown
+    for channel in range(3):
+        assert np.array_equal(pasted[1, ..., channel], expected)
+
+
+def test_the_cut_out_place_gets_its_own_pixels_back():
+    rng = np.random.default_rng(5)
+    frames = random_frames(rng)
+    boxes = random_boxes(rng, 2)
+    pasted = paste(
+        frames, trajectories(boxes, source_frame=[2, 2]), opaque(2), frames[[2, 2]], np.arange(2)
+    )
+    assert np.array_equal(pasted[2], frames[2])
+    assert not np.array_equal(pasted[1], frames[1])
+
+
+def test_frames_and_sources_are_not_changed():
+    rng = np.random.default_rng(6)
+    frames, sources = random_frames(rng), random_frames(rng, t=2)
+    before = frames.copy(), sources.copy()
+    game = trajectories(random_boxes(rng, 2))
+    for looks in (opaque(2), PatchLooks(*(np.array([1, 2]), np.full(2, 0.3), opaque(2).opacity))):
+        pasted = paste(frames, game, looks, sources, np.arange(2))
+        assert not np.array_equal(pasted, frames)
+        assert np.array_equal(frames, before[0])
+        assert np.array_equal(sources, before[1])
+
+
+def test_a_hidden_frame_keeps_its_pixels():
+    rng = np.random.default_rng(7)
+    frames, sources = random_frames(rng), random_frames(rng, t=1)
+    boxes = np.tile(np.float32([2, 2, 9, 9]), (1, T, 1))
+    for visible in ([True, False, True, False], [False] * T):
+        game = trajectories(boxes, visible=[visible])
+        pasted = paste(frames, game, opaque(1), sources, np.array([0]))
+        changed = [not np.array_equal(pasted[t], frames[t]) for t in range(T)]
+        assert changed == visible
+
+
+def test_the_last_in_the_order_lies_on_top():
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    sources = np.stack([np.full((8, 8, 3), value, np.uint8) for value in (100, 200)])
+    game = trajectories(np.tile(np.float32([[[1, 1, 5, 5]], [[3, 3, 7, 7]]]), (1, 2, 1)))
+    for order, on_top in (([0, 1], 200), ([1, 0], 100)):
+        pasted = paste(frames, game, opaque(2, 2), sources, np.array(order))
+        assert (pasted[:, 3:5, 3:5] == on_top).all()
+        assert (pasted[:, 1:3, 1:3] == 100).all()
+        assert (pasted[:, 5:7, 5:7] == 200).all()
+        assert pasted[:, 0].max() == 0
+
+
+def test_half_opacity_is_the_mean():
+    frames = np.full((2, 6, 6, 3), 10, np.uint8)
+    sources = np.full((1, 6, 6, 3), 110, np.uint8)
+    looks = PatchLooks(np.array([0]), np.array([HARD_EDGE]), np.float32([[0.5, 1.0]]))
+    game = trajectories(np.tile(np.float32([1, 1, 5, 5]), (1, 2, 1)))
+    pasted = paste(frames, game, looks, sources, np.array([0]))
+    assert (pasted[0, 1:5, 1:5] == 60).all()
+    assert (pasted[1, 1:5, 1:5] == 110).all()
+    assert (pasted[:, [0, 5]] == 10).all()
+
+
+def test_a_box_wholly_outside_the_frame_or_between_pixel_centres_shows_nothing():
+    frames = random_frames(np.random.default_rng(8), t=2)
+    sources = random_frames(np.random.default_rng(9), t=2)
+    boxes = [[[4, 4, 9, 9], [40, 40, 50, 50]], [[4, 4, 9, 9], [3.6, 3.6, 4.4, 4.4]]]
+    game = trajectories(boxes, visible=[[False, True], [False, True]])
+    assert np.array_equal(paste(frames, game, opaque(2, 2), sources, np.arange(2)), frames)
+
+
+@pytest.mark.parametrize(
+    ("shape", "start", "place", "expected"),
+    [
+        (RECTANGLE, HARD_EDGE, (0.49, 0.49), 1.0),
+        (RECTANGLE, 0.3, (0.4, 0.1), 0.5),
+        (RECTANGLE, 0.3, (-0.1, -0.3), 1.0),
+        (ELLIPSE, HARD_EDGE, (0.3, 0.39), 1.0),
+        (ELLIPSE, HARD_EDGE, (0.3, 0.41), 0.0),
+        (ELLIPSE, 0.4, (0.27, 0.36), 0.5),
+        (RHOMBUS, HARD_EDGE, (0.2, -0.29), 1.0),
+        (RHOMBUS, HARD_EDGE, (0.2, -0.31), 0.0),
+        (RHOMBUS, 0.3, (0.2, 0.25), 0.25),
+        (RHOMBUS, 0.3, (0.45, 0.45), 0.0),
+    ],
+)
+def test_alpha_by_hand(shape, start, place, expected):
+    x, y = (np.float32([value]) for value in place)
+    alpha = patch_alpha(x, y, shape, start)
+    assert alpha.dtype == np.float32
+    np.testing.assert_allclose(alpha, [expected], atol=1e-5)

@@ -25,7 +25,7 @@ from ctp.cluster.build import build
 from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.faults import StoppedError
 from ctp.cluster.places import check_lasting
-from ctp.data.quarantine import Rejected, told
+from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage, StorageError
 from ctp.training.claim import absolute
@@ -118,15 +118,15 @@ def _report(config: BuildConfig, contents: Contents, tasks: Sequence[ShardTask])
 
 def _say(manifest: Mapping[str, Any]) -> None:
     split = f"{manifest['split']}: " if manifest["split"] else ""
-    rejected = manifest["rejected"]
+    quarantined = manifest["quarantined"]
     print(
         f"{split}{manifest['videos']} videos, {manifest['frames']} frames, "
         f"{manifest['bytes'] / 2**20:.1f} MiB, {len(manifest['labels'])} labels, "
-        f"{len(rejected)} rejected"
+        f"{len(quarantined)} quarantined"
     )
-    if rejected:
-        entries = [Rejected(each["id"], "", each["reason"]) for each in rejected]
-        print(told(entries, "manifest.json"))
+    if quarantined:
+        entries = [QuarantinedVideo(each["id"], "", each["reason"]) for each in quarantined]
+        print(format_quarantined(entries, "manifest.json"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.extract import demands, extract
 from ctp.cluster.faults import StoppedError
 from ctp.cluster.places import check_lasting
-from ctp.data.quarantine import Ledger, told
+from ctp.data.quarantine import QuarantineLedger, format_quarantined
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import Extraction, open_extraction
 from ctp.downstream.feature_folder import Counts, finish
@@ -77,12 +77,12 @@ def _report(extraction: Extraction) -> None:
         ValueError: no video could be used.
     """
     folder = extraction.folder
-    counts = finish(folder, extraction.manifest, extraction.catalog.rejected).counts
+    counts = finish(folder, extraction.manifest, extraction.catalog.quarantined).counts
     assert isinstance(counts, Counts)
-    print(f"{counts.videos} videos, {counts.clips} features, {counts.rejected} rejected")
-    if counts.rejected:
-        ledger = list(Ledger.from_jsonl(folder.join(QUARANTINE).read_bytes()))
-        print(told(ledger, folder.join(QUARANTINE).uri))
+    print(f"{counts.videos} videos, {counts.clips} features, {counts.quarantined} quarantined")
+    if counts.quarantined:
+        ledger = list(QuarantineLedger.from_jsonl(folder.join(QUARANTINE).read_bytes()))
+        print(format_quarantined(ledger, folder.join(QUARANTINE).uri))
     if not counts.videos:
         raise ValueError("no video could be used; see the reasons above")
 

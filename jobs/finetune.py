@@ -45,7 +45,7 @@ def _run(config: FinetuneConfig) -> None:
     accuracy = {k: scores[f"top{k}"] for k in (1, 5) if f"top{k}" in scores}
     told = ", ".join(f"top-{k} {100 * share:.1f}%" for k, share in accuracy.items())
     print(
-        f"{told} of {scores['tested']} videos; {len(scores['unreadable'])} more could not be read"
+        f"{told} of {scores['tested']} videos; {len(scores['quarantined'])} more could not be read"
     )
 
 

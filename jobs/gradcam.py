@@ -13,7 +13,7 @@ from annotated_types import Ge, MaxLen
 from ctp.cli import CommandLine
 from ctp.config import Config
 from ctp.data.catalog import Catalog, Sources, VideoEntry, open_catalog
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.downstream.classification import Classifier, load_classifier
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.labels import open_labeled
@@ -80,8 +80,8 @@ def _run(config: GradcamConfig) -> None:
     models, classes = _classifiers(config.runs)
     if config.target and config.target not in classes:
         raise ValueError(f"no class {config.target!r}; there are {', '.join(classes)}")
-    clips, rejected = _explained(config, first, models, classes)
-    for entry in rejected:
+    clips, quarantined = _explained(config, first, models, classes)
+    for entry in quarantined:
         print(f"left out {entry.video_id}: {entry.reason}")
     if not clips:
         raise ValueError("none of the videos can be used; see above")
@@ -127,17 +127,17 @@ def _explained(
     run: FinetuneConfig,
     models: dict[str, Classifier],
     classes: tuple[str, ...],
-) -> tuple[list[Explained], list[Rejected]]:
+) -> tuple[list[Explained], list[QuarantinedVideo]]:
     views = run.views.replace(num_clips=1)
     clips: list[Explained] = []
-    rejected: list[Rejected] = []
+    quarantined: list[QuarantinedVideo] = []
     target = classes.index(config.target) if config.target else None
     for entry in _chosen(_videos(config, run), config.num_videos):
         try:
             clips.append(_explain_video(entry, views, models, classes, target))
         except VideoError as error:
-            rejected.append(Rejected.of(error))
-    return clips, rejected
+            quarantined.append(QuarantinedVideo.from_error(error))
+    return clips, quarantined
 
 
 def _videos(config: GradcamConfig, run: FinetuneConfig) -> Catalog:

@@ -37,7 +37,7 @@ def _run(config: PretrainConfig) -> None:
         print(
             f"held-out tracking IoU {last['iou']:.3f}; a box that stays still has "
             f"{last['still_iou']:.3f} ({last['heldout_clips']} clips, "
-            f"{last['heldout_unreadable']} more could not be read)"
+            f"{last['heldout_quarantined']} more could not be read)"
         )
 
 

@@ -14,7 +14,7 @@ from ctp import recipes
 from ctp.cli import CommandLine
 from ctp.config import Config
 from ctp.data.catalog import open_catalog
-from ctp.data.quarantine import QuarantineLimitError, Rejected
+from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError
 from ctp.pretext.batches import Clip
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.config import PretrainConfig
@@ -70,8 +70,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         out = Storage.of(config.out)
         out.check_writable()
-        scenes, rejected = _predictions(recipe, config) if config.run else _training_clips(config)
-        _tell_rejected(rejected)
+        scenes, quarantined = (
+            _predictions(recipe, config) if config.run else _training_clips(config)
+        )
+        _tell_rejected(quarantined)
         _draw(scenes, out, config)
     except (ValueError, StorageError, QuarantineLimitError) as error:
         sys.exit(f"error: {error}")
@@ -99,19 +101,19 @@ def _draw(scenes: list[Scene], out: Storage, config: PreviewConfig) -> None:
         print(f"wrote {out.join(name).uri} ({len(data) / 1000:.0f} kB)")
 
 
-def _training_clips(config: PreviewConfig) -> tuple[list[Scene], list[Rejected]]:
+def _training_clips(config: PreviewConfig) -> tuple[list[Scene], list[QuarantinedVideo]]:
     """Clips of the run's stream as the encoder sees them."""
     maker = Pretraining.of(config).train
-    scenes, rejected = [], []
+    scenes, quarantined = [], []
     for position in range(config.first_position, config.first_position + config.num_clips):
         clip, failed = maker.at(position)
-        rejected += failed
+        quarantined += failed
         caption = f"clip {position}: {clip.video_id}"
         scenes.append(Scene(seen_frames(clip), clip.boxes, clip.visible, caption))
-    return scenes, rejected
+    return scenes, quarantined
 
 
-def _predictions(recipe: str, config: PreviewConfig) -> tuple[list[Scene], list[Rejected]]:
+def _predictions(recipe: str, config: PreviewConfig) -> tuple[list[Scene], list[QuarantinedVideo]]:
     """Held-out clips of a run, with the boxes of its newest checkpoint; says how good they are."""
     own_videos = _check_options(recipe, config)
     folder = run_folder.find_run(config.run, config.storage)
@@ -119,7 +121,7 @@ def _predictions(recipe: str, config: PreviewConfig) -> tuple[list[Scene], list[
     model, step = _load_model(folder, trained)
     maker = _heldout_maker(trained, config.data.uri if own_videos else None)
     last = config.first_position + config.num_clips
-    clips, rejected = maker.heldout(range(config.first_position, last))
+    clips, quarantined = maker.heldout(range(config.first_position, last))
     total = TrackingTally()
     scenes = [_predicted_scene(model, trained, clip, total) for clip in clips]
     if scenes:
@@ -128,7 +130,7 @@ def _predictions(recipe: str, config: PreviewConfig) -> tuple[list[Scene], list[
             f"run {folder.uri} after step {step}: IoU {found['iou']:.3f} on these "
             f"{len(scenes)} clip(s); a box that stays still has {found['still_iou']:.3f}"
         )
-    return scenes, rejected
+    return scenes, quarantined
 
 
 def _check_options(recipe: str, config: PreviewConfig) -> bool:
@@ -203,8 +205,8 @@ def _predicted_scene(
     return Scene(clip.frames, clip.boxes, clip.visible, caption, predicted[0].cpu().numpy())
 
 
-def _tell_rejected(rejected: list[Rejected]) -> None:
-    for entry in rejected:
+def _tell_rejected(quarantined: list[QuarantinedVideo]) -> None:
+    for entry in quarantined:
         print(f"cannot be used: {entry.video_id}: {entry.reason}")
 
 

@@ -120,7 +120,7 @@ def _side(folder: str, manifest: Manifest) -> dict[str, Any]:
         "folder": Storage.of(folder).uri,
         "data": manifest.data_uri,
         "videos": counts.videos,
-        "unreadable": counts.rejected,
+        "quarantined": counts.quarantined,
     }
 
 
@@ -128,7 +128,7 @@ def _tell(scores: dict[str, Any]) -> None:
     print(f"encoder {scores['encoder']}")
     for role in ("gallery", "queries"):
         side = scores[role]
-        lost = f", {side['unreadable']} more could not be read" if side["unreadable"] else ""
+        lost = f", {side['quarantined']} more could not be read" if side["quarantined"] else ""
         print(f"{role}: {side['videos']} videos{lost}")
     print("    k  right at k  by chance")
     for k, share in scores["accuracy"].items():

@@ -69,7 +69,7 @@ def _told(scores: Mapping[str, Any]) -> str:
     parts = [f"{said} {scores[k]:.3f} ({scores[f'still_{k}']:.3f})" for k, said in names.items()]
     return (
         f"{', '.join(parts)} over {scores['frames']} frames of {scores['tested']} videos, in "
-        f"brackets for a box that stays still; {len(scores['unreadable'])} more could not be read"
+        f"brackets for a box that stays still; {len(scores['quarantined'])} more could not be read"
     )
 
 

@@ -26,7 +26,7 @@ from ctp.build.config import BuildConfig
 from ctp.build.convert import Convert, converter
 from ctp.build.layouts import LAYOUTS, Contents, Source
 from ctp.data.catalog import CORPUS, MANIFEST, VideoEntry
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, ShardRow, ShardSummary, ShardWriter
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
@@ -63,21 +63,23 @@ class Part(ShardSummary):
 
     Attributes:
         name: of the shard's file.
-        rejected: the videos that it should hold and that could not be used.
+        quarantined: the videos that it should hold and that could not be used.
     """
 
     name: str
-    rejected: tuple[Rejected, ...]
+    quarantined: tuple[QuarantinedVideo, ...]
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return asdict(self) | {"rejected": [_rejection(each) for each in self.rejected]}
+        return asdict(self) | {"quarantined": [_rejection(each) for each in self.quarantined]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Part:
         """The inverse of `to_json`."""
-        rejected = tuple(Rejected(r["id"], r["uri"], r["reason"]) for r in values["rejected"])
-        return cls(**{**values, "rejected": rejected})
+        quarantined = tuple(
+            QuarantinedVideo(r["id"], r["uri"], r["reason"]) for r in values["quarantined"]
+        )
+        return cls(**{**values, "quarantined": quarantined})
 
 
 def find_sources(config: BuildConfig) -> Contents:
@@ -172,17 +174,17 @@ def build_shard(task: ShardTask, convert: Convert) -> Iterator[Source]:
         StorageError: a video cannot be read through no fault of its own, or the shard written.
     """
     folder = Storage.of(task.folder)
-    rejected = []
+    quarantined = []
     file = f"{task.name}{SUFFIX}"
     with ShardWriter(folder.join(file)) as writer:
         for source in task.sources:
             try:
                 writer.add(convert(source))
             except VideoError as error:
-                rejected.append(Rejected.of(error))
+                quarantined.append(QuarantinedVideo.from_error(error))
             yield source
         summary = writer.finish()
-    part = Part(name=file, rejected=tuple(rejected), **asdict(summary))
+    part = Part(name=file, quarantined=tuple(quarantined), **asdict(summary))
     _part_place(folder, task.name).write_bytes(json.dumps(part.to_json()).encode())
 
 
@@ -200,7 +202,7 @@ def write_manifest(
     labels: Counter[str] = Counter()
     for part in parts:
         labels.update(part.labels)
-    rejected = [each for part in parts for each in part.rejected]
+    quarantined = [each for part in parts for each in part.quarantined]
     manifest = {
         "format": FORMAT,
         "split": split,
@@ -210,7 +212,7 @@ def write_manifest(
         "bytes": sum(part.bytes for part in parts),
         "shards": shards,
         "labels": dict(sorted(labels.items())),
-        "rejected": [_rejection(each) for each in (*contents.rejected, *rejected)],
+        "quarantined": [_rejection(each) for each in (*contents.quarantined, *quarantined)],
         "missing": list(contents.missing.get(split, ())),
         "unused": contents.num_unused,
     }
@@ -219,9 +221,9 @@ def write_manifest(
     return manifest
 
 
-def _rejection(rejected: Rejected) -> dict[str, str]:
-    """A rejected video as it is in a manifest."""
-    return {"id": rejected.video_id, "uri": rejected.uri, "reason": rejected.reason}
+def _rejection(quarantined: QuarantinedVideo) -> dict[str, str]:
+    """A quarantined video as it is in a manifest."""
+    return {"id": quarantined.video_id, "uri": quarantined.uri, "reason": quarantined.reason}
 
 
 def _check_missing(contents: Contents) -> None:

@@ -23,7 +23,7 @@ from pathlib import PurePosixPath
 
 from ctp.data.catalog import VideoEntry, open_catalog
 from ctp.data.listing import is_video
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.storage import FileInfo, Storage, readable
 
 SSV1_RATE = Fraction(12)
@@ -97,13 +97,13 @@ class Contents:
         sources: the videos, sorted by split and id.
         missing: split -> names of videos that it should have and that are not there.
         num_unused: videos that are there and belong to no split.
-        rejected: what could not be listed, as a damaged tar.
+        quarantined: what could not be listed, as a damaged tar.
     """
 
     sources: tuple[Source, ...]
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     num_unused: int = 0
-    rejected: tuple[Rejected, ...] = ()
+    quarantined: tuple[QuarantinedVideo, ...] = ()
 
     @classmethod
     def of(
@@ -141,7 +141,7 @@ def folder(uri: str, split_number: int) -> Contents:
     except ValueError as error:
         raise ValueError(f"source: {str(error).removeprefix('data.uri: ')}") from error
     sources = (Source(entry.id, entry, entry.label) for entry in catalog)
-    return Contents(tuple(sources), rejected=catalog.rejected)
+    return Contents(tuple(sources), quarantined=catalog.quarantined)
 
 
 def ucf101(uri: str, split_number: int) -> Contents:

@@ -30,7 +30,7 @@ from ray.data import (
 from ray.util.annotations import RayDeprecationWarning
 
 from ctp.cluster.metrics import MakerMetrics, tags_of
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.training.claim import newest_clips
 from ctp.training.isolated import IsolatedMaker
 from ctp.training.sealed import SealedMaker
@@ -104,9 +104,11 @@ class Player:
         batch = self._maker.batch(self._shares.positions(int(row["id"][0])))
         seconds = time.monotonic() - began
         self._metrics.made(len(batch["video"]), len(set(batch["video"])), seconds)
-        rejected = [json.dumps([asdict(entry) for entry in found]) for found in batch["rejected"]]
+        quarantined = [
+            json.dumps([asdict(entry) for entry in found]) for found in batch["quarantined"]
+        ]
         return batch | {
-            "rejected": np.array(rejected),
+            "quarantined": np.array(quarantined),
             "failed": np.array(batch["failed"]),
             "video": np.array(batch["video"]),
         }
@@ -193,7 +195,8 @@ def worker_batches(
     ):
         # a checkpoint may have become whole after the stream was opened
         if batch["position"][0] >= first_clip:
-            rejected = [
-                [Rejected(**entry) for entry in json.loads(found)] for found in batch["rejected"]
+            quarantined = [
+                [QuarantinedVideo(**entry) for entry in json.loads(found)]
+                for found in batch["quarantined"]
             ]
-            yield batch | {"rejected": rejected}
+            yield batch | {"quarantined": quarantined}

@@ -117,8 +117,8 @@ class KnnScorer:
             return
         self._write({"step": step, "clips": step * self._config.compute.total_batch, **found})
         place.delete_file()
-        unreadable = found["knn_unreadable"]
-        told = f", {unreadable} more unreadable" if unreadable else ""
+        quarantined = found["knn_quarantined"]
+        told = f", {quarantined} more quarantined" if quarantined else ""
         print(
             f"kNN accuracy after step {step}: {100 * found['knn_top1']:.1f}% of "
             f"{found['knn_tested']} videos{told}",

@@ -18,7 +18,7 @@ from ctp.cluster.knn import KnnScorer
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.places import check_lasting
 from ctp.cluster.train import train
-from ctp.data.quarantine import Ledger, told
+from ctp.data.quarantine import QuarantineLedger, format_quarantined
 from ctp.progress import Progress, bottleneck, duration
 from ctp.report.curves import curves_png
 from ctp.storage import StorageError
@@ -104,15 +104,15 @@ def train_here(
 
 def _tell_unlisted(job: Job) -> None:
     """Say beforehand what cannot be used: a shard that is not there may be most of the videos."""
-    rejected = [entry for catalog in job.catalogs for entry in catalog.rejected]
-    if rejected:
-        print(f"{len(rejected)} file(s) or video(s) that were named cannot be used:")
-        print(told(rejected, run_folder.QUARANTINE))
+    quarantined = [entry for catalog in job.catalogs for entry in catalog.quarantined]
+    if quarantined:
+        print(f"{len(quarantined)} file(s) or video(s) that were named cannot be used:")
+        print(format_quarantined(quarantined, run_folder.QUARANTINE))
 
 
 def _tell_quarantined(config: RunConfig) -> None:
     quarantine = run_storage(config).join(run_folder.QUARANTINE)
     if quarantine.exists():
-        ledger = list(Ledger.from_jsonl(quarantine.read_bytes()))
+        ledger = list(QuarantineLedger.from_jsonl(quarantine.read_bytes()))
         print(f"{len(ledger)} video(s) could not be used, all listed in {quarantine.uri}:")
-        print(told(ledger, quarantine.uri))
+        print(format_quarantined(ledger, quarantine.uri))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctp.data.catalog import OPEN_AT_ONCE, Catalog, VideoEntry, open_catalog
 from ctp.data.got10k import in_sight
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, read_annotations
 from ctp.storage import Storage
 from ctp.text import listed
@@ -94,7 +94,7 @@ def open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
     """List annotated videos.
 
     A video whose object is in sight in fewer than `MIN_FRAMES` frames is among the catalogue's
-    rejected ones.
+    quarantined ones.
 
     Raises:
         ValueError: there are none, or some have no boxes, or but the first; names them and says
@@ -107,12 +107,12 @@ def open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
     rows = _annotations(catalog)
     tracks = [_track(row) for row in rows]
     usable = np.array([track.counted.sum() >= MIN_FRAMES for track in tracks], np.bool_)
-    bad = [_rejected(catalog[int(number)]) for number in np.flatnonzero(~usable)]
+    bad = [_quarantined(catalog[int(number)]) for number in np.flatnonzero(~usable)]
     if not usable.any():
         raise ValueError(
             f"data: no object is in sight in any of the {len(catalog)} videos of {uri}"
         )
-    kept = catalog.select(np.flatnonzero(usable), (*catalog.rejected, *bad))
+    kept = catalog.select(np.flatnonzero(usable), (*catalog.quarantined, *bad))
     return AnnotatedVideos(
         kept, Tracks.of([t for t, good in zip(tracks, usable, strict=True) if good])
     )
@@ -173,6 +173,6 @@ def _track(row: Row) -> Track:
     return Track(inside, counted, width, height)
 
 
-def _rejected(entry: VideoEntry) -> Rejected:
+def _quarantined(entry: VideoEntry) -> QuarantinedVideo:
     reason = f"its object is in sight in fewer than {MIN_FRAMES} frames"
-    return Rejected(entry.id, entry.uri, reason)
+    return QuarantinedVideo(entry.id, entry.uri, reason)

@@ -13,7 +13,7 @@ A catalogue is made from one of
 * `corpus:NUMBER`: that many videos of the corpus the project makes itself (`ctp.data.corpus`).
 
 Several sources make one catalogue; the ids are then led by their source. A shard or tar that is
-damaged costs what is damaged, and is named in `Catalog.rejected`. What is not UTF-8 in a local
+damaged costs what is damaged, and is named in `Catalog.quarantined`. What is not UTF-8 in a local
 name is written as `\\xff` in the id.
 """
 
@@ -41,7 +41,7 @@ from pydantic import BeforeValidator
 
 from ctp.data import corpus, corpus_cache, shards, tars
 from ctp.data.listing import UNKNOWN, VIDEO_SUFFIXES, Listing, is_video, list_source, suffix_of
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.rng import uniform_hash
 from ctp.storage import FileInfo, Storage, StorageError, readable
 from ctp.video.encoded import EncodedVideo, VideoError
@@ -176,14 +176,16 @@ class Catalog(Sequence[VideoEntry]):
     Attributes:
         columns: of `SCHEMA`, sorted by id: id, file (its URI), label, offset, size and checksum
             (−1 where unknown).
-        rejected: shards, tars and what is in them that could not be catalogued.
+        quarantined: shards, tars and what is in them that could not be catalogued.
     """
 
     columns: pa.RecordBatch
-    rejected: tuple[Rejected, ...] = ()
+    quarantined: tuple[QuarantinedVideo, ...] = ()
 
     @classmethod
-    def of(cls, entries: Iterable[VideoEntry], rejected: Iterable[Rejected] = ()) -> Catalog:
+    def of(
+        cls, entries: Iterable[VideoEntry], quarantined: Iterable[QuarantinedVideo] = ()
+    ) -> Catalog:
         """Sort entries into a catalogue.
 
         Raises:
@@ -192,7 +194,7 @@ class Catalog(Sequence[VideoEntry]):
         rows = [(e.id, e.uri, e.label, e.offset, e.size, e.checksum) for e in entries]
         names = [[row[i] for row in rows] for i in range(3)]
         numbers = [[UNKNOWN if r[i] is None else r[i] for r in rows] for i in range(3, 6)]
-        return _sorted([_table(*names, *numbers)], rejected)
+        return _sorted([_table(*names, *numbers)], quarantined)
 
     def __len__(self) -> int:
         return int(self.columns.num_rows)
@@ -203,7 +205,7 @@ class Catalog(Sequence[VideoEntry]):
     def __getitem__(self, index: slice) -> Catalog: ...
     def __getitem__(self, index: SupportsIndex | slice) -> VideoEntry | Catalog:
         if isinstance(index, slice):
-            return self.select(np.arange(len(self))[index], self.rejected)
+            return self.select(np.arange(len(self))[index], self.quarantined)
         row, views = range(len(self))[index], self._views
         label, size, checksum = views.label_numbers[row], views.sizes[row], views.checksums[row]
         return VideoEntry(
@@ -216,7 +218,7 @@ class Catalog(Sequence[VideoEntry]):
         )
 
     def __reduce__(self) -> tuple[type[Catalog], tuple[Any, ...]]:
-        return type(self), (self.columns, self.rejected)  # without the views
+        return type(self), (self.columns, self.quarantined)  # without the views
 
     def save(self, path: Path) -> None:
         """Write the columns to a file that `mapped` takes."""
@@ -226,7 +228,7 @@ class Catalog(Sequence[VideoEntry]):
     def mapped(self, path: Path) -> Catalog:
         """This catalogue, its columns mapped from the file that `save` wrote: however many
         processes it is sent to on this machine, they are in its memory once."""
-        return _Mapped(_columns_of(path), self.rejected, path)
+        return _Mapped(_columns_of(path), self.quarantined, path)
 
     def digest(self) -> str:
         """A hash of all columns."""
@@ -248,7 +250,7 @@ class Catalog(Sequence[VideoEntry]):
 
         Returns:
             (train, held out); when the shares leave one side empty, a video moves over, so that
-            neither is. A video that is alone is trained on. What was rejected stays with train.
+            neither is. A video that is alone is trained on. What was quarantined stays with train.
         """
         ranks = np.fromiter(
             (uniform_hash(seed, "heldout", each) for ids in self._ids() for each in ids),
@@ -259,16 +261,18 @@ class Catalog(Sequence[VideoEntry]):
         if heldout_share > 0 and len(self):
             heldout[ranks.argmin()] = True  # true already, unless it is the only one
             heldout[-1] &= not heldout.all()
-        train = self.select(np.flatnonzero(~heldout), self.rejected)
+        train = self.select(np.flatnonzero(~heldout), self.quarantined)
         return train, self.select(np.flatnonzero(heldout))
 
     def files(self) -> list[str]:
         """The URIs of all files that hold videos, in the order in which the ids lead to them."""
         return list(self.columns["file"].dictionary.to_pylist())
 
-    def select(self, rows: NDArray[np.int64], rejected: tuple[Rejected, ...] = ()) -> Catalog:
-        """The videos of these rising row numbers, with what is to be told of as rejected."""
-        return Catalog(_compact(self.columns.take(pa.array(rows))), rejected)
+    def select(
+        self, rows: NDArray[np.int64], quarantined: tuple[QuarantinedVideo, ...] = ()
+    ) -> Catalog:
+        """The videos of these rising row numbers, with what is to be told of as quarantined."""
+        return Catalog(_compact(self.columns.take(pa.array(rows))), quarantined)
 
     def _write(self, file: io.IOBase) -> None:
         with pa.ipc.new_file(file, SCHEMA) as writer:
@@ -313,11 +317,11 @@ class _Mapped(Catalog):
     path: Path = Path()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open_mapped, (self.path, self.rejected)
+        return _open_mapped, (self.path, self.quarantined)
 
 
-def _open_mapped(path: Path, rejected: tuple[Rejected, ...]) -> Catalog:
-    return _Mapped(_columns_of(path), rejected, path)
+def _open_mapped(path: Path, quarantined: tuple[QuarantinedVideo, ...]) -> Catalog:
+    return _Mapped(_columns_of(path), quarantined, path)
 
 
 def _columns_of(path: Path) -> pa.RecordBatch:
@@ -408,12 +412,12 @@ def _open_files(uri: str, listing: Listing) -> Catalog:
         )
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
         opened = list(pool.map(partial(_open_packed, listing.root), packed))
-    rejected = [each for _, lost in opened for each in lost]
+    quarantined = [each for _, lost in opened for each in lost]
     tables = [_loose_table(listing.root, loose), *(table for table, _ in opened)]
     if not any(table.num_rows for table in tables):
-        said = "; ".join(f"{each.video_id} {each.reason}" for each in rejected[:3])
+        said = "; ".join(f"{each.video_id} {each.reason}" for each in quarantined[:3])
         raise ValueError(f"data.uri: no video below {uri!r} can be used: {said}")
-    return _sorted(tables, rejected)
+    return _sorted(tables, quarantined)
 
 
 def _loose_table(root: Storage, files: Sequence[FileInfo]) -> pa.Table:
@@ -425,7 +429,7 @@ def _loose_table(root: Storage, files: Sequence[FileInfo]) -> pa.Table:
     )
 
 
-Opened = tuple[pa.Table, list[Rejected]]
+Opened = tuple[pa.Table, list[QuarantinedVideo]]
 
 
 def _open_packed(root: Storage, path: str) -> Opened:
@@ -440,7 +444,7 @@ def _open_packed(root: Storage, path: str) -> Opened:
     except shards.ShardError as error:
         reason = _one_line(error.reason)
     reason += _loss(place) if suffix == shards.SUFFIX else ""
-    return SCHEMA.empty_table(), [Rejected(name, place.uri, reason)]
+    return SCHEMA.empty_table(), [QuarantinedVideo(name, place.uri, reason)]
 
 
 def _open_shard(place: Storage, name: str) -> Opened:
@@ -453,11 +457,11 @@ def _open_tar(place: Storage, name: str) -> Opened:
     index = tars.read_index(place)
     videos = index.videos
     ids = _prefixed(f"{name}/", videos["key"])
-    rejected = [
-        Rejected(f"{name}/{each.name}" if each.name else name, place.uri, each.reason)
+    quarantined = [
+        QuarantinedVideo(f"{name}/{each.name}" if each.name else name, place.uri, each.reason)
         for each in index.damage
     ]
-    return _table(ids, place.uri, videos["label"], videos["offset"], videos["size"]), rejected
+    return _table(ids, place.uri, videos["label"], videos["offset"], videos["size"]), quarantined
 
 
 OPENERS = {shards.SUFFIX: _open_shard, tars.SUFFIX: _open_tar}
@@ -478,13 +482,15 @@ def _loss(place: Storage) -> str:
 
 def _joined(parts: Sequence[tuple[str, Catalog]]) -> Catalog:
     """Catalogues of several sources as one, each id led by its source."""
-    tables, rejected = [], []
+    tables, quarantined = [], []
     for source, catalog in parts:
         lead = f"{readable(source).rstrip('/')}/"
         batch = catalog.columns
         tables.append(_table(_prefixed(lead, batch["id"]), *batch.columns[1:]))
-        rejected += [replace(each, video_id=lead + each.video_id) for each in catalog.rejected]
-    return _sorted(tables, rejected)
+        quarantined += [
+            replace(each, video_id=lead + each.video_id) for each in catalog.quarantined
+        ]
+    return _sorted(tables, quarantined)
 
 
 def _table(
@@ -513,7 +519,7 @@ def _prefixed(lead: str, names: Any) -> Any:
     return pc.binary_join_element_wise(texts[0], names.cast(TEXT), texts[1])
 
 
-def _sorted(tables: Sequence[pa.Table], rejected: Iterable[Rejected]) -> Catalog:
+def _sorted(tables: Sequence[pa.Table], quarantined: Iterable[QuarantinedVideo]) -> Catalog:
     """Tables of `SCHEMA` as a catalogue.
 
     Raises:
@@ -532,7 +538,7 @@ def _sorted(tables: Sequence[pa.Table], rejected: Iterable[Rejected]) -> Catalog
             f"two videos share the id {ids[int(same[0])].as_py()!r}: {first} and {second}. "
             "Name each file once"
         )
-    return Catalog(_compact(batch), tuple(rejected))
+    return Catalog(_compact(batch), tuple(quarantined))
 
 
 def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -12,7 +12,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Rejected:
+class QuarantinedVideo:
     """A video that could not be used, and why."""
 
     video_id: str
@@ -20,16 +20,16 @@ class Rejected:
     reason: str
 
     @classmethod
-    def of(cls, error: VideoError) -> Rejected:
+    def from_error(cls, error: VideoError) -> QuarantinedVideo:
         """The entry for a video that raised `error`."""
         return cls(error.video_id, error.uri, error.reason)
 
 
-def told(rejected: Sequence[Rejected], where: str) -> str:
+def format_quarantined(quarantined: Sequence[QuarantinedVideo], where: str) -> str:
     """The first of them, a line each, and how many more there are in the file `where`."""
-    lines = [f"  {entry.video_id}: {entry.reason}" for entry in rejected[:SHOWN]]
-    if len(rejected) > SHOWN:
-        lines.append(f"  and {len(rejected) - SHOWN} more, all in {where}")
+    lines = [f"  {entry.video_id}: {entry.reason}" for entry in quarantined[:SHOWN]]
+    if len(quarantined) > SHOWN:
+        lines.append(f"  and {len(quarantined) - SHOWN} more, all in {where}")
     return "\n".join(lines)
 
 
@@ -37,28 +37,28 @@ class QuarantineLimitError(RuntimeError):
     """Too many videos of a catalogue cannot be used.
 
     Attributes:
-        rejected: those met on the way to finding out.
+        quarantined: those met on the way to finding out.
     """
 
-    def __init__(self, message: str, rejected: Iterable[Rejected] = ()):
+    def __init__(self, message: str, quarantined: Iterable[QuarantinedVideo] = ()):
         super().__init__(message)
-        self.rejected = tuple(rejected)
+        self.quarantined = tuple(quarantined)
 
 
-class Ledger:
-    """Rejected videos, each once, under the first reason that was seen for it."""
+class QuarantineLedger:
+    """QuarantinedVideo videos, each once, under the first reason that was seen for it."""
 
-    def __init__(self, entries: Iterable[Rejected] = ()):
-        self._entries: dict[str, Rejected] = {}
+    def __init__(self, entries: Iterable[QuarantinedVideo] = ()):
+        self._entries: dict[str, QuarantinedVideo] = {}
         self.add(entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Rejected]:
+    def __iter__(self) -> Iterator[QuarantinedVideo]:
         return iter(self._entries.values())
 
-    def add(self, entries: Iterable[Rejected]) -> bool:
+    def add(self, entries: Iterable[QuarantinedVideo]) -> bool:
         """Take in entries; say whether any was new."""
         before = len(self)
         for entry in entries:
@@ -84,6 +84,6 @@ class Ledger:
         return b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in self)
 
     @classmethod
-    def from_jsonl(cls, data: bytes) -> Ledger:
+    def from_jsonl(cls, data: bytes) -> QuarantineLedger:
         """The inverse of `to_jsonl`."""
-        return cls(Rejected(**json.loads(line)) for line in data.splitlines())
+        return cls(QuarantinedVideo(**json.loads(line)) for line in data.splitlines())

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from ctp.data.catalog import Catalog
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.downstream.clips import LabeledMaker, VideoViews
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.labels import open_labeled
@@ -210,7 +210,7 @@ class _Tested:
     accuracy: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
     tested: int = 0
-    unreadable: list[Rejected] = field(default_factory=list)
+    quarantined: list[QuarantinedVideo] = field(default_factory=list)
 
 
 class FinetuneTask(Task):
@@ -250,17 +250,18 @@ class FinetuneTask(Task):
         """Test: the share of videos whose class is the first, or among the first five, by the
         logits averaged over the views (supplement A)."""
         scores = Scores(len(self.job.train.classes), self.worker.device)
-        tested, unreadable = 0, []
+        tested = 0
+        quarantined: list[QuarantinedVideo] = []
         self.model.eval()
         numbers = range(len(self.job.test.catalog))[self.worker.rank :: self.worker.world]
-        for videos, rejected in self._views(numbers):
-            unreadable += rejected
+        for videos, quarantined in self._views(numbers):
+            quarantined += quarantined
             for video in videos:
                 scores.add(self._logits(video), torch.tensor([video.label]).to(self.worker.device))
                 tested += 1
         self.model.train()
-        self.rejected = unreadable
-        reports = gather((tested, unreadable))
+        self.quarantined = quarantined
+        reports = gather((tested, quarantined))
         self._last = _Tested(
             scores.accuracy(),
             scores.confusion(),
@@ -269,7 +270,7 @@ class FinetuneTask(Task):
         )
         return self._last.accuracy | {
             "tested": self._last.tested,
-            "test_unreadable": len(self._last.unreadable),
+            "test_quarantined": len(self._last.quarantined),
         }
 
     def results(self) -> dict[str, bytes]:
@@ -281,7 +282,7 @@ class FinetuneTask(Task):
         scores = {
             **self._last.accuracy,
             "tested": self._last.tested,
-            "unreadable": [vars(entry) for entry in self._last.unreadable],
+            "quarantined": [vars(entry) for entry in self._last.quarantined],
             "trained_on": len(self.job.train.catalog),
             "classes": classes,
             "confusion": self._last.confusion,
@@ -297,7 +298,9 @@ class FinetuneTask(Task):
         mask = dropout_mask(self.config.seed, positions, num_features, prob)
         return torch.from_numpy(mask).to(self.worker.device)
 
-    def _views(self, numbers: Sequence[int]) -> Iterator[tuple[list[VideoViews], list[Rejected]]]:
+    def _views(
+        self, numbers: Sequence[int]
+    ) -> Iterator[tuple[list[VideoViews], list[QuarantinedVideo]]]:
         readers = max(self.config.scaling.num_actors // self.worker.world, 1)
         return read_apart(self._open_maker, self.job.test, "views", numbers, readers)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctp.data.plan import PlannedClip
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.read_ahead import ReadAhead
 from ctp.downstream.config import FinetuneConfig
 from ctp.isolation import working_on
@@ -72,7 +72,11 @@ class LabeledMaker(StreamMaker[LabeledClip]):
         return planes_bytes(self.config.sampling.num_frames, self.config.augment.frame_size_px)
 
     def draw(
-        self, planned: PlannedClip, position: int, rejected: list[Rejected], videos: ReadAhead
+        self,
+        planned: PlannedClip,
+        position: int,
+        quarantined: list[QuarantinedVideo],
+        videos: ReadAhead,
     ) -> LabeledClip:
         """Decode a clip's frames, cropped, scaled and flipped."""
         config, entry = self.config, self.catalog[planned.video]
@@ -102,20 +106,20 @@ class LabeledMaker(StreamMaker[LabeledClip]):
 
     def views(
         self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[VideoViews], list[Rejected]]:
+    ) -> tuple[list[VideoViews], list[QuarantinedVideo]]:
         """The views of the videos of these numbers; nothing stands in for one that cannot be
         used."""
         made: list[VideoViews] = []
-        rejected: list[Rejected] = []
+        quarantined: list[QuarantinedVideo] = []
         entries = [self.catalog[number] for number in numbers]
         with ReadAhead(entries, depth=self.config.data.read_ahead, bad=bad) as videos:
             for entry in entries:
-                with into(rejected):
+                with into(quarantined):
                     video = videos.read(entry)
                     with working_on(entry.id):
                         planes = read_view_planes(self.config.views, video)
                     made.append(VideoViews(planes, self._class_of(entry.label), entry.id))
-        return made, rejected
+        return made, quarantined
 
     def _class_of(self, label: str | None) -> int:
         assert label is not None, "checked by open_labeled"

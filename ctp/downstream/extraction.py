@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctp.data.catalog import Catalog, VideoEntry, open_catalog
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.read_ahead import ReadAhead
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.feature_folder import (
@@ -111,24 +111,26 @@ def extract(extraction: Extraction, show: Callable[[int], None]) -> None:
 
 def embed_videos(
     embedder: Embedder, config: EmbedConfig, catalog: Catalog
-) -> tuple[VideoFeatures, list[Rejected]]:
+) -> tuple[VideoFeatures, list[QuarantinedVideo]]:
     """Features of some videos, in memory, and which of them could not be used; for a score on the
     way of a run. Nothing is written.
 
     Raises:
         StorageError, LostError, FloatingPointError: as of `PartReader.read` and `embed_part`.
     """
-    features, ids, labels, rejected = [], [], [], []
+    features, ids, labels, quarantined = [], [], [], []
     with guarded_views(config.views, config.data.max_seconds_per_video) as read:
         reader = PartReader(config, catalog, read)
         for number in range(-(-len(catalog) // config.videos_per_part)):
             rows = embed_part(embedder, reader.read(number))
-            good = rows["rejected"] == ""
+            good = rows["quarantined"] == ""
             features.append(rows["feature"][good].mean(axis=1, dtype=np.float32))
             ids += rows["id"][good].tolist()
             labels += [label or None for label in rows["label"][good].tolist()]
-            rejected += [Rejected(**json.loads(each)) for each in rows["rejected"][~good]]
-    return VideoFeatures(ids, labels, np.concatenate(features)), rejected
+            quarantined += [
+                QuarantinedVideo(**json.loads(each)) for each in rows["quarantined"][~good]
+            ]
+    return VideoFeatures(ids, labels, np.concatenate(features)), quarantined
 
 
 def part_range(config: EmbedConfig, catalog: Catalog, number: int) -> range:
@@ -163,11 +165,11 @@ class PartReader:
         entries = [self.catalog[row] for row in rows]
         with ReadAhead(entries, depth=self.config.data.read_ahead) as videos:
             read = [self._planes(entry, videos) for entry in entries]
-        planes, rejected = zip(*read, strict=True)
+        planes, quarantined = zip(*read, strict=True)
         return {
             "id": np.array([entry.id for entry in entries]),
             "label": np.array([entry.label or "" for entry in entries]),
-            "rejected": np.array(rejected),
+            "quarantined": np.array(quarantined),
             "planes": np.stack(planes),
         }
 
@@ -176,7 +178,7 @@ class PartReader:
             return self.decode(videos.read(entry)), ""
         except VideoError as error:
             blank = np.zeros(_planes_shape(self.config.views), np.uint8)
-            return blank, json.dumps(asdict(Rejected.of(error)))
+            return blank, json.dumps(asdict(QuarantinedVideo.from_error(error)))
 
 
 def embed_part(embedder: Embedder, rows: Rows) -> Rows:
@@ -185,13 +187,13 @@ def embed_part(embedder: Embedder, rows: Rows) -> Rows:
     Raises:
         FloatingPointError: a feature is infinite or no number.
     """
-    planes, good = rows["planes"], rows["rejected"] == ""
+    planes, good = rows["planes"], rows["quarantined"] == ""
     shape = (*planes.shape[:2], embedder.out_size)
     features = np.zeros(shape, embedder.dtype)
     if good.any():
         clips = planes[good].reshape(-1, *planes.shape[2:])
         features[good] = embedder(clips).reshape(-1, *shape[1:])
-    return {name: rows[name] for name in ("id", "label", "rejected")} | {"feature": features}
+    return {name: rows[name] for name in ("id", "label", "quarantined")} | {"feature": features}
 
 
 def _planes_shape(views: ViewsConfig) -> tuple[int, int, int]:

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from ctp.config import Config
 from ctp.data.catalog import MANIFEST, Sources
-from ctp.data.quarantine import Ledger, Rejected
+from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
 from ctp.downstream.embed_config import FeatureConfig
 from ctp.encoders.config import EncoderConfig
 from ctp.storage import Storage
@@ -35,8 +35,8 @@ from ctp.training.run_folder import QUARANTINE
 from ctp.video.config import ViewsConfig
 
 Rows = Mapping[str, NDArray[Any]]
-"""Videos, a row each: "id", "label" ("" for none), "rejected" ("" or a `Rejected` as JSON), and
-"planes" or "feature", zeros where it is rejected."""
+"""One row for each video: "id", "label" ("" if there is none), "quarantined" ("" or a
+`QuarantinedVideo` as JSON), and "planes" or "feature", which are zeros for a quarantined video."""
 
 SUMMARY = b"ctp.features"
 FOOTER_END = struct.Struct("<I4s")  # the footer's bytes, "PAR1"
@@ -55,7 +55,7 @@ class Counts(Config):
     """Videos with features."""
     clips: int
     """Rows."""
-    rejected: int
+    quarantined: int
     """Videos that could not be used, and files of the catalogue that could not be read."""
 
 
@@ -97,7 +97,7 @@ class PartSummary:
 
     videos: int
     clips: int
-    rejected: tuple[Rejected, ...]
+    quarantined: tuple[QuarantinedVideo, ...]
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,9 @@ def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
     Raises:
         StorageError: it cannot be written.
     """
-    features, good = rows["feature"], rows["rejected"] == ""
-    rejected = tuple(Rejected(**json.loads(each)) for each in rows["rejected"][~good])
-    summary = PartSummary(int(good.sum()), int(good.sum()) * features.shape[1], rejected)
+    features, good = rows["feature"], rows["quarantined"] == ""
+    quarantined = tuple(QuarantinedVideo(**json.loads(each)) for each in rows["quarantined"][~good])
+    summary = PartSummary(int(good.sum()), int(good.sum()) * features.shape[1], quarantined)
     table = _table(rows["id"][good], rows["label"][good], features[good])
     data = io.BytesIO()
     told = {SUMMARY: json.dumps(asdict(summary)).encode()}
@@ -191,24 +191,28 @@ def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
     return summary
 
 
-def finish(folder: Storage, manifest: Manifest, rejected: Sequence[Rejected]) -> Manifest:
+def finish(
+    folder: Storage, manifest: Manifest, quarantined: Sequence[QuarantinedVideo]
+) -> Manifest:
     """Say what there is, now that all parts are whole.
 
     Args:
         folder: of the features.
         manifest: its own.
-        rejected: what could not even be catalogued.
+        quarantined: what could not even be catalogued.
 
     Returns:
         The manifest, complete.
     """
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         parts = list(pool.map(partial(_read_summary, folder), range(manifest.num_parts)))
-    ledger = Ledger([*rejected, *(each for part in parts for each in part.rejected)])
+    ledger = QuarantineLedger(
+        [*quarantined, *(each for part in parts for each in part.quarantined)]
+    )
     if len(ledger) or folder.join(QUARANTINE).exists():
         folder.join(QUARANTINE).write_bytes(ledger.to_jsonl())
     videos, clips = sum(part.videos for part in parts), sum(part.clips for part in parts)
-    complete = manifest.replace(counts=Counts(videos=videos, clips=clips, rejected=len(ledger)))
+    complete = manifest.replace(counts=Counts(videos=videos, clips=clips, quarantined=len(ledger)))
     _write_manifest(folder, complete)
     return complete
 
@@ -308,8 +312,8 @@ def _read_summary(folder: Storage, number: int) -> PartSummary:
         told = json.loads(pq.read_metadata(pa.BufferReader(footer)).metadata[SUMMARY])
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise _damaged(place, error) from error
-    rejected = tuple(Rejected(**each) for each in told["rejected"])
-    return PartSummary(told["videos"], told["clips"], rejected)
+    quarantined = tuple(QuarantinedVideo(**each) for each in told["quarantined"])
+    return PartSummary(told["videos"], told["clips"], quarantined)
 
 
 def _damaged(place: Storage, error: Exception) -> ValueError:

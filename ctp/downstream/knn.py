@@ -31,7 +31,7 @@ def knn_score(
         k: neighbours that vote.
 
     Returns:
-        "knn_top1", that share; "knn_tested", of how many; "knn_unreadable", the videos of both
+        "knn_top1", that share; "knn_tested", of how many; "knn_quarantined", the videos of both
         kinds that could not be used.
 
     Raises:
@@ -44,5 +44,5 @@ def knn_score(
     return {
         "knn_top1": knn_accuracy(gallery, queries, k),
         "knn_tested": len(queries.ids),
-        "knn_unreadable": len(lost) + len(more),
+        "knn_quarantined": len(lost) + len(more),
     }

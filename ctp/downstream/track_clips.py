@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ctp.data.annotated import Track, Tracks
 from ctp.data.catalog import VideoEntry
 from ctp.data.plan import PlannedClip
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.read_ahead import ReadAhead
 from ctp.downstream.track_config import TrackConfig
 from ctp.rng import generator
@@ -104,7 +104,11 @@ class TrackMaker(StreamMaker[TrackClip]):
         return planes_bytes(self.config.sampling.num_frames, self.config.augment.frame_size_px)
 
     def draw(
-        self, planned: PlannedClip, position: int, rejected: list[Rejected], videos: ReadAhead
+        self,
+        planned: PlannedClip,
+        position: int,
+        quarantined: list[QuarantinedVideo],
+        videos: ReadAhead,
     ) -> TrackClip:
         """Decode a clip's frames, cropped so that the object is in sight, scaled and flipped."""
         config, entry = self.config, self.catalog[planned.video]
@@ -139,14 +143,14 @@ class TrackMaker(StreamMaker[TrackClip]):
 
     def test_clips(
         self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[VideoClips], list[Rejected]]:
+    ) -> tuple[list[VideoClips], list[QuarantinedVideo]]:
         """The clips to test on of the videos of these numbers; nothing stands in for one that
         cannot be used."""
         return self._each(numbers, bad, self._cut)
 
     def with_pictures(
         self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[tuple[VideoClips, NDArray[np.uint8]]], list[Rejected]]:
+    ) -> tuple[list[tuple[VideoClips, NDArray[np.uint8]]], list[QuarantinedVideo]]:
         """As `test_clips`, each with all pictures of the video, uint8 [N, h, w, 3], their shorter
         side at most `PICTURE_SIDE_PX`."""
 
@@ -164,17 +168,17 @@ class TrackMaker(StreamMaker[TrackClip]):
         numbers: Sequence[int],
         bad: Mapping[str, str] | None,
         make: Callable[[VideoEntry, Track, VideoReader], M],
-    ) -> tuple[list[M], list[Rejected]]:
+    ) -> tuple[list[M], list[QuarantinedVideo]]:
         made: list[M] = []
-        rejected: list[Rejected] = []
+        quarantined: list[QuarantinedVideo] = []
         entries = [self.catalog[number] for number in numbers]
         with ReadAhead(entries, depth=self.config.data.read_ahead, bad=bad) as videos:
             for number, entry in zip(numbers, entries, strict=True):
                 track = self.tracks[number]
-                with into(rejected), opened(entry, videos, 1) as reader:
+                with into(quarantined), opened(entry, videos, 1) as reader:
                     _check_length(entry, reader, track)
                     made.append(make(entry, track, reader))
-        return made, rejected
+        return made, quarantined
 
     def _cut(self, entry: VideoEntry, track: Track, reader: VideoReader) -> VideoClips:
         config, size = self.config, self.config.augment.frame_size_px

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ctp.data.annotated import open_annotated
 from ctp.data.catalog import Catalog
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.downstream.initial import settled_encoder, settled_initial
 from ctp.downstream.track_clips import TrackMaker, VideoClips
 from ctp.downstream.track_config import TrackConfig
@@ -207,7 +207,7 @@ class _Tested:
     """What a test found: videos by their ids, and those that could not be used."""
 
     videos: list[Followed]
-    unreadable: list[Rejected]
+    quarantined: list[QuarantinedVideo]
 
     def scores(self) -> dict[str, float]:
         return overlap_scores([clip for video in self.videos for clip in video.clips])
@@ -246,17 +246,17 @@ class TrackTask(Task):
 
     def look(self) -> dict[str, float]:
         """Test: `overlap_scores` over the clips of all videos, each video followed by one worker;
-        with "tested", how many there are, and "test_unreadable", how many more there should be."""
-        followed, self.rejected = self._follow_share()
-        reports = gather((followed, self.rejected))
+        with "tested", how many there are, and "test_quarantined", how many more there should be."""
+        followed, self.quarantined = self._follow_share()
+        reports = gather((followed, self.quarantined))
         videos = [video for some, _ in reports for video in some]
         self._last = _Tested(
             sorted(videos, key=lambda video: video.video_id),
-            [*self.job.test.catalog.rejected, *(entry for _, some in reports for entry in some)],
+            [*self.job.test.catalog.quarantined, *(entry for _, some in reports for entry in some)],
         )
         return self._last.scores() | {
             "tested": len(videos),
-            "test_unreadable": len(self._last.unreadable),
+            "test_quarantined": len(self._last.quarantined),
         }
 
     def results(self) -> dict[str, bytes]:
@@ -280,7 +280,7 @@ class TrackTask(Task):
             "frames": sum(video.frames for video in tested.videos),
             "hidden": sum(video.hidden for video in tested.videos),
             "out_of_sight": sum(video.out_of_sight for video in tested.videos),
-            "unreadable": [vars(entry) for entry in tested.unreadable],
+            "quarantined": [vars(entry) for entry in tested.quarantined],
             "trained_on": len(self.job.train.catalog),
             "initial": self.config.initial,
             "frozen_stages": self.config.frozen_stages,
@@ -290,21 +290,21 @@ class TrackTask(Task):
             },
         }
 
-    def _follow_share(self) -> tuple[list[Followed], list[Rejected]]:
+    def _follow_share(self) -> tuple[list[Followed], list[QuarantinedVideo]]:
         """This worker's share of the videos."""
         followed: list[Followed] = []
-        unreadable: list[Rejected] = []
+        quarantined: list[QuarantinedVideo] = []
         self.model.eval()
         numbers = range(len(self.job.test.catalog))[self.worker.rank :: self.worker.world]
-        for videos, rejected in self._test_clips(numbers):
-            unreadable += rejected
+        for videos, quarantined in self._test_clips(numbers):
+            quarantined += quarantined
             followed += [self._followed(clips) for clips in videos]
         self.model.train()
-        return followed, unreadable
+        return followed, quarantined
 
     def _test_clips(
         self, numbers: Sequence[int]
-    ) -> Iterator[tuple[list[VideoClips], list[Rejected]]]:
+    ) -> Iterator[tuple[list[VideoClips], list[QuarantinedVideo]]]:
         readers = max(self.config.scaling.num_actors // self.worker.world, 1)
         return read_apart(self._open_maker, self.job.test, "test_clips", numbers, readers)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctp.data.catalog import VideoEntry
 from ctp.data.plan import PlannedClip
-from ctp.data.quarantine import QuarantineLimitError, Rejected
+from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError
 from ctp.data.read_ahead import ReadAhead
 from ctp.pretext.batches import Clip, DrawnClip, stack, stack_drawn
 from ctp.pretext.config import PretrainConfig
@@ -53,35 +53,39 @@ class ClipMaker(StreamMaker[DrawnClip]):
         pictures = 2 * frames if config.scaling.play_on == "cpu" else frames + patches
         return planes_bytes(pictures, size) + patches * frames * BOX_BYTES
 
-    def at(self, position: int) -> tuple[Clip, list[Rejected]]:
+    def at(self, position: int) -> tuple[Clip, list[QuarantinedVideo]]:
         """The clip at `position` of the run's stream, played, and the videos that failed on the
         way; see `clip_at`."""
-        drawn, rejected = self.clip_at(position)
-        return drawn.play(self.config.augment.frame_size_px), rejected
+        drawn, quarantined = self.clip_at(position)
+        return drawn.play(self.config.augment.frame_size_px), quarantined
 
     def heldout(
         self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[Clip], list[Rejected]]:
+    ) -> tuple[list[Clip], list[QuarantinedVideo]]:
         """Held-out clips by number, of the game's own rules whatever the curriculum.
 
-        Nothing stands in for a video that cannot be used; it is returned as rejected.
+        Nothing stands in for a video that cannot be used; it is returned as quarantined.
         """
         clips: list[Clip] = []
-        rejected: list[Rejected] = []
+        quarantined: list[QuarantinedVideo] = []
         videos, size = ReadAhead(bad=bad), self.config.augment.frame_size_px
         for number in numbers:
             clip_number, video = divmod(number, len(self.catalog))
-            with into(rejected), suppress(QuarantineLimitError):
+            with into(quarantined), suppress(QuarantineLimitError):
                 planned = PlannedClip(epoch=-1, video=video, clip_number=clip_number)
-                drawn = self._draw(planned, self.config.game.patch_source, rejected, videos)
+                drawn = self._draw(planned, self.config.game.patch_source, quarantined, videos)
                 clips.append(drawn.play(size))
-        return clips, rejected
+        return clips, quarantined
 
     def draw(
-        self, planned: PlannedClip, position: int, rejected: list[Rejected], videos: ReadAhead
+        self,
+        planned: PlannedClip,
+        position: int,
+        quarantined: list[QuarantinedVideo],
+        videos: ReadAhead,
     ) -> DrawnClip:
         """Decode a clip's frames and draw its round."""
-        return self._draw(planned, self._source(position), rejected, videos)
+        return self._draw(planned, self._source(position), quarantined, videos)
 
     def stack(self, clips: Sequence[DrawnClip]) -> Batch:
         """`batches.stack` or `batches.stack_drawn`, as `config.scaling.play_on` wants it."""
@@ -121,14 +125,18 @@ class ClipMaker(StreamMaker[DrawnClip]):
         return "other_clip" if drawn < share else self.config.game.patch_source
 
     def _draw(
-        self, planned: PlannedClip, source: str, rejected: list[Rejected], videos: ReadAhead
+        self,
+        planned: PlannedClip,
+        source: str,
+        quarantined: list[QuarantinedVideo],
+        videos: ReadAhead,
     ) -> DrawnClip:
         config, entry = self.config, self.catalog[planned.video]
         rng = generator(config.seed, "clip", planned.epoch, entry.id, planned.clip_number)
         num_frames, size = config.sampling.num_frames, config.augment.frame_size_px
         planes = self._read(entry, rng, num_frames, videos)
         other_clip = source == "other_clip"
-        donors = self._donors(planned, rejected, videos) if other_clip else None
+        donors = self._donors(planned, quarantined, videos) if other_clip else None
         drawn = draw_round(config.game, num_frames, (size, size), rng)
         color = sample_color(config.augment, num_frames, rng)
         return DrawnClip(planes, donors, drawn, color, entry.id)
@@ -143,7 +151,7 @@ class ClipMaker(StreamMaker[DrawnClip]):
             return reader.read_square(numbers, sample_crop(augment, rng), augment.frame_size_px)
 
     def _donors(
-        self, planned: PlannedClip, rejected: list[Rejected], videos: ReadAhead
+        self, planned: PlannedClip, quarantined: list[QuarantinedVideo], videos: ReadAhead
     ) -> NDArray[np.uint8]:
         """A frame of another video for each patch, uint8 [K, 3/2 · S²].
 
@@ -152,11 +160,11 @@ class ClipMaker(StreamMaker[DrawnClip]):
         """
         donors: list[NDArray[np.uint8]] = []
         for entry, rng in islice(self._donor_choices(planned), MAX_TRIES):
-            with into(rejected):
+            with into(quarantined):
                 donors.append(self._read(entry, rng, 1, videos)[0])
             if len(donors) == self.config.game.num_patches:
                 return np.stack(donors)
-        raise none_usable(rejected)
+        raise none_usable(quarantined)
 
     def _donor_choices(
         self, planned: PlannedClip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.pretext.batches import stack
 from ctp.pretext.clips import ClipMaker
 from ctp.pretext.ctp.metrics import TrackingTally
@@ -24,7 +24,7 @@ class Health:
     def __init__(self, maker: ClipMaker, worker: Worker, open_maker: OpenMaker):
         self._maker, self._worker, self._open = maker, worker, open_maker
         self._batches: list[Batch] | None = None
-        self.rejected: list[Rejected] = []
+        self.quarantined: list[QuarantinedVideo] = []
 
     @torch.no_grad()
     def look(self, model: Tracker) -> dict[str, float]:
@@ -32,7 +32,7 @@ class Health:
 
         Returns:
             `TrackingTally.result` over the clips of all workers, with "heldout_clips", how many
-            these are, and "heldout_unreadable", how many were meant to be tracked besides.
+            these are, and "heldout_quarantined", how many were meant to be tracked besides.
         """
         tally, device = TrackingTally(), self._worker.device
         model.eval()
@@ -48,7 +48,7 @@ class Health:
         tally.sums = torch.stack([sums for sums, _, _ in reports]).sum(dim=0)
         return tally.result() | {
             "heldout_clips": sum(count for _, count, _ in reports),
-            "heldout_unreadable": sum(count for _, _, count in reports),
+            "heldout_quarantined": sum(count for _, _, count in reports),
         }
 
     def _numbers(self) -> range:
@@ -60,6 +60,6 @@ class Health:
         """The clips that can be read; made once, kept as uint8."""
         if self._batches is None:
             with self._open(self._maker) as maker:
-                clips, self.rejected = maker.call("heldout", self._numbers())
+                clips, self.quarantined = maker.call("heldout", self._numbers())
             self._batches = [stack(clips[i : i + BATCH]) for i in range(0, len(clips), BATCH)]
         return self._batches

@@ -104,7 +104,7 @@ class PretrainTask(Task):
     def look(self) -> dict[str, float]:
         """`Health.look`."""
         found = self._health.look(self.model)
-        self.rejected = self._health.rejected
+        self.quarantined = self._health.quarantined
         return found
 
     def more_in_log(self, step: int) -> dict[str, float]:

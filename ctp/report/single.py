@@ -180,7 +180,7 @@ def _finetuning_scores(run: Run, config: FinetuneConfig) -> list[Row]:
         if measure in run.scores
         for row in _rows(
             f"top-{k} of {run.scores['tested']} videos, "
-            f"{len(run.scores['unreadable'])} more unreadable",
+            f"{len(run.scores['quarantined'])} more quarantined",
             run.scores[measure],
             run.scores_uri,
             [] if config.head.frozen_encoder else beside(config, measure),

@@ -143,7 +143,7 @@ def retrieval_scores(encoder: bytes, config: RetrievalConfig) -> dict[str, float
 
     Returns:
         "top1" and "top5", the shares of videos that are right at 1 and 5; "chance1" and "chance5",
-        the same by chance; "tested", how many; "unreadable", videos that could not be used.
+        the same by chance; "tested", how many; "quarantined", videos that could not be used.
 
     Raises:
         ValueError: videos or encoder do not do.
@@ -158,7 +158,7 @@ def retrieval_scores(encoder: bytes, config: RetrievalConfig) -> dict[str, float
         **{f"top{k}": share for k, share in found.accuracy.items()},
         **{f"chance{k}": share for k, share in found.chance.items()},
         "tested": len(queries.ids),
-        "unreadable": len(lost) + len(more),
+        "quarantined": len(lost) + len(more),
     }
 
 

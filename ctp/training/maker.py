@@ -14,7 +14,7 @@ import numpy as np
 
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.plan import Plan, PlannedClip
-from ctp.data.quarantine import QuarantineLimitError, Rejected
+from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError
 from ctp.data.read_ahead import ReadAhead
 from ctp.isolation import working_on
 from ctp.storage import StorageError
@@ -75,14 +75,18 @@ class StreamMaker(ABC, Generic[C]):
 
     @abstractmethod
     def draw(
-        self, planned: PlannedClip, position: int, rejected: list[Rejected], videos: ReadAhead
+        self,
+        planned: PlannedClip,
+        position: int,
+        quarantined: list[QuarantinedVideo],
+        videos: ReadAhead,
     ) -> C:
         """Make a clip, a pure function of (config, catalogue, planned, position).
 
         Args:
             planned: which clip of which video.
             position: where in the stream it is.
-            rejected: takes up other videos that were wanted and cannot be used.
+            quarantined: takes up other videos that were wanted and cannot be used.
             videos: what reads the videos' bytes.
 
         Raises:
@@ -101,7 +105,9 @@ class StreamMaker(ABC, Generic[C]):
         """The videos that the clip at `position` is made of, if all can be used."""
         yield self.catalog[self.plan.clip(position).video]
 
-    def clip_at(self, position: int, videos: ReadAhead | None = None) -> tuple[C, list[Rejected]]:
+    def clip_at(
+        self, position: int, videos: ReadAhead | None = None
+    ) -> tuple[C, list[QuarantinedVideo]]:
         """The clip at `position` of the run's stream, and the videos that failed on the way.
 
         A pure function of (config, catalogue, position). A video that cannot be used is replaced
@@ -115,11 +121,11 @@ class StreamMaker(ABC, Generic[C]):
             QuarantineLimitError: `MAX_TRIES` videos, or all there are, cannot be used.
         """
         videos = videos or ReadAhead()
-        rejected: list[Rejected] = []
+        quarantined: list[QuarantinedVideo] = []
         for planned in islice(self.plan.candidates(position), MAX_TRIES):
-            with into(rejected):
-                return self.draw(planned, position, rejected, videos), rejected
-        raise none_usable(rejected)
+            with into(quarantined):
+                return self.draw(planned, position, quarantined, videos), quarantined
+        raise none_usable(quarantined)
 
     def batch(self, positions: Sequence[int], bad: Mapping[str, str] | None = None) -> Batch:
         """The clips at `positions`, as arrays; what they are made of is read ahead.
@@ -129,26 +135,28 @@ class StreamMaker(ABC, Generic[C]):
             bad: id -> reason, of videos that are not to be tried.
 
         Returns:
-            `stack` of the clips, with "position" int64 [B], "rejected" [B] lists of `Rejected`,
-            "failed" [B] reasons why there is no such clip but a blank one, empty for all others.
+            `stack` of the clips, with "position" int64 [B], "quarantined" [B] lists of
+            `QuarantinedVideo`, "failed" [B] reasons why there is no such clip but a blank one, empty for all others.
         """
         upcoming = (entry for position in positions for entry in self.needed(position))
         with ReadAhead(upcoming, depth=self.config.data.read_ahead, bad=bad) as videos:
             made = [self._clip_or_blank(position, videos) for position in positions]
-        clips, rejected, failed = zip(*made, strict=True)
+        clips, quarantined, failed = zip(*made, strict=True)
         return {
             "position": np.asarray(positions, np.int64),
-            "rejected": list(rejected),
+            "quarantined": list(quarantined),
             "failed": list(failed),
             **self.stack(clips),
         }
 
-    def _clip_or_blank(self, position: int, videos: ReadAhead) -> tuple[C, list[Rejected], str]:
+    def _clip_or_blank(
+        self, position: int, videos: ReadAhead
+    ) -> tuple[C, list[QuarantinedVideo], str]:
         """As `clip_at`; what would be raised is returned, for all workers to stop together."""
         try:
             return *self.clip_at(position, videos), ""
         except QuarantineLimitError as error:
-            return self.blank(), list(error.rejected), str(error)
+            return self.blank(), list(error.quarantined), str(error)
         except StorageError as error:
             return self.blank(), [], str(error)
 
@@ -176,23 +184,23 @@ def opened(entry: VideoEntry, videos: ReadAhead, min_frames: int) -> Iterator[Vi
         yield reader
 
 
-def none_usable(rejected: list[Rejected]) -> QuarantineLimitError:
+def none_usable(quarantined: list[QuarantinedVideo]) -> QuarantineLimitError:
     """The error of a clip for which no video could be used."""
-    reasons = "; ".join(f"{entry.video_id}: {entry.reason}" for entry in rejected[:3])
+    reasons = "; ".join(f"{entry.video_id}: {entry.reason}" for entry in quarantined[:3])
     return QuarantineLimitError(
-        f"{len(rejected)} videos, tried one after the other for a clip, cannot be used "
+        f"{len(quarantined)} videos, tried one after the other for a clip, cannot be used "
         f"({reasons}); mend them: quarantine.jsonl in the run folder lists them all",
-        rejected,
+        quarantined,
     )
 
 
 @contextmanager
-def into(rejected: list[Rejected]) -> Iterator[None]:
+def into(quarantined: list[QuarantinedVideo]) -> Iterator[None]:
     """Turn a video's failure into a ledger entry and go on after the block."""
     try:
         yield
     except VideoError as error:
-        rejected.append(Rejected.of(error))
+        quarantined.append(QuarantinedVideo.from_error(error))
 
 
 def local_stream(

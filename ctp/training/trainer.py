@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ctp.data.catalog import Catalog
-from ctp.data.quarantine import Ledger, QuarantineLimitError, Rejected
+from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, QuarantineLimitError
 from ctp.storage import StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import TrainState
@@ -54,11 +54,11 @@ class Task(ABC):
 
     Attributes:
         model: all that is trained and saved, on the worker's device.
-        rejected: videos that evaluation could not use, since it was asked last.
+        quarantined: videos that evaluation could not use, since it was asked last.
     """
 
     model: nn.Module
-    rejected: Sequence[Rejected] = ()
+    quarantined: Sequence[QuarantinedVideo] = ()
 
     @abstractmethod
     def initialise(self) -> None:
@@ -190,7 +190,7 @@ class _Interval:
     """What happened on a worker since the last log line."""
 
     losses: list[dict[str, Tensor]] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
+    quarantined: list[QuarantinedVideo] = field(default_factory=list)
     wait_seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -200,7 +200,7 @@ class _Report:
     """What a worker tells the others when they meet."""
 
     losses: list[dict[str, float]]  # of each step, with the gradient's norm
-    rejected: list[Rejected]
+    quarantined: list[QuarantinedVideo]
     wait_share: float
     seconds: float
     seconds_since_save: float
@@ -220,8 +220,10 @@ class _Run:
         self.model = self.task.model
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
-        self.ledger = Ledger()
-        self.found = Ledger()  # since this start: what was mended before it must not stop it
+        self.ledger = QuarantineLedger()
+        self.found = (
+            QuarantineLedger()
+        )  # since this start: what was mended before it must not stop it
         self.error: str | None = None
         self.last_save = time.monotonic()
         self.log: MetricsLog | None = None
@@ -237,8 +239,8 @@ class _Run:
         synchronise_norms(self.model, self.worker.device)
         quarantine = self.folder.join(run_folder.QUARANTINE)
         if quarantine.exists():
-            self.ledger = Ledger.from_jsonl(quarantine.read_bytes())
-        self._take_in([entry for catalog in self.job.catalogs for entry in catalog.rejected])
+            self.ledger = QuarantineLedger.from_jsonl(quarantine.read_bytes())
+        self._take_in([entry for catalog in self.job.catalogs for entry in catalog.quarantined])
         if self.worker.is_first:
             self.log = MetricsLog(self.folder, self.step)
 
@@ -317,7 +319,7 @@ class _Run:
         began = time.monotonic()
         batch = next(stream)
         self.interval.wait_seconds += time.monotonic() - began
-        self.interval.rejected += [r for found in batch["rejected"] for r in found]
+        self.interval.quarantined += [r for found in batch["quarantined"] for r in found]
         self.error = self.error or next(filter(None, batch["failed"]), None)
         share = self.config.compute.total_batch // self.worker.world
         expected = self.step * self.config.compute.total_batch + self.worker.rank * share
@@ -342,7 +344,7 @@ class _Run:
         found = self.task.look() if look_now else {}
         reports = gather(self._report())  # the same on every worker, and so what follows
         self.interval = _Interval()
-        self._take_in([entry for report in reports for entry in report.rejected])
+        self._take_in([entry for report in reports for entry in report.quarantined])
         rows = self._rows(reports, found)
         if self.log is not None:
             with self._kept_for_all():
@@ -366,7 +368,7 @@ class _Run:
         seconds = time.monotonic() - self.interval.started
         return _Report(
             losses=_on_cpu(self.interval.losses),
-            rejected=[*self.interval.rejected, *self.task.rejected],
+            quarantined=[*self.interval.quarantined, *self.task.quarantined],
             wait_share=self.interval.wait_seconds / seconds,
             seconds=seconds,
             seconds_since_save=time.monotonic() - self.last_save,
@@ -414,9 +416,9 @@ class _Run:
         except QuarantineLimitError as error:
             raise RunStoppedError(str(error)) from error
 
-    def _take_in(self, rejected: list[Rejected]) -> None:
-        self.found.add(rejected)
-        if self.ledger.add(rejected) and self.worker.is_first:
+    def _take_in(self, quarantined: list[QuarantinedVideo]) -> None:
+        self.found.add(quarantined)
+        if self.ledger.add(quarantined) and self.worker.is_first:
             with self._kept_for_all():
                 self.folder.join(run_folder.QUARANTINE).write_bytes(self.ledger.to_jsonl())
 

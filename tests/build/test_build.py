@@ -126,8 +126,8 @@ def test_what_is_built_is_a_catalogue(
         assert entry.read().data[4:8] == b"ftyp"
     assert json.loads(Storage.of(out).join("manifest.json").read_bytes()) == manifest
     assert (manifest["videos"], manifest["frames"]) == (5, 60)
-    assert [r["id"] for r in sorted(manifest["rejected"], key=str)] == ["bad0.mp4", "bad1.mp4"]
-    assert all("cannot be opened as a video" in r["reason"] for r in manifest["rejected"])
+    assert [r["id"] for r in sorted(manifest["quarantined"], key=str)] == ["bad0.mp4", "bad1.mp4"]
+    assert all("cannot be opened as a video" in r["reason"] for r in manifest["quarantined"])
     sizes = {info.path: info.size for info in Storage.of(out).list_files()}
     assert {s["name"]: s["bytes"] for s in manifest["shards"]}.items() <= sizes.items()
     assert sum(shard["videos"] for shard in manifest["shards"]) == 5
@@ -304,7 +304,7 @@ def test_a_video_that_takes_for_ever_costs_itself(
     converter.close()
     part = whole_parts(task.folder, ["shard"])["shard"]
     assert part.videos == 1
-    assert [(each.video_id, each.reason) for each in part.rejected] == [
+    assert [(each.video_id, each.reason) for each in part.quarantined] == [
         ("endless", "the decoder took longer than 3 s")
     ]
 
@@ -326,4 +326,4 @@ def test_all_may_be_bad(tmp_path: Path) -> None:
     task = ShardTask(str(tmp_path), "shard", (Source("a", FrameFolder("/v", Fraction(12))),))
     list(build_shard(task, fail))
     assert pq.read_table(tmp_path / "shard.parquet").num_rows == 0
-    assert len(whole_parts(task.folder, ["shard"])["shard"].rejected) == 1
+    assert len(whole_parts(task.folder, ["shard"])["shard"].quarantined) == 1

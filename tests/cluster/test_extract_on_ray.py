@@ -40,7 +40,7 @@ def check_the_same(first: EmbedConfig, second: EmbedConfig) -> None:
     assert names
     for name in names:
         ours, theirs = (pq.read_table(Path(each.out, name)) for each in (first, second))
-        assert ours.schema.metadata == theirs.schema.metadata  # what was rejected
+        assert ours.schema.metadata == theirs.schema.metadata  # what was quarantined
         assert ours.drop(["feature"]) == theirs.drop(["feature"])
         features = [np.array(table["feature"].to_pylist()) for table in (ours, theirs)]
         np.testing.assert_allclose(*features, rtol=1e-4, atol=1e-5)

@@ -87,4 +87,4 @@ def test_workers_get_the_plans_clips_in_its_order(
             for name in ("position", "frames", "boxes", "visible", "color"):
                 assert np.array_equal(ours[name], theirs[name])
             assert list(ours["video"]) == theirs["video"]
-            assert ours["rejected"] == theirs["rejected"]
+            assert ours["quarantined"] == theirs["quarantined"]

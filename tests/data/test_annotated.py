@@ -70,7 +70,7 @@ def test_a_video_without_an_object_is_told_and_left_out(
     write_shard(place, [gone, moving_rectangle("there", 6)])
     found = open_annotated(str(tmp_path))
     assert [entry.id for entry in found.catalog] == ["there"]
-    assert [(entry.video_id, entry.reason) for entry in found.catalog.rejected] == [
+    assert [(entry.video_id, entry.reason) for entry in found.catalog.quarantined] == [
         ("gone", "its object is in sight in fewer than 2 frames")
     ]
     write_shard(place, [gone])

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ctp.data import corpus
 from ctp.data.catalog import Catalog, VideoEntry, open_catalog
 from ctp.data.listing import expand_braces
-from ctp.data.quarantine import Rejected
+from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import ShardRow, write_shard
 from ctp.storage import Storage, StorageError
 from ctp.video.decode import VideoReader
@@ -100,8 +100,8 @@ def spoil(place: Storage, at: int) -> None:
     place.write_bytes(bytes(data))
 
 
-def rejected(catalog: Catalog) -> dict[str, str]:
-    return {each.video_id: each.reason for each in catalog.rejected}
+def quarantined(catalog: Catalog) -> dict[str, str]:
+    return {each.video_id: each.reason for each in catalog.quarantined}
 
 
 def make(ids: Sequence[str]) -> Catalog:
@@ -166,7 +166,7 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     catalog = open_catalog(str(root))
     assert read_all(pickle.loads(pickle.dumps(catalog))) == wanted
     assert labels(catalog)[r"c\xff/b%FF\xfe.mp4"] == r"c\xff"
-    assert list(rejected(catalog)) == [r"bad\xff.tar"]
+    assert list(quarantined(catalog)) == [r"bad\xff.tar"]
     assert read_all(open_catalog(f"{root}/c*/*.mp4")) == {r"c\xff/b%FF\xfe.mp4": b"2"}
     assert read_all(open_catalog(place.join("a.mp4").uri)) == {"a.mp4": b"1"}
     joined = open_catalog([str(root), "corpus:1"])
@@ -279,7 +279,7 @@ def test_a_folder_of_everything(packed: Storage) -> None:
     own: dict[str, str | None] = dict.fromkeys(SHARDS | TARS_BELOW)
     own |= {"s/2": "class", "tars/t-008.tar/k/0": "7"}
     assert labels(catalog) == LABELS | own
-    assert catalog.rejected == ()
+    assert catalog.quarantined == ()
     assert {Storage.of(uri).is_file() for uri in catalog.files()} == {True}
     assert len(catalog.files()) == len(FILES) + 4
 
@@ -305,7 +305,7 @@ def test_a_folder_of_everything(packed: Storage) -> None:
 def test_files_and_patterns(pattern: str, wanted: dict[str, bytes], packed: Storage) -> None:
     catalog = open_catalog(f"{packed.uri}/{pattern}")
     assert read_all(catalog) == wanted
-    assert catalog.rejected == ()
+    assert catalog.quarantined == ()
 
 
 @pytest.mark.parametrize(
@@ -352,28 +352,28 @@ def test_damage_costs_what_is_damaged(packed: Storage) -> None:
     kept = ["s/2", "tars/t-008.tar/k/1", "tars/t-009.tar/k/0"]
     assert [entry.id for entry in catalog] == sorted([*FILES, *kept])
     assert read_all(catalog)["s/2"] == b"s2"
-    said = rejected(catalog)
+    said = quarantined(catalog)
     assert sorted(said) == [
         "tars/t-008.tar", "train/shard-00000-of-00002.parquet", "train/shard-x.parquet"
     ]  # fmt: skip
     assert said["train/shard-00000-of-00002.parquet"].endswith("; its 2 videos are lost")
     assert said["train/shard-x.parquet"] == "is truncated, or no Parquet file: it has no footer"
     assert "are no tar" in said["tars/t-008.tar"]
-    assert all(Storage.of(each.uri).is_file() for each in catalog.rejected)
+    assert all(Storage.of(each.uri).is_file() for each in catalog.quarantined)
 
 
 @pytest.mark.parametrize("manifest", ["", "[]", '{"shards": [1]}', '{"shards": [{"name": "x"}]}'])
 def test_any_manifest_is_survived(manifest: str, packed: Storage) -> None:
     packed.join("train/manifest.json").write_bytes(manifest.encode())
     packed.join("train/shard-00000-of-00002.parquet").write_bytes(b"")
-    [reason] = rejected(open_catalog(packed.uri)).values()
+    [reason] = quarantined(open_catalog(packed.uri)).values()
     assert reason.endswith("it has no footer")
 
 
 def test_a_shard_of_a_range_that_is_missing_is_named(packed: Storage) -> None:
     catalog = open_catalog(f"{packed.uri}/tars/t-{{007..009}}.tar")
     assert read_all(catalog) == TARS
-    [(name, reason)] = rejected(catalog).items()
+    [(name, reason)] = quarantined(catalog).items()
     assert name == "t-007.tar"
     assert reason.startswith("cannot be read: cannot read")
 
@@ -392,7 +392,7 @@ def test_what_is_forbidden_or_vanished_is_named_at_once(
     faulty_s3.fail(*(fault | {"path": path} for path in paths))
     catalog = open_catalog(place.uri)
     assert [entry.id for entry in catalog] == ["c.mp4"]
-    said = rejected(catalog)
+    said = quarantined(catalog)
     assert list(said) == ["a.parquet", "b.tar"]
     assert all(reason.startswith("cannot be read: cannot ") for reason in said.values())
     refused = Counter(Path(each["path"]).name for each in faulty_s3.log() if each["fault"])
@@ -424,13 +424,13 @@ def test_nothing_left_is_an_error(tmp_path: Path) -> None:
 def test_what_was_rejected_stays_known(local: Path) -> None:
     (local / "bad.tar").write_bytes(b"text")
     catalog = open_catalog(str(local))
-    [lost] = catalog.rejected
+    [lost] = catalog.quarantined
     train, heldout = catalog.split(0.5, seed=0)
-    assert (train.rejected, heldout.rejected) == ((lost,), ())
-    assert catalog[1:].rejected == (lost,)
-    assert Catalog.of(catalog, catalog.rejected) == catalog != Catalog.of(catalog)
+    assert (train.quarantined, heldout.quarantined) == ((lost,), ())
+    assert catalog[1:].quarantined == (lost,)
+    assert Catalog.of(catalog, catalog.quarantined) == catalog != Catalog.of(catalog)
     joined = open_catalog([str(local), "corpus:2"])
-    assert joined.rejected == (Rejected(f"{local}/bad.tar", lost.uri, lost.reason),)
+    assert joined.quarantined == (QuarantinedVideo(f"{local}/bad.tar", lost.uri, lost.reason),)
 
 
 # ---- reading ------------------------------------------------------------------------------------
@@ -652,13 +652,13 @@ def test_a_mapped_catalogue_is_the_same_and_travels_as_a_path(tmp_path: Path) ->
     entries = [
         VideoEntry(f"{n:05}", f"s3://bucket/{n % 7}.tar", "ab"[n % 2], n) for n in range(5000)
     ]
-    catalog = Catalog.of(entries, [Rejected("bad", "s3://bucket/bad.tar", "is damaged")])
+    catalog = Catalog.of(entries, [QuarantinedVideo("bad", "s3://bucket/bad.tar", "is damaged")])
     catalog.save(tmp_path / "columns")
     sent = pickle.dumps(catalog.mapped(tmp_path / "columns"))
     assert len(sent) < 1000
     there = pickle.loads(sent)
     assert list(there) == entries
-    assert there.rejected == catalog.rejected
+    assert there.quarantined == catalog.quarantined
     assert pickle.dumps(there) == sent
     assert there.digest() == catalog.digest()
 

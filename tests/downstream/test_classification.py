@@ -179,7 +179,7 @@ class TestRun:
         train(config)
         found = scores(config)
         assert found["tested"] == 2
-        assert [Path(entry["video_id"]).name for entry in found["unreadable"]] == ["bad0.mp4"]
+        assert [Path(entry["video_id"]).name for entry in found["quarantined"]] == ["bad0.mp4"]
         ledger = run_storage(config).join(run_folder.QUARANTINE).read_bytes()
         assert b"bad0.mp4" in ledger
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ctp.data.catalog import open_catalog
-from ctp.data.quarantine import Ledger
+from ctp.data.quarantine import QuarantineLedger
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos, extract, open_extraction
 from ctp.downstream.feature_folder import finish, read_features
@@ -29,7 +29,7 @@ def embed(config: EmbedConfig) -> list[int]:
     """Do all that is left; returns what was shown."""
     extraction, shown = open_extraction(config), list[int]()
     extract(extraction, shown.append)
-    finish(extraction.folder, extraction.manifest, extraction.catalog.rejected)
+    finish(extraction.folder, extraction.manifest, extraction.catalog.quarantined)
     return shown
 
 
@@ -54,7 +54,7 @@ def test_each_videos_features_are_the_encoders(small_embedding: EmbedConfig) -> 
 def test_what_cannot_be_read_is_told_and_not_made_up(small_embedding: EmbedConfig) -> None:
     embed(small_embedding)
     quarantine = Path(small_embedding.out, "quarantine.jsonl").read_bytes()
-    assert [entry.video_id for entry in Ledger.from_jsonl(quarantine)] == [BAD]
+    assert [entry.video_id for entry in QuarantineLedger.from_jsonl(quarantine)] == [BAD]
     assert (
         BAD not in pq.read_table(Path(small_embedding.out, "part-00001.parquet"))["id"].to_pylist()
     )
@@ -148,10 +148,12 @@ def test_features_in_memory_are_those_of_the_folder(small_embedding: EmbedConfig
     _, written = read_features(small_embedding.out)
     encoder, _ = read_encoder_file(small_embedding)
     catalog = open_catalog(small_embedding.data.uri)
-    made, rejected = embed_videos(open_embedder(small_embedding, encoder), small_embedding, catalog)
+    made, quarantined = embed_videos(
+        open_embedder(small_embedding, encoder), small_embedding, catalog
+    )
     assert (made.ids, made.labels) == (written.ids, written.labels)
     np.testing.assert_array_equal(made.features, written.features)
-    assert [entry.video_id for entry in rejected] == [BAD]
+    assert [entry.video_id for entry in quarantined] == [BAD]
 
 
 def test_what_is_missing_or_in_the_way_is_said(small_embedding: EmbedConfig) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ctp.data.quarantine import Ledger, Rejected
+from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
 from ctp.downstream.embed_config import FeatureConfig
 from ctp.downstream.feature_folder import (
     Manifest,
@@ -29,7 +29,7 @@ from ctp.video.config import ViewsConfig
 from ctp.video.encoded import VideoError
 
 NUM_CLIPS, SIZE = 3, 5
-BAD = Rejected.of(VideoError("a/bad", "/v/a/bad.mp4", "is bad"))
+BAD = QuarantinedVideo.from_error(VideoError("a/bad", "/v/a/bad.mp4", "is bad"))
 
 
 def manifest(**changes: Any) -> Manifest:
@@ -49,14 +49,14 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def rows(names: list[str], features: np.ndarray, bad: str = "") -> dict[str, np.ndarray]:
-    rejected = [
+    quarantined = [
         json.dumps({"video_id": n, "uri": f"/v/{n}.mp4", "reason": "is bad"}) if n == bad else ""
         for n in names
     ]
     return {
         "id": np.array(names),
         "label": np.array([name.rpartition("/")[0] for name in names]),
-        "rejected": np.array(rejected),
+        "quarantined": np.array(quarantined),
         "feature": features,
     }
 
@@ -97,7 +97,7 @@ def test_a_videos_feature_is_the_mean_of_its_clips(folder: Storage, dtype: str) 
     features = fill(folder, dtype)
     complete = finish(folder, manifest(), ())
     assert complete.counts is not None
-    assert complete.counts.model_dump() == {"videos": 4, "clips": 12, "rejected": 1}
+    assert complete.counts.model_dump() == {"videos": 4, "clips": 12, "quarantined": 1}
     about, videos = read_features(folder.uri)
     assert about == complete
     assert videos.ids == ["a/0", "b/0", "b/1", "bare"]
@@ -108,18 +108,18 @@ def test_a_videos_feature_is_the_mean_of_its_clips(folder: Storage, dtype: str) 
 
 def test_nothing_that_could_not_be_used_is_forgotten(folder: Storage) -> None:
     fill(folder)
-    damaged = Rejected("x.tar", "/v/x.tar", "is damaged")
+    damaged = QuarantinedVideo("x.tar", "/v/x.tar", "is damaged")
     complete = finish(folder, manifest(), [damaged])
     assert complete.counts is not None
-    assert complete.counts.rejected == 2
-    told = Ledger.from_jsonl(folder.join("quarantine.jsonl").read_bytes())
+    assert complete.counts.quarantined == 2
+    told = QuarantineLedger.from_jsonl(folder.join("quarantine.jsonl").read_bytes())
     assert list(told) == [damaged, BAD]
 
 
 def test_a_part_may_have_no_video_that_can_be_used(folder: Storage) -> None:
     nothing = np.zeros((1, NUM_CLIPS, SIZE), np.float32)
     summary = write_part(folder, 0, rows(["a/bad"], nothing, "a/bad"))
-    assert (summary.videos, summary.clips, summary.rejected) == (0, 0, (BAD,))
+    assert (summary.videos, summary.clips, summary.quarantined) == (0, 0, (BAD,))
     alone = manifest(num_listed=1)
     finish(folder, alone, ())
     with pytest.raises(ValueError, match="holds no features"):

@@ -34,7 +34,7 @@ def test_it_is_the_share_whose_nearest_is_of_their_class(small_embedding: EmbedC
     of = dict(zip(all_videos.ids, unit, strict=True))
     nearer_to_a = {name: of[name] @ of["a/0.mp4"] > of[name] @ of["b/3.mp4"] for name in of}
     right = [nearer_to_a["a/1.mp4"], nearer_to_a["a/2.mp4"], not nearer_to_a["b/4.mp4"]]
-    assert found == {"knn_top1": sum(right) / 3, "knn_tested": 3, "knn_unreadable": 1}
+    assert found == {"knn_top1": sum(right) / 3, "knn_tested": 3, "knn_quarantined": 1}
 
 
 def test_more_neighbours_than_videos(small_embedding: EmbedConfig) -> None:

@@ -108,7 +108,7 @@ class TestTraining:
         broken = replace(moving_rectangle("broken", 12), data=b"this is text")
         batch = maker_of(config, tmp_path, good, other, broken).batch(range(6))
         assert batch["video"] == ["good"] * 6
-        reasons = {r.video_id: r.reason for found in batch["rejected"] for r in found}
+        reasons = {r.video_id: r.reason for found in batch["quarantined"] for r in found}
         assert reasons["bad"] == "has 9 frames and 12 boxes"
         assert set(reasons) == {"bad", "broken"}
         assert not any(batch["failed"])
@@ -132,8 +132,8 @@ class TestTesting:
             replace(moving_rectangle("a", 20, step=(2, 0)), absence=absent),
             moving_rectangle("b", 13, step=(0, 1)),
         ]
-        (first, second), rejected = maker_of(config, tmp_path, *rows).test_clips([0, 1])
-        assert rejected == []
+        (first, second), quarantined = maker_of(config, tmp_path, *rows).test_clips([0, 1])
+        assert quarantined == []
         assert (first.video_id, second.video_id) == ("a", "b")
         for clips in (first, second):
             for planes, boxes, counted, frames in zip(
@@ -163,9 +163,9 @@ class TestTesting:
     ) -> None:
         broken = replace(moving_rectangle("a", 12), data=b"this is text")
         maker = maker_of(config, tmp_path, broken, moving_rectangle("b", 12))
-        made, rejected = maker.test_clips([0, 1])
+        made, quarantined = maker.test_clips([0, 1])
         assert [clips.video_id for clips in made] == ["b"]
-        assert [entry.video_id for entry in rejected] == ["a"]
+        assert [entry.video_id for entry in quarantined] == ["a"]
 
     def test_with_pictures(
         self, config: TrackConfig, tmp_path: Path, moving_rectangle: Rectangle

@@ -194,7 +194,7 @@ class TestRun:
         train(config)
         found = scores(config)
         assert found["tested"] == 3
-        assert sorted(entry["video_id"] for entry in found["unreadable"]) == ["bad", "gone"]
+        assert sorted(entry["video_id"] for entry in found["quarantined"]) == ["bad", "gone"]
         ledger = run_storage(config).join(run_folder.QUARANTINE).read_bytes()
         assert b'"bad"' in ledger
         assert b'"gone"' in ledger

@@ -43,7 +43,7 @@ def test_what_is_done_is_not_done_again(
     said = capsys.readouterr().out
     assert "15 videos of layout folder, 2 shards, 2 of them are done" in said
     assert "3 videos, 36 frames," in said
-    assert ", 0 labels, 12 rejected\n" in said
+    assert ", 0 labels, 12 quarantined\n" in said
     assert "and 2 more, all in manifest.json" in said
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert manifest["config"]["transcode"] is None

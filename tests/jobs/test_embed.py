@@ -80,8 +80,8 @@ def test_from_videos_to_features(
     told = capsys.readouterr().out
     assert "6 videos, 2 clips of each, encoder " in told
     assert "6/6 videos" in told
-    assert "5 videos, 10 features, 1 rejected\n  a/bad.mp4: cannot be opened as a video" in told
+    assert "5 videos, 10 features, 1 quarantined\n  a/bad.mp4: cannot be opened as a video" in told
     manifest = json.loads(Path(small_embedding.out, "manifest.json").read_bytes())
-    assert manifest["counts"] == {"videos": 5, "clips": 10, "rejected": 1}
+    assert manifest["counts"] == {"videos": 5, "clips": 10, "quarantined": 1}
     job.main(options)  # all is done: no cluster, the same told
     assert "1 of them are done" in capsys.readouterr().out

@@ -25,7 +25,7 @@ def job(load_job: Callable[[str], Any]) -> Any:
 def embed(config: EmbedConfig) -> str:
     extraction = open_extraction(config)
     extract(extraction, lambda number: None)
-    finish(extraction.folder, extraction.manifest, extraction.catalog.rejected)
+    finish(extraction.folder, extraction.manifest, extraction.catalog.quarantined)
     return config.out
 
 
@@ -55,7 +55,7 @@ def test_scores_and_picture(
     scores = json.loads((out / "retrieval.json").read_bytes())
     assert scores["accuracy"] == {"1": 1.0, "5": 1.0}  # each finds its copy
     assert scores["chance"] == {"1": 0.5, "5": 1.0}  # 3 of 5, and 2 of 5
-    assert scores["gallery"]["unreadable"] == 1
+    assert scores["gallery"]["quarantined"] == 1
     assert scores["encoder"] == "random weights"
     assert len(scores["encoder_sha256"]) == 64
     picture = Image.open(io.BytesIO((out / "neighbours.png").read_bytes()))

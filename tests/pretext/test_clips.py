@@ -130,10 +130,10 @@ class TestBadVideos:
         plan, entries = Plan(small_run.seed, 8), maker.catalog
         seen_rejected = set()
         for position in range(16):
-            clip, rejected = maker.at(position)
+            clip, quarantined = maker.at(position)
             planned = [entries[c.video].id for c in plan.candidates(position)]
             assert clip.video_id == next(name for name in planned if name.startswith("good"))
-            seen_rejected |= {entry.video_id for entry in rejected}
+            seen_rejected |= {entry.video_id for entry in quarantined}
         assert seen_rejected == {"bad0.mp4", "bad1.mp4"}
 
     def test_a_stand_in_is_a_clip_of_its_own(self, small_run: PretrainConfig, folder: Path) -> None:
@@ -153,10 +153,10 @@ class TestBadVideos:
 
     def test_heldout_clips_have_no_stand_in(self, small_run: PretrainConfig, folder: Path) -> None:
         maker = ClipMaker(small_run, open_catalog(str(folder)))
-        clips, rejected = maker.heldout(range(8))
+        clips, quarantined = maker.heldout(range(8))
         assert len(clips) == 6
-        assert {entry.video_id for entry in rejected} == {"bad0.mp4", "bad1.mp4"}
-        assert all(r.reason and r.uri.startswith(str(folder)) for r in rejected)
+        assert {entry.video_id for entry in quarantined} == {"bad0.mp4", "bad1.mp4"}
+        assert all(r.reason and r.uri.startswith(str(folder)) for r in quarantined)
 
     def test_a_video_of_one_frame_is_rejected(
         self, small_run: PretrainConfig, tmp_path: Path, encode_video: Callable[..., bytes]
@@ -166,5 +166,5 @@ class TestBadVideos:
         maker = self.maker(small_run.replace(curriculum=None), tmp_path, share=0.5)
         found = [maker.at(position) for position in range(2)]
         assert {clip.video_id for clip, _ in found} == {"two.mp4"}
-        reasons = [entry.reason for _, rejected in found for entry in rejected]
+        reasons = [entry.reason for _, quarantined in found for entry in quarantined]
         assert "has 1 frame(s), sampling.min_video_frames is 2" in reasons

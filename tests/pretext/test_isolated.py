@@ -43,8 +43,8 @@ def test_the_same_clips_as_in_this_process(small_run: PretrainConfig, play_on: s
         for positions in (range(4), range(20, 24)):
             check_equal(isolated.batch(positions), job.train.batch(positions))
     with IsolatedMaker.of(job.heldout) as isolated:
-        clips, rejected = isolated.call("heldout", range(3))
-    assert not rejected
+        clips, quarantined = isolated.call("heldout", range(3))
+    assert not quarantined
     for clip, wanted in zip(clips, job.heldout.heldout(range(3))[0], strict=True):
         np.testing.assert_array_equal(clip.frames, wanted.frames)
 
@@ -88,7 +88,7 @@ def test_a_video_that_kills_the_process_is_passed_over(
     catalog = open_catalog(str(folder))
     with IsolatedMaker.of(crashing.CrashingMaker(config, catalog)) as isolated:
         batch = isolated.batch(range(9))
-    found = {entry.video_id: entry.reason for each in batch["rejected"] for entry in each}
+    found = {entry.video_id: entry.reason for each in batch["quarantined"] for entry in each}
     assert found == {
         "crash.mp4": "the process that decoded it crashed (SIGSEGV), twice",
         "hang.mp4": "the process that decoded it took longer than 0.5 s, twice",

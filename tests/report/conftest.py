@@ -77,7 +77,7 @@ def finetuned(tmp_path: Path) -> WriteRun:
             "data": {"test_uri": "corpus:8"},
         }
         config = FinetuneConfig.model_validate(merge(own, changes))
-        scores = {"top1": top1, "top5": 0.9, "tested": 8, "unreadable": [], "trained_on": 100}
+        scores = {"top1": top1, "top5": 0.9, "tested": 8, "quarantined": [], "trained_on": 100}
         reached = 0.1 if top1 is None else top1
         rows = [
             {"step": 1, "loss": 2.0, "train_top1": 0.1},
@@ -95,7 +95,7 @@ def tracked(tmp_path: Path) -> WriteRun:
     def write(name: str, iou: float | None, **changes: Any) -> Storage:
         own = {"name": name, "storage": str(tmp_path / "runs"), "encoder": SMALL}
         config = TrackConfig.model_validate(merge(own, changes))
-        scores = {"tested": 3, "unreadable": []} | {
+        scores = {"tested": 3, "quarantined": []} | {
             f"{still}{name}": value
             for still, value in (("", iou), ("still_", 0.4))
             for name in ("iou", "ao", "sr50", "sr75")

@@ -61,7 +61,7 @@ def test_of_the_papers_tables_those_of_initial_weights(finetuned: WriteRun) -> N
     folder = finetuned("ft", 0.5, data={"uri": "s3://b/hmdb51/train"})
     rows = cells(run_section(Run.read(folder)))
     assert rows[0] == (
-        "ours", "top-1 of 8 videos, 0 more unreadable", "50.0", f"{folder.uri}/scores.json",
+        "ours", "top-1 of 8 videos, 0 more quarantined", "50.0", f"{folder.uri}/scores.json",
     )  # fmt: skip
     assert {row[3].split(",")[0] for row in rows[1:-1]} == {"Table 3", "Table 4"}
     linear = finetuned("l", 0.5, data={"uri": "s3://b/hmdb51"}, head={"frozen_encoder": True})

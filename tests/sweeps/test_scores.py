@@ -69,8 +69,8 @@ def test_retrieval_of_made_videos() -> None:
         views={"num_clips": 1, "num_frames": 4, "frame_size_px": 32, "short_side_px": 36},
     )
     found = retrieval_scores(encoder_bytes(encoder, {}), config)
-    assert found.keys() == {"top1", "top5", "chance1", "chance5", "tested", "unreadable"}
+    assert found.keys() == {"top1", "top5", "chance1", "chance5", "tested", "quarantined"}
     assert found["tested"] == len(videos_of(config, config.seed).test)
-    assert found["unreadable"] == 0
+    assert found["quarantined"] == 0
     assert 0 <= found["top1"] <= found["top5"] <= 1
     assert found == retrieval_scores(encoder_bytes(encoder, {}), config)

@@ -136,7 +136,8 @@ class StreamMaker(ABC, Generic[C]):
 
         Returns:
             `stack` of the clips, with "position" int64 [B], "quarantined" [B] lists of
-            `QuarantinedVideo`, "failed" [B] reasons why there is no such clip but a blank one, empty for all others.
+            `QuarantinedVideo`, "failed" [B] reasons why there is no such clip but a blank one, empty
+            for all others.
         """
         upcoming = (entry for position in positions for entry in self.needed(position))
         with ReadAhead(upcoming, depth=self.config.data.read_ahead, bad=bad) as videos:

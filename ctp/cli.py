@@ -1,34 +1,43 @@
 """The command line of every job: a recipe, a YAML file over it, dotted options over both.
 
-One schema serves all three and the notebook: the pydantic models. `--print-config` shows what
-they come to; whatever does not fit is an error that names the near miss.
+The pydantic models are the one schema of all three. `--print-config` shows the merged config. An
+unknown option is an error that names the near miss.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, TypeVar
 
 import yaml
-from pydantic import ValidationError, create_model
+from pydantic import Field, create_model
 from pydantic_settings import CliSettingsSource
 
-from ctp.config import Config
+from ctp.config import (
+    Config,
+    is_no_option,
+    merge,
+    one_of_field,
+    options,
+    section_class,
+    unflatten,
+)
 from ctp.storage import Storage, StorageError
 from ctp.text import near_miss
 
 C = TypeVar("C", bound=Config)
 HELP_WIDTH = 100
+NONE = "none"
+"""The text that stands for None."""
 
 
 class CommandLine(Generic[C]):
-    """The command line of a job whose config is of one class.
+    """The command line of a job.
 
     Attributes:
-        recipes: name -> function that returns a complete config; the first line of its docstring
-            is what `--help` says of it.
+        recipes: name -> function that returns a complete config; `--help` shows the first line of
+            its docstring.
         default: the recipe that is used when none is named.
         about: what the job does, for `--help`.
     """
@@ -37,9 +46,9 @@ class CommandLine(Generic[C]):
         self.recipes, self.default, self.about = recipes, default, about
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[str, C]:
-        """The recipe's name, and the config that the arguments come to.
+        """Return the recipe's name, and the config that the arguments describe.
 
-        Prints and exits on `--help` and `--print-config`, and with an error on what does not fit.
+        Prints and exits on `--help`, on `--print-config` and on an error.
         """
         front = self._front_parser(add_help=False)
         front.add_argument("-h", "--help", action="store_true")
@@ -48,31 +57,36 @@ class CommandLine(Generic[C]):
             hint = near_miss(chosen.recipe, self.recipes)
             front.error(f"no recipe {chosen.recipe!r}{hint}; there are {', '.join(self.recipes)}")
         recipe = self.recipes[chosen.recipe]()
-        # the whole parser knows the recipe's values, so that --help shows them as the defaults
-        parser = self._front_parser(add_help=True)
-        source = CliSettingsSource[Any](
-            type(_with_defaults(recipe)),  # type: ignore[arg-type]
-            root_parser=parser,
-            cli_parse_args=["--help"] if chosen.help else rest,
-            cli_parse_none_str="none",
-            cli_hide_none_type=True,
-            formatter_class=_formatter,
-        )
-        values = recipe.model_dump()
+        model, values = type(recipe), recipe.model_dump()
         try:
             if chosen.config:
-                values = merge(values, _read_yaml(chosen.config))
-            config = type(recipe).model_validate(merge(values, source()))
-        except ValidationError as error:
-            parser.error(describe(error, type(recipe)))
+                values = merge(model, values, _read_yaml(chosen.config))
+            values, rest = _choose(model, values, rest)
+            # the whole parser knows these values, so that --help shows them as the defaults
+            parser = self._front_parser(add_help=True)
+            parser.choices = {
+                f"--{option.name}": f"{option.help} Choices: {', '.join(option.one_of.choices())}. "
+                f"(default: {option.chosen or NONE})"
+                for option in options(model, values)
+                if option.one_of
+            }
+            source = CliSettingsSource[Any](
+                _with_defaults(model, values),  # type: ignore[arg-type]
+                root_parser=parser,
+                cli_parse_args=["--help"] if chosen.help else rest,
+                cli_parse_none_str=NONE,
+                cli_hide_none_type=True,
+                formatter_class=_formatter,
+            )
+            config = model.from_values(merge(model, values, _without_none_lists(source())))
         except (ValueError, StorageError) as error:
-            parser.error(str(error))
+            front.error(str(error))
         if chosen.print_config:
             print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
             raise SystemExit(0)
         return chosen.recipe, config
 
-    def _front_parser(self, *, add_help: bool) -> argparse.ArgumentParser:
+    def _front_parser(self, *, add_help: bool) -> _Parser:
         width = max(map(len, self.recipes))
         lines = [
             f"  {name:{width}}  {(make.__doc__ or '').strip().splitlines()[0]}"
@@ -81,7 +95,7 @@ class CommandLine(Generic[C]):
         parser = _Parser(
             usage="%(prog)s [--recipe NAME] [--config FILE] [--OPTION VALUE ...]",
             description=f"{self.about}\n\nrecipes:\n" + "\n".join(lines),
-            epilog="A section that may be missing is taken away by 'none': --SECTION none",
+            epilog=f"A section that may be missing is removed by --SECTION {NONE}",
             formatter_class=_formatter,
             allow_abbrev=False,
             add_help=add_help,
@@ -91,53 +105,29 @@ class CommandLine(Generic[C]):
         )
         parser.add_argument("--config", metavar="FILE", help="YAML that overrides the recipe")
         parser.add_argument(
-            "--print-config", action="store_true", help="show what all this comes to, and stop"
+            "--print-config", action="store_true", help="show the merged config, and stop"
         )
         return parser
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, section by section."""
-    merged = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-def describe(error: ValidationError, model: type[Config]) -> str:
-    """What does not fit, a line for each option; a misspelt one names its near miss."""
-    lines = []
-    for problem in error.errors():
-        name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"there is no option {name}{near_miss(name, option_names(model))}")
-        else:
-            shown = name and not isinstance(problem["input"], Mapping)
-            came = f", got {problem['input']!r}" if shown else ""
-            message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{name}: {message}{came}" if name else message)
-    return "\n  ".join(lines)
-
-
-def option_names(model: type[Config], prefix: str = "") -> list[str]:
-    """The dotted names of all fields of a config, sections and what is in them."""
-    names = []
-    for name, field in model.model_fields.items():
-        names.append(prefix + name)
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, Config):
-                names += option_names(kind, f"{prefix}{name}.")
-    return names
-
-
 class _Parser(argparse.ArgumentParser):
-    """Says for an unknown option which one was probably meant, and nothing else."""
+    """Names the near miss of an unknown option, and explains fields with `OneOf`.
+
+    Attributes:
+        choices: option -> help text, of the fields with `OneOf`.
+    """
+
+    choices: Mapping[str, str] = {}
 
     def format_help(self) -> str:
         for action in self._actions:
-            if "from JSON string" in (action.help or ""):  # a whole section at once: clutter
+            option = next(iter(action.option_strings), "")
+            if option in self.choices:
+                action.help, action.metavar, action.nargs = self.choices[option], "NAME", None
+            elif (
+                option.removesuffix(".name") in self.choices
+                or "from JSON string" in (action.help or "")  # a whole section at once
+            ):
                 action.help = argparse.SUPPRESS
         return super().format_help()
 
@@ -145,8 +135,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown != message:
             option = unknown.split()[0].partition("=")[0]
-            options = [name for name in self._option_string_actions if name.startswith("--")]
-            message = f"there is no option {option}{near_miss(option, options)}"
+            names = [name for name in self._option_string_actions if name.startswith("--")]
+            message = f"there is no option {option}{near_miss(option, names)}"
         self.exit(2, f"error: {message}\nTry {self.prog} --help\n")
 
 
@@ -154,21 +144,64 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=HELP_WIDTH)
 
 
-def _with_defaults(config: C) -> C:
-    """A config of a class whose defaults are the values of `config`."""
+def _choose(
+    model: type[Config], values: dict[str, Any], argv: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values with the classes that arguments such as `--task NAME` choose, and the other
+    arguments.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    fields = {o.name: o.one_of for o in options(model, values) if o.one_of}
+    for option in fields:
+        parser.add_argument(f"--{option}", f"--{option}.name", dest=option)
+    chosen, rest = parser.parse_known_args(argv)
+    for option, one_of in fields.items():
+        name = getattr(chosen, option)
+        if name == NONE:
+            values = merge(model, values, unflatten({option: None}))
+        elif name is not None:
+            try:
+                one_of.class_of(name)
+            except ValueError as error:
+                raise ValueError(f"--{option}: {error}") from error
+            values = merge(model, values, unflatten({option: name}))
+    return values, rest
+
+
+def _without_none_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with None in place of [None], which `--OPTION none` gives for a list."""
+    return {
+        name: _without_none_lists(value)
+        if isinstance(value, Mapping)
+        else (None if value == [None] else value)
+        for name, value in values.items()
+    }
+
+
+def _with_defaults(model: type[Config], values: Mapping[str, Any]) -> type[Config]:
+    """Return a class with the options of `model` and the defaults `values`, for `--help`."""
     fields: dict[str, Any] = {}
-    for name, field in type(config).model_fields.items():
-        shown = copy.copy(field)
-        shown.default = getattr(config, name)
-        fields[name] = (field.annotation, shown)
-    return create_model(type(config).__name__, __base__=type(config), **fields)()
+    for name, field in model.model_fields.items():
+        if is_no_option(field):
+            continue
+        value = values.get(name, field.default)
+        section, annotation, default = section_class(field, value), field.annotation, value
+        if section is not None and isinstance(value, Mapping):
+            annotation, default = _with_defaults(section, value), ...
+        elif one_of_field(field):
+            annotation = str  # nothing is chosen, so there are no further options
+        fields[name] = (annotation, Field(default, description=field.description))
+    return create_model(model.__name__, __base__=Config, **fields)
 
 
 def _read_yaml(uri: str) -> Mapping[str, Any]:
     try:
-        values = yaml.safe_load(Storage.of(uri).read_bytes())
+        values = yaml.safe_load(Storage.from_uri(uri).read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {uri} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"--config {uri} holds no options; wanted lines like 'seed: 1'")
+        raise ValueError(f"--config {uri} holds no options; expected lines like 'seed: 1'")
     return values

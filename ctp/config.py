@@ -1,12 +1,13 @@
-"""The base of every config: closed, frozen and validated, and changed only through `replace`."""
+"""The base of every config: closed, frozen and validated; and walking the options of a config."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from ctp.text import near_miss
@@ -32,9 +33,37 @@ class Config(BaseModel):
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self).model_validate({**values, **changes})
 
+    def override(self, changes: Mapping[str, Any]) -> Self:
+        """Return a validated copy with the nested values of `changes`; see `merge`.
+
+        Raises:
+            ValueError: an option is unknown or a value does not fit it; names each.
+        """
+        return self.from_values(merge(type(self), self.model_dump(), changes))
+
+    @classmethod
+    def from_values(cls, values: Any) -> Self:
+        """Return the config of nested values, as of a YAML file.
+
+        Raises:
+            ValueError: an option is unknown or a value does not fit it; names each.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            known = option_names(cls, values if isinstance(values, Mapping) else {})
+            raise ValueError(describe(error, known)) from error
+
     def flatten(self) -> dict[str, Any]:
         """Return all options by their dotted names, as JSON values."""
         return dict(flatten(self.model_dump(mode="json")))
+
+
+class NotAnOption:
+    """Marks a field that the command line does not take: `Annotated[int, NotAnOption()]`.
+
+    Jobs set it, or YAML and Python, for special purposes. `--help` does not list it.
+    """
 
 
 @dataclass(frozen=True)
@@ -70,17 +99,128 @@ class OneOf:
         Raises:
             ValueError: there is no such name, or a field does not fit.
         """
-        choices = self.choices()
-        if isinstance(value, Config):
+        if isinstance(value, Config):  # first: looking up the choices may import their modules
             return value
         values = {"name": value} if isinstance(value, str) else value
         if not isinstance(values, Mapping) or "name" not in values:
-            raise ValueError(f"expected a name ({', '.join(choices)}) or options with a name")
-        name = values["name"]
+            names = ", ".join(self.choices())
+            raise ValueError(f"expected a name ({names}) or options with a name")
+        return self.class_of(str(values["name"])).model_validate(values)
+
+    def class_of(self, name: str) -> type[Config]:
+        """Return the config class of a name.
+
+        Raises:
+            ValueError: there is no such name.
+        """
+        choices = self.choices()
         if name not in choices:
-            hint = near_miss(str(name), choices)
+            hint = near_miss(name, choices)
             raise ValueError(f"unknown name {name!r}{hint}; expected one of {', '.join(choices)}")
-        return choices[name].model_validate(values)
+        return choices[name]
+
+
+class Option(NamedTuple):
+    """An option of a config.
+
+    Attributes:
+        name: its dotted name.
+        help: its docstring.
+        one_of: the classes that it chooses from by name, or None.
+        chosen: name of the class that is chosen, or None.
+    """
+
+    name: str
+    help: str
+    one_of: OneOf | None = None
+    chosen: str | None = None
+
+
+def options(
+    model: type[Config], values: Mapping[str, Any] | None = None, prefix: str = ""
+) -> Iterator[Option]:
+    """Yield the options of a config, those of its sections in their place.
+
+    A field with `OneOf` is an option, followed by those of the class that it chooses.
+
+    Args:
+        model: class of the config.
+        values: nested values that choose classes; the rest is as by default.
+        prefix: of the names.
+    """
+    for name, field in model.model_fields.items():
+        if is_no_option(field):
+            continue
+        full, one_of = prefix + name, one_of_field(field)
+        value = (values or {}).get(name, field.default)
+        if isinstance(value, Config):
+            value = value.model_dump()
+        section = section_class(field, value)
+        if section is None or one_of:
+            chosen = value["name"] if one_of and section and isinstance(value, Mapping) else None
+            yield Option(full, field.description or "", one_of, chosen)
+        if section is not None:
+            below = options(section, value if isinstance(value, Mapping) else {}, f"{full}.")
+            # the name is given as the value of the field itself
+            yield from (each for each in below if not (one_of and each.name == f"{full}.name"))
+
+
+def option_names(model: type[Config], values: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the dotted names of all options of a config and of its sections."""
+    names: dict[str, None] = {}
+    for option in options(model, values):
+        parts = option.name.split(".")
+        names |= dict.fromkeys(".".join(parts[: i + 1]) for i in range(len(parts)))
+    return list(names)
+
+
+def is_no_option(field: FieldInfo) -> bool:
+    """Return whether a field is marked as `NotAnOption`."""
+    return any(isinstance(each, NotAnOption) for each in field.metadata)
+
+
+def one_of_field(field: FieldInfo) -> OneOf | None:
+    """Return the `OneOf` that a field is annotated with, or None."""
+    kinds = getattr(field.annotation, "__args__", ())  # of `Annotated[...] | None`
+    inner = [each for kind in kinds for each in getattr(kind, "__metadata__", ())]
+    return next((each for each in (*field.metadata, *inner) if isinstance(each, OneOf)), None)
+
+
+def section_class(field: FieldInfo, value: Any) -> type[Config] | None:
+    """Return the class of the config that a field holds, or None for another field.
+
+    Args:
+        field: the field.
+        value: its value, a config or nested values; chooses the class of a field with `OneOf`.
+    """
+    one_of = one_of_field(field)
+    if one_of is not None:
+        name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", value)
+        return one_of.choices().get(str(name))
+    kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Config)), None)
+
+
+def merge(
+    model: type[Config], base: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return nested values of a config with `changes` laid over them, section by section.
+
+    If a field with `OneOf` gets another name, the options that both classes have keep their values:
+    a small encoder stays small.
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        field, below = model.model_fields.get(key), base.get(key)
+        if field and one_of_field(field) and isinstance(value, str):
+            value = {"name": value}
+        if field and isinstance(below, Mapping) and isinstance(value, Mapping):
+            section = section_class(field, {**below, **value})
+            if section:
+                below = {name: each for name, each in below.items() if name in section.model_fields}
+                value = merge(section, below, value)
+        merged[key] = value
+    return merged
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,3 +230,31 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested mappings of values with dotted names, the inverse of `flatten`."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        section = nested
+        for each in sections:
+            section = section.setdefault(each, {})
+        section[last] = value
+    return nested
+
+
+def describe(error: ValidationError, names: list[str]) -> str:
+    """Return a line for each value that does not fit; for an unknown option with its near miss."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"]))
+        message, value = problem["msg"].removeprefix("Value error, "), problem["input"]
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"there is no option {name}{near_miss(name, names)}")
+        elif not name:
+            lines.append(message)
+        else:
+            is_shown = not isinstance(value, Mapping) and repr(value) not in message
+            lines.append(f"{name}: {message}" + (f", got {value!r}" if is_shown else ""))
+    return "\n  ".join(lines)

@@ -1,4 +1,4 @@
-"""Boxes as xyxy pixels: IoU, and the offsets between a query box and the boxes of a trajectory."""
+"""Boxes in xyxy pixels: IoU, and offsets between a query box and the boxes of a trajectory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of boxes, pair by pair.
+    """Return the intersection over union of pairs of boxes.
 
     Args:
-        first, second: float [..., 4] xyxy, of shapes that broadcast.
+        first, second: float [..., 4] xyxy, with shapes that broadcast.
 
     Returns:
-        float [...] in [0, 1]; 0 where both boxes are empty.
+        float [...] in [0, 1]; 0 if both boxes are empty.
     """
     top_left = torch.maximum(first[..., :2], second[..., :2])
     bottom_right = torch.minimum(first[..., 2:], second[..., 2:])
@@ -23,13 +23,13 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def box_offsets(query: Tensor, boxes: Tensor, sigma: Tensor) -> Tensor:
-    """Normalised offsets t from a query box to other boxes (§3.2).
+    """Return the normalised offsets t from a query box to other boxes (§3.2).
 
-    t = ((x - x1)/σx, (y - y1)/σy, log(w/w1)/σw, log(h/h1)/σh), sizes taken as at least 1 px.
+    t = ((x - x1)/σx, (y - y1)/σy, log(w/w1)/σw, log(h/h1)/σh), with sizes of at least 1 px.
 
     Args:
         query: float [..., 4] xyxy.
-        boxes: float [..., 4] xyxy, of a shape that broadcasts with `query`.
+        boxes: float [..., 4] xyxy, with a shape that broadcasts with `query`.
         sigma: float [4], scales of x, y, w, h.
 
     Returns:
@@ -41,9 +41,9 @@ def box_offsets(query: Tensor, boxes: Tensor, sigma: Tensor) -> Tensor:
 
 
 def apply_offsets(query: Tensor, offsets: Tensor, sigma: Tensor) -> Tensor:
-    """The boxes that `offsets` describe: the inverse of `box_offsets` (§3.2).
+    """Return the boxes with the given offsets: the inverse of `box_offsets` (§3.2).
 
-    The paper prints t̂ with indices 1, 2, 2, 3; four separate channels are meant.
+    The paper prints t̂ with indices 1, 2, 2, 3, but means four separate channels.
 
     Args:
         query: float [..., 4] xyxy.

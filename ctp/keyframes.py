@@ -1,8 +1,8 @@
-"""Values that are drawn at a few key frames of a clip and vary smoothly between them.
+"""Values that are drawn at a few key frames of a clip and interpolated between them.
 
-Boxes move so (supplement G), and so do opacity, brightness and contrast. The number of key
-frames differs from clip to clip; arrays hold the greatest number and repeat the last frame, so
-that a segment too many has no length.
+They are used for the boxes (supplement G), opacity, brightness and contrast. The number of key
+frames varies between clips. The arrays have the maximum number and repeat the last frame, so that
+unused segments have length 0.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LINEAR = (1.0, 0.0, 0.0)
-"""Easing probabilities: every segment is linear."""
+"""Easing probabilities for segments that are all linear."""
 
 
 def sample_key_frames(
@@ -19,30 +19,30 @@ def sample_key_frames(
 ) -> NDArray[np.int64]:
     """Draw the key frames of `num_rows` independent trajectories.
 
-    The first and last frame always are key frames. The inner ones lie at equal spacing, each
-    moved by a third of it at most.
+    The first and the last frame are always key frames. The inner ones are equally spaced and then
+    each shifted by at most a third of the spacing.
 
     Args:
-        num_rows: R, how many trajectories.
+        num_rows: R, number of trajectories.
         num_frames: T, at least 2.
         inner_probs: probability of 0, 1, 2, … inner key frames; sums to 1.
         rng: source of randomness.
 
     Returns:
-        int64 [R, M], M = len(inner_probs) + 1, never falling along a row; column 0 is 0 and the
-        last is T - 1.
+        int64 [R, M], M = len(inner_probs) + 1, never falling along a row, from 0 to T - 1.
     """
     most_inner = len(inner_probs) - 1
     num_inner = np.searchsorted(np.cumsum(inner_probs), rng.random(num_rows), side="right")
-    num_inner = np.minimum(num_inner, most_inner)[:, None]  # a sum of 0.999… must not overflow
+    num_inner = np.minimum(num_inner, most_inner)[:, None]  # the sum may be 0.999…
     spacing = num_frames / (num_inner + 1)
     number = np.arange(1, most_inner + 1)
-    reach = (spacing / 3).astype(np.int64)  # a third: neighbours cannot meet
-    jitter = np.floor(rng.random((num_rows, most_inner)) * (2 * reach + 1)).astype(np.int64) - reach
+    max_shift = (spacing / 3).astype(np.int64)  # neighbours cannot meet
+    shift = np.floor(rng.random((num_rows, most_inner)) * (2 * max_shift + 1)).astype(np.int64)
+    shift -= max_shift
     last = num_frames - 1
     key_frames = np.zeros((num_rows, most_inner + 2), np.int64)
     key_frames[:, 1:-1] = np.where(
-        number <= num_inner, np.minimum((spacing * number).astype(np.int64) + jitter, last), last
+        number <= num_inner, np.minimum((spacing * number).astype(np.int64) + shift, last), last
     )
     key_frames[:, -1] = last
     return key_frames
@@ -54,22 +54,23 @@ def interpolate(
     easing_probs: tuple[float, float, float],
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Fill the frames between key frames.
+    """Interpolate the values between key frames.
 
     Args:
         values: float64 [R, M, D], the values at the key frames.
-        key_frames: int64 [R, M] as `sample_key_frames` returns them.
+        key_frames: int64 [R, M] as returned by `sample_key_frames`.
         easing_probs: probability that a segment is linear, of constant acceleration (progress
             p²) or of constant deceleration (1 - (1 - p)²).
         rng: source of randomness.
 
     Returns:
-        float64 [R, T, D], with `values` at the key frames.
+        float64 [R, T, D], equal to `values` at the key frames. At repeated key frames, the first
+        value counts.
     """
     rows, num_keys = key_frames.shape
     easing = np.searchsorted(np.cumsum(easing_probs), rng.random((rows, num_keys - 1)), "right")
     frame = np.arange(key_frames[0, -1] + 1)
-    # a frame belongs to the segment that ends at or after it, so that no empty one is ever used
+    # a frame belongs to the first segment that ends at or after it, which is never an empty one
     segment = (frame[None, :, None] > key_frames[:, None, 1:-1]).sum(axis=2)
     row = np.arange(rows)[:, None]
     start, stop = key_frames[row, segment], key_frames[row, segment + 1]

@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a live line in a terminal, plain lines elsewhere."""
+"""Progress of a run: a live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Column
 
+from ctp.score import Score
+
 PLAIN_LINE_SECONDS = 10.0
 DATA_BOUND_SHARE = 0.3
-"""A run that waits for data longer than this share of its time is held up by it."""
+"""A run that waits for data for more than this share of its time is limited by it."""
 
 Row = Mapping[str, float | int | str]
 
@@ -21,13 +23,20 @@ Row = Mapping[str, float | int | str]
 class Progress:
     """Shows the log lines of a run, for use in a `with` statement."""
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, score: Score, console: Console | None = None):
+        """Start.
+
+        Args:
+            score: the score that the run is judged by.
+            console: where to print; None: standard output.
+        """
+        self._score = score
         self._console = console or Console()
         self._bar = Bar(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=16),
-            # what gives way in a narrow terminal
+            # shortened in a narrow terminal
             TextColumn("{task.fields[line]}", table_column=Column(ratio=1, no_wrap=True)),
             TimeRemainingColumn(compact=True),
             console=self._console,
@@ -36,7 +45,7 @@ class Progress:
             expand=True,
         )
         self._task = self._bar.add_task("", total=None, line="waiting for the first step")
-        self._quality = ""
+        self._last_score = ""
         self._first: tuple[float, int] | None = None
         self._printed = float("-inf")
 
@@ -48,17 +57,17 @@ class Progress:
         self._bar.stop()
 
     def show(self, row: Row) -> None:
-        """Take in a log line; "step" and "total_steps" are needed, the rest is shown if there."""
+        """Show a log line."""
         step, total = int(row["step"]), int(row["total_steps"])
-        quality = _quality(row)
-        self._quality = quality or self._quality
+        score = self._score.describe(row)
+        self._last_score = score or self._last_score
         line = self._line(row)
         self._bar.update(self._task, completed=step, total=total, line=line)
         if self._console.is_terminal:
             return
         now = time.monotonic()
         first_time, first_step = self._first = self._first or (now, step)
-        if now - self._printed >= PLAIN_LINE_SECONDS or step == total or quality:
+        if now - self._printed >= PLAIN_LINE_SECONDS or step == total or score:
             self._printed = now
             pace = (now - first_time) / (step - first_step) if step > first_step else None
             left = "" if pace is None else f" · {duration(pace * (total - step))} left"
@@ -66,8 +75,8 @@ class Progress:
 
     def _line(self, row: Row) -> str:
         parts = [
-            f"loss {row['loss']:.3f}{_parts_of_loss(row)}",
-            self._quality,
+            f"loss {row['loss']:.3f}{self._loss_parts(row)}",
+            self._last_score,
             f"{row['clips_per_second']:.1f} clips/s",
             f"waiting for data {100 * float(row['wait_share']):.0f}%",
             f"{row['worker_memory_gib']:.1f} GiB",
@@ -75,23 +84,18 @@ class Progress:
         ]
         return " · ".join(part for part in parts if part)
 
-
-def _parts_of_loss(row: Row) -> str:
-    if "loss_center" in row:
-        return f" (centre {row['loss_center']:.3f}, size {row['loss_size']:.3f})"
-    return f" ({100 * float(row['train_top1']):.0f}% right)" if "train_top1" in row else ""
-
-
-def _quality(row: Row) -> str:
-    """How good the model was found, if it was looked at."""
-    if "iou" in row:
-        return f"IoU {row['iou']:.3f} (still {row['still_iou']:.3f})"
-    return f"top-1 {100 * float(row['top1']):.1f}%" if "top1" in row else ""
+    def _loss_parts(self, row: Row) -> str:
+        parts = [
+            f"{name.removeprefix('loss_')} {row[name]:.3f}"
+            for name in self._score.loss_parts
+            if name in row
+        ]
+        return f" ({', '.join(parts)})" if parts else ""
 
 
 class VideoCounter:
-    """Shows how many videos are done: a bar in a terminal, a line now and then elsewhere. For use
-    in a `with` statement."""
+    """Shows how many videos are done: a bar in a terminal, lines elsewhere. For use in a `with`
+    statement."""
 
     def __init__(self, total: int):
         self._total, self._done = total, 0
@@ -116,7 +120,7 @@ class VideoCounter:
         self._bar.stop()
 
     def add(self, number: int) -> None:
-        """So many more are done."""
+        """Add `number` videos that are done."""
         self._done += number
         self._bar.update(self._task, completed=self._done)
         now = time.monotonic()
@@ -131,7 +135,7 @@ class VideoCounter:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: '45 s', '12 min', '3 h 20 min', '2 d 4 h'."""
+    """Return a time as text: '45 s', '12 min', '3 h 20 min', '2 d 4 h'."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -143,15 +147,15 @@ def duration(seconds: float) -> str:
 
 
 def bottleneck(rows: Sequence[Row]) -> str:
-    """One sentence on what held a run up, from its log lines."""
+    """Return a sentence on what limited the speed of a run, from its log lines."""
     spans = [row for row in rows if "wait_share" in row]
     if not spans:
-        return "The run was too short to say what held it up."
+        return "The run was too short to say what limited its speed."
     # the first interval holds the start of the actors
     spans = spans[1:] or spans
     wait = sum(float(row["wait_share"]) for row in spans) / len(spans)
     speed = sum(float(row["clips_per_second"]) for row in spans) / len(spans)
-    said = f"{speed:.1f} clips/s, {100 * wait:.0f}% of the time waiting for data"
+    text = f"{speed:.1f} clips/s, {100 * wait:.0f}% of the time waiting for data"
     if wait > DATA_BOUND_SHARE:
-        return f"Bottleneck: the data ({said}); give it more scaling.num_actors, or faster storage."
-    return f"Bottleneck: the training step ({said}); faster or more workers would speed it up."
+        return f"Bottleneck: the data ({text}); give it more scaling.num_actors, or faster storage."
+    return f"Bottleneck: the training step ({text}); faster or more workers would speed it up."

@@ -3,72 +3,62 @@
 from __future__ import annotations
 
 from ctp.build.config import BuildConfig, TranscodeConfig
-from ctp.downstream.config import (
-    ClassifierHeadConfig,
-    FinetuneConfig,
-    LabeledDataConfig,
-    Stride16Config,
-)
+from ctp.downstream.config import FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
-from ctp.encoders.config import EncoderConfig, HeadConfig
-from ctp.pretext.config import (
-    CurriculumConfig,
-    DataConfig,
-    HealthConfig,
-    PretrainConfig,
-)
-from ctp.pretext.ctp.config import GameConfig, official
+from ctp.encoders.config import EncoderConfig, R2plus1dConfig, R3dConfig
+from ctp.pretext.config import EvaluationConfig, PretrainConfig, PretrainVideosConfig
+from ctp.pretext.ctp.config import CtpConfig, HeadConfig
 from ctp.training.config import CheckpointConfig, ComputeConfig, OptimizerConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 PAPER_GPUS = 8
-SMALL_ENCODER = EncoderConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
+SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
 def tiny() -> PretrainConfig:
-    """A smoke run: minutes on 2 cores, on videos made on the spot. Shows that all works."""
+    """A check of the installation: minutes on 2 cores, on generated videos."""
     return _small_machine(num_videos=240, steps=300, total_batch=16)
 
 
 def small() -> PretrainConfig:
-    """Half an hour on 2 cores: a small encoder that learns to track, on videos made on the spot."""
+    """A small encoder that learns to track: half an hour on 2 cores, on generated videos."""
     return _small_machine(num_videos=480, steps=8000, total_batch=16)
 
 
 def ucf101_r3d18() -> PretrainConfig:
     """The paper's R3D-18 on UCF-101: 300 epochs, 8 GPUs (§5.1)."""
-    return _paper("r3d", "data/ucf101/train", epochs=300, decay_at=(100, 200))
+    return _paper(R3dConfig(), "data/ucf101/train", epochs=300, decay_at=(100, 200))
 
 
 def ucf101_r2plus1d18() -> PretrainConfig:
     """The paper's R(2+1)D-18 on UCF-101: 300 epochs, 8 GPUs (§5.1)."""
-    return _paper("r2plus1d", "data/ucf101/train", epochs=300, decay_at=(100, 200))
+    return _paper(R2plus1dConfig(), "data/ucf101/train", epochs=300, decay_at=(100, 200))
 
 
 def kinetics400_r3d18() -> PretrainConfig:
     """The paper's R3D-18 on Kinetics-400: 90 epochs, 8 GPUs (§5.1)."""
-    return _paper("r3d", "data/kinetics400/train", epochs=90, decay_at=(30, 60))
+    return _paper(R3dConfig(), "data/kinetics400/train", epochs=90, decay_at=(30, 60))
 
 
 def kinetics400_r2plus1d18() -> PretrainConfig:
     """The paper's R(2+1)D-18 on Kinetics-400: 90 epochs, 8 GPUs (§5.1)."""
-    return _paper("r2plus1d", "data/kinetics400/train", epochs=90, decay_at=(30, 60))
+    return _paper(R2plus1dConfig(), "data/kinetics400/train", epochs=90, decay_at=(30, 60))
 
 
 def ucf101_r3d18_official() -> PretrainConfig:
-    """As ucf101-r3d18, the game as the authors' published implementation plays it."""
-    return ucf101_r3d18().replace(game=official(), sampling=SamplingConfig(temporal_jitter=True))
+    """As ucf101-r3d18, with the rules of the authors' published code."""
+    return ucf101_r3d18().replace(task=CtpConfig(rules="official"))
 
 
 def training_shards() -> BuildConfig:
-    """Small pictures, short groups of frames: what is fastest to train on (default)."""
+    """Videos encoded for training: small frames, many key frames (default)."""
     return BuildConfig(transcode=TranscodeConfig())
 
 
 def original_shards() -> BuildConfig:
-    """The videos' own bytes: nothing is lost, and loading is slower."""
+    """The original bytes of the videos; slower to load."""
     return BuildConfig(transcode=None)
 
 
@@ -88,43 +78,34 @@ def finetune_hmdb51() -> FinetuneConfig:
 def finetune_ssv1() -> FinetuneConfig:
     """The paper's fine-tuning on Something-Something-V1: 32 frames in a row, one clip, no flip."""
     recipe = _finetune("data/ssv1")
-    frames = SamplingConfig(num_frames=32, min_interval_frames=1, max_interval_frames=1)
+    frames = SamplingConfig(num_frames=32, interval_frames=(1, 1))
     return recipe.replace(
         sampling=frames,
         augment=recipe.augment.replace(flip_prob=0),  # left and right make classes
-        views=recipe.views.replace(num_clips=1, num_frames=32, interval_frames=1),
+        clips_per_test_video=1,
         schedule=ScheduleConfig(length=90, decay_at=(40, 60, 80), warmup_steps=1000),
     )
 
 
 def finetune_kinetics400() -> FinetuneConfig:
-    """As ucf101, on Kinetics-400; of that the paper tells no settings of its own (supplement C)."""
+    """As ucf101, on Kinetics-400, for which the paper gives no settings (supplement C)."""
     return _finetune("data/kinetics400")
 
 
 def finetune_linear() -> FinetuneConfig:
-    """As ucf101, the encoder frozen: how good its features are as they are."""
-    return finetune_ucf101().replace(head=ClassifierHeadConfig(frozen_encoder=True))
+    """As ucf101, with a frozen encoder: a linear classifier on its features."""
+    return finetune_ucf101().replace(frozen_encoder=True)
 
 
 def finetune_small() -> FinetuneConfig:
-    """Minutes on 2 cores: of a small encoder, on the videos that ctp makes, by their classes."""
+    """A small encoder: minutes on 2 cores, on generated videos of ten classes."""
     return FinetuneConfig(
-        data=LabeledDataConfig(uri="corpus:480", test_share=0.25),
-        # told, so that random weights are of the same encoder as a small run's
-        encoder=Stride16Config(
-            width=SMALL_ENCODER.width, blocks_per_stage=SMALL_ENCODER.blocks_per_stage
-        ),
-        sampling=SamplingConfig(num_frames=8, min_interval_frames=1, max_interval_frames=2),
+        data=LabeledVideosConfig(uri="corpus:480", test_share=0.25),
+        # random weights must be of the same encoder as those of a small run
+        encoder=SMALL_ENCODER,
+        sampling=SamplingConfig(num_frames=8, interval_frames=(1, 2)),
         augment=finetune_ucf101().augment.replace(frame_size_px=48, short_sides_px=(48, 56, 64)),
-        views=ViewsConfig(
-            num_clips=3,
-            num_frames=8,
-            interval_frames=1,
-            placement="middles",
-            frame_size_px=48,
-            short_side_px=56,
-        ),
+        clips_per_test_video=3,
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001, weight_decay=0.05),
         schedule=ScheduleConfig(unit="epochs", length=30, decay="cosine", decay_at=()),
         compute=ComputeConfig(total_batch=16),
@@ -133,9 +114,9 @@ def finetune_small() -> FinetuneConfig:
 
 
 def _finetune(uri: str) -> FinetuneConfig:
-    """The paper's fine-tuning (supplement A), which the defaults are; shards in train and test."""
+    """Return the paper's fine-tuning (supplement A), which is the default."""
     return FinetuneConfig(
-        data=LabeledDataConfig(uri=f"{uri}/train", test_uri=f"{uri}/test"),
+        data=LabeledVideosConfig(uri=f"{uri}/train", test_uri=f"{uri}/test"),
         scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
     )
 
@@ -160,48 +141,51 @@ PRETRAIN = {
 }
 
 
-def _paper(arch: str, uri: str, epochs: int, decay_at: tuple[int, int]) -> PretrainConfig:
-    """The paper's pretraining (§5.1); the defaults are the paper's, so little is named here."""
+def _paper(
+    encoder: EncoderConfig, uri: str, epochs: int, decay_at: tuple[int, int]
+) -> PretrainConfig:
+    """Return the paper's pretraining (§5.1), which is the default."""
     return PretrainConfig(
-        data=DataConfig(uri=uri),  # all of it, as in the paper
-        encoder=EncoderConfig(arch=arch),  # type: ignore[arg-type]
+        data=PretrainVideosConfig(uri=uri),  # all of it, as in the paper
+        encoder=encoder,
         schedule=ScheduleConfig(unit="epochs", length=epochs, decay_at=decay_at),
-        scaling=ScalingConfig(
-            num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS, play_on="device"
-        ),
+        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
     )
 
 
 def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainConfig:
-    """The paper's game at a size that 2 cores learn in minutes.
+    """Return the paper's task at a size that 2 cores learn in minutes.
 
-    A narrow encoder, fewer and smaller frames; the curriculum gets it over the long plateau that
-    the paper's own patches, faint by design, begin with. Frames follow each other at interval 1:
-    at 3 the scene behind moves as fast as the patches, and the plateau is several times longer.
+    The encoder is narrow, and clips have fewer and smaller frames. The paper's patches are faint,
+    so that the loss first stays constant for a long time; the curriculum shortens this. The
+    interval between frames is 1. At 3, the background moves as fast as the patches, and the
+    constant part is several times longer.
     """
     return PretrainConfig(
-        data=DataConfig(uri=f"corpus:{num_videos}", heldout_share=0.15),
-        sampling=SamplingConfig(num_frames=8, max_interval_frames=1),
-        augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
-        game=GameConfig(min_box_size_px=8, max_box_size_px=24),
-        curriculum=CurriculumConfig(),
+        data=PretrainVideosConfig(uri=f"corpus:{num_videos}", heldout_share=0.15),
+        task=CtpConfig(
+            sampling=SamplingConfig(num_frames=8, interval_frames=(1, 1)),
+            augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
+            box_size_px=(8, 24),
+            curriculum=(0.35, 0.65),
+            head=HeadConfig(hidden_channels=64),
+        ),
         encoder=SMALL_ENCODER,
-        head=HeadConfig(hidden_channels=64),
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.003),
         schedule=ScheduleConfig(unit="steps", length=steps, decay="cosine", decay_at=()),
         compute=ComputeConfig(total_batch=total_batch),
-        health=HealthConfig(num_clips=256, every_steps=max(steps // 8, 1)),
+        evaluation=EvaluationConfig(num_clips=256, every_steps=max(steps // 8, 1)),
         checkpoint=CheckpointConfig(every_minutes=2),
     )
 
 
 def retrieval_features() -> EmbedConfig:
-    """VCOP's retrieval: 10 clips of 16 frames in a row, maxima of 2 x 3 x 3 cells (default)."""
+    """VCOP's retrieval: 10 clips of 16 consecutive frames, max pooling to 2 x 3 x 3 (default)."""
     return EmbedConfig(views=ViewsConfig(interval_frames=1))
 
 
 def compact_features() -> EmbedConfig:
-    """One vector a clip, averaged over time and space, in half precision: for any other use."""
+    """One vector for each clip, the average over time and space, in half precision."""
     return EmbedConfig(features=FeatureConfig(pooling="global", dtype="float16"))
 
 
@@ -228,11 +212,11 @@ def track_got10k() -> TrackConfig:
 
 
 def track_small() -> TrackConfig:
-    """Minutes on 2 cores: of a small encoder as recipe small pretrains it, 8 frames of 48 px."""
+    """A small encoder, as of recipe small: minutes on 2 cores, 8 frames of 48 px."""
     return TrackConfig(
         encoder=SMALL_ENCODER,
         head=HeadConfig(hidden_channels=64),
-        sampling=SamplingConfig(num_frames=8, max_interval_frames=1),
+        sampling=SamplingConfig(num_frames=8, interval_frames=(1, 1)),
         augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
         test=VideoClipsConfig(short_side_px=48),
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001),

@@ -1,4 +1,4 @@
-"""Generators made from names, so that a random choice never depends on who makes it, or when."""
+"""Random generators derived from names, so that a random choice does not depend on the process."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 def generator(seed: int, *names: int | str) -> np.random.Generator:
     """Return a generator that is a pure function of `seed` and `names`.
 
-    The same arguments give the same stream on every machine and in every process; any other
-    name gives an independent one.
+    The same arguments give the same random numbers on every machine and in every process. Other
+    names give independent numbers.
 
     Args:
         seed: the run's seed.
-        names: what the numbers are for, e.g. `("clip", epoch, video_id, clip_number)`.
+        names: the purpose of the numbers, e.g. `("clip", epoch, video_id, clip_number)`.
     """
     return np.random.default_rng(int.from_bytes(_digest(seed, names), "little"))
 
@@ -27,8 +27,8 @@ def uniform_hash(seed: int, *names: int | str) -> float:
 
 
 def _digest(seed: int, names: tuple[int | str, ...]) -> bytes:
-    # a NumPy integer is the number that it stands for
+    # a NumPy integer is equivalent to the Python integer
     plain = tuple(name if isinstance(name, str) else operator.index(name) for name in names)
-    # repr keeps 1 and "1", and ("a", "bc") and ("ab", "c"), apart
+    # repr distinguishes 1 from "1", and ("a", "bc") from ("ab", "c")
     text = repr((operator.index(seed), plain))
     return hashlib.blake2b(text.encode(), digest_size=16).digest()

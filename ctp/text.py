@@ -1,4 +1,4 @@
-"""Short texts for messages: near misses and lists of names."""
+"""Short texts for messages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Iterable
 MAX_LISTED = 5
 
 
+def one_line(text: object) -> str:
+    """Return the text with each run of white space, also line breaks, as one space."""
+    return " ".join(str(text).split())
+
+
 def near_miss(name: str, names: Iterable[str]) -> str:
     """Return ' (did you mean …?)' if one of `names` is similar to `name`, otherwise ''."""
     close = difflib.get_close_matches(name, list(names), n=1)
@@ -15,7 +20,7 @@ def near_miss(name: str, names: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str | None]) -> str:
-    """Return the first names, quoted and separated by commas, and how many more there are."""
+    """Return the first names, quoted and separated by commas, and the number of the others."""
     texts = [repr(name) for name in names]
     more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
     return ", ".join(texts[:MAX_LISTED]) + more

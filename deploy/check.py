@@ -31,12 +31,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ctp.cluster.connect import DATA_PLUMBING_CPUS, Demand, require, run_demands
-from ctp.cluster.sweep import sweep_demands
-from ctp.sweeps.check import places_of
+from ctp.cluster.sweep import trial_demands
 from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.plan import Plan
-from ctp.training.claim import Uris, is_path
 from ctp.training.config import ScalingConfig
+from ctp.training.run_folder import Uris, is_local_path
 
 PROJECT = Path(__file__).parents[1]
 SCHEMAS = "CTP_KUBERAY_SCHEMAS"
@@ -327,7 +326,7 @@ def runs(job: Ray) -> Iterator[str]:
     yield from _goes_on_by_name(job, config)
     yield from _saves_in_time(job, config)
     if "scaling" in config:
-        yield from _reads_from_afar([config.get("data", {}).get("uri", "")])
+        yield from _reads_from_s3([config.get("data", {}).get("uri", "")])
         yield from _fits(job, ScalingConfig.model_validate(config["scaling"]))
     elif "grid" in config:
         yield from _sweeps(job, SweepConfig.model_validate(config))
@@ -336,22 +335,22 @@ def runs(job: Ray) -> Iterator[str]:
 def _sweeps(job: Ray, config: SweepConfig) -> Iterator[str]:
     """All trials can be made out, and one fits; how many do, the sweep works out itself."""
     try:
-        plan = Plan.of(config.replace(storage="/"))  # an object store would be asked
+        plan = Plan.from_config(config.replace(storage="/"))  # an object store would be asked
     except ValueError as error:
         yield str(error)
         return
-    yield from _reads_from_afar(places_of(plan))
+    yield from _reads_from_s3(plan.locations())
     try:
-        for phase in sweep_demands(plan):
+        for phase in trial_demands(plan):
             _require(job, "maxReplicas", phase)
     except ValueError as error:
         yield str(error)
 
 
-def _reads_from_afar(places: Iterable[Uris]) -> Iterator[str]:
+def _reads_from_s3(locations: Iterable[Uris]) -> Iterator[str]:
     """Videos are where every node sees them: nothing is mounted."""
-    several = [(uri,) if isinstance(uri, str) else uri for uri in places]
-    for uri in dict.fromkeys(uri for each in several for uri in each if is_path(uri)):
+    several = [(uri,) if isinstance(uri, str) else uri for uri in locations]
+    for uri in dict.fromkeys(uri for each in several for uri in each if is_local_path(uri)):
         yield f"videos of {uri}: wanted s3://…; no pod has that folder"
 
 

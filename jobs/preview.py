@@ -1,42 +1,41 @@
-"""Draw clips of a recipe with their boxes, or what the model of a run predicts."""
+"""Draw training samples of a recipe, or held-out samples and the answers of a run's model."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import torch
-import yaml
-from annotated_types import Ge, Le
+from annotated_types import Ge
+from torch import nn
 
 from ctp import recipes
 from ctp.cli import CommandLine
 from ctp.config import Config
-from ctp.data.catalog import open_catalog
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError
-from ctp.pretext.batches import Clip
-from ctp.pretext.clips import ClipMaker
+from ctp.data.sources import open_catalog
+from ctp.data.stream import VideoSet, stack
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.ctp.metrics import TrackingTally
-from ctp.pretext.ctp.tracker import Tracker
-from ctp.pretext.pretrain import Pretraining, build_model
-from ctp.report.preview import Scene, grid_mp4, grid_png, seen_frames
+from ctp.pretext.pretraining import HeldoutSamples, build_model, open_pretraining
+from ctp.pretext.registry import build_task
+from ctp.pretext.task import SamplePicture
+from ctp.report.preview import clips_mp4, clips_png
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.step import autocast, prepare
-from ctp.video.augment import to_input
+from ctp.training.trainer import to_device
 
-ABOUT = """Draw clips with their boxes: a picture, OUT/clips.png, and a video, OUT/clips.mp4.
+ABOUT = """Draw samples of a pretext task: a picture, OUT/clips.png, and a video, OUT/clips.mp4.
 
-Without --run, training clips as the recipe makes them. With --run, held-out clips of that run and
-what the model of its newest checkpoint predicts on them.
+Without --run, training samples of the recipe. With --run, held-out samples of that run and the
+answers of its newest checkpoint.
 
   preview.py --recipe small --first_position 30000      what a late step trains on
-  preview.py --recipe ucf101-r3d18 --data.uri my/videos  the paper's game on your videos
+  preview.py --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
   preview.py --run my-run                               what a run has learnt
-  preview.py --run my-run --data.uri my/videos          the same, tried on your videos"""
+  preview.py --run my-run --data.uri my/videos          the same on your videos"""
 PNG, MP4 = "clips.png", "clips.mp4"
 
 
@@ -46,35 +45,43 @@ class DrawingConfig(Config):
     out: str = "preview"
     """Folder for the picture and the video, local or s3://bucket/prefix."""
     run: str = ""
-    """Draw predictions of this run: its name below `storage`, or its folder's path or URI."""
+    """Draw the answers of this run: its name below `storage`, or its folder's path or URI."""
     num_clips: Annotated[int, Ge(1)] = 4
-    """Clips to draw."""
+    """Samples to draw."""
     first_position: Annotated[int, Ge(0)] = 0
-    """Number of the first clip in the run's stream, or among the held-out ones with `run`."""
+    """Number of the first sample in the run's stream, or among the held-out ones with `run`."""
     num_columns: Annotated[int, Ge(1)] = 8
-    """Frames of each clip in the picture, evenly chosen."""
+    """Frames of each sample in the picture, evenly chosen."""
     size_px: Annotated[int, Ge(16)] = 224
-    """Side of a frame in the picture and the video; larger clips keep their size."""
-    png_colors: Annotated[int, Ge(2), Le(256)] | None = None
-    """Colours of the picture; 256 halve the size of the file. None: all there are."""
+    """Side of a frame in the picture and the video; larger frames keep their size."""
 
 
 class PreviewConfig(PretrainConfig, DrawingConfig):
     """A pretraining config, and what to draw of it."""
 
 
+class Found(NamedTuple):
+    """Samples to draw: each with its name, and the videos that could not be used."""
+
+    names: list[str]
+    samples: list[Any]
+    quarantined: list[QuarantinedVideo]
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Parse, draw, and say where it is."""
+    """Parse, draw, and print where it is."""
     choices = {name: _with_drawing(make) for name, make in recipes.PRETRAIN.items()}
     recipe, config = CommandLine(choices, "tiny", ABOUT).parse(argv)
     try:
-        out = Storage.of(config.out)
+        out = Storage.from_uri(config.out)
         out.check_writable()
-        scenes, quarantined = (
-            _predictions(recipe, config) if config.run else _training_clips(config)
-        )
-        _tell_rejected(quarantined)
-        _draw(scenes, out, config)
+        pictures = _predictions(recipe, config) if config.run else _training_samples(config)
+        for name, data in (
+            (PNG, clips_png(pictures, config.num_columns)),
+            (MP4, clips_mp4(pictures)),
+        ):
+            out.join(name).write_bytes(data)
+            print(f"wrote {out.join(name).uri} ({len(data) / 1000:.0f} kB)")
     except (ValueError, StorageError, QuarantineLimitError) as error:
         sys.exit(f"error: {error}")
 
@@ -87,76 +94,58 @@ def _with_drawing(make: Callable[[], PretrainConfig]) -> Callable[[], PreviewCon
     return recipe
 
 
-def _draw(scenes: list[Scene], out: Storage, config: PreviewConfig) -> None:
-    if not scenes:
-        raise ValueError("none of the videos can be used; see above")
-    picture = grid_png(
-        scenes,
-        num_columns=config.num_columns,
-        size_px=config.size_px,
-        num_colors=config.png_colors,
+def _training_samples(config: PreviewConfig) -> list[SamplePicture]:
+    """Draw samples of the run's stream."""
+    stream = open_pretraining(config).stream
+    first, last = config.first_position, config.first_position + config.num_clips
+    drawn = [stream.draw(position) for position in range(first, last)]
+    found = Found(
+        [f"clip {each.position}: {each.video_id}" for each in drawn],
+        [each.sample for each in drawn],
+        [entry for each in drawn for entry in each.quarantined],
     )
-    for name, data in ((PNG, picture), (MP4, grid_mp4(scenes, size_px=config.size_px))):
-        out.join(name).write_bytes(data)
-        print(f"wrote {out.join(name).uri} ({len(data) / 1000:.0f} kB)")
+    return _draw(config, found, None, config.size_px)
 
 
-def _training_clips(config: PreviewConfig) -> tuple[list[Scene], list[QuarantinedVideo]]:
-    """Clips of the run's stream as the encoder sees them."""
-    maker = Pretraining.of(config).train
-    scenes, quarantined = [], []
-    for position in range(config.first_position, config.first_position + config.num_clips):
-        clip, failed = maker.at(position)
-        quarantined += failed
-        caption = f"clip {position}: {clip.video_id}"
-        scenes.append(Scene(seen_frames(clip), clip.boxes, clip.visible, caption))
-    return scenes, quarantined
-
-
-def _predictions(recipe: str, config: PreviewConfig) -> tuple[list[Scene], list[QuarantinedVideo]]:
-    """Held-out clips of a run, with the boxes of its newest checkpoint; says how good they are."""
-    own_videos = _check_options(recipe, config)
+@torch.no_grad()
+def _predictions(recipe: str, config: PreviewConfig) -> list[SamplePicture]:
+    """Draw held-out samples with the answers of the newest checkpoint; prints its score."""
+    has_videos = _check_options(recipe, config)
     folder = run_folder.find_run(config.run, config.storage)
-    trained = _read_config(folder)
+    trained = run_folder.read_config(folder, PretrainConfig)
     model, step = _load_model(folder, trained)
-    maker = _heldout_maker(trained, config.data.uri if own_videos else None)
+    videos = _heldout(trained, config.data.uri if has_videos else None)
     last = config.first_position + config.num_clips
-    clips, quarantined = maker.heldout(range(config.first_position, last))
-    total = TrackingTally()
-    scenes = [_predicted_scene(model, trained, clip, total) for clip in clips]
-    if scenes:
-        found = total.result()
-        print(
-            f"run {folder.uri} after step {step}: IoU {found['iou']:.3f} on these "
-            f"{len(scenes)} clip(s); a box that stays still has {found['still_iou']:.3f}"
-        )
-    return scenes, quarantined
+    found = _load(videos, range(config.first_position, last))
+    pictures = _draw(trained, found, model, config.size_px)
+    samples = to_device(stack(found.samples), _device(model))
+    with autocast(trained.compute, _device(model)):
+        means = build_task(trained.task).evaluate(model, [samples])
+    row = {name: mean.total / mean.number for name, mean in means.items() if mean.number}
+    score = trained.score.describe(row)
+    print(f"run {folder.uri} after step {step}: {score} of these {len(pictures)} clip(s)")
+    return pictures
 
 
 def _check_options(recipe: str, config: PreviewConfig) -> bool:
-    """Refuse options that --run would silently overrule.
+    """Refuse options that --run would ignore.
 
     Returns:
-        Whether videos were named to predict on.
+        whether videos were named.
     """
     asked = PretrainConfig(**config.model_dump(include=set(PretrainConfig.model_fields)))
-    differ = [line.split()[0] for line in asked.mismatch(recipes.PRETRAIN[recipe]())]
-    refused = [name for name in differ if name != "data.uri"]
+    names = [each.name for each in asked.differences(recipes.PRETRAIN[recipe]())]
+    refused = [name for name in names if name not in {"data.uri", "name"}]
     if refused:
         raise ValueError(
             f"--run takes the run's own config; leave out {', '.join(refused)}. Only data.uri, "
             "to predict on other videos, and storage, to find the run, go with it"
         )
-    return "data.uri" in differ
+    return "data.uri" in names
 
 
-def _read_config(folder: Storage) -> PretrainConfig:
-    values = yaml.safe_load(folder.join(run_folder.CONFIG).read_bytes())
-    return PretrainConfig.model_validate(values)
-
-
-def _load_model(folder: Storage, config: PretrainConfig) -> tuple[Tracker, int]:
-    """The model of the newest checkpoint, on the GPU if there is one, and the steps it did."""
+def _load_model(folder: Storage, config: PretrainConfig) -> tuple[nn.Module, int]:
+    """Return the model of the newest checkpoint, on the GPU if there is one, and its step."""
     store = CheckpointStore(folder.join(run_folder.CHECKPOINTS), keep=1)
     newest = store.newest()
     if newest is None:
@@ -169,45 +158,52 @@ def _load_model(folder: Storage, config: PretrainConfig) -> tuple[Tracker, int]:
     model = build_model(config)
     model.load_state_dict(state.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prepare(model, config.compute, device).eval()
-    return model, state.step
+    return prepare(model, config.compute, device).eval(), state.step
 
 
-def _heldout_maker(config: PretrainConfig, uri: str | tuple[str, ...] | None) -> ClipMaker:
-    """What makes the run's held-out clips, or clips of all videos of `uri`."""
+def _heldout(config: PretrainConfig, uri: str | tuple[str, ...] | None) -> VideoSet[Any]:
+    """Return the run's held-out samples, or samples of all videos of `uri`."""
     if uri is not None:
-        return ClipMaker(config, open_catalog(uri))
-    maker = Pretraining.of(config).heldout
-    if not len(maker.catalog):
+        return HeldoutSamples(open_catalog(uri), config.seed, build_task(config.task))
+    videos = open_pretraining(config).evaluation
+    if not len(videos.catalog):
         raise ValueError(
-            f"run {config.name!r} holds no video out (data.heldout_share "
+            f"run {config.name!r} has no held-out videos (data.heldout_share "
             f"{config.data.heldout_share:g}); name videos by --data.uri"
         )
-    return maker
+    return videos
 
 
-@torch.no_grad()
-def _predicted_scene(
-    model: Tracker, config: PretrainConfig, clip: Clip, total: TrackingTally
-) -> Scene:
-    """A clip with the model's boxes and their IoU, counted into `total`."""
-    device = model.sigma.device
-    boxes = torch.as_tensor(clip.boxes)[None].to(device)
-    visible = torch.as_tensor(clip.visible)[None].to(device)
-    frames = to_input(torch.as_tensor(clip.frames)[None].to(device))
-    with autocast(config.compute, device):
-        predicted = model.track(frames, boxes[:, :, 0])
-    own = TrackingTally()
-    for tally in (own, total):
-        tally.add(predicted, boxes, visible)
-    found = own.result()
-    caption = f"{clip.video_id}   IoU {found['iou']:.2f} (still {found['still_iou']:.2f})"
-    return Scene(clip.frames, clip.boxes, clip.visible, caption, predicted[0].cpu().numpy())
+def _load(videos: VideoSet[Any], indices: Sequence[int]) -> Found:
+    found = Found([], [], [])
+    for index in indices:
+        loaded = videos.load_many([index])
+        found.names.extend(videos.catalog[index % len(videos.catalog)].id for _ in loaded.items)
+        found.samples.extend(loaded.items)
+        found.quarantined.extend(loaded.quarantined)
+    return found
 
 
-def _tell_rejected(quarantined: list[QuarantinedVideo]) -> None:
-    for entry in quarantined:
+def _draw(
+    config: PretrainConfig, found: Found, model: nn.Module | None, size_px: int
+) -> list[SamplePicture]:
+    """Let the task draw the samples, and name the videos that could not be used."""
+    for entry in found.quarantined:
         print(f"cannot be used: {entry.video_id}: {entry.reason}")
+    if not found.samples:
+        raise ValueError("none of the videos can be used; see above")
+    device = torch.device("cpu") if model is None else _device(model)
+    samples = to_device(stack(found.samples), device)
+    with autocast(config.compute, device):
+        pictures = build_task(config.task).pictures(samples, model, min_side_px=size_px)
+    return [
+        SamplePicture(picture.frames, f"{name}   {picture.caption}")
+        for name, picture in zip(found.names, pictures, strict=True)
+    ]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
 
 
 if __name__ == "__main__":

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 from ctp.cli import CommandLine
 from ctp.config import Config
-from ctp.report.collect import sections_of
-from ctp.report.page import to_html, to_markdown
+from ctp.report.page import to_html
+from ctp.report.sections import sections_of
 from ctp.storage import Storage, StorageError
 
 ABOUT = """Put runs on one page: their curves, scores and pictures, the paper's published numbers
-beside ours, and what differs from the paper's own run. Runs that can be compared stand beside each
-other first: what initial weights are worth, with means over seeds.
+beside ours, and the differences from the paper's own run. Runs that can be compared come first,
+beside each other: what initial weights are worth, with means over seeds.
 
-RUNS are folders of jobs/pretrain.py, finetune.py, track.py and retrieve.py, or folders that hold
-such folders, local or on S3.
+RUNS are folders of jobs/pretrain.py, finetune.py, track.py and retrieve.py, or folders that contain
+such folders, local or on S3. OUT gets report.html, one file with all pictures inside.
 
   report.py --runs runs/pretrained,runs/finetuned,retrieval --out report
   report.py --runs runs --out report"""
-PAGE = {"html": "report.html", "markdown": "report.md"}
+PAGE = "report.html"
 
 
 class ReportConfig(Config):
     """One page of some runs (default)."""
 
     runs: tuple[str, ...] = ()
-    """Folders or URIs of runs, or of folders that hold some, in the order of the page."""
-    format: Literal["html", "markdown"] = "html"
-    """One file with all in it, or Markdown with its pictures beside it."""
-    title: str = "Runs of Catch-the-Patch"
+    """Folders or URIs of runs, or of folders that contain some, in the order of the page."""
+    title: str = "Runs of ctp"
     """Title of the page."""
     out: str = "report"
     """Folder or URI for the page."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, read, write, and say where the page is."""
+    """Parse, read the runs, write the page, and print where it is."""
     _, config = CommandLine({"report": ReportConfig}, "report", ABOUT).parse(argv)
     try:
         _run(config)
@@ -48,17 +45,11 @@ def main(argv: list[str] | None = None) -> None:
 def _run(config: ReportConfig) -> None:
     if not config.runs:
         raise ValueError("--runs is missing: folders of runs")
-    out = Storage.of(config.out)
+    out = Storage.from_uri(config.out)
     out.check_writable()
-    sections = sections_of(config.runs)
-    if config.format == "html":
-        pages = {PAGE["html"]: to_html(config.title, sections)}
-    else:
-        text, pages = to_markdown(config.title, sections)
-        pages[PAGE["markdown"]] = text.encode()
-    for name, data in pages.items():
-        out.join(name).write_bytes(data)
-    print(out.join(PAGE[config.format]).uri)
+    page = to_html(config.title, sections_of(config.runs))
+    out.join(PAGE).write_bytes(page.encode())
+    print(out.join(PAGE).uri)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,19 @@ from annotated_types import Ge, MinLen, MultipleOf
 
 from ctp.cli import CommandLine
 from ctp.config import Config
-from ctp.data.catalog import Catalog, open_catalog
+from ctp.data.catalog import Catalog
+from ctp.data.sources import open_catalog
 from ctp.downstream.feature_folder import Manifest, VideoFeatures, check_comparable, read_features
 from ctp.downstream.retrieval import KS, Retrieval, knn_accuracy, retrieve
-from ctp.report.neighbours import Row, Shown, middle_frame, neighbours_png
+from ctp.report.neighbours import Row, Shown, neighbours_png
+from ctp.report.preview import read_clip
 from ctp.storage import Storage, StorageError
+from ctp.video.config import ViewsConfig
 
 ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
 
 A query is right at k when one of the k gallery videos nearest to it has its class. OUT gets
-retrieval.json and neighbours.png, a picture of queries and what is nearest to them.
+retrieval.json and neighbours.png, a picture of queries and the videos nearest to them.
 
   retrieve.py --gallery features/train --queries features/test"""
 SCORES, PICTURE = "retrieval.json", "neighbours.png"
@@ -32,27 +35,27 @@ class RetrieveConfig(Config):
     """VCOP's protocol: k = 1, 5, 10, 20, 50 (default)."""
 
     gallery: str = ""
-    """Folder or URI of the features to look in, those of the training videos."""
+    """Folder or URI of the features to search, those of the training videos."""
     queries: str = ""
-    """Folder or URI of the features to look up, those of the test videos."""
+    """Folder or URI of the features to search for, those of the test videos."""
     out: str = "retrieval"
     """Folder or URI for the scores and the picture."""
     ks: Annotated[tuple[Positive, ...], MinLen(1)] = KS
-    """How many neighbours are looked at."""
+    """Numbers of neighbours, one of which must have the query's class."""
     knn: Positive | None = None
-    """Also say how often most of so many neighbours have the query's class."""
+    """Also score the vote of this many neighbours."""
     use_gpu: bool = False
-    """Whether similarities are computed on the GPU."""
+    """Compute similarities on the GPU."""
     num_pictured: Annotated[int, Ge(0)] = 8
     """Queries in the picture, evenly chosen; 0 for no picture."""
     num_neighbours: Positive = 6
-    """Neighbours of each in the picture, as far as they were looked at."""
+    """Neighbours of each query in the picture."""
     size_px: Annotated[int, Ge(16), MultipleOf(2)] = 128
     """Side of a video in the picture."""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse, score, draw, and say what came out."""
+    """Parse, score, draw, and print the scores."""
     _, config = CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).parse(argv)
     try:
         _run(config)
@@ -64,7 +67,7 @@ def _run(config: RetrieveConfig) -> None:
     for name in ("gallery", "queries"):
         if not getattr(config, name):
             raise ValueError(f"--{name} is missing: a folder that jobs/embed.py made")
-    out = Storage.of(config.out)
+    out = Storage.from_uri(config.out)
     out.check_writable()
     about_gallery, gallery = read_features(config.gallery)
     about_queries, queries = read_features(config.queries)
@@ -75,7 +78,7 @@ def _run(config: RetrieveConfig) -> None:
     knn = knn_accuracy(gallery, queries, config.knn, device) if config.knn else None
     scores = _scores(config, about_gallery, about_queries, found, knn)
     out.join(SCORES).write_bytes(json.dumps(scores, indent=2).encode())
-    _tell(scores)
+    _print(scores)
     print(out.join(SCORES).uri)
     if config.num_pictured:
         rows = _rows(config, (about_gallery, gallery), (about_queries, queries), found)
@@ -98,7 +101,7 @@ def _scores(
     found: Retrieval,
     knn: float | None,
 ) -> dict[str, Any]:
-    """All that retrieval.json holds: the scores, and what they are of."""
+    """Return the contents of retrieval.json."""
     return {
         "accuracy": {str(k): share for k, share in found.accuracy.items()},
         "chance": {str(k): share for k, share in found.chance.items()},
@@ -114,17 +117,17 @@ def _scores(
 
 
 def _side(folder: str, manifest: Manifest) -> dict[str, Any]:
-    assert manifest.counts is not None, "read_features takes none that is not finished"
+    assert manifest.counts is not None, "read_features refuses unfinished features"
     counts = manifest.counts
     return {
-        "folder": Storage.of(folder).uri,
+        "folder": Storage.from_uri(folder).uri,
         "data": manifest.data_uri,
         "videos": counts.videos,
         "quarantined": counts.quarantined,
     }
 
 
-def _tell(scores: dict[str, Any]) -> None:
+def _print(scores: dict[str, Any]) -> None:
     print(f"encoder {scores['encoder']}")
     for role in ("gallery", "queries"):
         side = scores[role]
@@ -141,34 +144,37 @@ Side = tuple[Manifest, VideoFeatures]
 
 
 def _rows(config: RetrieveConfig, gallery: Side, queries: Side, found: Retrieval) -> list[Row]:
-    """Queries evenly chosen, with what is nearest to them.
+    """Return some queries, evenly chosen, and their neighbours.
 
     Raises:
         ValueError, StorageError: a video is no longer where it was, or cannot be read.
     """
-    listed, looked_up = (open_catalog(manifest.data_uri) for manifest, _ in (gallery, queries))
+    searched, asked = (open_catalog(manifest.data_uri) for manifest, _ in (gallery, queries))
     number = min(config.num_pictured, len(queries[1].ids))
     rows = []
     for query in np.linspace(0, len(queries[1].ids) - 1, number).round().astype(int).tolist():
         near = found.neighbours
         pairs = zip(near.indices[query].tolist(), near.similarities[query].tolist(), strict=True)
         shown = [
-            _shown(listed, gallery[1], place, f"{alike:.3f}", config.size_px)
-            for place, alike in [*pairs][: config.num_neighbours]
+            _read(searched, gallery[1], place, f"{similarity:.3f}", config.size_px)
+            for place, similarity in [*pairs][: config.num_neighbours]
         ]
         name = queries[1].ids[query]
-        rows.append(Row(_shown(looked_up, queries[1], query, name, config.size_px), shown))
+        rows.append(Row(_read(asked, queries[1], query, name, config.size_px), shown))
     return rows
 
 
-def _shown(catalog: Catalog, videos: VideoFeatures, place: int, note: str, size_px: int) -> Shown:
+def _read(catalog: Catalog, videos: VideoFeatures, place: int, note: str, size_px: int) -> Shown:
     name = videos.ids[place]
     row = pc.index(catalog.columns["id"], name).as_py()
     if row < 0:
         raise ValueError(
-            f"video {name!r}, whose features there are, is no longer there to be shown"
+            f"video {name!r} of the features does not exist any more; --num_pictured 0 draws none"
         )
-    return Shown(middle_frame(catalog[row].read(), size_px), str(videos.labels[place]), note)
+    middle = ViewsConfig(
+        num_clips=1, num_frames=1, interval_frames=1, frame_size_px=size_px, short_side_px=size_px
+    )
+    return Shown(read_clip(middle, catalog[row])[0], str(videos.labels[place]), note)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,17 +34,16 @@ from ctp.cli import CommandLine
 from ctp.data.shards import ShardRow, write_shard
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig, EmbedDataConfig
-from ctp.encoders.config import EncoderConfig, HeadConfig
-from ctp.pretext.config import CurriculumConfig, DataConfig, HealthConfig, PretrainConfig
-from ctp.pretext.ctp.config import GameConfig
-from ctp.pretext.pretrain import Pretraining
+from ctp.encoders.config import R3dConfig
+from ctp.pretext.config import EvaluationConfig, PretrainConfig, PretrainVideosConfig
+from ctp.pretext.ctp.config import CtpConfig, HeadConfig
+from ctp.pretext.pretraining import open_pretraining
 from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
 from ctp.training.config import CheckpointConfig, ComputeConfig, RunConfig
 from ctp.training.distributed import Worker
-from ctp.training.maker import local_stream
 from ctp.training.schedule import ScheduleConfig
-from ctp.training.trainer import Job, run
+from ctp.training.trainer import TrainingSpec, train
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 CELLS = 4
@@ -54,6 +55,7 @@ EncodeVideo = Callable[..., bytes]
 PaintNumber = Callable[..., NDArray[np.uint8]]
 ReadNumbers = Callable[[NDArray[np.uint8]], list[int]]
 RunPython = Callable[..., str]
+OpenRun = Callable[[Any], TrainingSpec[Any]]
 
 
 def _paint_number(number: int, *, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
@@ -269,16 +271,19 @@ def small_run(tmp_path: Path) -> PretrainConfig:
     return PretrainConfig(
         name="run",
         storage=str(tmp_path / "runs"),
-        data=DataConfig(uri="corpus:20", heldout_share=0.25),
-        sampling=SamplingConfig(num_frames=4, max_interval_frames=2),
-        augment=AugmentConfig(frame_size_px=32, short_sides_px=(32, 40)),
-        game=GameConfig(num_patches=2, min_box_size_px=8, max_box_size_px=16),
-        curriculum=CurriculumConfig(other_clip_until=0.3, own_source_from=0.7),
-        encoder=EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1)),
-        head=HeadConfig(hidden_channels=8),
+        data=PretrainVideosConfig(uri="corpus:20", heldout_share=0.25),
+        task=CtpConfig(
+            sampling=SamplingConfig(num_frames=4, interval_frames=(1, 2)),
+            augment=AugmentConfig(frame_size_px=32, short_sides_px=(32, 40)),
+            num_patches=2,
+            box_size_px=(8, 16),
+            curriculum=(0.3, 0.7),
+            head=HeadConfig(hidden_channels=8),
+        ),
+        encoder=R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1)),
         schedule=ScheduleConfig(unit="steps", length=6, decay_at=(4,)),
         compute=ComputeConfig(total_batch=4),
-        health=HealthConfig(num_clips=6, every_steps=3),
+        evaluation=EvaluationConfig(num_clips=6, every_steps=3),
         checkpoint=CheckpointConfig(every_steps=2),
         log_every_steps=3,
     )
@@ -292,10 +297,10 @@ def finetuning(tmp_path: Path) -> FinetuneConfig:
             "name": "ft",
             "storage": str(tmp_path / "runs"),
             "data": {"uri": "corpus:24", "test_share": 0.35},
-            "encoder": {"width": 4, "blocks_per_stage": (1, 1, 1, 1)},
-            "sampling": {"num_frames": 4, "min_interval_frames": 1, "max_interval_frames": 1},
-            "augment": {"frame_size_px": 32, "short_sides_px": (32, 40)},
-            "views": {"num_clips": 2, "num_frames": 4, "frame_size_px": 32, "short_side_px": 36},
+            "encoder": R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1), spatial_stride=16),
+            "sampling": {"num_frames": 4, "interval_frames": (1, 1)},
+            "augment": {"frame_size_px": 32, "short_sides_px": (32, 36, 40)},
+            "clips_per_test_video": 2,
             "schedule": {"unit": "steps", "length": 6, "decay_at": ()},
             "compute": {"total_batch": 4},
             "checkpoint": {"every_steps": 2},
@@ -306,15 +311,15 @@ def finetuning(tmp_path: Path) -> FinetuneConfig:
 
 
 @pytest.fixture
-def train_as_two(free_port: int) -> Callable[[type[Any], RunConfig], None]:
-    """`train_as_two(Pretraining, config)`: the run by two workers, each a process."""
+def train_as_two(free_port: int) -> Callable[[OpenRun, RunConfig], None]:
+    """`train_as_two(open_pretraining, config)`: the run by two workers, each a process."""
 
-    def train(job: type[Any], config: RunConfig) -> None:
+    def train_both(open_run: OpenRun, config: RunConfig) -> None:
         script = str(Path(__file__).with_name("worker_of_two.py"))
-        classes = [f"{each.__module__}:{each.__name__}" for each in (job, type(config))]
+        names = [f"{each.__module__}:{each.__qualname__}" for each in (open_run, type(config))]
         workers = []
         for rank in range(2):
-            argv = [sys.executable, script, str(rank), str(free_port), *classes]
+            argv = [sys.executable, script, str(rank), str(free_port), *names]
             workers.append(subprocess.Popen(argv, stdin=subprocess.PIPE, text=True))
         for worker in workers:
             assert worker.stdin is not None
@@ -322,18 +327,20 @@ def train_as_two(free_port: int) -> Callable[[type[Any], RunConfig], None]:
                 worker.stdin.write(config.model_dump_json())
         assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
 
-    return train
+    return train_both
 
 
 @pytest.fixture(scope="session")
-def run_alone() -> Callable[[Job], None]:
-    """`run_alone(job)`: a run in this process, without Ray, to which nothing happens."""
+def train_alone() -> Callable[..., None]:
+    """`train_alone(spec)`: a run in this process, without Ray; undisturbed, unless `open_stream` is
+    given."""
 
-    def alone(job: Job) -> None:
+    def alone(spec: TrainingSpec[Any], open_stream: Any = None) -> None:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as a worker of Ray: sums are rounded alike
+        torch.set_num_threads(1)  # as a worker of Ray, so that sums are rounded alike
         try:
-            run(job, Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+            whole = open_stream or (lambda stream, first: stream.batches(first, 0, 1))
+            train(spec, Worker(), whole)
         finally:
             torch.set_num_threads(threads)
 
@@ -341,12 +348,12 @@ def run_alone() -> Callable[[Job], None]:
 
 
 @pytest.fixture(scope="session")
-def pretrain_alone(run_alone: Callable[[Job], None]) -> Callable[[list[str]], None]:
-    """`pretrain_alone(["--name=mine", …])`: what jobs/pretrain.py does, by `run_alone`."""
+def pretrain_alone(train_alone: Callable[[TrainingSpec[Any]], None]) -> Callable[[list[str]], None]:
+    """`pretrain_alone(["--name=mine", …])`: what jobs/pretrain.py does, by `train_alone`."""
 
     def pretrain(argv: list[str]) -> None:
         _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
-        run_alone(Pretraining.of(config))
+        train_alone(open_pretraining(config))
 
     return pretrain
 
@@ -396,7 +403,7 @@ def small_embedding(tmp_path: Path) -> EmbedConfig:
     (folder / "a" / "bad.mp4").write_text("this is text")
     return EmbedConfig(
         encoder="random",
-        architecture=EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1)),
+        architecture=R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1)),
         out=str(tmp_path / "features"),
         data=EmbedDataConfig(uri=str(folder)),
         views=ViewsConfig(
@@ -442,5 +449,60 @@ def annotated_videos(tmp_path: Path) -> Path:
             _moving_rectangle(f"{split}{i}", 9 + i, start=(20, 16, 36, 30 + i), step=steps[i])
             for i in range(number)
         ]
-        write_shard(Storage.of(tmp_path / "tracked" / split).join("a.parquet"), rows)
+        write_shard(Storage.from_uri(tmp_path / "tracked" / split).join("a.parquet"), rows)
     return tmp_path / "tracked"
+
+
+def _processes_of(session: int, title: str = "") -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            state, _, _, own_session, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            is_of_it = int(own_session) == session and state != "Z"
+            if is_of_it and title in (folder / "cmdline").read_bytes().decode():
+                found.append(int(folder.name))
+    return found
+
+
+def _send(signal_number: int, processes: list[int]) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal_number)
+
+
+@pytest.fixture(scope="session")
+def processes_of() -> Callable[..., list[int]]:
+    """`processes_of(session, title="")`: the processes with `title` in their command line."""
+    return _processes_of
+
+
+@pytest.fixture(scope="session")
+def kill_session() -> Callable[[int], None]:
+    """`kill_session(process.pid)`: kill a process and all that it started, and wait for their end.
+
+    To kill its process group is not enough: Ray's workers have groups of their own, and continue
+    for some steps.
+    """
+
+    def kill(session: int) -> None:
+        while left := _processes_of(session):
+            _send(signal.SIGKILL, left)
+
+    return kill
+
+
+@pytest.fixture(scope="session")
+def held() -> Callable[[int, str], AbstractContextManager[None]]:
+    """`with held(session, title)`: stop these processes, and let them continue afterwards."""
+
+    @contextmanager
+    def hold(session: int, title: str) -> Iterator[None]:
+        processes = _processes_of(session, title)
+        assert processes, title
+        _send(signal.SIGSTOP, processes)
+        try:
+            yield
+        finally:
+            _send(signal.SIGCONT, processes)
+
+    return hold

@@ -1,21 +1,20 @@
-"""An S3 server's bad days: a proxy that fails on request, run as `faulty_s3.py SERVER_URL`. It
-prints its own URL.
+"""A proxy for an S3 server that injects faults. Run `faulty_s3.py SERVER_URL`; it prints its URL.
 
-POST /__faults__ takes a JSON list of faults and clears the log; GET /__log__ gives the requests
-since then. A fault is chosen by counting, never by chance:
+POST /__faults__ sets a JSON list of faults and clears the log; GET /__log__ returns the requests
+since then. Which requests fail depends on their number, not on chance:
 
-    method   regular expression of the methods it befalls; all if it is not given
-    path     regular expression of path and query, searched
-    times    how many of these requests fail, from the first on; all if it is not given
-    every    of these, each so many-th one: 3 is a third
-    kind     status     answer `value`, without a body
+    method   regular expression for the methods that fail; default all
+    path     regular expression to search in path and query; default all
+    times    number of requests that fail; default all
+    every    only every n-th request fails, e.g. 3
+    kind     status     answer with status `value`, without a body
              refused    answer with S3's error code `value`
              slow       wait `value` seconds before the first byte
              stall      wait `value` seconds after half of the body
              cut        close the connection after half of the body
              reset      reset the connection
-             changed    send other bytes, as many
-             shorter    send half of them, as if there were no more
+             changed    send as many other bytes
+             shorter    send half of the bytes, with a Content-Length of half
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 STATUS = {"ExpiredToken": 400, "NoSuchKey": 404, "SlowDown": 503}
-"""Of the error codes whose status is not 403."""
+"""Error codes whose status is not 403."""
 MESSAGE = {"InvalidObjectState": "The operation is not valid for the object's storage class"}
-"""Where it matters what S3 says."""
+"""Messages that the storage reads."""
 HOP_BY_HOP = {"connection", "content-length", "transfer-encoding", "host", "expect", "keep-alive"}
 
 
@@ -51,7 +50,7 @@ class Fault:
     seen: int = 0
     done: int = 0
 
-    def strikes(self, method: str, path: str) -> bool:
+    def applies(self, method: str, path: str) -> bool:
         if not re.fullmatch(self.method or ".*", method) or not re.search(self.path, path):
             return False
         self.seen += 1
@@ -66,7 +65,7 @@ class Answer:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
-    length: int  # what the header says
+    length: int  # Content-Length; -1 for that of the body
 
 
 class Proxy(BaseHTTPRequestHandler):
@@ -89,9 +88,9 @@ class Proxy(BaseHTTPRequestHandler):
             return self._control(json.loads(body))
         if self.path == "/__log__":
             return self._send(Answer(200, [], json.dumps(self.log).encode(), -1))
-        fault = self._choose()
+        fault = self._choose_fault()
         if fault is None:
-            return self._send(self._ask(body))
+            return self._send(self._forward(body))
         return getattr(self, f"_{fault.kind}")(fault.value, body)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_anything  # noqa: N815
@@ -102,15 +101,15 @@ class Proxy(BaseHTTPRequestHandler):
             self.faults[:] = [Fault(**fault) for fault in faults]
         self._send(Answer(200, [], b"", -1))
 
-    def _choose(self) -> Fault | None:
+    def _choose_fault(self) -> Fault | None:
         with self.lock:
-            struck = [fault for fault in self.faults if fault.strikes(self.command, self.path)]
-            kind = struck[0].kind if struck else None
+            applying = [fault for fault in self.faults if fault.applies(self.command, self.path)]
+            kind = applying[0].kind if applying else None
             entry = {"method": self.command, "path": self.path, "fault": kind}
-            asked = {"range": self.headers.get("Range")}
-            by = re.search(r"Credential=([^/]*)/", self.headers.get("Authorization", ""))
-            self.log.append(entry | asked | {"access_key": by and by[1]})
-        return struck[0] if struck else None
+            key = re.search(r"Credential=([^/]*)/", self.headers.get("Authorization", ""))
+            more = {"range": self.headers.get("Range"), "access_key": key and key[1]}
+            self.log.append(entry | more)
+        return applying[0] if applying else None
 
     # the kinds of faults
 
@@ -124,10 +123,10 @@ class Proxy(BaseHTTPRequestHandler):
 
     def _slow(self, seconds: float, body: bytes) -> None:
         time.sleep(seconds)
-        self._send(self._ask(body))
+        self._send(self._forward(body))
 
     def _stall(self, seconds: float, body: bytes) -> None:
-        answer = self._ask(body)
+        answer = self._forward(body)
         half = len(answer.body) // 2
         self._send_head(answer)
         self.wfile.write(answer.body[:half])
@@ -135,7 +134,7 @@ class Proxy(BaseHTTPRequestHandler):
         self.wfile.write(answer.body[half:])
 
     def _cut(self, value: None, body: bytes) -> None:
-        answer = self._ask(body)
+        answer = self._forward(body)
         self._send_head(answer)
         self.wfile.write(answer.body[: len(answer.body) // 2])
         self.close_connection = True
@@ -148,17 +147,17 @@ class Proxy(BaseHTTPRequestHandler):
         raise ConnectionResetError
 
     def _changed(self, value: None, body: bytes) -> None:
-        answer = self._ask(body)
+        answer = self._forward(body)
         answer.body = bytes(byte ^ 1 for byte in answer.body)
         self._send(answer)
 
     def _shorter(self, value: None, body: bytes) -> None:
-        answer = self._ask(body)
+        answer = self._forward(body)
         answer.body = answer.body[: len(answer.body) // 2]
         answer.length = len(answer.body)
         self._send(answer)
 
-    # the way through
+    # forwarding
 
     def _read_body(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -170,14 +169,14 @@ class Proxy(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _ask(self, body: bytes) -> Answer:
+    def _forward(self, body: bytes) -> Answer:
         connection = HTTPConnection(self.upstream, timeout=60)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
         connection.request(self.command, self.path, body or None, headers)
         reply = connection.getresponse()
-        said = [(k, v) for k, v in reply.getheaders() if k.lower() not in HOP_BY_HOP]
+        kept = [(k, v) for k, v in reply.getheaders() if k.lower() not in HOP_BY_HOP]
         length = reply.getheader("Content-Length") or "-1"
-        answer = Answer(reply.status, said, reply.read(), int(length))
+        answer = Answer(reply.status, kept, reply.read(), int(length))
         connection.close()
         return answer
 
@@ -197,7 +196,7 @@ class Proxy(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Do not log to the console."""
 
 
 if __name__ == "__main__":

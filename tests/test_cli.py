@@ -1,14 +1,18 @@
-"""One schema for recipe, file and options; what does not fit names the near miss."""
+"""One schema for recipe, file and options; an error names the near miss."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
 
-from ctp.cli import CommandLine, merge
-from ctp.config import Config
+from ctp.cli import CommandLine
+from ctp.config import Config, OneOf, merge, options, unflatten
 from ctp.text import near_miss
+
+MAX_PRETRAIN_OPTIONS = 60
+MAX_FINETUNE_OPTIONS = 40
 
 
 class Inner(Config):
@@ -17,10 +21,36 @@ class Inner(Config):
     sizes: tuple[int, ...] = (1, 2)
 
 
+class Shape(Config):
+    name: str
+    colour: str = "red"
+
+
+class Square(Shape):
+    name: Literal["square"] = "square"
+    side: int = 1
+    """Length of a side."""
+    inner: Inner = Inner()
+
+
+class Circle(Shape):
+    name: Literal["circle"] = "circle"
+    radius: int = 1
+    """Half of the diameter."""
+
+
+AnyShape = Annotated[Shape, OneOf(lambda: {"square": Square, "circle": Circle})]
+
+
 class Outer(Config):
     seed: int = 0
     inner: Inner = Inner()
     extra: Inner | None = None
+    numbers: tuple[int, ...] | None = (1, 2)
+    shape: AnyShape = Square()
+    """The shape."""
+    second: AnyShape | None = None
+    """Another shape."""
 
 
 def plain() -> Outer:
@@ -30,7 +60,7 @@ def plain() -> Outer:
 
 def wide() -> Outer:
     """The wide one."""
-    return Outer(seed=7, inner=Inner(width=30))
+    return Outer(seed=7, inner=Inner(width=30), shape=Square(side=5, colour="blue"))
 
 
 LINE = CommandLine({"plain": plain, "wide": wide}, "plain", "Does nothing, well.")
@@ -52,12 +82,17 @@ def test_recipe_then_file_then_options(tmp_path: Path) -> None:
         ["--recipe", "wide", "--config", str(file), "--inner.width", "32", "--inner.sizes", "4,5"]
     )
     assert name == "wide"
-    assert config == Outer(seed=8, inner=Inner(width=32, sizes=(4, 5)))
+    assert config == wide().replace(seed=8, inner=Inner(width=32, sizes=(4, 5)))
 
 
 def test_a_section_can_be_taken_away_and_given() -> None:
     assert LINE.parse(["--extra.width", "5"])[1].extra == Inner(width=5)
     assert LINE.parse(["--extra", "none"])[1].extra is None
+
+
+def test_a_list_can_be_none() -> None:
+    assert LINE.parse(["--numbers", "3,4"])[1].numbers == (3, 4)
+    assert LINE.parse(["--numbers", "none"])[1].numbers is None
 
 
 def test_print_config_gives_a_file_that_gives_the_same_config(
@@ -85,6 +120,72 @@ def test_help_shows_recipes_fields_and_the_recipes_values(
 
 
 @pytest.mark.parametrize(
+    ("argv", "shape"),
+    [
+        ([], Square(side=5, colour="blue")),
+        (["--shape", "square"], Square(side=5, colour="blue")),
+        (["--shape.side", "6"], Square(side=6, colour="blue")),
+        (["--shape", "square", "--shape.inner.width", "4"],
+         Square(side=5, colour="blue", inner=Inner(width=4))),
+        (["--shape", "circle"], Circle(colour="blue")),
+        (["--shape=circle", "--shape.radius", "6"], Circle(colour="blue", radius=6)),
+        (["--shape.radius", "6", "--shape.name", "circle"], Circle(colour="blue", radius=6)),
+    ],
+)  # fmt: skip
+def test_a_name_chooses_the_class_and_keeps_the_values_that_both_have(
+    argv: list[str], shape: Shape
+) -> None:
+    assert LINE.parse(["--recipe", "wide", *argv])[1].shape == shape
+
+
+@pytest.mark.parametrize(
+    ("text", "shape"),
+    [
+        ("shape: circle", Circle(colour="blue")),
+        ("shape: square", Square(side=5, colour="blue")),
+        ("shape: {name: circle, radius: 8}", Circle(colour="blue", radius=8)),
+        ("shape: {side: 8}", Square(side=8, colour="blue")),
+    ],
+)
+def test_a_file_chooses_the_class(text: str, shape: Shape, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    argv = ["--recipe", "wide", "--config", str(file)]
+    assert LINE.parse(argv)[1].shape == shape
+    assert LINE.parse([*argv, "--shape", "circle", "--shape.radius", "9"])[1].shape == Circle(
+        colour="blue", radius=9
+    )
+
+
+def test_an_optional_class_is_chosen_and_removed(tmp_path: Path) -> None:
+    assert LINE.parse(["--second", "circle", "--second.radius", "4"])[1].second == Circle(radius=4)
+    file = tmp_path / "config.yaml"
+    file.write_text("second: circle")
+    assert LINE.parse(["--config", str(file)])[1].second == Circle()
+    assert LINE.parse(["--config", str(file), "--second", "none"])[1].second is None
+
+
+def help_text(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        LINE.parse([*argv, "--help"])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_the_options_of_the_chosen_class(capsys: pytest.CaptureFixture[str]) -> None:
+    square = help_text(capsys, "--recipe", "wide")
+    assert "--shape.side" in square
+    assert "Length of a side. (default: 5)" in square
+    assert "--shape.radius" not in square
+    assert "Choices: square, circle. (default: square)" in square
+    assert "--second NAME" in square
+    assert "--second.colour" not in square
+    circle = help_text(capsys, "--shape", "circle")
+    assert "--shape.radius" in circle
+    assert "--shape.side" not in circle
+
+
+@pytest.mark.parametrize(
     ("argv", "said"),
     [
         (["--recipe", "wid"], "no recipe 'wid' (did you mean wide?); there are plain, wide"),
@@ -92,9 +193,15 @@ def test_help_shows_recipes_fields_and_the_recipes_values(
         (["--inner.widt=3"], "there is no option --inner.widt (did you mean --inner.width?)"),
         (["--seed", "x"], "seed: Input should be a valid integer"),
         (["--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
+        (["--shape", "circel"],
+         "--shape: unknown name 'circel' (did you mean circle?); expected one of square, circle"),
+        (["--shape.sied", "3"], "there is no option --shape.sied (did you mean --shape.side?)"),
+        (["--shape", "circle", "--shape.raduis", "3"], "(did you mean --shape.radius?)"),
+        (["--shape", "circle", "--shape.side", "3"], "there is no option --shape.side"),
+        (["--shape.side", "x"], "shape.side: Input should be a valid integer"),
     ],
-)
-def test_what_does_not_fit_is_said(
+)  # fmt: skip
+def test_what_does_not_fit_is_reported(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = failed(capsys, *argv)
@@ -110,9 +217,12 @@ def test_what_does_not_fit_is_said(
         ("- a\n- b", "holds no options"),
         ("a: [", "is not YAML"),
         ("inner: {width: many}", "inner.width: Input should be a valid integer"),
+        ("shape: {raduis: 3, name: circle}", "shape.raduis (did you mean shape.radius?)"),
+        ("shape: {name: circel}", "shape: unknown name 'circel' (did you mean circle?)"),
+        ("second: {radius: 3}", "second: expected a name (square, circle)"),
     ],
 )
-def test_a_file_that_does_not_fit_is_said(
+def test_a_file_that_does_not_fit_is_reported(
     text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -121,10 +231,50 @@ def test_a_file_that_does_not_fit_is_said(
 
 
 def test_merge_goes_into_sections() -> None:
-    base = {"a": 1, "b": {"c": 2, "d": 3}}
-    assert merge(base, {"b": {"c": 4}}) == {"a": 1, "b": {"c": 4, "d": 3}}
-    assert merge(base, {"b": None}) == {"a": 1, "b": None}
-    assert base == {"a": 1, "b": {"c": 2, "d": 3}}
+    base = Outer().model_dump()
+    merged = merge(Outer, base, {"inner": {"width": 4}})
+    assert merged == {**base, "inner": {"width": 4, "sizes": (1, 2)}}
+    assert merge(Outer, base, {"inner": None}) == {**base, "inner": None}
+    assert base == Outer().model_dump()
+
+
+def test_override_validates() -> None:
+    assert Outer().override({"shape": {"side": 2}, "seed": 3}) == Outer(
+        shape=Square(side=2), seed=3
+    )
+    with pytest.raises(ValueError, match=r"no option inner.wdth \(did you mean inner.width"):
+        Outer().override({"inner": {"wdth": 2}})
+
+
+def test_unflatten_is_the_inverse_of_flatten() -> None:
+    assert unflatten(Outer().flatten()) == Outer().model_dump(mode="json")
+
+
+def test_options_are_the_leaves_and_the_names_of_chosen_classes() -> None:
+    values: dict[str, Any] = {"shape": {"name": "circle"}}
+    assert [option.name for option in options(Outer, values)] == [
+        "seed",
+        "inner.width",
+        "inner.sizes",
+        "extra.width",
+        "extra.sizes",
+        "numbers",
+        "shape",
+        "shape.colour",
+        "shape.radius",
+        "second",
+    ]
+
+
+def test_jobs_have_few_options() -> None:
+    from ctp.recipes import FINETUNE, PRETRAIN
+
+    for recipes, limit in ((PRETRAIN, MAX_PRETRAIN_OPTIONS), (FINETUNE, MAX_FINETUNE_OPTIONS)):
+        for name, make in recipes.items():
+            config = make()
+            names = [option.name for option in options(type(config), config.model_dump())]
+            own = sum(name.startswith("encoder.") for name in names) if recipes is FINETUNE else 0
+            assert len(names) - own <= limit, f"recipe {name} has {len(names)} options: {names}"
 
 
 def test_near_miss() -> None:

@@ -4,11 +4,24 @@ import math
 
 import numpy as np
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.ops import box_iou as torchvision_box_iou
 
 from ctp.geometry import apply_offsets, box_iou, box_offsets
 
 SIGMA = torch.tensor([0.8, 0.8, 0.04, 0.04])
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
+
+
+def numbers(least, greatest):
+    return st.floats(least, greatest, width=32)
+
+
+BOXES = st.tuples(*2 * [numbers(-100, 100)], *2 * [numbers(1, 100)]).map(
+    lambda box: torch.tensor([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+)
+ANY_BOXES = st.tuples(*4 * [numbers(-100, 100)]).map(torch.tensor)  # empty and reversed ones too
 
 
 def random_boxes(*shape, seed=0):
@@ -48,10 +61,26 @@ def test_offsets_by_hand():
     assert torch.allclose(apply_offsets(query, torch.tensor(expected), SIGMA), box, atol=1e-4)
 
 
-def test_no_offset_is_the_query_itself():
-    query = random_boxes(20)
-    assert torch.equal(box_offsets(query, query, SIGMA), torch.zeros(20, 4))
-    assert torch.allclose(apply_offsets(query, torch.zeros(20, 4), SIGMA), query, atol=1e-5)
+@PROPERTY
+@given(first=ANY_BOXES, second=ANY_BOXES)
+def test_iou_is_symmetric_and_in_0_to_1(first, second):
+    iou = box_iou(first, second)
+    assert iou == box_iou(second, first)
+    assert 0 <= iou <= 1
+
+
+@PROPERTY
+@given(box=BOXES)
+def test_a_box_has_iou_1_and_no_offset_with_itself(box):
+    assert box_iou(box, box) == 1
+    assert torch.equal(box_offsets(box, box, SIGMA), torch.zeros(4))
+
+
+@PROPERTY
+@given(query=BOXES, box=BOXES)
+def test_applying_the_offsets_gives_the_box(query, box):
+    offsets = box_offsets(query, box, SIGMA)
+    assert torch.allclose(apply_offsets(query, offsets, SIGMA), box, atol=1e-2)
 
 
 def test_offsets_and_boxes_are_inverse_and_broadcast():
@@ -60,8 +89,7 @@ def test_offsets_and_boxes_are_inverse_and_broadcast():
     assert offsets.shape == (2, 3, 7, 4)
     assert offsets.abs().max() > 10
     assert torch.allclose(apply_offsets(query, offsets, SIGMA), boxes, atol=1e-3)
-    generator = torch.Generator().manual_seed(2)
-    offsets = torch.randn(2, 3, 7, 4, generator=generator) * 10
+    offsets = torch.randn(2, 3, 7, 4, generator=torch.Generator().manual_seed(2)) * 10
     back = box_offsets(query, apply_offsets(query, offsets, SIGMA), SIGMA)
     assert torch.allclose(back, offsets, atol=1e-3)
 
@@ -77,7 +105,7 @@ def test_decoding_equals_a_numpy_reference():
     np.testing.assert_allclose(decoded, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_sizes_below_a_pixel_count_as_one():
+def test_sizes_are_at_least_one_pixel():
     query = torch.tensor([4.0, 4, 4, 4])
     box = torch.tensor([4.0, 4, 6, 4.5])
     offsets = box_offsets(query, box, torch.ones(4))

@@ -1,12 +1,19 @@
-"""Key frames and what lies between them, by hand."""
+"""Key frames and the interpolation between them: properties, and cases worked by hand."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ctp.keyframes import LINEAR, interpolate, sample_key_frames
 
 ACCELERATE, DECELERATE = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 PAPER, OFFICIAL = (0.0, 1 / 3, 1 / 3, 1 / 3), (0.5, 0.3, 0.2)
+PROPERTY = settings(deadline=None, derandomize=True, max_examples=50)
+PROBS = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(
+    lambda weights: tuple(weight / sum(weights) for weight in weights)
+)
+EASINGS = st.sampled_from([LINEAR, ACCELERATE, DECELERATE, (0.4, 0.3, 0.3)])
 
 
 def rng(seed=0):
@@ -45,23 +52,44 @@ def test_two_segments_by_hand(easing, expected):
 
 def test_padding_has_no_effect():
     assert fill([1, 5, 1, 1], [0, 2, 6, 6]) == fill([1, 5, 1], [0, 2, 6])
-    # the first of two values on the last frame is the one that counts
+    # of two values on the last frame, the first counts
     assert fill([1, 5, 1, 99], [0, 2, 6, 6]) == fill([1, 5, 1], [0, 2, 6])
 
 
-@pytest.mark.parametrize("easing", [LINEAR, ACCELERATE, DECELERATE, (0.4, 0.3, 0.3)])
-def test_values_at_key_frames_are_exact(easing):
-    keys = sample_key_frames(50, 16, PAPER, rng())
-    values = rng(1).normal(size=(*keys.shape, 3))
-    filled = interpolate(values, keys, easing, rng(2))
-    assert filled.shape == (50, 16, 3)
-    for row in range(50):
-        for frame in set(keys[row]):
-            first = keys[row].tolist().index(frame)
-            assert np.array_equal(filled[row, frame], values[row, first])
+@PROPERTY
+@given(num_frames=st.integers(2, 64), probs=PROBS, easing=EASINGS, seed=st.integers(0, 2**32))
+def test_values_at_key_frames_are_exact(num_frames, probs, easing, seed):
+    keys = sample_key_frames(20, num_frames, probs, rng(seed))
+    values = rng(seed).normal(size=(*keys.shape, 3))
+    filled = interpolate(values, keys, easing, rng(seed))
+    assert filled.shape == (20, num_frames, 3)
+    for row, frames in enumerate(keys.tolist()):
+        for frame in set(frames):
+            assert np.array_equal(filled[row, frame], values[row, frames.index(frame)])
 
 
-def test_segments_draw_their_easing_apart():
+@PROPERTY
+@given(num_frames=st.integers(2, 64), probs=PROBS, easing=EASINGS, seed=st.integers(0, 2**32))
+def test_interpolated_values_are_between_those_of_the_key_frames(num_frames, probs, easing, seed):
+    keys = sample_key_frames(20, num_frames, probs, rng(seed))
+    values = rng(seed).random((*keys.shape, 1))
+    filled = interpolate(values, keys, easing, rng(seed))
+    assert (filled.min(axis=1) >= values.min(axis=1) - 1e-12).all()
+    assert (filled.max(axis=1) <= values.max(axis=1) + 1e-12).all()
+
+
+@PROPERTY
+@given(num_frames=st.integers(2, 64), probs=PROBS, seed=st.integers(0, 2**32))
+def test_key_frames_rise_from_the_first_to_the_last(num_frames, probs, seed):
+    keys = sample_key_frames(50, num_frames, probs, rng(seed))
+    assert keys.shape == (50, len(probs) + 1)
+    assert keys.dtype == np.int64
+    assert (keys[:, 0] == 0).all()
+    assert (keys[:, -1] == num_frames - 1).all()
+    assert (np.diff(keys, axis=1) >= 0).all()
+
+
+def test_segments_draw_their_easing_independently():
     values = np.tile(np.float64([[[0], [4], [8]]]), (400, 1, 1))
     keys = np.tile([[0, 2, 4]], (400, 1))
     filled = interpolate(values, keys, (0.6, 0.3, 0.1), rng())[..., 0]
@@ -72,25 +100,14 @@ def test_segments_draw_their_easing_apart():
     assert np.corrcoef(filled[:, 1], filled[:, 3])[0, 1] < 0.2
 
 
-@pytest.mark.parametrize("num_frames", [2, 3, 5, 8, 16, 32])
-@pytest.mark.parametrize("probs", [PAPER, OFFICIAL, (1.0,)])
-def test_key_frames_rise_from_the_first_to_the_last(num_frames, probs):
-    keys = sample_key_frames(200, num_frames, probs, rng())
-    assert keys.shape == (200, len(probs) + 1)
-    assert keys.dtype == np.int64
-    assert (keys[:, 0] == 0).all()
-    assert (keys[:, -1] == num_frames - 1).all()
-    assert (np.diff(keys, axis=1) >= 0).all()
-
-
 @pytest.mark.parametrize(
     ("probs", "expected"),
     [
-        (PAPER, {3: 1 / 3, 4: 1 / 3, 5: 1 / 3}),  # 3 to 5 in all
-        (OFFICIAL, {2: 0.5, 3: 0.3, 4: 0.2}),  # 2 to 4 in all
+        (PAPER, {3: 1 / 3, 4: 1 / 3, 5: 1 / 3}),  # 3 to 5
+        (OFFICIAL, {2: 0.5, 3: 0.3, 4: 0.2}),  # 2 to 4
     ],
 )
-def test_how_many_key_frames_in_all(probs, expected):
+def test_the_number_of_key_frames(probs, expected):
     keys = sample_key_frames(3000, 16, probs, rng())
     count = np.array([len(set(row)) for row in keys.tolist()])
     assert set(count) == set(expected)
@@ -99,7 +116,7 @@ def test_how_many_key_frames_in_all(probs, expected):
 
 
 @pytest.mark.parametrize(("num_inner", "reach"), [(1, 4), (2, 2), (3, 2)])
-def test_inner_key_frames_are_jittered_by_a_third_of_their_spacing(num_inner, reach):
+def test_inner_key_frames_are_shifted_by_a_third_of_their_spacing(num_inner, reach):
     probs = (0.0,) * num_inner + (1.0,)
     keys = sample_key_frames(2000, 24, probs, rng())
     spacing = 24 / (num_inner + 1)
@@ -110,17 +127,6 @@ def test_inner_key_frames_are_jittered_by_a_third_of_their_spacing(num_inner, re
         np.testing.assert_allclose(share, 1 / (2 * reach + 1), atol=0.05)
 
 
-def test_two_frames_hold_the_first_and_the_last_value():
-    for seed in range(20):
-        keys = sample_key_frames(3, 2, PAPER, rng(seed))
-        values = rng(seed).normal(size=(3, 5, 1))
-        filled = interpolate(values, keys, (0.4, 0.3, 0.3), rng(seed))
-        assert filled.shape == (3, 2, 1)
-        for row in range(3):
-            last = keys[row].tolist().index(1)
-            assert filled[row, :, 0].tolist() == [values[row, 0, 0], values[row, last, 0]]
-
-
 def test_probabilities_that_sum_to_a_little_less_than_one():
     class AlmostOne(np.random.Generator):
         def random(self, *args, **kwargs):
@@ -129,5 +135,5 @@ def test_probabilities_that_sum_to_a_little_less_than_one():
     thirds = (0.1,) * 10
     assert np.cumsum(thirds)[-1] < 1
     keys = sample_key_frames(1, 64, thirds, AlmostOne(np.random.PCG64(0)))
-    # nine inner ones, each moved by as much as can be: 64 / 10 / 3, rounded down
+    # nine inner ones, each shifted by the maximum: 64 / 10 / 3, rounded down
     assert keys[0].tolist() == [0, *(int(6.4 * i) + 2 for i in range(1, 10)), 63]

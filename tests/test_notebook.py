@@ -1,4 +1,4 @@
-"""The notebook: stored clean; interrupted, run again, and read from an object store."""
+"""The notebook is stored clean; interrupted and run again, it resumes its sweep in S3."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ NOTEBOOK = ROOT / "jobs" / "ablations.ipynb"
 TIMEOUT_SECONDS = 1200
 SMALL = [
     "data.uri=corpus:24",
-    "sampling.num_frames=4",
-    "augment.frame_size_px=32",
-    "augment.short_sides_px=32",
-    "game.min_box_size_px=8",
-    "game.max_box_size_px=16",
+    "task.sampling.num_frames=4",
+    "task.augment.frame_size_px=32",
+    "task.augment.short_sides_px=32",
+    "task.box_size_px=8,16",
     "encoder.width=4",
-    "head.hidden_channels=8",
+    "task.head.hidden_channels=8",
     "schedule.length=8",
     "compute.total_batch=4",
-    "health.num_clips=6",
-    "health.every_steps=4",
+    "evaluation.num_clips=6",
+    "evaluation.every_steps=4",
     "log_every_steps=1",
 ]
 
@@ -114,7 +113,7 @@ def kernel(
     parameters = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source += (
         f"\nrecipe, storage = 'table8', '{s3_bucket}/sweeps'"
-        f"\nscores, settings = ['iou'], {SMALL}"
+        f"\nscores, settings = ['task'], {SMALL}"
         f"\nresults = '{s3_bucket}/sweeps/table8-tiny'"
     )
     made = Kernel(notebook, tmp_path)
@@ -129,15 +128,15 @@ def rows_of(markdown: str) -> dict[str, list[str]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_interrupted_and_run_again_it_shows_a_sweep_as_it_goes_and_what_came_of_it(
+def test_interrupted_and_run_again_it_resumes_and_shows_the_result(
     kernel: Kernel, s3_bucket: str
 ) -> None:
     kernel.run("imports")
     kernel.run("parameters")
-    kernel.interrupt_at = "**1 finished of 2 trials**"
+    kernel.interrupt_at = "**1 finished of 2 trials"
     *_, stopped = kernel.run("here")
-    assert stopped.traceback == ["stopped; run this cell again to go on"]
-    runs = Storage.of(f"{s3_bucket}/sweeps/table8-tiny/runs")
+    assert stopped.traceback == ["stopped; run this cell again to resume"]
+    runs = Storage.from_uri(f"{s3_bucket}/sweeps/table8-tiny/runs")
     first, second = (
         runs.join(f"{name}-seed0", "result.json") for name in ("no-squeeze", "squeeze")
     )

@@ -1,4 +1,4 @@
-"""What a user reads."""
+"""What a run and a build print."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from ctp.progress import Progress, VideoCounter, bottleneck, duration
+from ctp.score import Score
 
+SCORE = Score("iou", "tracking IoU", "still_iou", "still box", ("loss_center", "loss_size"))
 ROW = {
     "step": 20, "total_steps": 100, "loss": 3.5, "loss_center": 3.0, "loss_size": 0.5,
     "clips_per_second": 80.0, "wait_share": 0.25, "worker_memory_gib": 1.2, "quarantined": 0,
@@ -16,22 +18,34 @@ ROW = {
 
 
 def shown(*rows: dict[str, float], terminal: bool = False) -> str:
+    """Return what `Progress` prints for some log lines."""
     out = io.StringIO()
-    with Progress(Console(file=out, force_terminal=terminal, width=200)) as progress:
+    with Progress(SCORE, Console(file=out, force_terminal=terminal, width=200)) as progress:
         for row in rows:
             progress.show(row)
     return out.getvalue()
 
 
-def test_a_plain_line_has_all_there_is_to_say() -> None:
-    health = {"iou": 0.61, "still_iou": 0.5, "quarantined": 2}
-    assert shown(ROW | health).strip() == (
-        "step 20/100 · loss 3.500 (centre 3.000, size 0.500) · IoU 0.610 (still 0.500) · "
-        "80.0 clips/s · waiting for data 25% · 1.2 GiB · 2 quarantined"
-    )
+def test_a_plain_line_has_step_loss_score_speed_and_memory() -> None:
+    scores = {"iou": 0.61, "still_iou": 0.5, "quarantined": 2}
+    parts = shown(ROW | scores).strip().split(" · ")
+    assert parts == [
+        "step 20/100",
+        "loss 3.500 (center 3.000, size 0.500)",
+        "tracking IoU 0.610 (still box 0.500)",
+        "80.0 clips/s",
+        "waiting for data 25%",
+        "1.2 GiB",
+        "2 quarantined",
+    ]
 
 
-def test_plain_lines_are_few_but_the_last_is_shown() -> None:
+def test_the_last_score_stays_in_the_line() -> None:
+    lines = shown(ROW | {"iou": 0.61}, ROW | {"step": 100}).splitlines()
+    assert all("tracking IoU 0.610" in line for line in lines)
+
+
+def test_plain_lines_are_rare_but_the_first_and_the_last_are_printed() -> None:
     lines = shown(*(ROW | {"step": step} for step in range(1, 101))).splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["step 1/100", "step 100/100"]
 
@@ -40,7 +54,7 @@ def test_a_terminal_shows_a_bar() -> None:
     assert "20/100" in shown(ROW, terminal=True)
 
 
-def test_videos_are_counted_in_lines_where_there_is_no_terminal(
+def test_videos_are_counted_in_lines_without_a_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with VideoCounter(10) as counter:
@@ -50,20 +64,26 @@ def test_videos_are_counted_in_lines_where_there_is_no_terminal(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(5, "5 s"), (89, "89 s"), (600, "10 min"), (3 * 3600 + 1200, "3 h 20 min"),
      (2 * 86400 + 4 * 3600, "2 d 4 h")],
 )  # fmt: skip
-def test_duration(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
-def test_the_bottleneck_is_named() -> None:
+@pytest.mark.parametrize(
+    ("wait_share", "limit", "percent"), [(0.6, "the data", "60%"), (0.1, "training step", "10%")]
+)
+def test_the_bottleneck_is_found_after_the_start(
+    wait_share: float, limit: str, percent: str
+) -> None:
     starting = ROW | {"wait_share": 0.99}
-    assert "Bottleneck: the data (80.0 clips/s, 60%" in bottleneck(
-        [starting, ROW | {"wait_share": 0.6}]
-    )
-    assert "Bottleneck: the training step (80.0 clips/s, 10%" in bottleneck(
-        [starting, ROW | {"wait_share": 0.1}]
-    )
+    text = bottleneck([starting, ROW | {"wait_share": wait_share}])
+    assert limit in text
+    assert "80.0 clips/s" in text
+    assert percent in text
+
+
+def test_a_run_without_log_lines_has_no_bottleneck() -> None:
     assert "too short" in bottleneck([])

@@ -1,4 +1,4 @@
-"""Generators by name: pinned, so that a change of their derivation is noticed."""
+"""Random generators derived from names: pinned, because all results depend on them."""
 
 import subprocess
 import sys
@@ -35,13 +35,13 @@ def test_the_order_of_calls_does_not_matter():
     ("first", "second"),
     [((1,), ("1",)), (("a", "bc"), ("ab", "c")), (("a",), ("a", "")), ((1, 23), (12, 3))],
 )
-def test_names_that_look_alike_are_apart(first, second):
+def test_similar_names_give_different_numbers(first, second):
     assert generator(0, *first).random() != generator(0, *second).random()
     assert uniform_hash(0, *first) != uniform_hash(0, *second)
     assert uniform_hash(1, *first) != uniform_hash(0, *first)
 
 
-def test_a_numpy_integer_is_the_number_that_it_stands_for():
+def test_a_numpy_integer_equals_the_python_integer():
     assert uniform_hash(np.int64(3), np.uint8(5), "x") == uniform_hash(3, 5, "x")
     assert generator(0, np.int64(5)).random() == generator(0, 5).random()
 

@@ -1,4 +1,4 @@
-"""Storage: the same promises on this machine and in an object store, and errors that help."""
+"""Storage: the same behaviour locally and in an object store, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NOT_UTF8 = os.fsdecode(b"f\xff/\xe9 b%20[1].bin")
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     """An empty folder."""
     if request.param == "local":
-        return Storage.of(tmp_path / "run folder")
-    return Storage.of(f"{request.getfixturevalue('s3_bucket')}/run folder")
+        return Storage.from_uri(tmp_path / "run folder")
+    return Storage.from_uri(f"{request.getfixturevalue('s3_bucket')}/run folder")
 
 
 def test_write_read_list_delete(place: Storage) -> None:
@@ -47,16 +47,16 @@ def test_write_read_list_delete(place: Storage) -> None:
     assert [info.path for info in place.list_files()] == ["a/1.bin", "c.bin"]
 
 
-def test_uri_leads_back_whatever_the_name_holds(place: Storage) -> None:
+def test_a_uri_leads_back_to_any_name(place: Storage) -> None:
     place.join(ODD_NAME).write_bytes(b"odd")
     assert [info.path for info in place.list_files()] == [ODD_NAME]
-    assert Storage.of(place.join(ODD_NAME).uri).read_bytes() == b"odd"
+    assert Storage.from_uri(place.join(ODD_NAME).uri).read_bytes() == b"odd"
     assert place.join(ODD_NAME).parent.path == place.join("a b").path
-    assert Storage.of(place.join(ODD_NAME).parent.uri).path == place.join("a b").path
+    assert Storage.from_uri(place.join(ODD_NAME).parent.uri).path == place.join("a b").path
 
 
 def test_a_local_name_that_is_not_utf8(tmp_path: Path) -> None:
-    place = Storage.of(tmp_path)
+    place = Storage.from_uri(tmp_path)
     place.join("a.bin").write_bytes(b"a")
     place.join(NOT_UTF8).write_bytes(b"odd")
     assert os.path.isfile(os.fsencode(tmp_path) + b"/f\xff/\xe9 b%20[1].bin")
@@ -67,8 +67,8 @@ def test_a_local_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert there.uri == f"file://{tmp_path}/f%FF/%E9%20b%2520%5B1%5D.bin"
     for way in (
         there,
-        Storage.of(there.uri),
-        Storage.of(there.path),
+        Storage.from_uri(there.uri),
+        Storage.from_uri(there.path),
         pickle.loads(pickle.dumps(there)),
     ):
         assert way == there
@@ -79,7 +79,7 @@ def test_a_local_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert place.list_folders() == []
 
 
-def test_what_is_not_utf8_is_made_readable() -> None:
+def test_bytes_that_are_not_utf8_are_escaped() -> None:
     assert readable(NOT_UTF8) == r"f\xff/\xe9 b%20[1].bin"
     assert readable("日本/é ß.mp4") == "日本/é ß.mp4"
 
@@ -98,9 +98,9 @@ def test_a_new_file_replaces_the_old_one(place: Storage) -> None:
     assert place.list_files() == [FileInfo("file", 5)]
 
 
-def test_what_is_written_is_what_is_read(place: Storage) -> None:
+def test_the_bytes_read_are_those_written(place: Storage) -> None:
     data = bytes(range(256)) * 9
-    for name in ("a.bin", "a.gz"):  # that pyarrow would compress
+    for name in ("a.bin", "a.gz"):  # by default, pyarrow compresses .gz
         place.join(name).write_bytes(memoryview(data))
         assert place.join(name).read_bytes() == data
     with mmap.mmap(-1, len(data)) as memory:
@@ -111,19 +111,19 @@ def test_what_is_written_is_what_is_read(place: Storage) -> None:
 
 def test_an_open_file(place: Storage) -> None:
     place.join("x").write_bytes(b"0123456789")
-    with place.join("x").opened() as file:
+    with place.join("x").open() as file:
         assert file.size == 10
         assert [file.read(8, 5), file.read(), file.read(2, 3)] == [b"89", b"0123456789", b"234"]
 
 
-def test_another_version_of_a_file_is_told(tmp_path: Path) -> None:
+def test_another_version_of_a_file_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"0123")
     os.utime(tmp_path / "x", ns=(0, 1000))
-    assert Storage.of(tmp_path / "x").version() == (4, 1000)
+    assert Storage.from_uri(tmp_path / "x").version() == (4, 1000)
 
 
 def test_readers_see_the_old_or_the_new_with_many_writers(tmp_path: Path) -> None:
-    file = Storage.of(tmp_path / "file")
+    file = Storage.from_uri(tmp_path / "file")
     versions = [bytes([i]) * 300_000 for i in range(4)]
     file.write_bytes(versions[0])
 
@@ -159,7 +159,7 @@ def test_a_range_is_cut_at_the_end(
     assert place.join("x").read_bytes(offset, size) == wanted
 
 
-def test_what_is_not_there_says_so(place: Storage) -> None:
+def test_a_missing_file_is_an_error(place: Storage) -> None:
     with pytest.raises(StorageError, match=r"cannot read .*missing.*Check that it exists"):
         place.join("missing").read_bytes()
     with pytest.raises(StorageError, match=r"cannot delete .*missing"):
@@ -167,15 +167,15 @@ def test_what_is_not_there_says_so(place: Storage) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/proc/ctp", "{file}/below"])
-def test_a_folder_that_cannot_be_written_to(folder: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_an_error(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    place = Storage.of(folder.format(file=tmp_path / "file"))
+    place = Storage.from_uri(folder.format(file=tmp_path / "file"))
     with pytest.raises(StorageError, match=r"cannot write .*user or role may write there"):
         place.check_writable()
 
 
-def test_a_bucket_that_is_not_there(s3_bucket: str) -> None:
-    place = Storage.of(f"{s3_bucket}-not/run")
+def test_a_missing_bucket_is_an_error(s3_bucket: str) -> None:
+    place = Storage.from_uri(f"{s3_bucket}-not/run")
     assert not place.exists()
     with pytest.raises(StorageError, match=r"cannot write s3://.*-not/run"):
         place.check_writable()
@@ -185,7 +185,7 @@ FULL_DISK = """
 import resource, sys
 from ctp.storage import Storage, StorageError
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-file = Storage.of(sys.argv[1])
+file = Storage.from_uri(sys.argv[1])
 file.write_bytes(b"old")
 try:
     file.write_bytes(bytes(5000))
@@ -195,7 +195,7 @@ except StorageError as error:
 """
 
 
-def test_a_full_disk_says_what_to_do_and_keeps_the_old_file(
+def test_a_full_disk_is_an_error_and_keeps_the_old_file(
     tmp_path: Path, run_python: Callable[..., str]
 ) -> None:
     said = run_python("-c", FULL_DISK, str(tmp_path / "file"))
@@ -209,27 +209,27 @@ def test_endpoint_in_the_query(
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     address = s3_endpoint.removeprefix("http://")
     query = f"?endpoint_override={address}&scheme=http&region=us-east-1"
-    place = Storage.of(f"{s3_bucket}/some folder/{query}")
+    place = Storage.from_uri(f"{s3_bucket}/some folder/{query}")
     place.join("a b", "c").write_bytes(b"c")
     assert place.join("a b", "c").uri == f"{s3_bucket}/some%20folder/a%20b/c{query}"
     assert place.join("a b", "c").parent.uri == f"{s3_bucket}/some%20folder/a%20b{query}"
-    assert Storage.of(place.join("a b", "c").uri).read_bytes() == b"c"
+    assert Storage.from_uri(place.join("a b", "c").uri).read_bytes() == b"c"
 
 
 def test_local_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("x", "./x", "~/x", tmp_path / "x", f"file://{tmp_path}/x"):
-        assert Storage.of(name).path == f"{tmp_path}/x"
-    assert Storage.of(f"file://{tmp_path}/a[0]%20#").path == f"{tmp_path}/a[0] #"
-    assert Storage.of("x").uri == f"{tmp_path}/x"
-    assert Storage.of("x").is_local
-    assert Storage.of(f"file://{tmp_path}/x").is_local
+        assert Storage.from_uri(name).path == f"{tmp_path}/x"
+    assert Storage.from_uri(f"file://{tmp_path}/a[0]%20#").path == f"{tmp_path}/a[0] #"
+    assert Storage.from_uri("x").uri == f"{tmp_path}/x"
+    assert Storage.from_uri("x").is_local
+    assert Storage.from_uri(f"file://{tmp_path}/x").is_local
 
 
 @pytest.mark.parametrize(
     "uri", ["nonsense://bucket/x", "s3://bucket/x?nonsense=1", "file://host/x"]
 )
-def test_a_uri_that_means_nothing(uri: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot open .*Wanted: a local path or s3://"):
-        Storage.of(uri)
+def test_a_malformed_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot open .*Expected a local path or s3://"):
+        Storage.from_uri(uri)

@@ -1,10 +1,10 @@
-"""S3 on its bad days: what fails for a moment is waited for, what fails for good says what to do,
-and no fault gives wrong bytes in silence."""
+"""S3 with faults: temporary ones are retried, permanent ones are errors that say what to do, and
+none gives wrong bytes."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ SERVICE_FAULTS = [
     {"kind": "reset"},
 ]
 CREDENTIAL_CODES = ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"]
-LOOK, FETCH = {"method": "HEAD"}, {"method": "GET", "path": "/file$"}
+HEAD, GET = {"method": "HEAD"}, {"method": "GET", "path": "/file$"}
 
 
 def code_of(fault: dict[str, Any]) -> str:
@@ -33,18 +33,18 @@ def code_of(fault: dict[str, Any]) -> str:
 @pytest.fixture
 def file(faulty_s3: Any) -> Storage:
     """An object that holds DATA."""
-    place = Storage.of(f"{faulty_s3.bucket}/folder/file")
+    place = Storage.from_uri(f"{faulty_s3.bucket}/folder/file")
     place.write_bytes(DATA)
     return place
 
 
 @pytest.fixture
-def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No second attempt, so that what lasts is known at once."""
+def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a second attempt, so that lasting faults are errors without a wait."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
-def test_without_faults_all_goes_through(faulty_s3: Any, file: Storage) -> None:
+def test_without_faults_everything_works(faulty_s3: Any, file: Storage) -> None:
     faulty_s3.fail()
     assert file.read_bytes() == DATA
     assert file.read_bytes(100, 50) == DATA[100:150]
@@ -54,17 +54,17 @@ def test_without_faults_all_goes_through(faulty_s3: Any, file: Storage) -> None:
 
 def test_faults_are_counted(faulty_s3: Any, file: Storage) -> None:
     faulty_s3.fail({"kind": "changed", "method": "GET", "every": 3, "times": 1})
-    came = [file.read_bytes() == DATA for _ in range(7)]
-    assert came == [True, True, False, True, True, True, True]
+    are_right = [file.read_bytes() == DATA for _ in range(7)]
+    assert are_right == [True, True, False, True, True, True, True]
     assert len(file.read_bytes()) == len(DATA)
 
 
 # reads
 
 
-@pytest.mark.parametrize("request_", [LOOK, FETCH], ids=["look", "fetch"])
+@pytest.mark.parametrize("request_", [HEAD, GET], ids=["head", "get"])
 @pytest.mark.parametrize("fault", [*SERVICE_FAULTS, {"kind": "cut"}], ids=code_of)
-def test_a_read_outlasts_a_fault(
+def test_a_read_survives_a_fault(
     fault: dict[str, Any], request_: dict[str, str], faulty_s3: Any, file: Storage
 ) -> None:
     faulty_s3.fail(fault | request_ | {"times": 1})
@@ -72,33 +72,33 @@ def test_a_read_outlasts_a_fault(
     assert [entry["fault"] for entry in faulty_s3.log()].count(fault["kind"]) == 1
 
 
-@pytest.mark.usefixtures("asked_once")
-@pytest.mark.parametrize("request_", [LOOK, FETCH], ids=["look", "fetch"])
+@pytest.mark.usefixtures("one_attempt")
+@pytest.mark.parametrize("request_", [HEAD, GET], ids=["head", "get"])
 @pytest.mark.parametrize("fault", SERVICE_FAULTS, ids=code_of)
-def test_a_storage_that_goes_on_failing_is_no_fault_of_the_file(
+def test_a_storage_that_keeps_failing_is_not_a_permanent_error(
     fault: dict[str, Any], request_: dict[str, str], faulty_s3: Any, file: Storage
 ) -> None:
-    place = Storage.of(file.uri)
+    place = Storage.from_uri(file.uri)
     faulty_s3.fail(fault | request_)
     with pytest.raises(StorageError, match=r"cannot read s3://.*or try later") as caught:
         place.read_bytes()
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("one_attempt")
 @pytest.mark.parametrize(("offset", "size"), [(0, None), (7, 1000)])
 def test_a_body_that_is_cut_is_an_error(
     offset: int, size: int | None, faulty_s3: Any, file: Storage
 ) -> None:
-    place = Storage.of(file.uri)
-    faulty_s3.fail({"kind": "cut", **FETCH})
+    place = Storage.from_uri(file.uri)
+    faulty_s3.fail({"kind": "cut", **GET})
     with pytest.raises(StorageError, match=r"cannot read s3://.*or try later") as caught:
         place.read_bytes(offset, size)
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
 
 
 def test_every_last_byte_can_be_read(tmp_path: Path) -> None:
-    file = Storage.of(tmp_path / "file")
+    file = Storage.from_uri(tmp_path / "file")
     file.write_bytes(bytes(range(256)))
     assert b"".join(file.read_bytes(i, 1) for i in range(256)) == bytes(range(256))
 
@@ -107,44 +107,42 @@ def test_every_last_byte_can_be_read(tmp_path: Path) -> None:
 def test_an_object_that_becomes_shorter_while_it_is_read(
     size: int | None, faulty_s3: Any, file: Storage
 ) -> None:
-    faulty_s3.fail({"kind": "shorter", **FETCH})
+    faulty_s3.fail({"kind": "shorter", **GET})
     with pytest.raises(StorageError, match="it became shorter while it was read") as caught:
         file.read_bytes(0, size)
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(storage, "SILENT_SECONDS", 1.0)
-    storage._s3_filesystem.cache_clear()  # for it holds clients that are patient
-    yield
-    storage._s3_filesystem.cache_clear()
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "9")  # a changed environment gives a new client
 
 
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("request_", [LOOK, FETCH], ids=["look", "fetch"])
-def test_silence_is_not_waited_for_without_end(
+@pytest.mark.usefixtures("short_timeout")
+@pytest.mark.parametrize("request_", [HEAD, GET], ids=["head", "get"])
+def test_a_silent_storage_times_out(
     request_: dict[str, str], faulty_s3: Any, file: Storage
 ) -> None:
-    place = Storage.of(file.uri)
+    place = Storage.from_uri(file.uri)
     faulty_s3.fail({"kind": "slow", "value": 600, "times": 1, **request_})
     assert place.read_bytes() == DATA
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("impatient")
-def test_a_body_that_stalls_is_asked_for_again(faulty_s3: Any, file: Storage) -> None:
-    place = Storage.of(file.uri)
-    faulty_s3.fail({"kind": "stall", "value": 600, "times": 1, **FETCH})
+@pytest.mark.usefixtures("short_timeout")
+def test_a_body_that_stalls_is_requested_again(faulty_s3: Any, file: Storage) -> None:
+    place = Storage.from_uri(file.uri)
+    faulty_s3.fail({"kind": "stall", "value": 600, "times": 1, **GET})
     assert place.read_bytes() == DATA
 
 
-@pytest.mark.usefixtures("asked_once")
-def test_a_video_outlives_an_outage_that_storage_does_not(
+@pytest.mark.usefixtures("one_attempt")
+def test_a_video_survives_an_outage_longer_than_the_storages_attempts(
     faulty_s3: Any, file: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "RETRY_SECONDS", (0.0, 0.0))
-    entry = VideoEntry("video", Storage.of(file.uri).uri)
+    entry = VideoEntry("video", Storage.from_uri(file.uri).uri)
     for times in (1, 2):
         faulty_s3.fail({"kind": "status", "value": 503, "times": times})
         assert entry.read().data == DATA
@@ -168,7 +166,7 @@ USES: dict[str, Use] = {
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 @pytest.mark.parametrize("code", CREDENTIAL_CODES)
-def test_credentials_that_are_refused_are_no_fault_of_the_file(
+def test_refused_credentials_are_not_a_permanent_error(
     code: str, use: Use, faulty_s3: Any, file: Storage
 ) -> None:
     faulty_s3.fail({"kind": "refused", "value": code})
@@ -176,7 +174,7 @@ def test_credentials_that_are_refused_are_no_fault_of_the_file(
         StorageError, match=r"Renew the credentials .*, or give .* a role"
     ) as caught:
         use(file)
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
 
 
 @pytest.mark.parametrize("code", CREDENTIAL_CODES)
@@ -184,38 +182,38 @@ def test_credentials_that_expire_before_the_fetch(code: str, faulty_s3: Any, fil
     faulty_s3.fail({"kind": "refused", "value": code, "method": "GET"})
     with pytest.raises(StorageError, match="Renew the credentials") as caught:
         file.read_bytes()
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("one_attempt")
 def test_a_wrong_clock(faulty_s3: Any, file: Storage) -> None:
-    place = Storage.of(file.uri)
+    place = Storage.from_uri(file.uri)
     faulty_s3.fail({"kind": "refused", "value": "RequestTimeTooSkewed"})
     with pytest.raises(StorageError, match="Set this machine's clock") as caught:
         place.read_bytes()
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
 
 
-@pytest.mark.parametrize("request_", [LOOK, FETCH], ids=["look", "fetch"])
+@pytest.mark.parametrize("request_", [HEAD, GET], ids=["head", "get"])
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidObjectState", "NoSuchKey"])
-def test_one_object_that_is_refused_is_the_files_fault(
+def test_a_refused_object_is_a_permanent_error(
     code: str, request_: dict[str, str], faulty_s3: Any, file: Storage
 ) -> None:
     faulty_s3.fail({"kind": "refused", "value": code, **request_})
     with pytest.raises(StorageError, match=r"Check that it exists and .* may read it") as caught:
         file.read_bytes()
-    assert caught.value.is_lasting
-    assert pickle.loads(pickle.dumps(caught.value)).is_lasting
+    assert caught.value.is_permanent
+    assert pickle.loads(pickle.dumps(caught.value)).is_permanent
 
 
 def test_a_user_who_may_not_list_is_denied_one_object(faulty_s3: Any, file: Storage) -> None:
     faulty_s3.fail({"kind": "refused", "value": "AccessDenied"})
     with pytest.raises(StorageError, match="may read it") as caught:
         file.read_bytes()
-    assert caught.value.is_lasting
+    assert caught.value.is_permanent
 
 
-def test_a_run_stops_for_credentials_and_goes_on_without_one_video(
+def test_refused_credentials_stop_a_run_and_a_refused_video_does_not(
     faulty_s3: Any, file: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(catalog, "RETRY_SECONDS", ())
@@ -224,12 +222,12 @@ def test_a_run_stops_for_credentials_and_goes_on_without_one_video(
     with pytest.raises(StorageError):
         entry.read()
     monkeypatch.setattr(catalog, "RETRY_SECONDS", (600,))
-    faulty_s3.fail({"kind": "refused", "value": "AccessDenied", **LOOK})
+    faulty_s3.fail({"kind": "refused", "value": "AccessDenied", **HEAD})
     with pytest.raises(VideoError):
         entry.read()
 
 
-def test_renewed_credentials_are_taken_up(
+def test_renewed_credentials_are_used(
     faulty_s3: Any, file: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faulty_s3.fail()
@@ -243,36 +241,39 @@ def test_renewed_credentials_are_taken_up(
 
 
 @pytest.mark.parametrize("fault", SERVICE_FAULTS, ids=code_of)
-def test_a_write_outlasts_a_fault(fault: dict[str, Any], faulty_s3: Any, file: Storage) -> None:
+def test_a_write_survives_a_fault(fault: dict[str, Any], faulty_s3: Any, file: Storage) -> None:
     faulty_s3.fail({**fault, "method": "PUT|POST", "times": 1})
     file.write_bytes(b"new")
     assert file.read_bytes() == b"new"
 
 
-@pytest.mark.usefixtures("asked_once")
+@pytest.mark.usefixtures("one_attempt")
 @pytest.mark.parametrize("megabytes", [0, 25])
 @pytest.mark.parametrize("fault", SERVICE_FAULTS, ids=code_of)
-def test_a_write_that_fails_leaves_what_was_there(
+def test_a_write_that_fails_keeps_the_old_file(
     fault: dict[str, Any], megabytes: int, faulty_s3: Any, file: Storage
 ) -> None:
-    place = Storage.of(file.uri)
+    place = Storage.from_uri(file.uri)
     faulty_s3.fail({**fault, "method": "PUT"})
     with pytest.raises(StorageError, match=r"cannot write s3://.*or try later") as caught:
         place.write_bytes(bytes(megabytes << 20 or 1))
-    assert not caught.value.is_lasting
+    assert not caught.value.is_permanent
     faulty_s3.fail()
     assert place.read_bytes() == DATA
 
 
-# how often, and by whom
+# attempts and credentials
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
-def test_attempts_are_the_users_choice(
+def test_the_number_of_attempts_can_be_set(
     attempts: int, faulty_s3: Any, file: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", str(attempts))
-    for place in (Storage.of(file.uri), pickle.loads(pickle.dumps(Storage.of(file.uri)))):
+    for place in (
+        Storage.from_uri(file.uri),
+        pickle.loads(pickle.dumps(Storage.from_uri(file.uri))),
+    ):
         faulty_s3.fail({"kind": "status", "value": 503})
         with pytest.raises(StorageError):
             place.read_bytes()
@@ -280,30 +281,32 @@ def test_attempts_are_the_users_choice(
 
 
 @pytest.mark.parametrize("attempts", ["0", "-1", "many", ""])
-def test_attempts_that_are_no_number(
+def test_a_malformed_number_of_attempts_is_refused(
     attempts: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
-    with pytest.raises(ValueError, match=f"AWS_MAX_ATTEMPTS: wanted .* got '{attempts}'"):
-        Storage.of(s3_bucket)
+    with pytest.raises(ValueError, match=f"AWS_MAX_ATTEMPTS: expected .* got '{attempts}'"):
+        Storage.from_uri(s3_bucket)
 
 
-def test_places_in_a_bucket_share_their_connections(
+def test_a_bucket_shares_its_connections(
     faulty_s3: Any, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    behind = Storage.of(f"{faulty_s3.bucket}/a/b")
-    assert Storage.of(f"{faulty_s3.bucket}/c").filesystem is behind.filesystem
-    assert Storage.of(f"{faulty_s3.bucket}/c?region=eu-west-1").filesystem != behind.filesystem
+    behind = Storage.from_uri(f"{faulty_s3.bucket}/a/b")
+    assert Storage.from_uri(f"{faulty_s3.bucket}/c").filesystem is behind.filesystem
+    assert (
+        Storage.from_uri(f"{faulty_s3.bucket}/c?region=eu-west-1").filesystem != behind.filesystem
+    )
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_endpoint)
-    Storage.of(f"{faulty_s3.bucket}/a/b").write_bytes(b"b")
+    Storage.from_uri(f"{faulty_s3.bucket}/a/b").write_bytes(b"b")
     assert faulty_s3.log() == []
     assert behind.read_bytes() == b"b"
     assert len(faulty_s3.log()) == 2
 
 
-def test_no_secret_is_pickled_but_what_the_uri_holds(
+def test_only_secrets_of_the_uri_are_pickled(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret of the environment")
-    assert b"secret of" not in pickle.dumps(Storage.of(f"{s3_bucket}/a"))
+    assert b"secret of" not in pickle.dumps(Storage.from_uri(f"{s3_bucket}/a"))

@@ -1,34 +1,31 @@
-"""One of two workers that train together, as a process: RANK PORT JOB CONFIG.
+"""One of two workers that train a run together, each a process; see `train_as_two`."""
 
-JOB and CONFIG name the run's classes, MODULE:NAME; the config itself comes by standard input.
-"""
-
-import importlib
-import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ctp.training.distributed import Worker
-from ctp.training.maker import local_stream
-from ctp.training.trainer import run
+from ctp.training.trainer import train
 
 
-def named(where: str) -> Any:
-    module, _, name = where.partition(":")
-    return getattr(importlib.import_module(module), name)
+def named(name: str) -> Any:
+    """What `module:name` stands for."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def main() -> None:
+    """Train the run whose config comes on standard input."""
+    rank, port, open_run, config_class = int(sys.argv[1]), sys.argv[2], *map(named, sys.argv[3:])
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    spec = open_run(config_class.model_validate_json(sys.stdin.read()))
+    train(spec, Worker(rank, 2), lambda stream, first: stream.batches(first, rank, 2))
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    rank, port = int(sys.argv[1]), sys.argv[2]
-    job, config = map(named, sys.argv[3:])
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    run(
-        job.of(config.model_validate_json(sys.stdin.read())),
-        Worker(rank, 2),
-        lambda maker, first_clip: local_stream(maker, first_clip, rank, 2),
-    )
-    torch.distributed.destroy_process_group()
+    main()

@@ -1,1 +1,1 @@
-"""What loading, training and other parts cost."""
+"""Measure what the parts of a run cost."""

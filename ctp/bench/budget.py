@@ -1,74 +1,107 @@
-"""From what a clip costs and how fast a GPU takes it: the cores that a GPU needs, and what limits
-a run."""
+"""The CPU cores that a GPU needs, and the bottleneck of a run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
+
+from ctp.bench.config import BenchConfig
+from ctp.bench.ingest import LoaderTiming
 
 CORES_PER_WORKER = 1
-"""What each training worker keeps for itself, beside the actors'."""
+"""CPU cores that each training worker needs besides the actors'."""
+ASSUMED_GPU_CLIPS_PER_SECOND = 1000.0
+ASSUMED_EFFICIENCY = 0.85
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A run of some GPUs on some cores.
+    """A run on some GPUs and CPU cores.
 
     Attributes:
-        loader: the way in which clips are made.
-        cpu_ms_per_clip: milliseconds of a core that a clip takes.
-        delivered_ratio: clips that reach the workers, of those that the cores could make alone.
-        gpu_clips_per_second: what one GPU takes.
+        loader: how clips are loaded.
+        cpu_ms_per_clip: CPU time of a clip, in milliseconds of a core.
+        efficiency: clips/s that reach the workers, as a fraction of ideal linear scaling.
+        gpu_clips_per_second: clips/s that one GPU trains on.
         num_gpus, num_cores: of all machines together.
     """
 
     loader: str
     cpu_ms_per_clip: float
-    delivered_ratio: float
+    efficiency: float
     gpu_clips_per_second: float
     num_gpus: int
     num_cores: int
 
     @property
     def cores_per_gpu(self) -> float:
-        """Cores that make clips for one GPU."""
-        return self.gpu_clips_per_second * self.cpu_ms_per_clip / 1e3 / self.delivered_ratio
+        """Return the cores that load the clips of one GPU."""
+        return self.gpu_clips_per_second * self.cpu_ms_per_clip / 1e3 / self.efficiency
 
     @property
-    def asked(self) -> float:
-        """Clips/s that the GPUs take."""
-        return self.num_gpus * self.gpu_clips_per_second
-
-    @property
-    def delivered(self) -> float:
-        """Clips/s that the cores give, those of the training workers left out."""
+    def gpu_use(self) -> float:
+        """Return the share of the time that the GPUs need not wait for clips, in [0, 1]."""
         cores = max(self.num_cores - CORES_PER_WORKER * self.num_gpus, 0)
-        return cores * self.delivered_ratio * 1e3 / self.cpu_ms_per_clip
-
-    @property
-    def is_enough(self) -> bool:
-        """Whether the GPUs need not wait."""
-        return self.delivered >= self.asked
+        return min(cores / (self.num_gpus * self.cores_per_gpu), 1.0)
 
     def sentence(self) -> str:
-        """What limits the run."""
-        need = f"a GPU needs {self.cores_per_gpu:.1f} cores that make clips"
-        run = f"{self.num_gpus} GPU(s) take {self.asked:,.0f} clips/s"
-        given = (
-            f"{self.num_cores} cores, {CORES_PER_WORKER} kept for each worker, "
-            f"give {self.delivered:,.0f}"
+        """Return the result for a person."""
+        facts = (
+            f"{self.loader}: a GPU needs {self.cores_per_gpu:.1f} cores that load clips; with "
+            f"{self.num_gpus} GPU(s) of {self.gpu_clips_per_second:,.0f} clips/s and "
+            f"{self.num_cores} cores, of which each GPU's worker needs {CORES_PER_WORKER}, "
         )
-        if self.is_enough:
-            return f"{self.loader}: {need}; {run}, {given}: the training step is the limit."
-        waiting = 100 * (1 - self.delivered / self.asked)
-        return (
-            f"{self.loader}: {need}; {run}, {given}: the data are the limit, and the GPUs wait "
-            f"{waiting:.0f}% of the time."
-        )
+        if self.gpu_use == 1:
+            return f"{facts}the training step is the bottleneck."
+        waiting = 1 - self.gpu_use
+        return f"{facts}data loading is the bottleneck: the GPUs wait {waiting:.0%} of the time."
 
-    def as_row(self) -> dict[str, object]:
-        """All of it, as JSON takes it."""
-        return {
-            **asdict(self),
-            "cores_per_gpu": self.cores_per_gpu,
-            "limit": "step" if self.is_enough else "data",
-        }
+    def figures(self) -> dict[str, Any]:
+        """Return all figures, as JSON values."""
+        return {**asdict(self), "cores_per_gpu": self.cores_per_gpu, "gpu_use": self.gpu_use}
+
+
+def make_budgets(
+    config: BenchConfig,
+    loaders: Sequence[LoaderTiming],
+    efficiency: float | None,
+    gpu_clips_per_second: float | None,
+) -> tuple[list[Budget], list[str]]:
+    """Return the budget of each of our loaders, and a sentence for each figure that is assumed.
+
+    Args:
+        config: the run.
+        loaders: what a clip costs; baselines are left out.
+        efficiency: measured fraction of ideal linear scaling, or None.
+        gpu_clips_per_second: measured clips/s of a GPU, or None.
+    """
+    if not loaders:
+        return [], []
+    assumptions = []
+    rate = config.gpu_clips_per_second or gpu_clips_per_second
+    if rate is None:
+        rate = ASSUMED_GPU_CLIPS_PER_SECOND
+        assumptions.append(
+            f"Assumed: a GPU trains on {rate:,.0f} clips/s, since none was measured. Set "
+            "--gpu_clips_per_second."
+        )
+    if efficiency is None:
+        efficiency = ASSUMED_EFFICIENCY
+        assumptions.append(
+            f"Assumed: {efficiency:.0%} of the clips/s of ideal linear scaling reach the workers. "
+            "Measure it with --what ingest,ray."
+        )
+    budgets = [
+        Budget(
+            loader=loader.name,
+            cpu_ms_per_clip=loader.cpu.median,
+            efficiency=min(efficiency, 1.0),  # more is the noise of a shared machine
+            gpu_clips_per_second=rate,
+            num_gpus=config.gpus,
+            num_cores=config.cores,
+        )
+        for loader in loaders
+        if loader.name not in config.baseline
+    ]
+    return budgets, assumptions

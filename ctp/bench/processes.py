@@ -1,32 +1,27 @@
-"""What this process and all those below it use, as Linux tells it."""
+"""CPU time and memory of this process and of all processes below it, from Linux's /proc."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import NamedTuple
 
 PROC = Path("/proc")
-CPU_TICKS_FIELDS = slice(11, 13)
-"""Of /proc/PID/stat behind the name: ticks on a core for the process and for its system calls."""
+CPU_TICKS = slice(11, 13)
+"""Of the fields of /proc/PID/stat after the name: user and system time."""
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Memory of processes, what several share counted once (proportional set size).
+class Memory(NamedTuple):
+    """Memory of several processes; what they share is counted once (proportional set size).
 
     Attributes:
         mib: all of it.
-        shared_mib: the part that is memory for sharing, as Ray's object store.
-        file_mib: the part that is files, such as libraries. It falls when processes that are none
-            of these begin to use the same.
+        shared_mib: the part in shared memory, as Ray's object store.
+        file_mib: the part that is files, e.g. libraries. It also depends on other processes that
+            use the same files.
     """
 
     mib: float
@@ -34,51 +29,39 @@ class Memory:
     file_mib: float
 
 
-def cpu_seconds() -> dict[int, float] | None:
-    """Seconds of cores that this process and each below it has used since it began, by its number;
-    None where the system does not tell."""
-    found = _of_tree(lambda process: (process, sum(map(int, _stat(process)[CPU_TICKS_FIELDS]))))
-    if found is None:
-        return None
-    return {process: ticks / os.sysconf("SC_CLK_TCK") for process, ticks in found}
-
-
-def memory() -> Memory | None:
-    """Of this process and all below it; None where the system does not tell. Takes some
-    milliseconds for each process."""
-    found = _of_tree(_memory)
-    if found is None:
-        return None
-    return Memory(
-        sum(each.mib for each in found),
-        sum(each.shared_mib for each in found),
-        sum(each.file_mib for each in found),
-    )
-
-
-def _of_tree(look: Callable[[int], T]) -> list[T] | None:
-    if sys.platform != "linux":
-        return None
-    children, left, found = _children(), [os.getpid()], []
-    while left:
-        process = left.pop()
-        left += children[process]
-        with suppress(OSError):  # it has ended, or is another user's
-            found.append(look(process))
+def cpu_seconds() -> dict[int, float]:
+    """Return process id -> CPU seconds used; empty if there is no /proc."""
+    found = {}
+    for process in _process_tree():
+        with suppress(OSError):  # it has ended
+            found[process] = sum(map(int, _stat(process)[CPU_TICKS])) / os.sysconf("SC_CLK_TCK")
     return found
 
 
-def _children() -> dict[int, list[int]]:
+def memory() -> Memory | None:
+    """Return the memory in use, or None if there is no /proc. Takes milliseconds per process."""
+    found = []
+    for process in _process_tree():
+        with suppress(OSError):  # it has ended, or belongs to another user
+            found.append(_memory(process))
+    return Memory(*map(sum, zip(*found, strict=True))) if found else None
+
+
+def _process_tree() -> Iterator[int]:
+    """Yield this process and all below it."""
     children: dict[int, list[int]] = defaultdict(list)
-    for folder in PROC.iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):
-                children[int(_stat(int(folder.name))[1])].append(int(folder.name))
-    return children
+    for folder in PROC.glob("[0-9]*"):
+        with suppress(OSError):
+            children[int(_stat(int(folder.name))[1])].append(int(folder.name))
+    left = [os.getpid()] if children else []
+    while left:
+        process = left.pop()
+        left += children[process]
+        yield process
 
 
 def _stat(process: int) -> list[str]:
-    """The fields of /proc/PID/stat behind the name: state, parent, …"""
+    """Return the fields of /proc/PID/stat after the name: state, parent, …"""
     return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""Timing of small pieces of work, one against the other, and on what machine."""
+"""Time pieces of work in turn, and describe the machine."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-UNITS_PER_SECOND = {"s": 1.0, "ms": 1e3, "µs": 1e6}
+UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 
 
 @dataclass(frozen=True)
@@ -22,64 +22,65 @@ class Case:
     """A piece of work to time.
 
     Attributes:
-        name: what it is.
-        work: does it `count` times over; is given the number of the repeat, 0 for the one that
-            warms up, so that it need not do the same thing twice.
-        count: how often `work` does it.
+        name: in tables.
+        work: is called with the number of the repeat; 0 is the warm-up.
+        count: how many times `work` does the piece of work.
         unit: of the figure, a key of `UNITS_PER_SECOND`.
-        note: what to know when reading the figure.
     """
 
     name: str
     work: Callable[[int], object]
     count: int
     unit: str = "ms"
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one piece of work took, for each repeat in `unit`."""
+    """The time that a piece of work took.
+
+    Attributes:
+        name: name of the work.
+        unit: of the repeats.
+        repeats: the time of each repeat.
+    """
 
     name: str
     unit: str
     repeats: tuple[float, ...]
-    note: str
 
     @property
     def median(self) -> float:
-        """The middle of the repeats."""
+        """Return the median of the repeats."""
         return statistics.median(self.repeats)
 
-    def as_row(self) -> dict[str, object]:
-        """All of it, with median, least and greatest, as JSON takes it."""
-        extremes = {"median": self.median, "least": min(self.repeats), "most": max(self.repeats)}
-        return {"name": self.name, "unit": self.unit, **extremes, "note": self.note,
-                "repeats": list(self.repeats)}  # fmt: skip
+    def figures(self) -> dict[str, Any]:
+        """Return all figures, as JSON values."""
+        summary = {"median": self.median, "min": min(self.repeats), "max": max(self.repeats)}
+        return {**asdict(self), **summary}
 
 
 def measure(cases: Sequence[Case], repeats: int) -> list[Timing]:
-    """Time all cases, a repeat of each in turn, so that a slow minute of the machine meets all.
+    """Time all cases in turn, so that a slow minute of the machine affects all of them.
 
-    Each is done once before, untimed. Work on a GPU must wait for it.
+    Each case is run once before, untimed. Work on a GPU must call `wait_for`.
     """
     taken: list[list[float]] = [[] for _ in cases]
     for case in cases:
         case.work(0)
     for repeat in range(1, repeats + 1):
-        for case, seconds in zip(cases, taken, strict=True):
+        for case, times in zip(cases, taken, strict=True):
             began = time.perf_counter()
             case.work(repeat)
-            seconds.append((time.perf_counter() - began) / case.count)
+            seconds = (time.perf_counter() - began) / case.count
+            times.append(UNITS_PER_SECOND[case.unit] * seconds)
     return [
-        Timing(c.name, c.unit, tuple(UNITS_PER_SECOND[c.unit] * s for s in seconds), c.note)
-        for c, seconds in zip(cases, taken, strict=True)
+        Timing(case.name, case.unit, tuple(times)) for case, times in zip(cases, taken, strict=True)
     ]
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread, as an actor with one core has."""
+    """Let torch use one thread, as in an actor."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -88,31 +89,23 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def default_device() -> torch.device:
+    """Return the GPU, or the CPU if there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def wait_for(device: torch.device) -> None:
-    """Let a GPU finish what it was given."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """By how much y grows with x: the slope of the least-squares line.
-
-    Raises:
-        ValueError: there are not two different x.
-    """
-    if len(set(x)) < 2:
-        raise ValueError(f"a slope needs two different x at least, got {list(x)}")
-    from_mean = np.asarray(x) - np.mean(x)
-    return float(from_mean @ np.asarray(y) / (from_mean @ from_mean))
-
-
 def machine() -> dict[str, str | int]:
-    """What the figures were taken on."""
-    has_gpu = torch.cuda.is_available()
+    """Return what the figures depend on: CPU, cores, device and versions."""
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
-        "device": torch.cuda.get_device_name() if has_gpu else "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
@@ -120,7 +113,7 @@ def machine() -> dict[str, str | int]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which a container can have fewer of."""
+    """Return the number of CPU cores that this process may use; a container may have few."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -128,8 +121,6 @@ def usable_cores() -> int:
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -1,13 +1,12 @@
-"""Building a data set of shards: which video goes where, what is done already, what came of it.
+"""Build a data set of shards: assign videos to shards, find finished shards, write the manifest.
 
-    OUT/build.json                                what is built here, so that nothing else is
+    OUT/build.json                                the build's identity
     OUT/SPLIT/shard-00000-of-00012.parquet        the videos
-    OUT/SPLIT/parts/shard-00000-of-00012.json     what is in it, written after it: then it is whole
-    OUT/SPLIT/manifest.json                       what is in all of them, written last
+    OUT/SPLIT/parts/shard-00000-of-00012.json     the contents, written when the shard is finished
+    OUT/SPLIT/manifest.json                       the contents of all shards, written last
 
 A layout without splits has no SPLIT folders. The shard of a video is a pure function of the seed
-and the ids, and a shard's name tells how many there are, so that a build that was broken off goes
-on with the shards that are not whole.
+and the ids, so that an interrupted build resumes with the shards that are not finished.
 """
 
 from __future__ import annotations
@@ -22,24 +21,26 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from ctp.build.config import BuildConfig
-from ctp.build.convert import Convert, converter
+from ctp.build.config import BuildConfig, TranscodeConfig
+from ctp.build.convert import convert
 from ctp.build.layouts import LAYOUTS, Contents, Source
-from ctp.data.catalog import CORPUS, MANIFEST, VideoEntry
+from ctp.data import corpus
+from ctp.data.catalog import VideoEntry
+from ctp.data.journal import Journal
 from ctp.data.quarantine import QuarantinedVideo
-from ctp.data.shards import SUFFIX, ShardRow, ShardSummary, ShardWriter
+from ctp.data.shards import SUFFIX, ShardSummary, ShardWriter
+from ctp.data.sources import MANIFEST
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
 from ctp.video.encoded import VideoError
-from ctp.video.guarded import Guarded
 
 FORMAT = 1
 BUILD = "build.json"
 PARTS = "parts"
-SHOWN_MISSING = 10
+MAX_LISTED_MISSING = 10
 READ_AT_ONCE = 16
-FREE = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
-"""Options that may change when a build goes on: they change no shard."""
+CHANGEABLE_OPTIONS = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
+"""Options that may change when a build is resumed, because shards do not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class ShardTask:
 
     Attributes:
         folder: URI of the split's folder.
-        name: without ending.
-        sources: what goes in, in this order.
+        name: the shard's file name without ending.
+        sources: its videos, in this order.
     """
 
     folder: str
@@ -59,23 +60,23 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class Part(ShardSummary):
-    """What a shard that is whole holds.
+    """The contents of a finished shard.
 
     Attributes:
-        name: of the shard's file.
-        quarantined: the videos that it should hold and that could not be used.
+        name: the shard's file name.
+        quarantined: the shard's videos that could not be used.
     """
 
     name: str
     quarantined: tuple[QuarantinedVideo, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object."""
-        return asdict(self) | {"quarantined": [_rejection(each) for each in self.quarantined]}
+        """Return a JSON object."""
+        return asdict(self) | {"quarantined": _quarantined_to_json(self.quarantined)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Part:
-        """The inverse of `to_json`."""
+        """Create from what `to_json` returned."""
         quarantined = tuple(
             QuarantinedVideo(r["id"], r["uri"], r["reason"]) for r in values["quarantined"]
         )
@@ -83,25 +84,28 @@ class Part(ShardSummary):
 
 
 def find_sources(config: BuildConfig) -> Contents:
-    """List what is to be built.
+    """List the videos to build shards of.
 
     Raises:
-        ValueError: an option is missing or does not fit the layout, nothing is there, or videos
-            are missing and that is not allowed.
+        ValueError: an option is missing or does not fit the layout, there is no video, or videos
+            are missing and this is not allowed.
         StorageError: the source cannot be listed.
     """
     for name in ("source", "out"):
         if not getattr(config, name):
-            raise ValueError(f"--{name} is missing: a folder or URI")
-    if f"{_address(config.out)}/".startswith(f"{_address(config.source)}/"):
-        raise ValueError(f"--out {config.out} lies in --source; its shards would become sources")
+            raise ValueError(f"--{name} is missing: expected a folder or URI")
+    if f"{_canonical(config.out)}/".startswith(f"{_canonical(config.source)}/"):
+        raise ValueError(
+            f"--out {config.out} is inside --source {config.source}, so that its shards would "
+            "become sources. Use another --out"
+        )
     contents = LAYOUTS[config.layout](config.source, config.split_number)
     if not contents.sources:
         raise ValueError(f"no video of layout {config.layout} below {config.source}")
     if config.transcode is None and not isinstance(contents.sources[0].content, VideoEntry):
         raise ValueError(
-            f"layout {config.layout} has frames, and no video whose bytes could be kept. Take "
-            "--recipe training, or options of --transcode"
+            f"layout {config.layout} has frames instead of videos and needs transcoding. Use "
+            "--recipe training or options of --transcode"
         )
     if not config.allow_missing:
         _check_missing(contents)
@@ -109,8 +113,8 @@ def find_sources(config: BuildConfig) -> Contents:
 
 
 def plan_shards(config: BuildConfig, contents: Contents) -> list[ShardTask]:
-    """Deal the sources out to shards: a pure function of the seed and the ids."""
-    out = Storage.of(config.out)
+    """Assign the sources to shards: a pure function of the seed and the ids."""
+    out = Storage.from_uri(config.out)
     tasks = []
     for split in splits_of(contents):
         sources = _shuffled([s for s in contents.sources if s.split == split], config)
@@ -129,37 +133,37 @@ def plan_shards(config: BuildConfig, contents: Contents) -> list[ShardTask]:
 
 
 def splits_of(contents: Contents) -> list[str]:
-    """The names of the splits, sorted."""
+    """Return the names of the splits, sorted."""
     return sorted({source.split for source in contents.sources})
 
 
-def claim(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
-    """Make `out` this build's, or find that it is.
+def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
+    """Write the build's identity to the folder `out`, or check that it is there.
 
     Raises:
-        ValueError: it holds another build, or other files; says what differs.
-        StorageError: it cannot be written.
+        ValueError: the folder holds another build, or other files; says what differs.
+        StorageError: the folder cannot be written to.
     """
-    out = Storage.of(config.out)
+    out = Storage.from_uri(config.out)
     place = out.join(BUILD)
     ours = _identity(config, tasks)
     if not place.exists():
         if out.list_files():
-            raise ValueError(f"{out.uri} holds files that are no build. Take another --out")
+            raise ValueError(f"{out.uri} holds files that are not a build. Use another --out")
         out.check_writable()
         place.write_bytes(json.dumps(ours, indent=2).encode())
         return
     differences = _differences(json.loads(place.read_bytes()), ours)
     if differences:
         raise ValueError(
-            f"{out.uri} holds another build: {'; '.join(differences)}. Take another --out, or the "
+            f"{out.uri} holds another build: {'; '.join(differences)}. Use another --out or the "
             "same options"
         )
 
 
-def whole_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
-    """Those of a split's shards that are whole, by name without ending."""
-    place = Storage.of(folder)
+def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
+    """Return the contents of those of a split's shards that are finished, by name of the shard."""
+    place = Storage.from_uri(folder)
     sizes = {info.path: info.size for info in place.list_files()}
     listed = [name for name in names if f"{PARTS}/{name}.json" in sizes]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
@@ -167,19 +171,21 @@ def whole_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
     return {n: part for n, part in parts.items() if part and sizes.get(part.name) == part.bytes}
 
 
-def build_shard(task: ShardTask, convert: Convert) -> Iterator[Source]:
-    """Build a shard, and say after each video that it is done.
+def build_shard(
+    task: ShardTask, config: TranscodeConfig | None, journal: Journal | None = None
+) -> Iterator[Source]:
+    """Build a shard; yield each source after it was processed.
 
     Raises:
-        StorageError: a video cannot be read through no fault of its own, or the shard written.
+        StorageError: the storage fails while a video is read or the shard is written.
     """
-    folder = Storage.of(task.folder)
+    folder = Storage.from_uri(task.folder)
     quarantined = []
     file = f"{task.name}{SUFFIX}"
     with ShardWriter(folder.join(file)) as writer:
         for source in task.sources:
             try:
-                writer.add(convert(source))
+                writer.add(convert(source, config, journal))
             except VideoError as error:
                 quarantined.append(QuarantinedVideo.from_error(error))
             yield source
@@ -188,16 +194,10 @@ def build_shard(task: ShardTask, convert: Convert) -> Iterator[Source]:
     _part_place(folder, task.name).write_bytes(json.dumps(part.to_json()).encode())
 
 
-def guarded_converter(config: BuildConfig) -> Guarded[Source, ShardRow]:
-    """`ctp.build.convert.convert` in a child process: a video that crashes or hangs it costs
-    itself."""
-    return Guarded(partial(converter, config.transcode), video_seconds=config.video_seconds)
-
-
 def write_manifest(
     config: BuildConfig, contents: Contents, split: str, parts: Sequence[Part]
 ) -> dict[str, Any]:
-    """Say what is in all shards of a split; returns what is written."""
+    """Write and return the manifest of a split."""
     shards = [{k: getattr(p, k) for k in ("name", "videos", "bytes", "checksum")} for p in parts]
     labels: Counter[str] = Counter()
     for part in parts:
@@ -212,28 +212,28 @@ def write_manifest(
         "bytes": sum(part.bytes for part in parts),
         "shards": shards,
         "labels": dict(sorted(labels.items())),
-        "quarantined": [_rejection(each) for each in (*contents.quarantined, *quarantined)],
+        "quarantined": _quarantined_to_json([*contents.quarantined, *quarantined]),
         "missing": list(contents.missing.get(split, ())),
         "unused": contents.num_unused,
     }
-    place = _folder(Storage.of(config.out), split).join(MANIFEST)
+    place = _folder(Storage.from_uri(config.out), split).join(MANIFEST)
     place.write_bytes(json.dumps(manifest, indent=2).encode())
     return manifest
 
 
-def _rejection(quarantined: QuarantinedVideo) -> dict[str, str]:
-    """A quarantined video as it is in a manifest."""
-    return {"id": quarantined.video_id, "uri": quarantined.uri, "reason": quarantined.reason}
+def _quarantined_to_json(quarantined: Iterable[QuarantinedVideo]) -> list[dict[str, str]]:
+    return [{"id": each.video_id, "uri": each.uri, "reason": each.reason} for each in quarantined]
 
 
 def _check_missing(contents: Contents) -> None:
     names = [f"{split}/{n}" if split else n for split, ns in contents.missing.items() for n in ns]
     if names:
-        shown = "\n  ".join(names[:SHOWN_MISSING])
-        more = f"\n  and {len(names) - SHOWN_MISSING} more" if len(names) > SHOWN_MISSING else ""
+        shown = "\n  ".join(names[:MAX_LISTED_MISSING])
+        num_more = len(names) - MAX_LISTED_MISSING
+        more = f"\n  and {num_more} more" if num_more > 0 else ""
         raise ValueError(
-            f"{len(names)} video(s) are named and not there:\n  {shown}{more}\n"
-            "Add them, or go on without them by --allow_missing true"
+            f"{len(names)} video(s) of the splits are missing:\n  {shown}{more}\n"
+            "Add them, or build without them by --allow_missing true"
         )
 
 
@@ -256,26 +256,26 @@ def _read_part(folder: Storage, name: str) -> Part | None:
     try:
         return Part.from_json(json.loads(_part_place(folder, name).read_bytes()))
     except (ValueError, KeyError, TypeError):
-        return None  # it was cut short: the shard is built again
+        return None  # it is incomplete, so build the shard again
 
 
 def _identity(config: BuildConfig, tasks: Sequence[ShardTask]) -> dict[str, Any]:
-    """What makes a build this one."""
+    """Return what must be equal to resume a build."""
     digest = hashlib.blake2b(digest_size=8)
     for task in tasks:
         ids = [source.id for source in task.sources]
         digest.update(repr((task.sources[0].split, ids)).encode())
-    values = config.model_dump(mode="json", exclude=set(FREE))
-    values["source"] = _address(config.source)
+    values = config.model_dump(mode="json", exclude=set(CHANGEABLE_OPTIONS))
+    values["source"] = _canonical(config.source)
     videos = sum(len(task.sources) for task in tasks)
     return {"format": FORMAT, **values, "videos": videos, "ids": digest.hexdigest()}
 
 
-def _address(uri: str) -> str:
-    """The same for a place however it is written: from here or from the root, with links or not."""
-    if uri.startswith(CORPUS):
+def _canonical(uri: str) -> str:
+    """Return the same for all ways to write a URI: a relative path, an absolute one or a link."""
+    if uri.startswith(corpus.SCHEME):
         return uri
-    place = Storage.of(uri)
+    place = Storage.from_uri(uri)
     return os.path.realpath(place.path) if place.is_local else place.uri
 
 

@@ -1,4 +1,4 @@
-"""A source becomes a row of a shard: read, coded anew if that is asked for, and looked at."""
+"""Convert a source to a row of a shard: read it, transcode it if requested, and inspect it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -24,48 +22,44 @@ from ctp.build.layouts import FrameFolder, FrameZip, Source
 from ctp.build.transcode import encode_frames, inspect, transcode
 from ctp.data import got10k
 from ctp.data.catalog import VideoEntry
+from ctp.data.journal import Journal, working_on
 from ctp.data.shards import MAX_VIDEO_BYTES, ShardRow
-from ctp.isolation import working_on
 from ctp.storage import Storage
 from ctp.video.encoded import EncodedVideo, VideoError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 READ_AT_ONCE = 8
-"""Files of a folder of frames that are read at the same time."""
-
-Convert = Callable[[Source], ShardRow]
+"""Files of a folder of frames read at the same time."""
 
 
-def converter(config: TranscodeConfig | None) -> Convert:
-    """`convert` with its settings, picklable."""
-    return partial(convert, config=config)
-
-
-def convert(source: Source, config: TranscodeConfig | None) -> ShardRow:
-    """Make a shard's row of a source.
+def convert(
+    source: Source, config: TranscodeConfig | None, journal: Journal | None = None
+) -> ShardRow:
+    """Convert a source to a row of a shard.
 
     Args:
-        source: what there is.
-        config: how it is coded anew; None keeps the bytes of a video file. Frames need one.
+        source: a video file, or a folder or ZIP of frames.
+        config: how to transcode; None keeps the bytes of a video file and is invalid for frames.
+        journal: of this process.
 
     Raises:
-        VideoError: it cannot be read, decoded or coded, or its annotations do not fit it.
-        StorageError: the storage fails; that is no fault of the video.
+        VideoError: the source cannot be read, decoded or encoded, or its annotations do not fit.
+        StorageError: the storage fails.
     """
     content = source.content
     if isinstance(content, VideoEntry):
-        return _from_video(source, content, config)
-    assert config is not None, "frames are always coded"
+        return _from_video(source, content, config, journal)
+    assert config is not None, "frames are always encoded"
     if isinstance(content, FrameZip):
         data = _read(source, content.uri)
-        with working_on(source.id), _told(source):
-            return _from_pictures(source, _unzipped(data), content.rate, config)
-    return _from_folder(source, content, config)
+        with working_on(journal, source.id, source.uri), _video_errors(source):
+            return _from_pictures(source, _unzip_pictures(data), content.rate, config)
+    return _from_folder(source, content, config, journal)
 
 
 @dataclass(frozen=True)
-class _Track:
-    """The annotations of a sequence, boxes in pixels of its pictures; see `ShardRow`."""
+class _Annotations:
+    """The annotations of a GOT-10k sequence, boxes in pixels of its pictures; see `ShardRow`."""
 
     boxes: NDArray[np.float32]
     absence: NDArray[np.int8] | None
@@ -73,55 +67,59 @@ class _Track:
     label: str | None
 
     @classmethod
-    def of(cls, files: Mapping[str, bytes], num_frames: int) -> _Track:
+    def parse(cls, files: Mapping[str, bytes], num_frames: int) -> _Annotations:
+        """Parse a sequence's files, by name.
+
+        Raises:
+            ValueError: a file is malformed, or does not fit the number of frames.
+        """
         absence, cover = (
             got10k.parse_flags(files[name], name) if name in files else None
             for name in (got10k.ABSENCE, got10k.COVER)
         )
         label = got10k.parse_class(files[got10k.META]) if got10k.META in files else None
-        track = cls(got10k.parse_boxes(files.get(got10k.BOXES, b"")), absence, cover, label)
-        track._check(num_frames)
-        return track
-
-    def _check(self, num_frames: int) -> None:
-        if len(self.boxes) not in {1, num_frames}:  # a test set gives the first alone
-            raise ValueError(f"{len(self.boxes)} boxes for {num_frames} frames")
-        for flags in (self.absence, self.cover):
+        boxes = got10k.parse_boxes(files.get(got10k.BOXES, b""))
+        if len(boxes) not in {1, num_frames}:  # a test set has only the first one
+            raise ValueError(f"{len(boxes)} boxes for {num_frames} frames")
+        for flags in (absence, cover):
             if flags is not None and len(flags) != num_frames:
                 raise ValueError(f"{len(flags)} labels of frames for {num_frames} frames")
+        return cls(boxes, absence, cover, label)
 
 
-def _from_video(source: Source, entry: VideoEntry, config: TranscodeConfig | None) -> ShardRow:
+def _from_video(
+    source: Source, entry: VideoEntry, config: TranscodeConfig | None, journal: Journal | None
+) -> ShardRow:
     video = entry.read()
-    with working_on(source.id):
+    with working_on(journal, source.id, source.uri):
         return _row(source, video.data if config is None else transcode(video, config))
 
 
-def _from_folder(source: Source, folder: FrameFolder, config: TranscodeConfig) -> ShardRow:
-    place = Storage.of(folder.uri)
+def _from_folder(
+    source: Source, folder: FrameFolder, config: TranscodeConfig, journal: Journal | None
+) -> ShardRow:
+    place = Storage.from_uri(folder.uri)
     names = [info.path for info in place.list_files() if "/" not in info.path]
-    pictures = _in_order(name for name in names if _is_picture(name))
-    annotations = [name for name in names if folder.is_tracked and name in got10k.FILES]
-    wanted = pictures + annotations
+    pictures = _sort_pictures(names)
+    others = [name for name in names if folder.has_boxes and name in got10k.FILES]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        read = pool.map(lambda name: _read(source, place.join(name).uri), wanted)
-        files = dict(zip(wanted, read, strict=True))
-    with working_on(source.id), _told(source):
-        track = _Track.of(files, len(pictures)) if folder.is_tracked else None
+        data = pool.map(lambda name: _read(source, place.join(name).uri), pictures + others)
+        files = dict(zip(pictures + others, data, strict=True))
+    with working_on(journal, source.id, source.uri), _video_errors(source):
+        # before the pictures, because it is fast
+        annotations = _Annotations.parse(files, len(pictures)) if folder.has_boxes else None
         row = _from_pictures(source, [files[n] for n in pictures], folder.rate, config)
-        return row if track is None else _tracked(row, track, _picture(files[pictures[0]]))
-
-
-def _tracked(row: ShardRow, track: _Track, picture: NDArray[np.uint8]) -> ShardRow:
-    height, width = picture.shape[:2]
-    scale = np.array([row.width / width, row.height / height] * 2, np.float32)
-    return replace(
-        row,
-        boxes=track.boxes * scale,
-        absence=track.absence,
-        cover=track.cover,
-        label=track.label or row.label,
-    )
+        if annotations is None:
+            return row
+        height, width, _ = _decode_picture(files[pictures[0]]).shape
+        scale = np.array([row.width / width, row.height / height] * 2, np.float32)
+        return replace(
+            row,
+            boxes=annotations.boxes * scale,
+            absence=annotations.absence,
+            cover=annotations.cover,
+            label=annotations.label or row.label,
+        )
 
 
 def _from_pictures(
@@ -129,12 +127,14 @@ def _from_pictures(
 ) -> ShardRow:
     if not pictures:
         raise ValueError(f"has no frames; looked for {' '.join(PICTURE_SUFFIXES)}")
-    return _row(source, encode_frames(map(_picture, pictures), len(pictures), rate, config))
+    frames = map(_decode_picture, pictures)
+    return _row(source, encode_frames(frames, len(pictures), rate, config))
 
 
 def _row(source: Source, data: bytes) -> ShardRow:
     if len(data) > MAX_VIDEO_BYTES:
-        raise VideoError(source.id, source.uri, f"is longer than {MAX_VIDEO_BYTES} bytes")
+        reason = f"has {len(data)} bytes, expected at most {MAX_VIDEO_BYTES}"
+        raise VideoError(source.id, source.uri, reason)
     facts = inspect(EncodedVideo(source.id, source.uri, data))
     return ShardRow(
         source.id, data, facts.num_frames, facts.rate, facts.width, facts.height, source.label
@@ -145,39 +145,35 @@ def _read(source: Source, uri: str) -> bytes:
     return VideoEntry(source.id, uri).read().data
 
 
-def _unzipped(data: bytes) -> list[bytes]:
+def _unzip_pictures(data: bytes) -> list[bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
-            return [file.read(name) for name in _in_order(filter(_is_picture, file.namelist()))]
+            return [file.read(name) for name in _sort_pictures(file.namelist())]
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"is no whole ZIP: {error}") from error
+        raise ValueError(f"is a damaged ZIP: {error}") from error
 
 
-def _picture(data: bytes) -> NDArray[np.uint8]:
-    """uint8 [h, w, 3], RGB."""
+def _decode_picture(data: bytes) -> NDArray[np.uint8]:
+    """Return uint8 [h, w, 3], RGB."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # as Pillow says it
-        raise ValueError(f"a frame is no picture: {error}") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all of Pillow's errors
+        raise ValueError(f"a frame cannot be decoded: {error}") from error
 
 
-def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
-
-
-def _in_order(names: Iterator[str]) -> list[str]:
-    """By the numbers in the names, for not all are written with leading zeros."""
+def _sort_pictures(names: Iterable[str]) -> list[str]:
+    """Sort the file names of pictures by their numbers, because some have no leading zeros."""
 
     def key(name: str) -> list[Any]:
         return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
 
-    return sorted(names, key=key)
+    return sorted((n for n in names if n.lower().endswith(PICTURE_SUFFIXES)), key=key)
 
 
 @contextmanager
-def _told(source: Source) -> Iterator[None]:
-    """What does not fit is this video's error."""
+def _video_errors(source: Source) -> Iterator[None]:
+    """Turn ValueError into the source's VideoError."""
     try:
         yield
     except VideoError:

@@ -1,12 +1,12 @@
-"""How published data sets lie in their folders: which videos there are, their labels and splits.
+"""The folder layouts of published data sets: list their videos, labels and splits.
 
-A layout lists sources and opens no video. `LAYOUTS` names them all:
+A layout lists sources and opens no video. The layouts in `LAYOUTS` are
 
-* `folder`: whatever `ctp.data.catalog.open_catalog` takes, without splits;
+* `folder`: any source of `ctp.data.sources.open_catalog`, without splits;
 * `ucf101`: UCF-101's class folders and its `trainlist0N.txt`, `testlist0N.txt`, `classInd.txt`;
 * `hmdb51`: HMDB-51's class folders and its `*_test_splitN.txt`;
 * `kinetics400`: videos `<youtube id>_<start>_<end>.mp4` or `<youtube id>.mp4` in folders `train`,
-  `val` and `test`, by class or not, and the CSV files that name them;
+  `val` and `test`, with or without class folders, and the CSV files that list them;
 * `ssv1`: Something-Something-V1's frame folders and `something-something-v1-*.csv`;
 * `got10k`: GOT-10k's frame folders with boxes, in `train`, `val` and `test`;
 * `frames-zip`: a ZIP of JPEG frames for each video, all below a folder or those of a list.
@@ -15,21 +15,22 @@ A layout lists sources and opens no video. `LAYOUTS` names them all:
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from ctp.data.catalog import VideoEntry, open_catalog
+from ctp.data.catalog import VideoEntry
 from ctp.data.listing import is_video
 from ctp.data.quarantine import QuarantinedVideo
+from ctp.data.sources import open_catalog
 from ctp.storage import FileInfo, Storage, readable
 
 SSV1_RATE = Fraction(12)
 GOT10K_RATE = Fraction(10)
 ZIP_RATE = Fraction(25)
-"""Frames/s. ZIPs do not tell theirs; most videos have about this."""
+"""Frames/s. A ZIP does not contain its rate; this is the usual one of videos."""
 SSV1_FRAMES = "20bn-something-something-v1"
 SPLITS = {
     "train": "train",
@@ -38,30 +39,35 @@ SPLITS = {
     "validation": "val",
     "test": "test",
 }
-"""What data sets call their splits, and what we do."""
+"""A data set's name of a split -> our name."""
 HMDB51_SPLITS = {"1": "train", "2": "test"}
-"""0 is neither."""
+"""Number in a split file -> our name; 0 means that the video is unused."""
 KINETICS_COLUMNS = {"youtube_id", "time_start", "time_end", "split"}
 
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """A video as a folder of pictures, one file a frame.
+    """A video as a folder of pictures, one file per frame.
 
     Attributes:
         uri: the folder.
         rate: frames/s.
-        is_tracked: whether `groundtruth.txt` in it says where the object is.
+        has_boxes: whether it contains GOT-10k's annotations.
     """
 
     uri: str
     rate: Fraction
-    is_tracked: bool = False
+    has_boxes: bool = False
 
 
 @dataclass(frozen=True)
 class FrameZip:
-    """A video as a ZIP of pictures: its URI, and its rate in frames/s."""
+    """A video as a ZIP of pictures.
+
+    Attributes:
+        uri: the file.
+        rate: frames/s.
+    """
 
     uri: str
     rate: Fraction
@@ -69,12 +75,12 @@ class FrameZip:
 
 @dataclass(frozen=True)
 class Source:
-    """A video to be put into a shard.
+    """A video to convert into a row of a shard.
 
     Attributes:
         id: stable name, unique in its split.
-        content: how to get it.
-        label: class name, if there is one.
+        content: the video file or its frames.
+        label: class name, or None.
         split: train, val or test; "" in a layout without splits.
     """
 
@@ -85,19 +91,19 @@ class Source:
 
     @property
     def uri(self) -> str:
-        """Where it lies, for messages."""
+        """Where it is stored, for messages."""
         return self.content.uri
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a layout found.
+    """The contents of a data set.
 
     Attributes:
         sources: the videos, sorted by split and id.
-        missing: split -> names of videos that it should have and that are not there.
-        num_unused: videos that are there and belong to no split.
-        quarantined: what could not be listed, as a damaged tar.
+        missing: split -> names of videos that it lists and that do not exist.
+        num_unused: number of videos that belong to no split.
+        quarantined: what could not be listed, e.g. a damaged tar.
     """
 
     sources: tuple[Source, ...]
@@ -106,10 +112,10 @@ class Contents:
     quarantined: tuple[QuarantinedVideo, ...] = ()
 
     @classmethod
-    def of(
+    def from_sources(
         cls, sources: Iterable[Source], missing: Iterable[tuple[str, str]] = (), num_unused: int = 0
     ) -> Contents:
-        """Sort what was found; `missing` are (split, name).
+        """Sort the sources and the (split, name) pairs of missing videos.
 
         Raises:
             ValueError: two videos of a split share an id.
@@ -117,7 +123,9 @@ class Contents:
         ordered = tuple(sorted(sources, key=lambda source: (source.split, source.id)))
         for first, second in pairwise(ordered):
             if (first.split, first.id) == (second.split, second.id):
-                raise ValueError(f"{first.id!r} is named twice: {first.uri} and {second.uri}")
+                raise ValueError(
+                    f"two videos share the id {first.id!r}: {first.uri} and {second.uri}"
+                )
         by_split: dict[str, list[str]] = {}
         for split, name in missing:
             by_split.setdefault(split, []).append(name)
@@ -129,13 +137,13 @@ class Contents:
 
 
 Layout = Callable[[str, int], Contents]
-"""(where the data set lies, which of its official splits, where it has several) -> what is there.
+"""(URI of the data set, number of the official split, if it has several) -> its contents.
 
-Raises ValueError where it is not laid out so, StorageError where it cannot be read."""
+Raises ValueError if the data set has another layout, StorageError if it cannot be read."""
 
 
 def folder(uri: str, split_number: int) -> Contents:
-    """The videos of a folder, glob, list, tar or shard, labelled by their folder."""
+    """List the videos of a folder, glob, list, tar or shard, labelled by their folder."""
     try:
         catalog = open_catalog(uri)
     except ValueError as error:
@@ -145,13 +153,14 @@ def folder(uri: str, split_number: int) -> Contents:
 
 
 def ucf101(uri: str, split_number: int) -> Contents:
-    """UCF-101: `<Class>/v_<Class>_g01_c01.avi`."""
-    root, files = _listed(uri)
-    classes = {name for _, name in _pairs(root.join(_path_of(files, "classInd.txt", uri)))}
+    """List UCF-101: `<Class>/v_<Class>_g01_c01.avi`."""
+    root = _root(uri)
+    files = root.list_files()
+    classes = {name for _, name in _pairs(root.join(_find_path(files, "classInd.txt", uri)))}
     split_of = {}
     for split in ("train", "test"):
         name = f"{split}list{split_number:02d}.txt"
-        for line in _lines(root.join(_path_of(files, name, uri))):
+        for line in _lines(root.join(_find_path(files, name, uri))):
             path = line.split()[0]
             if path.split("/")[0] not in classes:
                 raise ValueError(f"{name} names {path}, whose class is not in classInd.txt")
@@ -160,8 +169,9 @@ def ucf101(uri: str, split_number: int) -> Contents:
 
 
 def hmdb51(uri: str, split_number: int) -> Contents:
-    """HMDB-51: `<class>/<name>.avi`; a split leaves some videos out."""
-    root, files = _listed(uri)
+    """List HMDB-51: `<class>/<name>.avi`; a split does not use all videos."""
+    root = _root(uri)
+    files = root.list_files()
     ending = f"_test_split{split_number}.txt"
     lists = [info.path for info in files if info.path.endswith(ending)]
     if not lists:
@@ -176,76 +186,69 @@ def hmdb51(uri: str, split_number: int) -> Contents:
 
 
 def kinetics400(uri: str, split_number: int) -> Contents:
-    """Kinetics-400, and the later ones: labels and splits are in CSV files."""
-    root, files = _listed(uri)
+    """List Kinetics-400 or a later version: labels and splits are in CSV files."""
+    root = _root(uri)
+    files = root.list_files()
     videos = {_kinetics_key(info.path): info for info in files if is_video(info.path)}
     sources, missing, used = [], set(), set()
-    for clip in dict.fromkeys(_kinetics_clips(root, files)):  # some CSVs repeat what others say
-        tried = [(place, name) for place in (clip.split, "") for name in clip.names]
-        key = next((key for key in tried if key in videos), None)
+    for clip in dict.fromkeys(_kinetics_clips(root, files)):  # some CSVs repeat others
+        possible = [(split, name) for split in (clip.split, "") for name in clip.names]
+        key = next((key for key in possible if key in videos), None)
         if key is None:
             missing.add((clip.split, clip.names[0]))
             continue
         used.add(key)
         entry = _entry(root, videos[key], clip.names[0], clip.label)
         sources.append(Source(entry.id, entry, entry.label, clip.split))
-    return Contents.of(sources, missing, len(videos) - len(used))
+    return Contents.from_sources(sources, missing, len(videos) - len(used))
 
 
 def ssv1(uri: str, split_number: int) -> Contents:
-    """Something-Something-V1: `20bn-something-something-v1/<id>/00001.jpg`, 12 frames/s."""
+    """List Something-Something-V1: `20bn-something-something-v1/<id>/00001.jpg`, 12 frames/s."""
     root = _root(uri)
-    place = root.join(SSV1_FRAMES)
-    there = set(place.list_folders())
-    if not there:
-        raise ValueError(f"no frame folders in {place.uri}; unpack the data set below {uri}")
-    sources, missing = [], []
-    for name in ("train", "validation", "test"):
-        for number, label in _ssv1_rows(root.join(f"something-something-v1-{name}.csv")):
-            if number in there:
-                content = FrameFolder(place.join(number).uri, SSV1_RATE)
-                sources.append(Source(number, content, label, SPLITS[name]))
-            else:
-                missing.append((SPLITS[name], number))
-    return Contents.of(sources, missing, len(there) - len(sources))
+    frames = root.join(SSV1_FRAMES)
+    existing = set(frames.list_folders())
+    if not existing:
+        raise ValueError(f"no frame folders in {frames.uri}; unpack the data set below {uri}")
+    listed = []
+    for split in ("train", "validation", "test"):
+        for line in _lines(root.join(f"something-something-v1-{split}.csv")):
+            number, _, label = line.partition(";")  # the test split has no labels
+            listed.append((SPLITS[split], number, label or None))
+    return _collect(listed, existing, lambda n: FrameFolder(frames.join(n).uri, SSV1_RATE))
 
 
 def got10k(uri: str, split_number: int) -> Contents:
-    """GOT-10k: `train/list.txt`, `train/GOT-10k_Train_000001/00000001.jpg`, …, 10 frames/s."""
+    """List GOT-10k: `train/list.txt`, `train/GOT-10k_Train_000001/00000001.jpg`, 10 frames/s."""
     root = _root(uri)
     sources, missing, num_unused = [], [], 0
     splits = [name for name in root.list_folders() if name in SPLITS.values()]
     if not splits:
         raise ValueError(f"none of the folders train, val and test is in {uri}")
     for split in splits:
-        there = set(root.join(split).list_folders())
+        existing = set(root.join(split).list_folders())
         names = _lines(root.join(split, "list.txt"))
-        missing += [(split, name) for name in names if name not in there]
-        num_unused += len(there - set(names))
-        for name in there & set(names):
-            content = FrameFolder(root.join(split, name).uri, GOT10K_RATE, is_tracked=True)
+        missing += [(split, name) for name in names if name not in existing]
+        num_unused += len(existing - set(names))
+        for name in existing & set(names):
+            content = FrameFolder(root.join(split, name).uri, GOT10K_RATE, has_boxes=True)
             sources.append(Source(name, content, split=split))
-    return Contents.of(sources, missing, num_unused)
+    return Contents.from_sources(sources, missing, num_unused)
 
 
 def frames_zip(uri: str, split_number: int) -> Contents:
-    """ZIPs of JPEG frames: all below a folder, or those of a list `relative/path [label]`."""
+    """List ZIPs of JPEG frames: all below a folder, or those of a list `relative/path [label]`."""
     place = _root(uri)
     root = place.parent if place.is_file() else place
-    there = {info.path for info in root.list_files() if info.path.endswith(".zip")}
+    existing = {info.path for info in root.list_files() if info.path.endswith(".zip")}
     if place.is_file():
-        named = dict(map(_zip_line, _lines(place)))
+        label_of = dict(map(_parse_zip_line, _lines(place)))
     else:
-        named = {path: readable(PurePosixPath(path).parent.name) or None for path in there}
-    if not named:
+        label_of = {path: readable(PurePosixPath(path).parent.name) or None for path in existing}
+    if not label_of:
         raise ValueError(f"no .zip below {uri}")
-    sources = [
-        Source(readable(path), FrameZip(root.join(path).uri, ZIP_RATE), label)
-        for path, label in named.items()
-        if path in there
-    ]
-    missing = [("", path) for path in named if path not in there]
-    return Contents.of(sources, missing, len(there) - len(sources))
+    listed = [("", path, label) for path, label in label_of.items()]
+    return _collect(listed, existing, lambda path: FrameZip(root.join(path).uri, ZIP_RATE))
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -260,19 +263,14 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def _root(uri: str) -> Storage:
-    root = Storage.of(uri)
+    root = Storage.from_uri(uri)
     if not root.exists():
         raise ValueError(f"source: there is no {uri!r}")
     return root
 
 
-def _listed(uri: str) -> tuple[Storage, list[FileInfo]]:
-    root = _root(uri)
-    return root, root.list_files()
-
-
 def _lines(place: Storage) -> list[str]:
-    """The lines of a text file that are not empty."""
+    """Return the lines of a text file that are not empty."""
     try:
         lines = place.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -281,16 +279,16 @@ def _lines(place: Storage) -> list[str]:
 
 
 def _pairs(place: Storage) -> Iterator[tuple[str, str]]:
-    """The lines of a text file, each cut in two at its last space."""
+    """Split each line of a text file at its last space."""
     for line in _lines(place):
         first, _, second = line.rpartition(" ")
         if not first:
-            raise ValueError(f"{place.uri}: wanted two words a line, got {line!r}")
+            raise ValueError(f"{place.uri}: expected two words per line, got {line!r}")
         yield first.strip(), second
 
 
-def _path_of(files: list[FileInfo], name: str, uri: str) -> str:
-    """The path of the file of a name, in whatever folder it lies."""
+def _find_path(files: list[FileInfo], name: str, uri: str) -> str:
+    """Return the path of the file with a name, in any folder."""
     path = next((i.path for i in files if PurePosixPath(i.path).name == name), None)
     if path is None:
         raise ValueError(f"no {name} below {uri}; unpack the official splits there")
@@ -302,22 +300,31 @@ def _entry(root: Storage, info: FileInfo, name: str, label: str | None) -> Video
 
 
 def _by_class(root: Storage, files: list[FileInfo], split_of: Mapping[str, str]) -> Contents:
-    """The videos of class folders; `split_of` is class/name -> split."""
-    there = {"/".join(i.path.split("/")[-2:]): i for i in files if is_video(i.path)}
-    entries = {
-        name: _entry(root, there[name], name, name.split("/")[0])
-        for name in split_of
-        if name in there
-    }
-    return Contents.of(
-        (Source(name, entry, entry.label, split_of[name]) for name, entry in entries.items()),
-        ((split, name) for name, split in split_of.items() if name not in there),
-        len(there) - len(entries),
+    """List the videos of class folders; `split_of` is class/name -> split."""
+    existing = {"/".join(i.path.split("/")[-2:]): i for i in files if is_video(i.path)}
+    listed = [(split, name, name.split("/")[0]) for name, split in split_of.items()]
+    return _collect(
+        listed, existing, lambda name: _entry(root, existing[name], name, name.split("/")[0])
     )
 
 
+def _collect(
+    listed: Iterable[tuple[str, str, str | None]],
+    existing: Collection[str],
+    content: Callable[[str], VideoEntry | FrameFolder | FrameZip],
+) -> Contents:
+    """Return the contents of a data set that lists (split, name, label) of its videos."""
+    sources, missing = [], []
+    for split, name, label in listed:
+        if name in existing:
+            sources.append(Source(readable(name), content(name), label, split))
+        else:
+            missing.append((split, name))
+    return Contents.from_sources(sources, missing, len(existing) - len(sources))
+
+
 def _kinetics_key(path: str) -> tuple[str, str]:
-    """(split, name without ending) of a video file."""
+    """Return (split, name without ending) of a video file."""
     pure = PurePosixPath(path)
     splits = [SPLITS[part] for part in pure.parts[:-1] if part in SPLITS]
     return splits[0] if splits else "", pure.stem
@@ -325,7 +332,7 @@ def _kinetics_key(path: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _KineticsClip:
-    """A line of a CSV; the file may have either of the names."""
+    """A line of a CSV. The video file may have either of the names."""
 
     split: str
     names: tuple[str, str]
@@ -339,31 +346,24 @@ def _kinetics_clips(root: Storage, files: list[FileInfo]) -> Iterator[_KineticsC
         if set(rows.fieldnames or ()) >= KINETICS_COLUMNS:
             found = True
             for row in rows:
-                yield _kinetics_clip(row, path)
+                yield _parse_kinetics_row(row, path)
     if not found:
-        wanted = ", ".join(sorted(KINETICS_COLUMNS))
-        raise ValueError(f"no CSV below {root.uri} has the columns {wanted}")
+        columns = ", ".join(sorted(KINETICS_COLUMNS))
+        raise ValueError(f"no CSV below {root.uri} has the columns {columns}")
 
 
-def _kinetics_clip(row: Mapping[str, str], path: str) -> _KineticsClip:
+def _parse_kinetics_row(row: Mapping[str, str], path: str) -> _KineticsClip:
     try:
         split = SPLITS[row["split"].strip()]
         first, last = (int(float(row[name])) for name in ("time_start", "time_end"))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: no line of Kinetics: {dict(row)}") from error
+        raise ValueError(f"{path}: not a line of Kinetics: {dict(row)}") from error
     name = row["youtube_id"]
     return _KineticsClip(split, (f"{name}_{first:06d}_{last:06d}", name), row.get("label") or None)
 
 
-def _ssv1_rows(place: Storage) -> Iterator[tuple[str, str | None]]:
-    """(id, label) of the videos of a split; a test set has no labels."""
-    for line in _lines(place):
-        number, _, label = line.partition(";")
-        yield number, label or None
-
-
-def _zip_line(line: str) -> tuple[str, str | None]:
-    """(path, label) of a line; a tab or the last space parts them."""
+def _parse_zip_line(line: str) -> tuple[str, str | None]:
+    """Return (path, label) of a line, separated by a tab or the last space."""
     path, _, label = line.partition("\t") if "\t" in line else line.rpartition(" ")
     path, label = (path, label) if path else (label, "")
     return path if path.endswith(".zip") else f"{path}.zip", label.strip() or None

@@ -1,7 +1,7 @@
-"""Videos coded anew for training: small pictures, short closed groups of them, nothing to reorder.
+"""Transcode videos for training: small frames, short closed groups of pictures, no B-frames.
 
-A clip of random frames then costs the decoding of few pictures, each of few pixels. Whatever came,
-what goes out is H.264 of 8 bits, upright, BT.601, in an MP4 file with its index at the front.
+A clip of random frames then needs few frames to be decoded, each of few pixels. The output is
+always 8-bit H.264, upright, BT.601, in an MP4 file with its index at the front.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from numpy.typing import NDArray
 from ctp.build.config import TranscodeConfig
 from ctp.video.decode import Clock, VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
-from ctp.video.planes import upright
-
-PICTURE_SIZE_CHANGES = "changes its picture size on the way"
+from ctp.video.planes import SIZE_CHANGES, upright
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a video shows.
+    """Properties of a video.
 
     Attributes:
-        num_frames: how many frames.
-        rate: frames/s, on average.
+        num_frames: number of frames.
+        rate: average frames/s.
         width, height: pixels, upright.
     """
 
@@ -44,9 +42,9 @@ class Facts:
 
 
 def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
-    """Code a video anew: the same frames at the same times, without sound.
+    """Transcode a video: the same frames at the same times, without sound.
 
-    Equal videos give equal bytes, with the same release of the coder.
+    The same release of the encoder gives the same bytes for the same video.
 
     Returns:
         an MP4 file.
@@ -55,8 +53,8 @@ def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
         VideoError: it is not a video, is truncated, or a frame cannot be decoded.
     """
     with VideoReader(video) as reader, _Encoder(config, reader.clock) as encoder:
-        reader.decode(range(reader.num_frames), encoder.take)
-        assert encoder.num_taken == reader.num_frames
+        reader.decode(range(reader.num_frames), encoder.add)
+        assert encoder.num_frames == reader.num_frames
         try:
             return encoder.finish()
         except ValueError as error:
@@ -66,60 +64,61 @@ def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
 def encode_frames(
     frames: Iterable[NDArray[np.uint8]], num_frames: int, rate: Fraction, config: TranscodeConfig
 ) -> bytes:
-    """Code pictures into a video as `transcode` does.
+    """Encode frames into a video like `transcode`.
 
     Args:
-        frames: pictures uint8 [h, w, 3], RGB, all of one size.
-        num_frames: how many there are.
+        frames: uint8 [h, w, 3] each, RGB, all of one size.
+        num_frames: their number.
         rate: frames/s.
+        config: how to encode.
 
     Returns:
         an MP4 file.
 
     Raises:
-        ValueError: the pictures are of different sizes, or cannot be coded.
+        ValueError: the frames have different sizes, or cannot be encoded.
     """
-    with _Encoder(config, Clock.steady(num_frames, rate)) as encoder:
-        for number, picture in enumerate(frames):
-            encoder.take(number, av.VideoFrame.from_ndarray(picture, format="rgb24"))
+    with _Encoder(config, Clock.from_rate(num_frames, rate)) as encoder:
+        for number, frame in enumerate(frames):
+            encoder.add(number, av.VideoFrame.from_ndarray(frame, format="rgb24"))
         return encoder.finish()
 
 
 def inspect(video: EncodedVideo) -> Facts:
-    """Find out what a video shows; decodes its first frame only.
+    """Return the properties of a video; decodes only its first frame.
 
     Raises:
         VideoError: it is not a video, is truncated, or its first frame cannot be decoded.
     """
     sizes: list[tuple[int, int]] = []
 
-    def look(number: int, frame: av.VideoFrame) -> None:
-        turned = _turned(frame)
-        sizes.append((turned.width, turned.height))
+    def add_size(number: int, frame: av.VideoFrame) -> None:
+        frame = _upright(frame)
+        sizes.append((frame.width, frame.height))
 
     with VideoReader(video) as reader:
-        reader.decode([0], look)
+        reader.decode([0], add_size)
         return Facts(reader.num_frames, reader.clock.rate, *sizes[0])
 
 
 def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
-    """Width and height of a picture when it is coded anew: even, never larger than it was."""
+    """Return width and height of a transcoded frame: even, never larger than before."""
     scale = min(short_side_px / min(width, height), 1.0)
-    # rounded to even numbers; a picture of one pixel gets two
+    # rounded to even numbers, at least 2
     return max(round(width * scale / 2), 1) * 2, max(round(height * scale / 2), 1) * 2
 
 
 class _Encoder:
-    """Codes frames as they come, for use in a `with` statement."""
+    """Encodes frame by frame, for use in a `with` statement."""
 
     def __init__(self, config: TranscodeConfig, clock: Clock):
         self._config, self._clock = config, clock
         self._reformatter = VideoReformatter()
-        self._picture_size: tuple[int, int] | None = None
-        self.num_taken = 0
+        self._source_size: tuple[int, int] | None = None
+        self.num_frames = 0
 
     def __enter__(self) -> _Encoder:
-        # a file, for the muxer moves the index to the front at the end
+        # a file, because the muxer moves the index to the front at the end
         self._file = tempfile.NamedTemporaryFile(suffix=".mp4")
         self._container: OutputContainer = av.open(
             self._file.name, "w", format="mp4", options={"movflags": "faststart"}
@@ -131,25 +130,25 @@ class _Encoder:
         self._container.close()
         self._file.close()
 
-    def take(self, number: int, frame: av.VideoFrame) -> None:
-        """Code the frame if it is the next one; a decoder may give some twice.
+    def add(self, number: int, frame: av.VideoFrame) -> None:
+        """Encode the frame if it is the next one; a decoder may return some twice.
 
         Raises:
-            ValueError: it is of another size than the first, or cannot be coded.
+            ValueError: its size differs from the first frame's, or it cannot be encoded.
         """
-        if number != self.num_taken:
+        if number != self.num_frames:
             return
-        turned = _turned(frame)
-        if self._picture_size is None:
-            self._picture_size = turned.width, turned.height
-            self._set_up(*stored_size(turned.width, turned.height, self._config.short_side_px))
-        if self._picture_size != (turned.width, turned.height):
-            raise ValueError(PICTURE_SIZE_CHANGES)
-        self._encode(self._scaled(turned))
-        self.num_taken += 1
+        frame = _upright(frame)
+        if self._source_size is None:
+            self._source_size = frame.width, frame.height
+            self._set_up(*stored_size(frame.width, frame.height, self._config.short_side_px))
+        if self._source_size != (frame.width, frame.height):
+            raise ValueError(SIZE_CHANGES)
+        self._encode(self._scale(frame))
+        self.num_frames += 1
 
     def finish(self) -> bytes:
-        """The file."""
+        """Return the file."""
         self._encode(None)
         self._container.close()
         self._file.seek(0)
@@ -159,10 +158,10 @@ class _Encoder:
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base = self._clock.time_base
-        context.thread_count = 1  # the same bytes on every machine, and one core for each shard
+        context.thread_count = 1  # the same bytes on every machine; shards use the cores
         context.color_range = ColorRange.MPEG
 
-    def _scaled(self, frame: av.VideoFrame) -> av.VideoFrame:
+    def _scale(self, frame: av.VideoFrame) -> av.VideoFrame:
         scaled = self._reformatter.reformat(
             frame,
             width=self._stream.width,
@@ -173,15 +172,15 @@ class _Encoder:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
-        scaled.pts, scaled.time_base = self._clock.times[self.num_taken], self._clock.time_base
-        scaled.pict_type = PictureType.NONE  # not what it was in the source
+        scaled.pts, scaled.time_base = self._clock.times[self.num_frames], self._clock.time_base
+        scaled.pict_type = PictureType.NONE  # the encoder decides, not the source
         return scaled
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         try:
             self._container.mux(self._stream.encode(frame))
         except av.FFmpegError as error:
-            raise ValueError(f"cannot be coded: {error.strerror or error}") from error
+            raise ValueError(f"cannot be encoded: {error.strerror or error}") from error
 
 
 def _options(config: TranscodeConfig) -> dict[str, str]:
@@ -192,15 +191,15 @@ def _options(config: TranscodeConfig) -> dict[str, str]:
         "crf": str(config.crf),
         "g": gop,
         "keyint_min": gop,
-        "sc_threshold": "0",  # key frames at equal distances, whatever is cut in the picture
+        "sc_threshold": "0",  # key frames at equal distances, also at cuts
         "bf": "0",
-        # looking ahead gains nothing in groups so short, and its result is not always the same
+        # no gain in such short groups, and its result is not reproducible
         "rc-lookahead": "0",
         "flags": "+cgop",
     }
 
 
-def _turned(frame: av.VideoFrame) -> av.VideoFrame:
+def _upright(frame: av.VideoFrame) -> av.VideoFrame:
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return frame

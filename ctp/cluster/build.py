@@ -1,69 +1,173 @@
-"""Building shards by Ray Data: a task for each, wherever there is a CPU, again if it is lost."""
+"""Building shards by Ray Data: an actor on each CPU builds one shard after the other."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import ray
 import ray.data
-from ray.data import TaskPoolStrategy
 
-from ctp.build.build import ShardTask, build_shard, guarded_converter
+from ctp.build.build import (
+    Part,
+    ShardTask,
+    build_shard,
+    create_or_resume,
+    find_sources,
+    finished_parts,
+    plan_shards,
+    splits_of,
+    write_manifest,
+)
 from ctp.build.config import BuildConfig
-from ctp.build.convert import Convert
-from ctp.cluster.connect import DATA_PLUMBING_CPUS
-from ctp.cluster.faults import told_in_a_line
+from ctp.build.layouts import Contents
+from ctp.cluster.connect import DATA_PLUMBING_CPUS, check_place, cluster
+from ctp.cluster.errors import stopped_errors
+from ctp.cluster.path_visibility import check_lasting
+from ctp.cluster.stream import Columns, map_by_actors
+from ctp.data.journal import Journal, delete_journals
+from ctp.data.quarantine import QuarantinedVideo, format_quarantined
+from ctp.progress import VideoCounter, duration
+from ctp.storage import Storage
+from ctp.training.run_folder import absolute
 
-VIDEOS_A_REPORT = 8
-"""What tells of progress costs Ray about as long as a short video."""
-
-Show = Callable[[int], None]
-"""Is told how many videos are done since it was told last."""
+VIDEOS_PER_REPORT = 8
+"""A progress report costs Ray about as long as a short video."""
 
 
-def build(config: BuildConfig, tasks: Sequence[ShardTask], show: Show) -> None:
-    """Build shards on the cluster that is joined.
+def build_shards(config: BuildConfig) -> str:
+    """Build the shards of a data set, on this machine or on the cluster that `RAY_ADDRESS` names.
+
+    Returns:
+        the URI of their folder.
 
     Raises:
-        StoppedError: the storage fails, or processes end that work on no video.
+        ValueError: an option or the source does not fit, or no video can be used.
+        StorageError: the source cannot be listed.
+        StoppedError: the storage fails later.
     """
-    with told_in_a_line():
-        for row in _done(config, tasks).iter_rows():
-            show(int(row["videos"]))
+    started = time.monotonic()
+    check_place()
+    check_lasting(config.out, "out")
+    contents = find_sources(config)
+    tasks = plan_shards(config, contents)
+    create_or_resume(config, tasks)
+    finished = _finished(tasks)
+    left = [task for task in tasks if (task.folder, task.name) not in finished]
+    print(_describe(config, contents, tasks, left))
+    if left:
+        total = sum(len(task.sources) for task in left)
+        paths = absolute(config.out), absolute(config.source)
+        with cluster(paths=paths), VideoCounter(total) as counter:
+            build(config, left, counter.add)
+    _write_manifests(config, contents, tasks)
+    out = Storage.from_uri(config.out).uri
+    print(f"{out} after {duration(time.monotonic() - started)}")
+    return out
 
 
-def _done(config: BuildConfig, tasks: Sequence[ShardTask]) -> ray.data.Dataset:
-    """How many videos are done, a row now and then, while it is read."""
+def _finished(tasks: Sequence[ShardTask]) -> dict[tuple[str, str], Part]:
+    """Return the shards that are complete, by folder and name."""
+    names: dict[str, list[str]] = {}
+    for task in tasks:
+        names.setdefault(task.folder, []).append(task.name)
+    return {
+        (folder, name): part
+        for folder, inside in names.items()
+        for name, part in finished_parts(folder, inside).items()
+    }
+
+
+def _describe(
+    config: BuildConfig, contents: Contents, tasks: Sequence[ShardTask], left: Sequence[ShardTask]
+) -> str:
+    missing = sum(map(len, contents.missing.values()))
+    facts = [
+        f"{sum(len(task.sources) for task in tasks)} videos of layout {config.layout}",
+        f"{len(tasks)} shards",
+        f"{len(tasks) - len(left)} of them are done" if len(left) < len(tasks) else "",
+        f"{missing} videos are missing" if missing else "",
+        f"{contents.num_unused} videos belong to no split" if contents.num_unused else "",
+    ]
+    return ", ".join(fact for fact in facts if fact)
+
+
+def _write_manifests(config: BuildConfig, contents: Contents, tasks: Sequence[ShardTask]) -> None:
+    """Write the manifests and print a summary of each.
+
+    Raises:
+        ValueError: no video can be used.
+    """
+    finished = _finished(tasks)
+    by_split: dict[str, list[Part]] = {split: [] for split in splits_of(contents)}
+    for task in tasks:
+        by_split[task.sources[0].split].append(finished[task.folder, task.name])
+    manifests = [write_manifest(config, contents, *split) for split in by_split.items()]
+    for manifest in manifests:
+        _print_manifest(manifest)
+    if not any(manifest["videos"] for manifest in manifests):
+        raise ValueError("no video can be used; see the reasons above, or in manifest.json")
+
+
+def _print_manifest(manifest: Mapping[str, Any]) -> None:
+    split = f"{manifest['split']}: " if manifest["split"] else ""
+    quarantined = manifest["quarantined"]
+    print(
+        f"{split}{manifest['videos']} videos, {manifest['frames']} frames, "
+        f"{manifest['bytes'] / 2**20:.1f} MiB, {len(manifest['labels'])} labels, "
+        f"{len(quarantined)} quarantined"
+    )
+    if quarantined:
+        entries = [QuarantinedVideo(each["id"], "", each["reason"]) for each in quarantined]
+        print(format_quarantined(entries, "manifest.json"))
+
+
+def build(config: BuildConfig, tasks: Sequence[ShardTask], report: Callable[[int], None]) -> None:
+    """Build shards on the cluster that is joined.
+
+    Args:
+        config: of the build.
+        tasks: the shards.
+        report: called with the number of videos done since its last call.
+
+    Raises:
+        StoppedError: the storage fails.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # what a task yields is told at once
+    context.target_max_block_size = 1  # what an actor yields arrives at once
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     cpus = ray.cluster_resources().get("CPU", 0) - DATA_PLUMBING_CPUS  # type: ignore[no-untyped-call]
-    at_a_time = config.num_tasks or max(int(cpus), 1)
-    return ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        partial(_build, config=config),
-        batch_size=1,
-        compute=TaskPoolStrategy(size=min(at_a_time, len(rows))),
-        num_cpus=1,
-    )
+    at_a_time = min(config.num_tasks or max(int(cpus), 1), len(rows))
+    key = uuid.uuid4().hex
+    shards = ray.data.from_items(rows, override_num_blocks=len(rows))
+    built = map_by_actors(shards, _ShardBuilder, (config, key), at_a_time, num_cpus=1)
+    try:
+        with stopped_errors():
+            for row in built.iter_rows():
+                report(int(row["videos"]))
+    finally:
+        delete_journals(key)
 
 
-def _build(batch: dict[str, Any], config: BuildConfig) -> Iterator[dict[str, list[int]]]:
-    """Build the shard of a row; a task that is tried again yields as many rows as at first."""
-    task: ShardTask = pickle.loads(batch["task"][0])
-    unsaid = 0
-    for _ in build_shard(task, _converter(config)):
-        unsaid += 1
-        if unsaid == VIDEOS_A_REPORT:
-            yield {"videos": [unsaid]}
-            unsaid = 0
-    yield {"videos": [unsaid]}
+class _ShardBuilder:
+    """Builds shards. A bad video may end its process; the shard is then built again."""
 
+    def __init__(self, config: BuildConfig, journal_key: str):
+        self._config = config
+        self._journal = Journal(journal_key, config.video_seconds)
 
-@cache
-def _converter(config: BuildConfig) -> Convert:
-    """One for all the shards that this process builds: its child takes seconds to start."""
-    return guarded_converter(config)
+    def __call__(self, row: Columns) -> Iterator[Columns]:
+        """Build the shard of a row; yield how many videos are done since the last report."""
+        task: ShardTask = pickle.loads(row["task"][0])
+        unreported = 0
+        for _ in build_shard(task, self._config.transcode, self._journal):
+            unreported += 1
+            if unreported == VIDEOS_PER_REPORT:
+                yield {"videos": np.array([unreported])}
+                unreported = 0
+        yield {"videos": np.array([unreported])}

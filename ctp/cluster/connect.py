@@ -1,4 +1,4 @@
-"""Getting a Ray cluster, and finding out beforehand whether it is large enough."""
+"""Connecting to a Ray cluster, and checking beforehand that it is large enough."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import ray
 import torch
 from ray.exceptions import AuthenticationError
 
-from ctp.cluster.places import check_seen
-from ctp.training.claim import Uris
+from ctp.cluster.path_visibility import check_seen
 from ctp.training.config import ScalingConfig
+from ctp.training.run_folder import Uris
 
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10.0
-OF_TOKENS = "ray._private.authentication.authentication_token_setup"
-"""The logger that warns of a local cluster's token."""
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+"""The logger of warnings about a local cluster's token."""
 DATA_PLUMBING_CPUS = 1.0
-"""Ray Data's own small tasks take one CPU at a time; without it they wait for ever."""
+"""Ray Data's own tasks need one CPU; without it they would wait forever."""
 LOCAL_OBJECT_STORE_BYTES = 1 * 2**30
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Processes that a run needs all at the same time.
+    """Processes that a run needs at the same time.
 
     Attributes:
-        name: what they are, in the singular.
-        number: how many.
+        name: of the processes, in the singular.
+        number: how many there are.
         cpus, gpus: of each.
-        options: which of the job's options to lower when they do not fit.
+        options: the options to lower if they do not fit.
     """
 
     name: str
@@ -45,7 +45,8 @@ class Demand:
 
 
 def run_demands(scaling: ScalingConfig) -> list[Demand]:
-    """What a run of training needs."""
+    """Return the processes of a training run."""
+    workers = f"scaling.{'num' if scaling.min_workers is None else 'min'}_workers"
     gpus = float(scaling.use_gpu)
     return [
         Demand(
@@ -53,21 +54,15 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
             scaling.fewest_workers,
             scaling.cpus_per_worker,
             gpus,
-            f"scaling.{'num' if scaling.min_workers is None else 'min'}_workers or cpus_per_worker",
+            f"{workers} or cpus_per_worker",
         ),
-        Demand(
-            "actor",
-            scaling.num_actors,
-            scaling.cpus_per_actor,
-            0.0,
-            "scaling.num_actors or cpus_per_actor",
-        ),
+        Demand("actor", scaling.num_actors, 1.0, 0.0, "scaling.num_actors"),
     ]
 
 
 def check_place(demands: Sequence[Demand] = ()) -> None:
-    """Check before anything is spent that there is a place to run: the cluster that `RAY_ADDRESS`
-    names answers, or else this machine is large enough.
+    """Check that the cluster that `RAY_ADDRESS` names answers or, without `RAY_ADDRESS`, that this
+    machine is large enough.
 
     Raises:
         ValueError: `RAY_ADDRESS` names no cluster to join, or this machine has too few CPUs or
@@ -83,18 +78,18 @@ def check_place(demands: Sequence[Demand] = ()) -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Connect once; Ray itself would try for minutes."""
     if "://" in address:
         raise ValueError(
-            f"{ADDRESS} is {address}, and a job joins a cluster from within, by HOST:PORT. Send it "
-            "there by ray job submit --working-dir . -- python jobs/…, or unset "
+            f"{ADDRESS} is {address}; a job that runs on the cluster joins it by HOST:PORT. "
+            "Submit it by ray job submit --working-dir . -- python jobs/…, or unset "
             f"{ADDRESS} to run on this machine"
         )
     if address == "auto":
         return  # Ray looks it up
     host, colon, port = address.rpartition(":")
     if not colon:
-        raise ValueError(f"{ADDRESS} is {address!r}; wanted HOST:PORT, or auto, or unset it")
+        raise ValueError(f"{ADDRESS} is {address!r}; expected HOST:PORT or auto; or unset it")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, ValueError) as error:
@@ -105,16 +100,16 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def cluster(demands: Sequence[Demand] = (), places: Iterable[Uris] = ()) -> Iterator[None]:
+def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Args:
-        demands: what must fit; none for work that takes what there is.
-        places: what the work reads and writes; what is local, all nodes must see.
+        demands: the processes that must fit; none for a job that adapts to the cluster.
+        paths: what the job reads and writes; all nodes must see local files and folders.
 
     Raises:
-        ValueError: the cluster has fewer CPUs or GPUs than are asked for, a node does not see a
-            place, or this process has joined a cluster already.
+        ValueError: the cluster has fewer CPUs or GPUs than the demands, a node does not see a
+            path, or this process has joined a cluster already.
         ConnectionError: the cluster cannot be joined.
     """
     if ray.is_initialized():
@@ -123,9 +118,10 @@ def cluster(demands: Sequence[Demand] = (), places: Iterable[Uris] = ()) -> Iter
     if address:
         _join(address)
     else:
-        logging.getLogger(OF_TOKENS).setLevel(logging.ERROR)  # nobody else uses this cluster
+        # its warning does not apply: only this process uses this cluster
+        logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
         ray.init(
-            address="local",  # not one that happens to run on this machine
+            address="local",  # not another one that runs on this machine
             num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
             object_store_memory=LOCAL_OBJECT_STORE_BYTES,
             include_dashboard=False,
@@ -135,7 +131,7 @@ def cluster(demands: Sequence[Demand] = (), places: Iterable[Uris] = ()) -> Iter
     try:
         if address and demands:
             check_cluster(demands, where=f"the cluster at {address}")
-        check_seen(places)
+        check_seen(paths)
         yield
     finally:
         ray.shutdown()
@@ -146,7 +142,7 @@ def _join(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (AuthenticationError, ConnectionError) as error:
         raise ConnectionError(
-            f"the cluster at {address} could not be joined: {error}. If it wants a token, set "
+            f"the cluster at {address} could not be joined: {error}. If it requires a token, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
 
@@ -155,9 +151,9 @@ def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = Tru
     """Check that a run fits the cluster.
 
     Args:
-        demands: what must fit.
-        where: what to call the cluster in an error.
-        may_grow: whether nodes count that its autoscaler may still add.
+        demands: the processes that must fit.
+        where: name of the cluster in an error.
+        may_grow: whether to count nodes that its autoscaler may still add.
 
     Raises:
         ValueError: the cluster has too few CPUs or GPUs.
@@ -167,10 +163,10 @@ def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = Tru
 
 
 def resources(*, may_grow: bool = True) -> dict[str, float]:
-    """The CPU, GPU and memory (bytes) of the cluster.
+    """Return the CPUs, GPUs and memory (bytes) of the cluster.
 
     Args:
-        may_grow: whether nodes count that its autoscaler may still add.
+        may_grow: whether to count nodes that its autoscaler may still add.
     """
     there = ray.cluster_resources()  # type: ignore[no-untyped-call]
     # nothing without an autoscaler; Ray Train asks the same
@@ -180,20 +176,22 @@ def resources(*, may_grow: bool = True) -> dict[str, float]:
 
 
 def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> None:
-    """Check that all processes fit: Ray itself would wait for ever.
+    """Check that all processes fit; Ray itself would wait forever.
 
     Raises:
-        ValueError: they do not; says what is missing and which options to lower.
+        ValueError: they do not; names what is missing and the options to lower.
     """
     for unit, there in (("CPU", cpus), ("GPU", gpus)):
         shares = [(each, each.cpus if unit == "CPU" else each.gpus) for each in demands]
         asking = [(each, share) for each, share in shares if share]
         needed = sum(each.number * share for each, share in asking)
         if needed > there:
-            said = ", ".join(f"{each.number} {each.name}(s) of {share:g}" for each, share in asking)
+            processes = ", ".join(
+                f"{each.number} {each.name}(s) of {share:g}" for each, share in asking
+            )
             options = ", ".join(each.options for each, _ in asking)
             or_none = "" if unit == "CPU" else ", or set scaling.use_gpu false"
             raise ValueError(
-                f"the run asks for {needed:g} {unit}s ({said}), and {where} has "
-                f"{max(there, 0):g} to give. Lower {options}{or_none}"
+                f"the run needs {needed:g} {unit}s ({processes}), but {where} offers "
+                f"{max(there, 0):g}. Lower {options}{or_none}"
             )

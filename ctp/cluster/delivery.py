@@ -1,284 +1,252 @@
-"""How fast the run's stream reaches a training worker, against one process that makes the clips."""
+"""Measure how fast samples reach a training worker through Ray, against one process alone."""
 
 from __future__ import annotations
 
-import math
-import threading
+import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import ray
 
+from ctp.bench.config import BenchConfig
 from ctp.bench.processes import Memory, cpu_seconds, memory
-from ctp.bench.timing import one_thread, slope
-from ctp.cluster.ingest import (
-    execution_options,
-    object_store_bytes,
-    stream,
-    worker_batches,
-)
-from ctp.pretext.clips import ClipMaker
-from ctp.training.maker import local_stream
-from ctp.training.sealed import SealedMaker
+from ctp.bench.timing import one_thread, usable_cores
+from ctp.cluster.connect import cluster, run_demands
+from ctp.cluster.stream import StreamSpec, object_store_bytes, sample_blocks, worker_batches
+from ctp.data.journal import delete_journals
+from ctp.data.sources import prepare_corpus
+from ctp.data.stream import Batch, SampleStream
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretraining import open_pretraining
+from ctp.training.config import ComputeConfig
 
 WARM_UP_SHARE = 1 / 4
-"""Of the clips that are timed: as many come before, until all that is to be held is taken."""
+"""Clips before the timed ones, as a share of these: until the object store is filled."""
 ALONE_SHARE = 1 / 8
-"""Of the clips that are timed: what one process makes before and after, for the machine may slow
-down in between."""
-LOOKS_PER_MEMORY = 10
-"""Looks at the CPU for one at memory, which takes a tenth of a second."""
+"""Clips that one process draws before and after, as a share of the timed ones."""
+USAGE_SECONDS = 0.5
+"""Between two measurements of CPU time."""
+USAGES_PER_MEMORY = 4
+"""Measurements of CPU time for one of memory, which takes a tenth of a second."""
 
 
-@dataclass(frozen=True)
-class Rate:
-    """How fast clips were made or came.
-
-    Attributes:
-        clips_per_second: of time.
-        cpu_ms_per_clip: milliseconds of a core, all processes together; None where the system
-            does not tell.
-    """
-
-    clips_per_second: float
-    cpu_ms_per_clip: float | None
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A batch that came.
-
-    Attributes:
-        clips: that have come, these among them.
-        at: the time, in seconds.
-        waited: seconds that the worker waited for it.
-    """
+class Drawn(NamedTuple):
+    """What it took one process alone to draw samples; the CPU time is in seconds, too."""
 
     clips: int
-    at: float
-    waited: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What all processes had used when so many clips had come.
-
-    Attributes:
-        clips: so many.
-        cpu_seconds: of cores.
-        memory: now; None where it was not looked at.
-    """
-
-    clips: int
+    seconds: float
     cpu_seconds: float
-    memory: Memory | None
+
+
+class Arrival(NamedTuple):
+    """A batch that has reached the worker.
+
+    Attributes:
+        clips: clips so far, with this batch.
+        seconds: when it arrived.
+        wait_seconds: how long the worker waited for it.
+        cpu_seconds: CPU time of all processes so far; None if it was not measured.
+        memory: of all processes; None if it was not measured.
+    """
+
+    clips: int
+    seconds: float
+    wait_seconds: float
+    cpu_seconds: float | None = None
+    memory: Memory | None = None
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of the stream, its beginning and end left out.
+    """How fast samples reach a worker.
 
     Attributes:
-        play_on: where the game was played, as of `ScalingConfig`.
-        num_actors: actors that made clips, each on a core.
-        clips: that came in between.
-        rate: of the delivery.
-        alone: of one process with one thread that made the same clips.
-        wait_share: share of the time that the worker waited, which does nothing else here.
-        samples: none where the system does not tell.
+        task: name of the pretext task.
+        num_actors: actors that draw samples, each on a CPU core.
+        arrivals: batches at the worker, without those at the start and the end of the stream.
+        alone: one process with one thread that draws some of the same samples.
     """
 
-    play_on: str
+    task: str
     num_actors: int
-    clips: int
-    rate: Rate
-    alone: Rate
-    wait_share: float
-    samples: tuple[Sample, ...]
+    arrivals: tuple[Arrival, ...]
+    alone: Drawn
 
     @property
-    def ratio(self) -> float:
-        """The rate in units of what as many processes would make that need no one else."""
-        return self.rate.clips_per_second / (self.num_actors * self.alone.clips_per_second)
+    def clips(self) -> int:
+        """Return the number of clips from the first arrival to the last."""
+        return self.arrivals[-1].clips - self.arrivals[0].clips
 
     @property
-    def cpu_ratio(self) -> float | None:
-        """The same by what cores did, whoever else used them: the time of one process alone in
-        units of what all processes took."""
-        if self.rate.cpu_ms_per_clip is None or self.alone.cpu_ms_per_clip is None:
+    def clips_per_second(self) -> float:
+        """Return the clips/s at the worker."""
+        return self.clips / self._seconds
+
+    @property
+    def cpu_ms_per_clip(self) -> float | None:
+        """Return the CPU milliseconds of all processes, or None if they are unknown."""
+        known = [(c.clips, c.cpu_seconds) for c in self.arrivals if c.cpu_seconds is not None]
+        if len(known) < 2:
             return None
-        return self.alone.cpu_ms_per_clip / self.rate.cpu_ms_per_clip
+        (first_clips, first_seconds), (last_clips, last_seconds) = known[0], known[-1]
+        return 1e3 * (last_seconds - first_seconds) / (last_clips - first_clips)
+
+    @property
+    def wait_share(self) -> float:
+        """Return the share of the time that the worker, which does nothing else, waited."""
+        return sum(each.wait_seconds for each in self.arrivals[1:]) / self._seconds
+
+    @property
+    def efficiency(self) -> float:
+        """Return the fraction of ideal linear scaling: the clips/s over `num_actors` times those
+        of one process alone."""
+        return self.clips_per_second * self.alone.seconds / (self.alone.clips * self.num_actors)
 
     @property
     def memory(self) -> list[tuple[int, Memory]]:
-        """Memory when so many clips had come."""
-        return [(each.clips, each.memory) for each in self.samples if each.memory is not None]
+        """Return pairs of (clips that had arrived, memory)."""
+        return [(each.clips, each.memory) for each in self.arrivals if each.memory is not None]
 
     @property
     def mib_per_1000_clips(self) -> float | None:
-        """How memory that is not files grows: the slope of a line through all samples."""
-        clips = [clips / 1000 for clips, _ in self.memory]
-        if len(set(clips)) < 2:
+        """Return the growth of memory other than files: the slope of a least-squares line."""
+        if len(self.memory) < 2:
             return None
-        return slope(clips, [memory.mib - memory.file_mib for _, memory in self.memory])
+        thousands = [clips / 1000 for clips, _ in self.memory]
+        used = [memory.mib - memory.file_mib for _, memory in self.memory]
+        return statistics.linear_regression(thousands, used).slope
 
-    def as_row(self) -> dict[str, Any]:
-        """All of it, as JSON takes it."""
+    def figures(self) -> dict[str, Any]:
+        """Return all figures, as JSON values."""
+        alone_cpu_ms, cpu_ms = 1e3 * self.alone.cpu_seconds / self.alone.clips, self.cpu_ms_per_clip
         return {
-            "play_on": self.play_on,
+            "task": self.task,
             "num_actors": self.num_actors,
             "clips": self.clips,
-            "clips_per_second": self.rate.clips_per_second,
-            "alone_clips_per_second": self.alone.clips_per_second,
-            "ratio": self.ratio,
-            "cpu_ms_per_clip": self.rate.cpu_ms_per_clip,
-            "alone_cpu_ms_per_clip": self.alone.cpu_ms_per_clip,
-            "cpu_ratio": self.cpu_ratio,
+            "clips_per_second": self.clips_per_second,
+            "alone_clips_per_second": self.alone.clips / self.alone.seconds,
+            "efficiency": self.efficiency,
+            "cpu_ms_per_clip": cpu_ms,
+            "alone_cpu_ms_per_clip": alone_cpu_ms,
+            # unlike efficiency, it does not depend on other users of the machine
+            "cpu_efficiency": None if cpu_ms is None else alone_cpu_ms / cpu_ms,
             "wait_share": self.wait_share,
             "peak_memory_mib": max((memory.mib for _, memory in self.memory), default=None),
             "peak_shared_mib": max((memory.shared_mib for _, memory in self.memory), default=None),
             "mib_per_1000_clips": self.mib_per_1000_clips,
-            "memory": [{"clips": clips, **asdict(memory)} for clips, memory in self.memory],
+            "memory": [{"clips": clips, **memory._asdict()} for clips, memory in self.memory],
         }
 
+    @property
+    def _seconds(self) -> float:
+        return self.arrivals[-1].seconds - self.arrivals[0].seconds
 
-def deliver(maker: ClipMaker, num_clips: int, *, look_seconds: float = 0.5) -> Delivery:
-    """Take the run's stream through the Ray that this process is connected to, as fast as it comes,
-    as the only worker of the run; and have one process make some of the same clips.
+
+def measure_delivery(config: BenchConfig) -> Delivery:
+    """Measure the stream of `config.task` on this machine or the cluster of `RAY_ADDRESS`.
+
+    Raises:
+        ValueError: the videos or the cluster do not fit.
+        ConnectionError: the cluster does not answer.
+    """
+    run = config.pretraining(
+        config.ray.uri or config.data.uri,
+        ComputeConfig(total_batch=config.ray.total_batch),
+        num_actors=config.ray.num_actors or usable_cores(),
+    )
+    stream = open_pretraining(run).stream
+    prepare_corpus(stream.catalog)
+    with cluster(run_demands(run.scaling)):
+        return deliver(run, stream, config.ray.clips)
+
+
+def deliver(run: PretrainConfig, stream: SampleStream[Any], num_clips: int) -> Delivery:
+    """Receive a run's samples as its only worker, as fast as they come; let one process draw some
+    of the same samples before and after. This process is connected to Ray.
 
     Args:
-        maker: of a run of one worker; its length does not matter.
-        num_clips: to time, after a warm-up; whole batches.
-        look_seconds: between two looks at what this process and all below it use: all of a cluster
-            that it started.
+        run: its scaling is used.
+        stream: its samples; the number of steps does not matter.
+        num_clips: to time, after a warm-up; rounded up to whole batches.
+
+    Raises:
+        ValueError: samples cannot be drawn.
     """
-    batch = maker.config.compute.total_batch
+    batch = stream.total_batch
     begin = _whole_batches(WARM_UP_SHARE * num_clips, batch)
     end = begin + _whole_batches(num_clips, batch)
-    # when the last clips come, the actors that made them may be gone
-    on_their_way = object_store_bytes(SealedMaker.of(maker), 1) / maker.clip_bytes
-    steps = (end + _whole_batches(on_their_way, batch)) // batch
-    schedule = maker.config.schedule.replace(unit="steps", length=steps, decay_at=())
-    maker = ClipMaker(maker.config.replace(schedule=schedule), maker.catalog)
+    # longer than what is timed, because the actors end with the stream
+    spec = StreamSpec.from_stream(run, stream)
+    ahead = object_store_bytes(spec, 1) / spec.sample_bytes
+    stream = replace(stream, total_steps=(end + _whole_batches(ahead, batch)) // batch)
 
-    few = _whole_batches(ALONE_SHARE * num_clips, batch)
-    before = _alone(maker, few)
-    with Watch(look_seconds) as watch:
-        arrivals = arrivals_of(_batches(maker), watch)
-    after = _alone(maker, few)
-    timed = [arrival for arrival in arrivals if begin <= arrival.clips <= end]
-    samples = [sample for sample in watch.samples if begin <= sample.clips <= end]
-    return Delivery(
-        play_on=maker.config.scaling.play_on,
-        num_actors=maker.config.scaling.num_actors,
-        clips=end - begin,
-        rate=Rate(clips_per_second(timed), _cpu_ms_per_clip(samples)),
-        alone=_mean([before, after]),
-        wait_share=wait_share(timed),
-        samples=tuple(samples),
-    )
+    num_alone = _whole_batches(ALONE_SHARE * num_clips, batch)
+    before = draw_alone(stream, num_alone)
+    arrivals = receive(_batches(run, stream))
+    after = draw_alone(stream, num_alone)  # the machine may have slowed down
+    timed = tuple(arrival for arrival in arrivals if begin <= arrival.clips <= end)
+    alone = Drawn(*(b + a for b, a in zip(before, after, strict=True)))  # type: ignore[arg-type]
+    return Delivery(run.task.name, run.scaling.num_actors, timed, alone)
 
 
 def _whole_batches(num_clips: float, batch: int) -> int:
-    """At least so many clips, in whole batches, and at least one of them."""
-    return batch * max(math.ceil(num_clips / batch), 1)
+    """Round up to whole batches, at least one."""
+    return batch * max(-int(-num_clips // batch), 1)
 
 
-def _batches(maker: ClipMaker) -> Iterator[Mapping[str, Any]]:
-    sealed = SealedMaker.of(maker)
-    clips = stream(ray.put(sealed), 0, 1)
-    clips.context.execution_options = execution_options(sealed, 1)
-    (shard,) = clips.streaming_split(1, equal=True)
-    return worker_batches(shard, maker.config.compute.total_batch, 0)
+def _batches(run: PretrainConfig, stream: SampleStream[Any]) -> Iterator[Batch[Any]]:
+    spec, key = StreamSpec.from_stream(run, stream), uuid.uuid4().hex
+    try:
+        (shard,) = sample_blocks(ray.put(stream), spec, 0, 1, key).streaming_split(1, equal=True)
+        yield from worker_batches(shard, stream.drawer, stream.total_batch, 0)
+    finally:
+        delete_journals(key)
 
 
-class Watch:
-    """Looks at what processes use while clips come, for use in a `with` statement.
+def receive(
+    batches: Iterable[Batch[Any]], *, usage_seconds: float = USAGE_SECONDS
+) -> list[Arrival]:
+    """Receive all batches; check that each sample comes once and in order.
 
-    Attributes:
-        clips: how many have come; set by who counts them.
-        samples: what was seen.
+    Args:
+        batches: of the only worker.
+        usage_seconds: least time between two measurements of what the processes use.
+
+    Raises:
+        ValueError: samples cannot be drawn.
     """
-
-    def __init__(self, every_seconds: float):
-        self.clips = 0
-        self.samples: list[Sample] = []
-        self._every_seconds = every_seconds
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        used: dict[int, float] = {}  # of processes that have ended, too
-        while not self._done.wait(self._every_seconds):
-            now = cpu_seconds()
-            if now is None:
-                return
-            used |= now
-            looks_at_memory = len(self.samples) % LOOKS_PER_MEMORY == 0
-            sample = Sample(self.clips, sum(used.values()), memory() if looks_at_memory else None)
-            self.samples.append(sample)
-
-
-def arrivals_of(batches: Iterable[Mapping[str, Any]], watch: Watch) -> list[Arrival]:
-    """Take all batches, and check that they are the stream, each clip once and in order."""
     arrivals: list[Arrival] = []
+    used: dict[int, float] = {}  # CPU seconds, also of processes that have ended
+    num_usages, last_usage, clips = 0, float("-inf"), 0
     began = time.perf_counter()
     for batch in batches:
         now = time.perf_counter()
-        positions = batch["position"].tolist()
-        assert positions == list(range(watch.clips, watch.clips + len(positions))), "out of order"
-        watch.clips += len(positions)
-        arrivals.append(Arrival(watch.clips, now, now - began))
+        if batch.errors:
+            raise ValueError(batch.errors[0])
+        expected = range(clips, clips + len(batch.positions))
+        assert batch.positions.tolist() == list(expected), "the samples are out of order"
+        clips = expected.stop
+        cpu, in_use = None, None
+        if now - last_usage >= usage_seconds:
+            used |= cpu_seconds()
+            cpu = sum(used.values()) or None
+            in_use = memory() if num_usages % USAGES_PER_MEMORY == 0 else None
+            num_usages, last_usage = num_usages + 1, now
+        arrivals.append(Arrival(clips, now, now - began, cpu, in_use))
         began = time.perf_counter()
     return arrivals
 
 
-def clips_per_second(arrivals: Sequence[Arrival]) -> float:
-    """From the first of the arrivals to the last."""
-    first, last = arrivals[0], arrivals[-1]
-    return (last.clips - first.clips) / (last.at - first.at)
-
-
-def wait_share(arrivals: Sequence[Arrival]) -> float:
-    """Share of the time from the first of the arrivals to the last."""
-    waited = sum(arrival.waited for arrival in arrivals[1:])
-    return waited / (arrivals[-1].at - arrivals[0].at)
-
-
-def _cpu_ms_per_clip(samples: Sequence[Sample]) -> float | None:
-    if len(samples) < 2 or samples[0].clips == samples[-1].clips:
-        return None
-    seconds = samples[-1].cpu_seconds - samples[0].cpu_seconds
-    return 1e3 * seconds / (samples[-1].clips - samples[0].clips)
-
-
-def _alone(maker: ClipMaker, num_clips: int) -> Rate:
-    """Make the first clips of the stream in this process, a batch to warm up before."""
-    batches = local_stream(maker, 0, 0, 1)
+def draw_alone(stream: SampleStream[Any], num_clips: int) -> Drawn:
+    """Draw the first samples of a stream in this process, after a batch to warm up."""
+    batches = stream.batches(0, 0, 1)
     with one_thread():
         next(batches)
         began, cpu_began = time.perf_counter(), time.process_time()
-        made = 0
-        while made < num_clips:
-            made += len(next(batches)["position"])
-        seconds, of_cores = time.perf_counter() - began, time.process_time() - cpu_began
-    return Rate(made / seconds, 1e3 * of_cores / made)
-
-
-def _mean(rates: Sequence[Rate]) -> Rate:
-    """Of as many clips each."""
-    known = [rate.cpu_ms_per_clip for rate in rates if rate.cpu_ms_per_clip is not None]
-    return Rate(
-        len(rates) / sum(1 / rate.clips_per_second for rate in rates),
-        sum(known) / len(known) if known else None,
-    )
+        drawn = 0
+        while drawn < num_clips:
+            drawn += len(next(batches).positions)
+        return Drawn(drawn, time.perf_counter() - began, time.process_time() - cpu_began)

@@ -1,11 +1,12 @@
-"""Making features by Ray Data: readers decode a part's videos, encoders encode them, tasks write.
+"""Computing features by Ray Data: readers decode the videos of a part, encoders encode them.
 
-A block is a part at every stage, so none waits for another one, and none need be in order.
+A block is a part at every stage, so that no part waits for another one.
 """
 
 from __future__ import annotations
 
-import warnings
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,30 +15,29 @@ from typing import Any
 import numpy as np
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, Dataset
-from ray.util.annotations import RayDeprecationWarning
+import torch
+from ray.data import Dataset
 
-from ctp.cluster.connect import Demand, check_cluster
-from ctp.cluster.faults import told_in_a_line
-from ctp.downstream.embed_config import EmbedScalingConfig
-from ctp.downstream.extraction import Extraction, PartReader, embed_part
-from ctp.downstream.feature_folder import write_part
+from ctp.cluster.connect import Demand, check_cluster, check_place, cluster
+from ctp.cluster.errors import stopped_errors
+from ctp.cluster.path_visibility import check_lasting
+from ctp.cluster.stream import BLOCKS_PER_INPUT_BLOCK, Columns, map_by_actors
+from ctp.data.journal import Journal, delete_journals
+from ctp.data.quarantine import QuarantineLedger, format_quarantined
+from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
+from ctp.downstream.extraction import Extraction, embed_part, open_extraction, read_part
+from ctp.downstream.feature_folder import finish, write_part
 from ctp.downstream.features import open_embedder
+from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
-from ctp.video.views import guarded_views
+from ctp.training.run_folder import QUARANTINE
 
-BLOCKS_PER_INPUT_BLOCK = 20_000
-MAX_TASKS_IN_FLIGHT = 2
-MAX_TASK_RETRIES = 3
-"""What kills an actor, rather than the process that it decodes in, would do so for ever."""
 CPUS_PER_WRITER = 0.25
 NEVER_SPLIT_BYTES = 2**40
 
-Block = dict[str, np.ndarray]
-
 
 def demands(scaling: EmbedScalingConfig) -> list[Demand]:
-    """What making features needs."""
+    """Return the processes that computing features needs."""
     gpus = float(scaling.use_gpu)
     return [
         Demand(
@@ -57,42 +57,79 @@ def demands(scaling: EmbedScalingConfig) -> list[Demand]:
     ]
 
 
-def extract(extraction: Extraction, show: Callable[[int], None]) -> None:
-    """Make all parts that are left, on the cluster that is joined.
+def embed(config: EmbedConfig) -> str:
+    """Compute features of videos, on this machine or on the cluster that `RAY_ADDRESS` names.
+
+    Returns:
+        the URI of their folder, for `feature_folder.read_features`.
+
+    Raises:
+        ValueError: an option, the encoder or the cluster does not fit, or no video can be used.
+        StoppedError: the storage fails, or a feature is not finite.
+    """
+    started = time.monotonic()
+    check_place(demands(config.scaling))
+    check_lasting(config.out, "out")
+    extraction = open_extraction(config)
+    print(extraction.describe(), flush=True)
+    if extraction.left:
+        paths = extraction.folder.uri, extraction.config.data.uri
+        number = extraction.videos_in(extraction.left)
+        with cluster(paths=paths), VideoCounter(number) as counter:
+            extract(extraction, counter.add)
+    folder = extraction.folder
+    counts = finish(folder, extraction.manifest, extraction.catalog.quarantined).counts
+    assert counts is not None
+    print(f"{counts.videos} videos, {counts.clips} features, {counts.quarantined} quarantined")
+    if counts.quarantined:
+        place = folder.join(QUARANTINE)
+        ledger = list(QuarantineLedger.from_jsonl(place.read_bytes()))
+        print(format_quarantined(ledger, place.uri))
+    if not counts.videos:
+        raise ValueError("no video can be used; see the reasons above")
+    print(f"{folder.uri} after {duration(time.monotonic() - started)}")
+    return folder.uri
+
+
+def extract(extraction: Extraction, report: Callable[[int], None]) -> None:
+    """Compute all parts that are left, on the cluster that is joined.
 
     Args:
-        extraction: what is to be done.
-        show: is told how many videos are done since it was told last.
+        extraction: the features to be made.
+        report: called with the number of videos done since its last call.
 
     Raises:
         ValueError: the cluster has too few CPUs or GPUs.
-        StoppedError: the storage fails, processes end that work on no video, or a feature is
-            infinite.
+        StoppedError: the storage fails, or a feature is not finite.
     """
     check_cluster(demands(extraction.config.scaling), "the cluster")
-    with told_in_a_line():
-        for row in _written(extraction).iter_rows():
-            show(int(row["videos"]))
+    journal_key = uuid.uuid4().hex
+    try:
+        with stopped_errors():
+            for row in _written(extraction, journal_key).iter_rows():
+                report(int(row["videos"]))
+    finally:
+        delete_journals(journal_key)
 
 
-def _written(extraction: Extraction) -> Dataset:
-    """How many videos a part had, a row for each part when it is written."""
+def _written(extraction: Extraction, journal_key: str) -> Dataset:
+    """Return the number of videos of each part, a row when the part is written."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = NEVER_SPLIT_BYTES
     scaling, number = extraction.config.scaling, len(extraction.left)
     encoder = ray.put(extraction.encoder)
-    work = replace(extraction, encoder=b"")  # large: once in the object store
+    work = replace(extraction, encoder=b"")  # it is large: once in the object store
     input_blocks = -(-number // BLOCKS_PER_INPUT_BLOCK)
     parts = ray.data.range(number, override_num_blocks=max(input_blocks, 1))
-    read = _by_actors(
+    read = map_by_actors(
         parts.repartition(target_num_rows_per_block=1),
         _Reader,
-        (work,),
+        (work, journal_key),
         scaling.num_readers,
         num_cpus=scaling.cpus_per_reader,
     )
-    encoded = _by_actors(
+    encoded = map_by_actors(
         read,
         _Encoder,
         (work, encoder),
@@ -104,49 +141,30 @@ def _written(extraction: Extraction) -> Dataset:
     return encoded.map_batches(write, batch_size=None, num_cpus=CPUS_PER_WRITER)
 
 
-def _by_actors(
-    blocks: Dataset, work: type, arguments: tuple[Any, ...], number: int, **resources: Any
-) -> Dataset:
-    """Each block through one of `number` actors of a class."""
-    with warnings.catch_warnings():
-        # until 2.64 there is no other way to give max_task_retries
-        warnings.simplefilter("ignore", RayDeprecationWarning)
-        return blocks.map_batches(
-            work,
-            fn_constructor_args=arguments,
-            batch_size=None,
-            compute=ActorPoolStrategy(
-                size=number, max_tasks_in_flight_per_actor=MAX_TASKS_IN_FLIGHT
-            ),
-            max_task_retries=MAX_TASK_RETRIES,
-            **resources,
-        )
-
-
 class _Reader:
-    """An actor that decodes the videos of a part, in a process that may be lost."""
+    """An actor that decodes the videos of a part. A bad video may end its process."""
 
-    def __init__(self, work: Extraction):
-        config, self._left = work.config, work.left
-        decode = guarded_views(config.views, config.data.max_seconds_per_video)
-        self._reader = PartReader(config, work.catalog, decode)
+    def __init__(self, work: Extraction, journal_key: str):
+        torch.set_num_threads(1)
+        self._work = work
+        self._journal = Journal(journal_key, work.config.data.max_seconds_per_video)
 
-    def __call__(self, row: Block) -> Block:
-        number = self._left[int(row["id"][0])]
-        rows = self._reader.read(number)
+    def __call__(self, row: Columns) -> Columns:
+        number = self._work.left[int(row["id"][0])]
+        rows = read_part(self._work.config, self._work.catalog, number, self._journal)
         return {**rows, "part": np.full(len(rows["id"]), number)}
 
 
 class _Encoder:
-    """An actor that makes features of a part's views."""
+    """An actor that computes the features of a part's views."""
 
     def __init__(self, work: Extraction, encoder: Any):
         self._embedder = open_embedder(work.config, ray.get(encoder))
 
-    def __call__(self, rows: Block) -> Block:
+    def __call__(self, rows: Columns) -> Columns:
         return {**embed_part(self._embedder, rows), "part": rows["part"]}
 
 
-def _write(rows: Block, folder: str) -> Block:
-    write_part(Storage.of(folder), int(rows["part"][0]), rows)
+def _write(rows: Columns, folder: str) -> Columns:
+    write_part(Storage.from_uri(folder), int(rows["part"][0]), rows)
     return {"videos": np.array([len(rows["id"])])}

@@ -1,8 +1,8 @@
-"""Scoring a run's encoder by nearest neighbours while the run goes on, and without its waiting.
+"""Scoring a run's encoder by nearest neighbours beside the run, which does not wait for it.
 
-The first worker leaves the encoder in the run folder's `snapshots/`; a task of its own, on CPUs or
-a GPU of its own, makes the score; the driver writes it to `knn.jsonl`. Nothing of it can stop the
-run, and what is not scored when a run is broken off is scored when it goes on.
+The first worker writes the encoder to the run folder's `snapshots/`; a Ray task with its own CPU or
+GPU computes the score; the driver writes it to `knn.jsonl`. No failure here stops the run, and
+snapshots that are left when a run is interrupted are scored when it resumes.
 """
 
 from __future__ import annotations
@@ -17,19 +17,31 @@ import torch
 from ray.exceptions import RayError
 
 from ctp.cluster.connect import Demand
-from ctp.downstream.config import LabeledDataConfig
-from ctp.downstream.embed_config import EmbedConfig
+from ctp.cluster.loading import ActorLoader
+from ctp.downstream.config import LabeledVideosConfig
+from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
 from ctp.downstream.knn import check_k, knn_score
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
-from ctp.training.claim import newest_clips, run_storage
+from ctp.training.run_folder import folder_of, newest_sample
 from ctp.video.config import ViewsConfig
 
 POLL_SECONDS = 2.0
 MAX_RETRIES = 3
-"""A task whose node or process is lost is started again so often."""
+"""Restarts of a task whose node or process is lost."""
+SCORER_CPUS = 0.5
+"""Cores of a task: it runs now and then."""
+NEIGHBOURS = 5
+"""Neighbours that vote for a video's class."""
+TEST_SHARE = 0.25
+"""Share of each class's videos to look up in the others."""
+
+
+def scorer_demand(config: PretrainConfig) -> Demand:
+    """Return the resources of the task that scores."""
+    return Demand("kNN scorer", 1, SCORER_CPUS, config.knn.gpus, "scaling.cpus_per_worker")
 
 
 class KnnScorer:
@@ -39,62 +51,56 @@ class KnnScorer:
         """List the labelled videos.
 
         Raises:
-            ValueError: they do not do, as of `open_labeled`, or `knn.k` is larger than the gallery.
+            ValueError: they are invalid, see `open_labeled`, or fewer than the neighbours.
         """
-        self._config, self._folder = config, run_storage(config)
+        self.config, self._folder = config, folder_of(config)
         knn = config.knn
-        data = LabeledDataConfig(uri=knn.uri, test_uri=knn.test_uri, test_share=knn.test_share)
+        data = LabeledVideosConfig(uri=knn.uri, test_uri=knn.test_uri, test_share=TEST_SHARE)
         self._videos = open_labeled(data, config.seed)
-        check_k(knn.k, self._videos)
-        self._given_up: set[str] = set()
-        self._broken_off = threading.Event()
-
-    @property
-    def demand(self) -> Demand:
-        """What it needs besides the run itself."""
-        knn = self._config.knn
-        return Demand("kNN scorer", 1, knn.cpus, knn.gpus, "knn.cpus or knn.gpus")
+        check_k(NEIGHBOURS, self._videos)
+        self._failed: set[str] = set()
+        self._interrupted = threading.Event()
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """While this lasts, a thread has snapshots scored; at its end those that are left, unless
-        it ends by an error."""
+        """Score snapshots in a thread, for use in a `with` statement; at its end those that are
+        left, unless it ends by an error."""
         self._drop_later_rows()
-        job = ray.put((self._config, self._videos))
+        inputs = ray.put((self.config, self._videos))
         done = threading.Event()
 
         def work() -> None:
             is_last = False
             while not is_last:
                 is_last = done.wait(POLL_SECONDS)
-                self._score_all(job)
+                self._score_all(inputs)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         try:
             yield
         except BaseException:
-            self._broken_off.set()
+            self._interrupted.set()
             raise
         finally:
             done.set()
             thread.join()
 
     def _drop_later_rows(self) -> None:
-        """Scores of steps that the run will do once more go, as their log lines do."""
-        place, clips = self._folder.join(run_folder.KNN), newest_clips(self._config)
+        """Delete the scores of steps that the run will repeat."""
+        place, clips = self._folder.join(run_folder.KNN), newest_sample(self.config)
         rows = run_folder.read_rows(place)
         kept = [row for row in rows if row["clips"] <= clips]
         if kept != rows:
             place.write_bytes(run_folder.to_jsonl(kept))
 
-    def _score_all(self, job: Any) -> None:
-        """Score what there is, the oldest first; what fails is told and left."""
+    def _score_all(self, inputs: Any) -> None:
+        """Score the snapshots, the oldest first; print what fails and keep its snapshot."""
         try:
             for place in self._waiting():
-                if self._broken_off.is_set():
+                if self._interrupted.is_set():
                     return
-                self._score(job, place)
+                self._score(inputs, place)
         except StorageError as error:
             print(f"kNN scores have to wait: {error}", flush=True)
 
@@ -102,36 +108,36 @@ class KnnScorer:
         folder = self._folder.join(run_folder.SNAPSHOTS)
         names = [info.path for info in folder.list_files()]
         whole = [name for name in names if name.endswith(".safetensors")]
-        return [folder.join(name) for name in whole if name not in self._given_up]
+        return [folder.join(name) for name in whole if name not in self._failed]
 
-    def _score(self, job: Any, place: Storage) -> None:
+    def _score(self, inputs: Any, place: Storage) -> None:
         name = place.path.rpartition("/")[2]
         step = run_folder.snapshot_step(name)
         try:
-            found = self._found(job, place)
+            found = self._score_of(inputs, place)
         except (ValueError, RayError) as error:
-            self._given_up.add(name)
+            self._failed.add(name)
             print(f"step {step} has no kNN score: {error}", flush=True)
             return
         if found is None:
             return
-        self._write({"step": step, "clips": step * self._config.compute.total_batch, **found})
+        self._write({"step": step, "clips": step * self.config.compute.total_batch, **found})
         place.delete_file()
         quarantined = found["knn_quarantined"]
-        told = f", {quarantined} more quarantined" if quarantined else ""
+        more = f", {quarantined} more quarantined" if quarantined else ""
         print(
             f"kNN accuracy after step {step}: {100 * found['knn_top1']:.1f}% of "
-            f"{found['knn_tested']} videos{told}",
+            f"{found['knn_tested']} videos{more}",
             flush=True,
         )
 
-    def _found(self, job: Any, place: Storage) -> dict[str, float] | None:
-        """The score of a snapshot; None when the run was broken off meanwhile."""
-        knn = self._config.knn
-        task = ray.remote(num_cpus=knn.cpus, num_gpus=knn.gpus, max_retries=MAX_RETRIES)(_score)
-        reference = task.remote(job, place.uri)
+    def _score_of(self, inputs: Any, place: Storage) -> dict[str, float] | None:
+        """Return the score of a snapshot; None if the run was interrupted."""
+        gpus = self.config.knn.gpus
+        task = ray.remote(num_cpus=SCORER_CPUS, num_gpus=gpus, max_retries=MAX_RETRIES)(_score)
+        reference = task.remote(inputs, place.uri)
         while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
-            if self._broken_off.is_set():
+            if self._interrupted.is_set():
                 ray.cancel(reference, force=True)
                 return None
         found, error = ray.get(reference)
@@ -140,7 +146,7 @@ class KnnScorer:
         return found
 
     def _write(self, row: dict[str, float]) -> None:
-        """Add a score; one of the same step is replaced."""
+        """Add a score, or replace that of the same step."""
         place = self._folder.join(run_folder.KNN)
         rows = [each for each in run_folder.read_rows(place) if each["step"] != row["step"]]
         rows = sorted([*rows, row], key=lambda each: each["step"])
@@ -148,30 +154,29 @@ class KnnScorer:
 
 
 def knn_features(config: PretrainConfig) -> EmbedConfig:
-    """The features that a run's encoder is scored by: VCOP's, of clips of the run's own size."""
-    sides = sorted(config.augment.short_sides_px)
-    size = config.augment.frame_size_px
+    """Return the features that a run's encoder is scored by: VCOP's, of the run's clip size."""
+    augment = config.task.augment
     return EmbedConfig(
         encoder=f"a snapshot of run {config.name}",
         architecture=config.encoder,
         views=ViewsConfig(
-            num_clips=config.knn.num_clips,
-            num_frames=config.sampling.num_frames,
+            num_clips=1,
+            num_frames=config.task.sampling.num_frames,
             interval_frames=1,
-            frame_size_px=size,
-            short_side_px=max(sides[len(sides) // 2], size),
+            frame_size_px=augment.frame_size_px,
+            short_side_px=augment.middle_short_side_px,
         ),
-        scaling={"use_gpu": config.knn.gpus > 0},  # type: ignore[arg-type]
+        scaling=EmbedScalingConfig(use_gpu=config.knn.gpus > 0),
     )
 
 
-def _score(job: tuple[PretrainConfig, LabeledVideos], uri: str) -> tuple[dict[str, float], str]:
-    """The score of a snapshot, or why there is none."""
-    config, videos = job
-    knn = config.knn
-    torch.set_num_threads(max(int(knn.cpus), 1))
+def _score(inputs: tuple[PretrainConfig, LabeledVideos], uri: str) -> tuple[dict[str, float], str]:
+    """Return the score of a snapshot, or the reason why there is none."""
+    config, videos = inputs
+    torch.set_num_threads(1)
+    load = ActorLoader(num_actors=1, max_seconds_per_video=config.data.max_seconds_per_video)
     try:
-        encoder = Storage.of(uri).read_bytes()
-        return knn_score(encoder, knn_features(config), videos, knn.k), ""
+        encoder = Storage.from_uri(uri).read_bytes()
+        return knn_score(encoder, knn_features(config), videos, NEIGHBOURS, load), ""
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         return {}, str(error)

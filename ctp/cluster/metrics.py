@@ -1,9 +1,9 @@
-"""What Ray's Prometheus endpoint tells of a run, each number tagged by the run's name and kind.
+"""Metrics of runs at Ray's Prometheus endpoint, each tagged by the run's name and kind.
 
-Ray sends on every ten seconds what was set, and at once, if it finds the time, when a process ends:
-as `ray_ctp_…`, counters as `ray_ctp_…_total`. It forgets a gauge that is not set again within
-twenty seconds, and keeps a counter as long as the node. Numbers that are not finite never arrive.
-The sum of a histogram is Ray's guess from the buckets: take quantiles of histograms, and means of
+Ray exports what was set every ten seconds, and at once, if it finds the time, when a process ends:
+as `ray_ctp_…`, counters as `ray_ctp_…_total`. It drops a gauge that is not set again within twenty
+seconds, and keeps a counter as long as the node. Values that are not finite never arrive. The sum
+of a histogram is Ray's estimate from the buckets: take quantiles of histograms and means of
 counters.
 """
 
@@ -15,111 +15,114 @@ from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-if TYPE_CHECKING:  # a run's board is to be small
+from ctp.score import Score
+
+if TYPE_CHECKING:  # the coordinator is a small process
     from ctp.training.config import RunConfig
     from ctp.training.run_folder import Row
 
 TAGS = ("run", "kind")
 BOUNDARIES = [digit * 10.0**power for power in range(-3, 3) for digit in (1, 2, 5)]
-"""Between the buckets of every histogram: 1 ms to 500 s."""
-FROM_ROWS = {
+"""Bucket boundaries of all histograms: 1 ms to 500 s."""
+ROW_GAUGES = {
     "step": "Steps done",
     "total_steps": "Steps of the whole run",
     "loss": "Loss of the newest step, mean over workers",
-    "gradient_norm": "Norm of the newest step's gradient before it was clipped",
+    "gradient_norm": "Gradient norm of the newest step before clipping",
     "learning_rate": "Learning rate of the newest step",
-    "clips_per_second": "Clips trained on each second since the log line before",
+    "clips_per_second": "Samples trained on per second since the previous log line",
     "wait_share": "Share of the time spent waiting for data, of the worker that waited longest",
     "worker_memory_gib": "Peak memory of the first worker, GiB",
-    "quarantined": "Videos that could not be used",
-    "iou": "Mean IoU of tracking on videos held out",
-    "still_iou": "The same of boxes that stay still",
-    "top1": "Share of test videos classified right",
+    "quarantined": "Videos that cannot be used",
 }
-"""What is a gauge of the same name: entries of log lines, some of which only some runs have."""
-GAUGES = FROM_ROWS | {
+"""Gauges with the values of the log line's entries of the same name."""
+GAUGES = ROW_GAUGES | {
+    "score": "The score that the run is judged by, e.g. tracking IoU or top-1 accuracy",
+    "baseline_score": "The same score of a trivial answer",
     "videos": "Videos of the run",
     "not_finite": "1 if the loss or its gradient is not finite",
-    "progress_time_seconds": "When the run got on last, in seconds since 1970",
+    "progress_time_seconds": "Time of the last progress, in seconds since 1970",
 }
 MUST_BE_FINITE = {"loss", "gradient_norm"}
 
 
 def tags_of(config: RunConfig) -> dict[str, str]:
-    """The run's name, and its kind: pretrain, finetune or track."""
-    kind = type(config).__name__.removesuffix("Config").lower()
-    return dict(zip(TAGS, (config.name, kind), strict=True))
+    """Return the tags of a run: its name, and its kind (pretrain, finetune or track)."""
+    return {"run": config.name, "kind": config.KIND}
 
 
 class RunMetrics:
-    """What a run's log lines tell; one process holds it from the run's start to its end."""
+    """Metrics from a run's log lines; one process holds them from the run's start to its end."""
 
-    def __init__(self, tags: dict[str, str], num_videos: int):
-        """The run waits for its workers.
+    def __init__(self, tags: dict[str, str], num_videos: int, score: Score):
+        """Start before any worker.
 
         Args:
-            tags: as `tags_of`.
-            num_videos: of the run.
+            tags: as of `tags_of`.
+            num_videos: videos of the run.
+            score: the score that the run is judged by.
         """
-        self._tags = tags
-        self._clips: int | None = None
+        self._tags, self._score = tags, score
+        self._samples: int | None = None
         self._gauges = {name: _gauge(name, about) for name, about in GAUGES.items()}
         self._starts = _counter("starts", "Starts of the run's workers; all but one are restarts")
-        self._trained = _counter("clips", "Clips trained on, again after a restart too")
+        self._trained = _counter("clips", "Samples trained on, also repeated ones after a restart")
         self._step = _histogram("step_seconds", "Seconds of a step, mean of a log line's steps")
-        self._saving = _histogram("checkpoint_seconds", "Seconds that writing a checkpoint took")
-        self._now = {"videos": float(num_videos)}
-        self._got_on()
+        self._saving = _histogram("checkpoint_seconds", "Seconds to write a checkpoint")
+        self._values = {"videos": float(num_videos)}
+        self._record_progress()
 
     def refresh(self) -> None:
         """Set all gauges again; to be called every few seconds."""
-        for name, value in self._now.items():
+        for name, value in self._values.items():
             self._gauges[name].set(value, self._tags)
 
-    def start(self, first_clip: int) -> None:
-        """Workers have started and go on from a clip."""
-        self._clips = first_clip
+    def start(self, first_sample: int) -> None:
+        """Record that workers continue at a sample."""
+        self._samples = first_sample
         self._starts.inc(1, self._tags)
-        self._got_on()
+        self._record_progress()
 
-    def take(self, row: Row) -> None:
-        """Take in a log line."""
-        told = {name: float(value) for name, value in row.items() if not isinstance(value, str)}
-        finite = {name: value for name, value in told.items() if math.isfinite(value)}
-        self._now |= {name: finite[name] for name in FROM_ROWS if name in finite}
-        self._now["not_finite"] = float(not finite.keys() >= MUST_BE_FINITE)
-        if self._clips is not None:  # else this process was lost and is there again
-            self._trained.inc(told["clips"] - self._clips, self._tags)
-        self._clips = int(told["clips"])
-        total_batch = told["clips"] / told["step"]
-        self._step.observe(total_batch / told["clips_per_second"], self._tags)
-        if "checkpoint_seconds" in told:
-            self._saving.observe(told["checkpoint_seconds"], self._tags)
-        self._got_on()
+    def update(self, row: Row) -> None:
+        """Record a log line."""
+        values = {name: float(value) for name, value in row.items() if not isinstance(value, str)}
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._values |= {name: finite[name] for name in ROW_GAUGES if name in finite}
+        scores = {"score": self._score.key, "baseline_score": self._score.baseline_key}
+        self._values |= {name: finite[key] for name, key in scores.items() if key in finite}
+        self._values["not_finite"] = float(not finite.keys() >= MUST_BE_FINITE)
+        if self._samples is not None:  # None if this process was lost and restarted
+            self._trained.inc(values["clips"] - self._samples, self._tags)
+        self._samples = int(values["clips"])
+        total_batch = values["clips"] / values["step"]
+        self._step.observe(total_batch / values["clips_per_second"], self._tags)
+        if "checkpoint_seconds" in values:
+            self._saving.observe(values["checkpoint_seconds"], self._tags)
+        self._record_progress()
 
-    def _got_on(self) -> None:
-        self._now["progress_time_seconds"] = time.time()
+    def _record_progress(self) -> None:
+        self._values["progress_time_seconds"] = time.time()
         self.refresh()
 
 
-class MakerMetrics:
-    """What an actor that makes clips has to tell, a block at a time."""
+class SampleMetrics:
+    """Metrics of an actor that draws samples."""
 
     def __init__(self, tags: dict[str, str]):
         self._tags = tags
-        self._made = _counter("clips_made", "Clips made, trained on or not")
-        self._videos = _counter("videos_read", "Videos opened for them, again in each block")
-        self._busy = _counter("making_seconds", "Seconds that actors were at it")
+        self._drawn = _counter("clips_drawn", "Samples drawn, trained on or not")
+        self._videos = _counter("videos_read", "Videos opened for them, counted once a block")
+        self._busy = _counter("drawing_seconds", "Seconds that actors spent on them")
         self._decode = _histogram(
-            "decode_seconds", "Seconds of a clip, mean of a block: read, decode, play"
+            "decode_seconds", "Seconds to read, decode and draw a sample, mean of a block"
         )
 
-    def made(self, clips: int, videos: int, seconds: float) -> None:
-        """A block was made of so many clips, of so many videos, in so long."""
-        self._made.inc(clips, self._tags)
+    def record_block(self, samples: int, videos: int, seconds: float) -> None:
+        """Record a block's samples, videos and seconds."""
+        self._drawn.inc(samples, self._tags)
         self._videos.inc(videos, self._tags)
         self._busy.inc(seconds, self._tags)
-        self._decode.observe(seconds / clips, self._tags)
+        self._decode.observe(seconds / samples, self._tags)
 
 
 def _gauge(name: str, about: str) -> Gauge:

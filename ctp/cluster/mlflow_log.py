@@ -1,4 +1,4 @@
-"""Logging to MLflow where that is asked for; it need not be installed where it is not."""
+"""Logging to MLflow if `mlflow_uri` is set; otherwise it need not be installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ctp.training.run_folder import Row
 
 
 def mlflow_log(config: RunConfig) -> AbstractContextManager[Callable[[Row], None]]:
-    """What takes a run's log lines to MLflow, if that is asked for; in a `with` statement.
+    """Return a context manager whose value logs a run's log lines to MLflow, or ignores them.
 
     Raises:
-        ValueError: it is not installed here, cannot be reached, or knows the run no more.
+        ValueError: MLflow is not installed, cannot be reached, or has lost the run.
     """
     if not config.mlflow_uri:
         return nullcontext(lambda row: None)
@@ -21,7 +21,7 @@ def mlflow_log(config: RunConfig) -> AbstractContextManager[Callable[[Row], None
         from ctp.cluster.mlflow_run import mlflow_run
     except ModuleNotFoundError as error:
         raise ValueError(
-            "mlflow_uri is set, and MLflow is not installed here. pip install -e '.[mlflow]', or "
+            "mlflow_uri is set, but MLflow is not installed. Run pip install -e '.[mlflow]', or "
             "leave mlflow_uri empty"
         ) from error
     return mlflow_run(config)

@@ -1,7 +1,7 @@
-"""Sweeps by Ray Tune: it starts trials, starts failed ones again, and stops those that fall behind.
+"""Sweeps by Ray Tune: it starts trials, restarts failed ones, and stops those that fall behind.
 
-What makes a sweep go on is not Tune's own state but the folders of its runs: a trial whose result
-is there is not run again, others go on from their newest checkpoint.
+A sweep resumes from the folders of its runs, not from Tune's own state: a trial whose result exists
+is not run again, the others resume from their newest checkpoint.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from ctp.cluster.board import Desk
 from ctp.cluster.connect import (
     DATA_PLUMBING_CPUS,
     Demand,
@@ -30,185 +29,200 @@ from ctp.cluster.connect import (
     resources,
     run_demands,
 )
-from ctp.cluster.orphans import free_orphans
-from ctp.cluster.places import check_lasting
-from ctp.cluster.train import FOR_EVER
-from ctp.cluster.trial import PRETRAIN, line_of, run_trial
+from ctp.cluster.coordinator import StopSignals
+from ctp.cluster.knn import scorer_demand
+from ctp.cluster.leaked_placement_groups import remove_leaked_placement_groups
+from ctp.cluster.path_visibility import check_lasting
+from ctp.cluster.train import RESTART_ALWAYS
+from ctp.cluster.trial import PRETRAIN, error_line, run_trial
+from ctp.downstream.embed_config import EmbedScalingConfig
+from ctp.pretext.pretraining import open_pretraining
 from ctp.storage import StorageError
-from ctp.sweeps.check import check_videos, places_of
-from ctp.sweeps.config import AshaConfig
+from ctp.sweeps.config import AshaConfig, SweepConfig
 from ctp.sweeps.folder import (
     Sweep,
     TrialResult,
     check_sweep,
-    claim_sweep,
     result_place,
     state_of,
     steps_of,
+    write_config,
     write_result,
 )
-from ctp.sweeps.plan import Plan, Trial
-from ctp.sweeps.scores import PREFIXES, RetrievalConfig, ScoreConfig
-from ctp.sweeps.standing import Running, Show, Standing
-from ctp.sweeps.tell import write_tables
-from ctp.training.claim import run_storage
+from ctp.sweeps.plan import Plan
+from ctp.sweeps.progress import ProgressPrinter, ShowProgress, SweepProgress, TrialProgress
+from ctp.sweeps.table import write_tables
 from ctp.training.config import ScalingConfig
 
 TRIAL_MEMORY_BYTES = 2**30
-"""What Tune accounts for a trial's own process. No CPU: those are for its workers and actors, of
-which Tune knows nothing."""
-FREE_SECONDS = 5.0
-NEVER = 10**9
+"""Memory that Tune reserves for a trial's own process. It reserves no CPU: the trial's workers and
+actors, which Tune does not know of, take them."""
+CLEAN_SECONDS = 5.0
+"""Time between two searches for leaked placement groups."""
+UNLIMITED = 10**9
 SETTINGS = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs log for themselves
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a sweep as it ends all else
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs have their own logs
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C stops a sweep as it stops other jobs
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # not every log line has a score
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the new one cannot be silent
 }
 
 
-def sweep_here(plan: Plan, show: Show) -> Sweep:
-    """Check a sweep, claim its folder, run what is left of it, and write its tables; on the
-    cluster that `RAY_ADDRESS` names, or on this machine.
+def run_sweep(config: SweepConfig, show: ShowProgress | None = None) -> Sweep:
+    """Run a sweep, or what is left of it, and write its tables; on the cluster that `RAY_ADDRESS`
+    names, or on this machine.
 
     Args:
-        plan: what to try.
-        show: is told how it stands.
+        config: of the sweep.
+        show: called with the progress; None: print lines.
 
     Returns:
-        The sweep at its end; some trials may have failed.
+        the sweep at its end; some trials may have failed.
 
     Raises:
-        ValueError: videos do not do, there is too little for a trial, or the folder is that of
-            another sweep.
-        StorageError: videos cannot be listed, or the folder not be written.
+        ValueError: an option or the videos cannot be used, the cluster is too small for a trial, or
+            the folder contains another sweep.
+        StorageError: videos cannot be listed, or the folder cannot be written.
+        ConnectionError: the cluster does not answer.
     """
-    check_lasting(plan.config.storage, "storage")
-    told = check_videos(plan)
-    for demands in sweep_demands(plan):
+    plan = Plan.from_config(config)
+    check_lasting(config.storage, "storage")
+    videos = describe_videos(plan)
+    for demands in trial_demands(plan):
         check_place(demands)
     check_sweep(plan)
     print(
-        f"sweep {plan.folder.uri}: {len(plan.trials)} trial(s), {len(plan.cells)} rows of "
-        f"{plan.config.seeds}, scale {plan.config.scale}, scored by "
-        f"{', '.join(score.name for score in plan.scores)}"
+        f"sweep {plan.folder.uri}: {len(plan.trials)} trial(s), {len(plan.settings)} row(s) of "
+        f"{config.seeds}, scale {config.scale}, scored by {', '.join(plan.score_names)}"
     )
-    print("\n".join(told), flush=True)
+    print("\n".join(videos), flush=True)
     sweep = state_of(plan)
     if sweep.left:
-        with cluster(places=[plan.folder.uri, *places_of(plan)]):
+        with cluster(paths=[plan.folder.uri, *plan.locations()]):
             at_once = fitting_trials(plan)
-            claim_sweep(plan)
+            write_config(plan)
             print(f"{at_once} trial(s) at the same time", flush=True)
-            sweep = run_sweep(plan, at_once, show)
+            _run_trials(sweep, at_once, show or ProgressPrinter())
+            sweep = state_of(plan)
     write_tables(sweep)
     return sweep
 
 
-def sweep_demands(plan: Plan) -> list[list[Demand]]:
-    """What each phase of a trial needs, one list for each that may come up."""
+def describe_videos(plan: Plan) -> list[str]:
+    """Return a line for each kind of run: how many videos there are.
+
+    Raises:
+        ValueError: there are none, too few, or they have no labels; names the option to set.
+        StorageError: they cannot be listed.
+    """
+    configs = {trial.config.data: trial.config for trial in plan.trials}
+    lines = []
+    for config in configs.values():
+        with _naming_option("data.uri"):
+            train, heldout = open_pretraining(config).catalogs
+        lines.append(f"pretraining: {len(train)} videos to train on, {len(heldout)} held out")
+    for score in plan.scores:
+        with _naming_option(score.data_option):
+            num_train, num_test = score.count_videos()
+        lines.append(f"{score.name}: {num_train} videos to train on, {num_test} to test on")
+    return lines
+
+
+@contextmanager
+def _naming_option(option: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, StorageError) as error:
+        kind = StorageError if isinstance(error, StorageError) else ValueError
+        raise kind(f"{error}. Name the videos by --set {option}=URI") from error
+
+
+# ---- resources ----------------------------------------------------------------------------------
+
+
+def trial_demands(plan: Plan) -> list[list[Demand]]:
+    """Return what the phases of trials need, without repetitions."""
     phases = []
     for trial in plan.trials:
-        config = trial.pretrain
-        knn = Demand("kNN scorer", 1, config.knn.cpus, config.knn.gpus, "knn.cpus or knn.gpus")
-        phases.append(_by_set("", [*_most(config.scaling), *([knn] if config.knn.uri else [])]))
-    for score in plan.scores:
-        if score.config is not None:
-            phases.append(_by_set(f"{PREFIXES[score.kind]}.", _score_demands(score.config)))
-    return [list(phase) for phase in dict.fromkeys(map(tuple, phases))]  # most trials are alike
+        knn = scorer_demand(trial.config)
+        own = _scaling_demands(trial.config.scaling)
+        phases.append(_as_set("", [*own, *([knn] if trial.config.knn.uri else [])]))
+    phases += [
+        _as_set(f"{score.prefix}.", _scaling_demands(score.config.scaling)) for score in plan.scores
+    ]
+    return [list(phase) for phase in dict.fromkeys(map(tuple, phases))]
 
 
-def _by_set(prefix: str, demands: Sequence[Demand]) -> list[Demand]:
-    """The same, whose options are given by --set."""
+def _as_set(prefix: str, demands: Sequence[Demand]) -> list[Demand]:
     return [replace(each, options=f"--set {prefix}{each.options}") for each in demands]
 
 
-def _score_demands(config: ScoreConfig) -> list[Demand]:
-    if not isinstance(config, RetrievalConfig):
-        return _most(config.scaling)
-    scaling, gpus = config.scaling, float(config.scaling.use_gpu)
-    return [Demand("encoder", 1, scaling.cpus_per_encoder, gpus, "scaling.cpus_per_encoder")]
-
-
-def _most(scaling: ScalingConfig) -> list[Demand]:
-    """What an elastic run may come to hold: another trial's actors must not wait for it."""
+def _scaling_demands(scaling: ScalingConfig | EmbedScalingConfig) -> list[Demand]:
+    if isinstance(scaling, EmbedScalingConfig):
+        option = "scaling.cpus_per_encoder"
+        return [Demand("encoder", 1, scaling.cpus_per_encoder, float(scaling.use_gpu), option)]
+    # the most that an elastic run may hold: another trial's actors must not wait for it
     return run_demands(scaling.replace(min_workers=None))
 
 
 def trials_at_once(
     phases: Sequence[Sequence[Demand]], cpus: float, gpus: float, memory_bytes: float
 ) -> int:
-    """How many trials can run at the same time, none waiting for what another one holds.
+    """Return how many trials can run at the same time without waiting for each other.
 
     Args:
-        phases: of a trial; it needs no more than the largest asks for.
-        cpus, gpus, memory_bytes: what there is, besides what Ray Data's small tasks take.
+        phases: of a trial; it holds no more than the largest needs.
+        cpus, gpus, memory_bytes: of the cluster, without what Ray Data's own tasks take.
     """
     most_cpus = max(sum(each.number * each.cpus for each in phase) for phase in phases)
     most_gpus = max(sum(each.number * each.gpus for each in phase) for phase in phases)
     needed = ((most_cpus, cpus), (most_gpus, gpus), (TRIAL_MEMORY_BYTES, memory_bytes))
-    return min(math.floor(there / each + 1e-9) for each, there in needed if each)
+    return min(math.floor(present / each + 1e-9) for each, present in needed if each)
 
 
 def fitting_trials(plan: Plan) -> int:
-    """How many trials of a sweep the cluster takes at the same time, once it has grown.
+    """Return how many trials to run at the same time on the cluster, once it has grown.
 
     Raises:
-        ValueError: not even one; says what is missing.
+        ValueError: not even one fits; says what is missing.
     """
-    there = resources()
-    cpus, gpus = there["CPU"] - DATA_PLUMBING_CPUS, there["GPU"]
-    phases = sweep_demands(plan)
+    present = resources()
+    cpus, gpus = present["CPU"] - DATA_PLUMBING_CPUS, present["GPU"]
+    phases = trial_demands(plan)
     for phase in phases:
         require(phase, cpus, gpus, "the cluster")
-    fitting = trials_at_once(phases, cpus, gpus, there["memory"])
+    fitting = trials_at_once(phases, cpus, gpus, present["memory"])
     if not fitting:
         raise ValueError(
-            f"a trial takes {TRIAL_MEMORY_BYTES / 2**30:g} GiB of memory, besides its workers, and "
-            f"the cluster has {there['memory'] / 2**30:.1f} GiB to give. Use a larger one"
+            f"a trial needs {TRIAL_MEMORY_BYTES / 2**30:g} GiB of memory besides its workers, and "
+            f"the cluster has {present['memory'] / 2**30:.1f} GiB. Use a larger one"
         )
     return min(fitting, plan.config.trials_at_once or fitting)
 
 
-def run_sweep(plan: Plan, at_once: int, show: Show) -> Sweep:
-    """Run all trials that have no result yet, on the cluster that is joined.
-
-    Args:
-        plan: whose folder `claim_sweep` has claimed, and of which trials are left.
-        at_once: trials at the same time, as of `fitting_trials`.
-        show: is told how it stands.
-
-    Returns:
-        The sweep at its end; some trials may have failed.
-
-    Raises:
-        StorageError: the sweep's folder cannot be read or written.
-    """
-    sweep = state_of(plan)
-    lasting = [trial.name for trial in plan.trials if trial.name not in sweep.left]
-    for name in sweep.ended("failed"):
-        result_place(plan, name).delete_file()  # it is tried again
-    # finished ones first, to be compared with
-    names = [*(lasting if plan.config.asha else []), *sweep.left]
-    standing = Standing(len(plan.trials), {name: sweep.results[name].status for name in lasting})
-    desk: Any = ray.remote(Desk).options(num_cpus=0, **FOR_EVER).remote()
-    watch = Watch(plan, standing, show)
-    _tune(plan, names, at_once, watch, desk)
-    return state_of(plan)
+# ---- Tune ---------------------------------------------------------------------------------------
 
 
-def _tune(plan: Plan, names: list[str], at_once: int, watch: Watch, desk: Any) -> None:
+def _run_trials(sweep: Sweep, at_once: int, show: ShowProgress) -> None:
+    """Run all trials that are left, on the cluster that Ray is connected to."""
+    plan = sweep.plan
+    ended: dict[str, str] = {name: result.status for name, result in sweep.results.items()}
+    for name in sweep.with_status("failed"):  # they are tried again
+        result_place(plan, name).delete_file()
+        del ended[name]
+    # trials that have ended report again what the others are compared with
+    names = [*(ended if plan.config.asha else []), *sweep.left]
+    signals: Any = ray.remote(StopSignals).options(num_cpus=0, **RESTART_ALWAYS).remote()
     os.environ.update(SETTINGS)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table says it all
-    asha = plan.config.asha
-    function = tune.with_parameters(run_trial, plan=plan, desk=desk)
-    tuner = tune.Tuner(
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table says enough
+    function = tune.with_parameters(run_trial, plan=plan, stop_signals=signals)
+    tune.Tuner(
         tune.with_resources(function, {"memory": TRIAL_MEMORY_BYTES}),
         param_space={"trial": tune.grid_search(names)},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
-            scheduler=Asha(asha, partial(_tell_to_stop, desk)) if asha else None,
+            scheduler=_scheduler(plan, signals),
             trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
@@ -216,119 +230,113 @@ def _tune(plan: Plan, names: list[str], at_once: int, watch: Watch, desk: Any) -
             storage_path=plan.folder.path,
             storage_filesystem=plan.folder.filesystem,
             failure_config=tune.FailureConfig(max_failures=plan.config.max_failures),
-            callbacks=[watch],
-            progress_reporter=tune.CLIReporter(),  # a notebook's own would clear what is there
+            callbacks=[SweepCallback(plan, SweepProgress(len(plan.trials), ended), show)],
+            progress_reporter=tune.CLIReporter(),  # a notebook's own would clear the output
             verbose=0,
         ),
-    )
-    tuner.fit()
+    ).fit()
+
+
+def _scheduler(plan: Plan, signals: Any) -> TrialScheduler | None:
+    def stop(name: str, reason: str) -> None:
+        ray.get(signals.stop.remote(name, reason))
+
+    return Asha(plan.config.asha, plan.asha_key, stop) if plan.config.asha else None
 
 
 class Asha(ASHAScheduler):
-    """Finds the trials that fall behind; it lets them be told to stop, rather than kill them."""
+    """Asks trials that fall behind to stop, instead of killing them."""
 
-    def __init__(self, config: AshaConfig, stop: Callable[[str, str], None]):
-        """No trial has been compared yet.
+    def __init__(self, config: AshaConfig, metric: str, stop: Callable[[str, str], None]):
+        """Create a scheduler that has seen no trial.
 
         Args:
-            config: what they are compared by.
-            stop: is told the name of a trial that is to stop, and why.
+            config: when trials are compared.
+            metric: the metric to compare them by; higher is better.
+            stop: called with the name of a trial that should stop, and the reason.
         """
         super().__init__(
             time_attr=config.time,
-            metric=config.metric,
+            metric=metric,
             mode="max",
-            max_t=NEVER,  # a trial ends by itself
+            max_t=UNLIMITED,  # a trial ends by itself
             grace_period=config.grace,
             reduction_factor=config.reduction,
             stop_last_trials=False,
         )
-        self._config, self._stop = config, stop
+        self._unit, self._key, self._stop = config.time, metric, stop
         self._behind: set[str] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Compare a trial with those that told of as much time before."""
+        """Compare a trial with those that reported the same time before."""
         name = _name_of(trial)
-        is_behind = (
-            name not in self._behind
-            and super().on_trial_result(tune_controller, trial, result) == TrialScheduler.STOP
-        )
-        if is_behind:
-            self._behind.add(name)
-            unit, metric = self._config.time, self._config.metric
-            at, value = result[unit], result[metric]
-            self._stop(name, f"by ASHA at {unit} {at:g}, with {metric} {value:.3f}")
+        if name not in self._behind:
+            decision = super().on_trial_result(tune_controller, trial, result)
+            if decision == TrialScheduler.STOP:
+                self._behind.add(name)
+                at, value = result[self._unit], result[self._key]
+                self._stop(name, f"by ASHA at {self._unit} {at:g}, with {self._key} {value:.3f}")
         return str(TrialScheduler.CONTINUE)
 
 
-def _tell_to_stop(desk: Any, name: str, reason: str) -> None:
-    ray.get(desk.stop.remote(name, reason))
-
-
 def _name_of(trial: Any) -> str:
-    """The name of a trial of Tune."""
+    """Return our name of a trial of Tune."""
     return str(trial.config["trial"])
 
 
-class Watch(tune.Callback):
-    """Sees trials begin and end, in the process that runs the sweep: says how it stands, and
-    writes the tables again after each."""
+class SweepCallback(tune.Callback):
+    """Follows trials in the process that runs the sweep: shows the progress, and writes the tables
+    when a trial ends."""
 
-    def __init__(self, plan: Plan, standing: Standing, show: Show):
-        self._plan, self._standing, self._show = plan, standing, show
-        self._freed = time.monotonic()
+    def __init__(self, plan: Plan, progress: SweepProgress, show: ShowProgress):
+        self._plan, self._progress, self._show = plan, progress, show
+        self._cleaned = time.monotonic()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return tune.Callback, ()  # Tune keeps a copy to restore from, and nobody does
+        return tune.Callback, ()  # Tune saves a copy to restore from, which is never used
 
     def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
-        """Now and then: no trial is to wait for what one whose process died had taken."""
-        if time.monotonic() - self._freed >= FREE_SECONDS:
-            free_orphans()
-            self._freed = time.monotonic()
+        """Free the resources of actors that died, which other trials would wait for."""
+        if time.monotonic() - self._cleaned >= CLEAN_SECONDS:
+            remove_leaked_placement_groups()
+            self._cleaned = time.monotonic()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial begins, or begins again."""
-        self._runs(trial, Running(PRETRAIN))
+        """Show that a trial starts or restarts."""
+        self._show_running(_name_of(trial), TrialProgress(PRETRAIN))
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any
+        self, iteration: int, trials: list[Any], trial: Any, result: Mapping[str, Any], **_: Any
     ) -> None:
-        """A trial tells how far it is."""
+        """Show the progress of a trial."""
         if "phase" in result:
-            self._runs(trial, Running.of(result["phase"], result["shown"]))
+            self._show_running(_name_of(trial), TrialProgress(result["phase"], **result["row"]))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has left its result."""
+        """Record that a trial has written its result."""
         self._ended(_name_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """A trial has failed too often."""
-        name = _name_of(trial)
+        """Write the result of a trial that failed too often."""
         text = Path(trial.error_file).read_text().rpartition("Failure # ")[2]
-        self._ended(name, line_of(text.partition("\n")[2]))
+        self._ended(_name_of(trial), error_line(text.partition("\n")[2]))
 
-    def _runs(self, trial: Any, running: Running) -> None:
-        name = _name_of(trial)
-        if name not in self._standing.ended:
-            self._standing.running[name] = running
-            self._show(self._standing)
+    def _show_running(self, name: str, trial: TrialProgress) -> None:
+        if name not in self._progress.ended:
+            self._progress.running[name] = trial
+            self._show(self._progress)
 
     def _ended(self, name: str, failure: str = "") -> None:
-        """Write what came of a trial, if it could not do so itself, and tell of it."""
         try:
             if failure:
-                write_result(self._plan, name, _failed(self._plan.trial(name), failure))
+                steps = steps_of(self._plan.trial(name))
+                failed = TrialResult(status="failed", reason=failure, steps=steps)
+                write_result(self._plan, name, failed)
             sweep = state_of(self._plan)
             write_tables(sweep)
         except StorageError as error:
-            print(f"what came of {name} cannot be told yet: {error}", flush=True)
+            print(f"the result of {name} cannot be written or read yet: {error}", flush=True)
             return
-        self._standing.running.pop(name, None)
-        self._standing.ended[name] = sweep.results[name].status
-        self._show(self._standing)
-
-
-def _failed(trial: Trial, reason: str) -> TrialResult:
-    folders = {PRETRAIN: run_storage(trial.pretrain).uri}
-    return TrialResult(status="failed", reason=reason, steps=steps_of(trial), folders=folders)
+        self._progress.running.pop(name, None)
+        self._progress.ended[name] = sweep.results[name].status
+        self._show(self._progress)

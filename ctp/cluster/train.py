@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from types import FrameType
@@ -20,63 +21,61 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ctp.cluster.board import Board
 from ctp.cluster.connect import check_cluster, run_demands
-from ctp.cluster.ingest import TRAIN, StreamConfig, worker_batches
+from ctp.cluster.coordinator import RunCoordinator
+from ctp.cluster.loading import ActorLoader
 from ctp.cluster.metrics import tags_of
+from ctp.cluster.stream import TRAIN, StreamConfig, worker_batches
+from ctp.data.journal import delete_journals
+from ctp.data.stream import Batch, SampleStream
 from ctp.progress import duration
-from ctp.training.claim import run_storage
 from ctp.training.config import ComputeConfig
 from ctp.training.config import RunConfig as Run
 from ctp.training.distributed import Worker, regroup
-from ctp.training.isolated import IsolatedMaker
-from ctp.training.maker import StreamMaker
-from ctp.training.run_folder import Row
-from ctp.training.sealed import SealedMaker
-from ctp.training.trainer import Job, RunStoppedError, Sign, run
+from ctp.training.run_folder import Row, folder_of
+from ctp.training.trainer import RunStoppedError, StopSignal, TrainingSpec
+from ctp.training.trainer import train as train_on_worker
 
 POLL_SECONDS = 0.5
-FOR_EVER = {"max_restarts": -1, "max_task_retries": -1}
-"""An actor that is started again, and its calls, too, as long as its node is there."""
+RESTART_ALWAYS = {"max_restarts": -1, "max_task_retries": -1}
+"""Options of an actor that is restarted, with its calls, as long as its node exists."""
 SILENT_SECONDS = 120.0
-"""A run that logs nothing for so long is asked why."""
-
+"""A run without a log line for this long is examined."""
 
 Show = Callable[[Row], str | None]
-"""Is called with log lines, in order; returns why the run is to end, if it is."""
+"""Is called with log lines, in order; returns a reason to stop the run, or None."""
 
 
-def train(job: Job, show: Show) -> None:
-    """Run on the cluster that Ray is connected to, from the newest checkpoint to the end.
+def train(spec: TrainingSpec[Any], show: Show) -> None:
+    """Train on the cluster that Ray is connected to, from the newest checkpoint to the end.
 
     Args:
-        job: a run whose folder `open_run` has claimed.
+        spec: a run whose folder `create_or_resume` has created.
         show: called in this process with the log lines.
 
     Raises:
-        RunStoppedError: the run cannot go on, and why; or `show` asked for its end.
-        ray.train.TrainingFailedError: workers were lost more often than
-            `config.scaling.max_failures`.
+        RunStoppedError: the run cannot continue, or `show` returned a reason to stop.
+        ray.train.TrainingFailedError: workers were lost more than
+            `config.scaling.max_failures` times.
     """
-    config = job.config
-    num_videos = sum(map(len, job.catalogs))
-    board: Any = (
-        ray.remote(Board)
-        .options(num_cpus=0, scheduling_strategy=_on_this_node(), **FOR_EVER)
-        .remote(tags_of(config), num_videos)
+    config, journal_key = spec.config, uuid.uuid4().hex
+    coordinator: Any = (
+        ray.remote(RunCoordinator)
+        .options(num_cpus=0, scheduling_strategy=_on_this_node(), **RESTART_ALWAYS)
+        .remote(tags_of(config), spec.num_videos, config.score)
     )
-    folder = run_storage(config)
-    listed = ray.put(job)  # listed once, by the driver: all see the same videos
+    folder = folder_of(config)
     trainer = TorchTrainer(
-        _train_worker,  # type: ignore[arg-type]  # what it returns is the result's return_value
-        train_loop_config={"job": listed, "board": board},
+        _train_worker,  # type: ignore[arg-type]  # its result becomes return_value
+        # the videos were listed once, by the driver: all workers see the same
+        train_loop_config={"spec": ray.put(spec), "coordinator": coordinator},
         scaling_config=ScalingConfig(
             num_workers=_num_workers(config),  # type: ignore[arg-type]  # its hint lacks a pair
             use_gpu=config.scaling.use_gpu,
             resources_per_worker=_worker_resources(config),
         ),
-        datasets=dict(StreamConfig.STAND_IN),
-        dataset_config=StreamConfig(ray.put(SealedMaker.of(job.train))),
+        datasets=dict(StreamConfig.PLACEHOLDER),
+        dataset_config=StreamConfig(config, spec.stream, journal_key),
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,
@@ -84,22 +83,26 @@ def train(job: Job, show: Show) -> None:
             failure_config=FailureConfig(max_failures=config.scaling.max_failures),
         ),
     )
-    with _relayed(board, show, config):
-        result = _fit(trainer, lambda: _save_first(board, config.checkpoint.grace_seconds))
+    try:
+        with _relayed_rows(coordinator, show, config):
+            grace = config.checkpoint.grace_seconds
+            result = fit_until_stopped(trainer, lambda: _save_before_stop(coordinator, grace))
+    finally:
+        delete_journals(journal_key)
     stopped: str | None = result.return_value  # type: ignore[attr-defined]
     if stopped:
         raise RunStoppedError(stopped)
 
 
-def _fit(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Result:
-    """Fit, in a thread of its own: there Ray sets no handlers, and ours see Ctrl-C and SIGTERM.
+def fit_until_stopped(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Result:
+    """Fit in a thread, where Ray sets no signal handlers; ours handle Ctrl-C and SIGTERM.
 
     Args:
-        trainer: what to fit.
-        before_stop: what to do when either comes, before this ends.
+        trainer: the trainer.
+        before_stop: called when a signal arrives, before this raises.
 
     Raises:
-        KeyboardInterrupt: one came.
+        KeyboardInterrupt: a signal arrived.
     """
     fitted: Future[ray.train.Result] = Future()
 
@@ -109,7 +112,7 @@ def _fit(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Re
         except BaseException as error:
             fitted.set_exception(error)
 
-    with _told_to_stop() as stop:
+    with _stop_requested() as stop:
         threading.Thread(target=work, daemon=True).start()
         while not stop.is_set() and not fitted.done():
             wait([fitted], timeout=POLL_SECONDS)
@@ -120,10 +123,10 @@ def _fit(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Re
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set while this lasts; a second one does what it always does.
+def _stop_requested() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C and SIGTERM set; a second signal has its usual effect.
 
-    Only the main thread of a process can tell.
+    Only the main thread of a process can handle signals.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -131,30 +134,30 @@ def _told_to_stop() -> Iterator[threading.Event]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def give_back() -> None:
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         stop.set()
-        give_back()
+        restore()
 
     for number in before:
-        signal.signal(number, note)
+        signal.signal(number, handle)
     try:
         yield stop
     finally:
-        give_back()
+        restore()
 
 
-def _save_first(board: Any, seconds: float) -> None:
-    """Have the run save, and wait for it, but not for long."""
-    if not ray.get(board.ask_to_stop.remote()):
+def _save_before_stop(coordinator: Any, seconds: float) -> None:
+    """Ask the run to save and wait for it, at most `seconds`."""
+    if not ray.get(coordinator.request_save.remote()):
         return
-    print(f"saving before the run stops, {seconds:g} s at most; Ctrl-C leaves at once", flush=True)
+    print(f"saving before the run stops, {seconds:g} s at most; Ctrl-C stops at once", flush=True)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        step = ray.get(board.saved_step.remote())
+        step = ray.get(coordinator.saved_step.remote())
         if step is not None:
             print(f"saved after step {step}", flush=True)
             return
@@ -163,7 +166,7 @@ def _save_first(board: Any, seconds: float) -> None:
 
 
 def _on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Where the run ends anyway when the node is lost."""
+    """Return the node of the driver, without which the run ends anyway."""
     here = ray.get_runtime_context().get_node_id()
     return NodeAffinitySchedulingStrategy(here, soft=False)
 
@@ -181,85 +184,97 @@ def _worker_resources(config: Run) -> dict[str, float]:
 
 
 def _train_worker(setup: dict[str, Any]) -> str | None:
-    """What each worker runs.
+    """Train on one worker.
 
     Returns:
-        Why the run cannot go on, if it cannot: a return, since starting again would not help.
+        the reason why the run cannot continue, or None. It is returned rather than raised, since a
+        restart would not help.
     """
-    job: Job = ray.get(setup["job"])
-    config = job.config
-    worker = _joined(config.compute)
+    spec: TrainingSpec[Any] = ray.get(setup["spec"])
+    config, coordinator = spec.config, setup["coordinator"]
+    worker = _joined_worker(config.compute)
     if worker is None:
         return None
     torch.set_num_threads(max(int(config.scaling.cpus_per_worker), 1))
 
-    def open_stream(maker: StreamMaker[Any], first_clip: int) -> Iterator[Mapping[str, Any]]:
+    def open_stream(stream: SampleStream[Any], first_sample: int) -> Iterator[Batch[Any]]:
         if worker.is_first:
-            setup["board"].start.remote(first_clip)
+            coordinator.worker_started.remote(first_sample)
         shard = ray.train.get_dataset_shard(TRAIN)
-        return worker_batches(shard, config.compute.total_batch // worker.world, first_clip)
+        worker_batch = config.compute.total_batch // worker.world_size
+        return worker_batches(shard, stream.drawer, worker_batch, first_sample)
 
     def publish(row: Row) -> None:
-        setup["board"].post.remote(dict(row))
+        coordinator.add_row.remote(dict(row))
 
+    num_loaders = max(config.scaling.num_actors // worker.world_size, 1)
     try:
-        run(job, worker, open_stream, publish, IsolatedMaker.of, _RaySign(setup["board"], worker))
+        train_on_worker(
+            spec,
+            worker,
+            open_stream,
+            publish=publish,
+            load=ActorLoader(num_loaders, config.data.max_seconds_per_video),
+            stop_signal=_RayStopSignal(coordinator, worker),
+        )
     except RunStoppedError as error:
         return str(error)
     return None
 
 
-def _joined(compute: ComputeConfig) -> Worker | None:
-    """Which worker this is of those that share a batch equally; None for one too many.
+def _joined_worker(compute: ComputeConfig) -> Worker | None:
+    """Return this worker, among those that share a batch equally; None if it is surplus.
 
-    An elastic group has as many workers as the cluster can give, 3 for a batch of 32, say. Then 2
-    of them train, and the third stands by until the group's size changes again.
+    An elastic group has as many workers as the cluster can give, for example 3 for a batch of 32.
+    Then 2 of them train, and the third waits until the group's size changes again.
     """
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     rank, present = context.get_world_rank(), context.get_world_size()
-    world = compute.usable_workers(present)
-    if world < present:
-        regroup(rank, world, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-    return Worker(rank, world, device) if rank < world else None
+    world_size = compute.usable_workers(present)
+    if world_size < present:
+        regroup(rank, world_size, ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return Worker(rank, world_size, device) if rank < world_size else None
 
 
-class _RaySign(Sign):
-    """Up when the run's driver is told to stop, or a node of the run to go."""
+class _RayStopSignal(StopSignal):
+    """Asks to save when the run's driver is asked to stop, or a node of the run will leave."""
 
-    def __init__(self, board: Any, worker: Worker):
-        self._board, self._worker = board, worker
+    def __init__(self, coordinator: Any, worker: Worker):
+        self._coordinator, self._worker = coordinator, worker
         present = ray.train.get_context().get_world_size()
-        self._all_ask = worker.world == present  # asking for preemption waits for all workers
+        self._all_ask = worker.world_size == present  # asking for preemption waits for all workers
 
-    def is_up(self) -> bool:
-        is_going = self._all_ask and ray.train.get_preemption_info() is not None
-        asked = self._worker.is_first and ray.get(self._board.is_stop_asked.remote())
-        return is_going or asked
+    def should_save(self) -> bool:
+        is_leaving = self._all_ask and ray.train.get_preemption_info() is not None
+        is_requested = self._worker.is_first and ray.get(
+            self._coordinator.is_save_requested.remote()
+        )
+        return is_leaving or is_requested
 
     def saved(self, step: int) -> None:
-        ray.get(self._board.saved.remote(step))
+        ray.get(self._coordinator.saved.remote(step))
 
-    def reason_to_end(self) -> str | None:
+    def reason_to_stop(self) -> str | None:
         reason: str | None = None
         if self._worker.is_first:
-            reason = ray.get(self._board.reason_to_end.remote())
+            reason = ray.get(self._coordinator.reason_to_stop.remote())
         return reason
 
 
 @contextmanager
-def _relayed(board: Any, show: Show, config: Run) -> Iterator[None]:
-    """While this lasts, a thread carries rows from the board to `show`, and says when none come."""
+def _relayed_rows(coordinator: Any, show: Show, config: Run) -> Iterator[None]:
+    """Pass rows from the coordinator to `show` in a thread, and report when none arrive."""
     done = threading.Event()
 
     def relay() -> None:
-        is_last, silence = False, _Silence()
+        is_last, silence = False, Silence()
         while not is_last:
             is_last = done.wait(POLL_SECONDS)
-            rows = ray.get(board.take.remote())
+            rows = ray.get(coordinator.take_rows.remote())
             for row in rows:
                 if reason := show(row):
-                    board.end.remote(reason)
-            if silence.is_worth_a_word(is_over=bool(rows)):
+                    coordinator.stop.remote(reason)
+            if silence.should_report(has_rows=bool(rows)):
                 print(_why_waiting(config, silence.seconds()), flush=True)
 
     thread = threading.Thread(target=relay, daemon=True)
@@ -271,8 +286,8 @@ def _relayed(board: Any, show: Show, config: Run) -> Iterator[None]:
         thread.join()
 
 
-class _Silence:
-    """How long no row has come; worth a word after `SILENT_SECONDS`, then twice that, and so on."""
+class Silence:
+    """How long no row has arrived; to be reported after `SILENT_SECONDS`, then twice that, …"""
 
     def __init__(self) -> None:
         self._began, self._next = time.monotonic(), SILENT_SECONDS
@@ -280,8 +295,8 @@ class _Silence:
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def is_worth_a_word(self, *, is_over: bool) -> bool:
-        if is_over:
+    def should_report(self, *, has_rows: bool) -> bool:
+        if has_rows:
             self._began, self._next = time.monotonic(), SILENT_SECONDS
         if self.seconds() < self._next:
             return False
@@ -290,10 +305,10 @@ class _Silence:
 
 
 def _why_waiting(config: Run, seconds: float) -> str:
-    """What may hold up a run that does not get on; Ray itself waits for ever."""
-    said = f"no log line for {duration(seconds)}: "
+    """Return what may hold up a run that makes no progress; Ray itself waits without end."""
+    prefix = f"no log line for {duration(seconds)}: "
     try:
         check_cluster(run_demands(config.scaling), "the cluster", may_grow=False)
     except ValueError as error:
-        return f"{said}{error}, or add nodes; the run goes on by itself when there are enough"
-    return f"{said}workers are starting, or steps, videos or checkpoints take long"
+        return f"{prefix}{error}, or add nodes; the run continues when there are enough"
+    return f"{prefix}workers are starting, or steps, videos or checkpoints take long"

@@ -1,20 +1,19 @@
-"""A trial of a sweep, in a process of its own: pretraining, then what scores the encoder.
+"""A trial of a sweep, in a process of its own: pretraining, then scoring the encoder.
 
-A trial goes on from the folders of its runs. With ASHA it first tells again what it had told
-before, finished ones too, so that those to come are compared with all.
+A trial resumes from the folders of its runs. With ASHA it first reports what it had reported
+before, even if it is finished, so that later trials are compared with all earlier ones.
 
-A trial is not killed to stop it early, for its workers and what they hold would outlive it: the
-sweep leaves word at a desk, where the trial asks at each log line, and its run ends in good order.
+A trial is not killed to stop it early, since its workers and their resources would outlive it: it
+asks for a reason to stop at each log line, and its run ends by itself.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cached_property
 from itertools import dropwhile
@@ -24,219 +23,193 @@ import ray
 from ray import tune
 
 from ctp.cluster.knn import KnnScorer
+from ctp.cluster.loading import ActorLoader
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.train import Show, train
-from ctp.downstream.classification import Finetuning
-from ctp.downstream.config import FinetuneConfig
-from ctp.downstream.initial import settled_encoder
-from ctp.downstream.track_config import TrackConfig
-from ctp.downstream.tracking import Tracking, settled
-from ctp.pretext.pretrain import Pretraining
+from ctp.pretext.pretraining import open_pretraining
 from ctp.sweeps.folder import TrialResult, read_result, steps_of, write_result
-from ctp.sweeps.plan import Plan, Trial
-from ctp.sweeps.scores import RetrievalConfig, Score, ScoreConfig, retrieval_scores
-from ctp.training.claim import newest_clips, open_run, run_storage
-from ctp.training.run_folder import ENCODER, KNN, Row, read_metrics, read_rows
-from ctp.training.trainer import Job, RunStoppedError
+from ctp.sweeps.plan import KNN_TOP1, Plan, Trial
+from ctp.sweeps.scores import RetrievalConfig, TrainedEncoder, retrieval_scores
+from ctp.training.run_folder import (
+    ENCODER,
+    KNN,
+    Row,
+    create_or_resume,
+    folder_of,
+    newest_sample,
+    read_metrics,
+    read_rows,
+)
+from ctp.training.trainer import RunStoppedError, TrainingSpec
 
 PRETRAIN = "pretrain"
-TOLD_SECONDS = 2.0
-"""Log lines that hold no score are passed on so often at most."""
+REPORT_SECONDS = 2.0
+"""Shortest time between reports of log lines without a score."""
 MAX_RETRIES = 3
-"""A task whose node or process is lost is started again so often."""
-KNN_METRIC = "knn_top1"
-OF_PRETRAINING = ("loss", "iou", "still_iou", "heldout_clips", KNN_METRIC)
-"""Entries of the run's log lines whose last values are among a trial's scores."""
-SHOWN = ("step", "total_steps", "iou", "top1")
-"""Entries of log lines that are passed on to be shown."""
-TELLING = {"iou", "top1"}
-"""Those that are passed on at once."""
-COLOURS = re.compile(r"\x1b\[[\d;]*m")
-LONGEST_REASON = 300
-"""Characters of an error that are told."""
+"""Restarts of a task whose node or process is lost."""
+COLOUR_CODES = re.compile(r"\x1b\[[\d;]*m")
+MAX_REASON_CHARS = 300
 
 
-def run_trial(config: Mapping[str, str], plan: Plan, desk: Any) -> None:
-    """What Tune runs. An error that another start may mend is raised, for Tune to start it again;
-    others are the trial's result."""
-    name = config["trial"]
-    work = Work(plan, plan.trial(name), desk)
-    if plan.config.asha is not None:
-        work.tell_again()
-    if read_result(plan, name) is not None:
-        return
-    began = time.monotonic()
-    result = outcome(work)
-    told = {"steps": steps_of(work.trial), "seconds": time.monotonic() - began}
-    scores = {k: v for k, v in (work.logged() | work.scores).items() if math.isfinite(v)}
-    write_result(plan, name, result.replace(**told, scores=scores, folders=work.folders))
+def run_trial(config: Mapping[str, str], plan: Plan, stop_signals: Any) -> None:
+    """Run a trial, as Tune calls it.
 
-
-def outcome(work: Work) -> TrialResult:
-    """Do the work, and say how it ended.
-
-    Raises:
-        StorageError, RayError, ray.train.TrainingFailedError: another start may mend it.
+    Errors that a restart may mend are raised, so that Tune restarts the trial; others become its
+    result.
     """
-    try:
-        work.do()
-    except (ValueError, RunStoppedError) as error:
-        if work.reason_to_stop is not None:
-            return TrialResult(status="stopped", reason=work.reason_to_stop)
-        return TrialResult(status="failed", reason=line_of(str(error)))
-    return TrialResult(status="finished")
+    trial = plan.trial(config["trial"])
+    runner = TrialRunner(plan, trial, stop_signals)
+    runner.report_again()
+    if read_result(plan, trial.name) is None:
+        started = time.monotonic()
+        result = runner.result()
+        seconds = time.monotonic() - started
+        write_result(plan, trial.name, result.replace(steps=steps_of(trial), seconds=seconds))
 
 
-class Work:
-    """The phases of a trial, each of which goes on from where it was broken off.
+class TrialRunner:
+    """Runs the phases of a trial, each of which resumes where it stopped.
 
     Attributes:
-        trial: which one.
-        scores: what came out so far, besides what the log of pretraining says.
-        folders: phase -> folder of its run.
-        reason_to_stop: what the desk says.
+        reason_to_stop: why the trial is stopped early, or None.
     """
 
-    def __init__(self, plan: Plan, trial: Trial, desk: Any):
-        self.trial, self._plan, self._asha, self._desk = trial, plan, plan.config.asha, desk
-        self._folder = run_storage(trial.pretrain)
-        self.scores: dict[str, float] = {}
-        self.folders = {PRETRAIN: self._folder.uri}
+    def __init__(self, plan: Plan, trial: Trial, stop_signals: Any):
+        self._plan, self._trial, self._stop_signals = plan, trial, stop_signals
+        self._folder = folder_of(trial.config)
+        self._reported, self._reported_knn_step = float("-inf"), 0.0
         self.reason_to_stop: str | None = None
-        self._told, self._told_knn = float("-inf"), 0.0
 
-    @cached_property
-    def _job(self) -> Pretraining:
-        return Pretraining.of(self.trial.pretrain)
-
-    def do(self) -> None:
-        """Do all that is left.
+    def result(self) -> TrialResult:
+        """Run all phases that are left, and return the result without steps and seconds.
 
         Raises:
-            RunStoppedError: a run cannot go on, or is to stop.
-            ValueError: something does not fit.
+            StorageError, RayError, ray.train.TrainingFailedError: a restart may mend it.
         """
-        self._pretrain()
-        for score in self._plan.scores:
-            if score.config is not None:
-                self.scores |= score.numbered(self._scored(score, score.config))
+        scores: dict[str, float] = {}
+        try:
+            self._pretrain()
+            encoder = TrainedEncoder(
+                trial=self._trial.name,
+                place=self._folder.join(ENCODER),
+                storage=self._trial.config.storage,
+                seed=self._trial.seed,
+            )
+            for score in self._plan.scores:
+                found = score.compute(encoder, self)
+                scores |= {f"{score.name}.{name}": float(value) for name, value in found.items()}
+            result = TrialResult(status="finished")
+        except (ValueError, RunStoppedError) as error:
+            if self.reason_to_stop is not None:
+                result = TrialResult(status="stopped", reason=self.reason_to_stop)
+            else:
+                result = TrialResult(status="failed", reason=error_line(str(error)))
+        scores = {k: v for k, v in (self._logged() | scores).items() if math.isfinite(v)}
+        return result.replace(scores=scores)
 
-    def tell_again(self) -> None:
-        """Tell what the log says of the run, up to its newest checkpoint."""
-        clips = newest_clips(self.trial.pretrain)
-        for row in read_metrics(self._folder):
-            if row["clips"] <= clips and (judged := self._judged(row)):
-                tune.report(judged)
+    def report_again(self) -> None:
+        """Report to ASHA what the log contains up to the newest checkpoint."""
+        if self._plan.asha_key:
+            last = newest_sample(self._trial.config)
+            for row in read_metrics(self._folder):
+                if row["clips"] <= last and (metrics := self._asha_metrics(row)):
+                    tune.report(metrics)
 
-    def logged(self) -> dict[str, float]:
-        """The last numbers that the log of pretraining has."""
-        rows = read_metrics(self._folder)
-        return {name: row[name] for row in rows for name in OF_PRETRAINING if name in row}
+    def train(self, phase: str, spec: TrainingSpec[Any]) -> None:
+        """Train a run that scores the encoder."""
+        self._train(spec, lambda row: self._report(phase, spec, row, {}))
+
+    def retrieve(self, phase: str, encoder: bytes, config: RetrievalConfig) -> Mapping[str, float]:
+        """Return `retrieval_scores`, computed by a task."""
+        tune.report({"phase": phase, "row": {}})
+        task = ray.remote(
+            num_cpus=config.scaling.cpus_per_encoder,
+            num_gpus=int(config.scaling.use_gpu),
+            max_retries=MAX_RETRIES,
+            scheduling_strategy="DEFAULT",  # not in the resources that Tune reserves for the trial
+        )(_retrieve)
+        found: dict[str, float] = ray.get(task.remote(encoder, config))
+        return found
+
+    @cached_property
+    def _spec(self) -> TrainingSpec[Any]:
+        return open_pretraining(self._trial.config)
 
     def _pretrain(self) -> None:
-        config = self.trial.pretrain
+        config = self._trial.config
         if self._folder.join(config.RESULT).exists():
             return
-        open_run(config)
         scorer = KnnScorer(config) if config.knn.uri else None
         with scorer.beside() if scorer else nullcontext():
-            _train(self._job, self._show_pretraining)
+            self._train(self._spec, self._show_pretraining)
 
-    def _scored(self, score: Score, config: ScoreConfig) -> dict[str, float]:
-        encoder = self._folder.join(ENCODER)
-        if isinstance(config, RetrievalConfig):
-            self._tell(score.name, {}, {})
-            of_trial = config.replace(encoder=encoder.uri, seed=self.trial.seed)
-            return _retrieved(encoder.read_bytes(), of_trial)
-        own = {
-            "name": f"{self.trial.name}-{score.name}",
-            "storage": self.trial.pretrain.storage,
-            "seed": self.trial.seed,
-            "initial": encoder.uri,
-        }
-        if isinstance(config, FinetuneConfig):
-            known = settled_encoder(config.encoder, encoder.uri)
-            tuned = config.replace(**own, encoder=known.model_dump())
-            return self._trained(score.name, tuned, lambda: Finetuning.of(tuned))
-        tracked = settled(config.replace(**own))
-        return self._trained(score.name, tracked, lambda: Tracking.of(tracked))
+    def _train(self, spec: TrainingSpec[Any], show: Show) -> None:
+        create_or_resume(spec.config)
+        with mlflow_log(spec.config) as log:
 
-    def _trained(
-        self, name: str, config: FinetuneConfig | TrackConfig, make: Callable[[], Job]
-    ) -> dict[str, float]:
-        """The numbers of a run's test."""
-        folder = run_storage(config)
-        self.folders[name] = folder.uri
-        if not folder.join(config.RESULT).exists():
-            open_run(config)
-            _train(make(), lambda row: self._tell(name, row, {}))
-        scores = json.loads(folder.join(config.RESULT).read_bytes())
-        return {key: value for key, value in scores.items() if isinstance(value, int | float)}
+            def show_and_log(row: Row) -> str | None:
+                log(row)
+                return show(row)
+
+            train(spec, show_and_log)
 
     def _show_pretraining(self, row: Row) -> str | None:
-        if self._asha is not None and self._asha.metric == KNN_METRIC:
+        if self._plan.asha_key == KNN_TOP1:  # these scores come later than their log lines
             for each in read_rows(self._folder.join(KNN)):
-                if each["step"] > self._told_knn and (judged := self._judged(each)):
-                    self._told_knn = each["step"]
-                    tune.report(judged)
-        return self._tell(PRETRAIN, row, self._judged(row))
+                if each["step"] > self._reported_knn_step and (found := self._asha_metrics(each)):
+                    self._reported_knn_step = each["step"]
+                    tune.report(found)
+        return self._report(PRETRAIN, self._spec, row, self._asha_metrics(row))
 
-    def _tell(self, phase: str, row: Row, judged: Mapping[str, Any]) -> str | None:
-        """Pass on how far the trial is, unless that was done a moment ago.
+    def _report(
+        self, phase: str, spec: TrainingSpec[Any], row: Row, metrics: Mapping[str, float]
+    ) -> str | None:
+        """Report a log line to the sweep, unless another was reported a moment ago.
 
         Returns:
-            Why it is to stop, if it is.
+            the reason to stop, or None.
         """
-        now = time.monotonic()
-        is_news = judged or not row or TELLING & row.keys()
-        if is_news or now - self._told >= TOLD_SECONDS:
-            self._told = now
-            shown = {name: row[name] for name in SHOWN if name in row}
-            # apart, for ASHA is to see nothing but what is to be judged
-            tune.report({"phase": phase, "shown": shown, **judged})
-        if self._asha is not None:
-            asked = self._desk.reason_to_stop.remote(self.trial.name)
-            self.reason_to_stop = ray.get(asked)
+        now, score = time.monotonic(), spec.config.score
+        if score.key in row or metrics or now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            shown = {
+                "step": row["step"],
+                "total_steps": row["total_steps"],
+                "score": score.describe(row),
+            }
+            # nested, so that ASHA sees nothing but its own metrics
+            tune.report({"phase": phase, "row": shown, **metrics})
+        if self._plan.asha_key:
+            request = self._stop_signals.reason_to_stop.remote(self._trial.name)
+            self.reason_to_stop = ray.get(request)
         return self.reason_to_stop
 
-    def _judged(self, row: Row) -> dict[str, float]:
-        """What ASHA compares a trial by, if a log line has it; at the end there is no need."""
-        if self._asha is None or self._asha.metric not in row:
+    def _asha_metrics(self, row: Row) -> dict[str, float]:
+        """Return what ASHA compares trials by; nothing if the log line has no score, or at the end
+        of the run."""
+        key = self._plan.asha_key
+        if not key or key not in row or int(row["step"]) >= self._spec.stream.total_steps:
             return {}
-        step, epoch = int(row["step"]), float(row["clips"]) / len(self._job.train.catalog)
-        if step >= self._job.train.total_steps:
-            return {}
-        return {"step": step, "epoch": epoch, self._asha.metric: float(row[self._asha.metric])}
+        epoch = float(row["clips"]) / len(self._spec.stream.catalog)
+        return {"step": int(row["step"]), "epoch": epoch, key: float(row[key])}
+
+    def _logged(self) -> dict[str, float]:
+        """Return the last values in the log of pretraining."""
+        score = self._trial.config.score
+        names = ("loss", score.key, score.baseline_key, "heldout_clips", KNN_TOP1)
+        rows = read_metrics(self._folder)
+        return {name: row[name] for row in rows for name in names if name in row}
 
 
-def _train(job: Job, show: Show) -> None:
-    """`train`, with a run in MLflow if that is asked for."""
-    with mlflow_log(job.config) as log:
-
-        def show_and_log(row: Row) -> str | None:
-            log(row)
-            return show(row)
-
-        train(job, show_and_log)
-
-
-def _retrieved(encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
-    """`retrieval_scores`, by a task."""
-    scaling = config.scaling
-    task = ray.remote(
-        num_cpus=scaling.cpus_per_encoder,
-        num_gpus=int(scaling.use_gpu),
-        max_retries=MAX_RETRIES,
-        scheduling_strategy="DEFAULT",  # not in what Tune has set aside for the trial itself
-    )(retrieval_scores)
-    found: dict[str, float] = ray.get(task.remote(encoder, config))
-    return found
-
-
-def line_of(text: str) -> str:
-    """What an error says, in a line; of a traceback, what comes after its last frame."""
-    lines = COLOURS.sub("", text).splitlines()
+def error_line(text: str) -> str:
+    """Return an error as one line; of a traceback what follows its last frame."""
+    lines = COLOUR_CODES.sub("", text).splitlines()
     frames = [number for number, line in enumerate(lines) if line.lstrip().startswith('File "')]
     if frames:
         lines = list(dropwhile(lambda line: line[:1].isspace(), lines[frames[-1] + 1 :]))
-    return textwrap.shorten(" ".join(lines), LONGEST_REASON, placeholder=" …")
+    return textwrap.shorten(" ".join(lines), MAX_REASON_CHARS, placeholder=" …")
+
+
+def _retrieve(encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
+    load = ActorLoader(num_actors=1, max_seconds_per_video=config.data.max_seconds_per_video)
+    return retrieval_scores(encoder, config, load)

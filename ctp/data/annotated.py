@@ -1,43 +1,41 @@
-"""AnnotatedVideos videos: a catalogue of shards, and where the object is in each frame."""
+"""Annotated videos: a catalogue of shards, and the box of the object in each frame."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.data.catalog import OPEN_AT_ONCE, Catalog, VideoEntry, open_catalog
-from ctp.data.got10k import in_sight
+from ctp.data.catalog import Catalog
+from ctp.data.got10k import is_visible
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, read_annotations
+from ctp.data.sources import OPEN_AT_ONCE, open_catalog
 from ctp.storage import Storage
 from ctp.text import listed
 
 MIN_FRAMES = 2
-"""Frames with an object that a video must have: one is given, and one is to be predicted."""
+"""Least number of frames with a visible object: one is given and one is predicted."""
 FRAME_LIST = "list.txt"
-"""What GOT-10k's own folders have, and shards have not."""
-BUILD = "jobs/build_shards.py --layout got10k"
-BARE = f"have no boxes (build shards that do by {BUILD})"
-SHORT = "have a box in their first frame alone, as in GOT-10k's test part (take train and val)"
-PLACE = ("file", "offset")
-FLAGS = ("absence", "cover")
+"""A file in GOT-10k's own folders that folders of shards do not have."""
+BUILD_COMMAND = "jobs/build_shards.py --layout got10k"
 
-Place = tuple[str, int]
 Row = dict[str, Any]
+"""The annotations of a video: name of a column of `read_annotations` -> Arrow scalar."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """Where the object of a video is.
+    """The track of the object of a video.
 
     Attributes:
         boxes: float32 [N, 4], xyxy pixels of the stored video, inside its picture.
-        counted: bool [N], the frames in which there is an object to be found.
+        counted: bool [N], the frames in which the object is visible.
         width, height: pixels of the stored video.
     """
 
@@ -49,12 +47,11 @@ class Track:
 
 @dataclass(frozen=True)
 class Tracks:
-    """The tracks of all videos of a catalogue, one after the other in few arrays, so that they go
-    to other processes fast.
+    """The tracks of all videos of a catalogue, in a few arrays, which are pickled fast.
 
     Attributes:
-        ends: int64 [V], where in `boxes` and `counted` each video's frames end.
-        boxes, counted: as of `Track`.
+        ends: int64 [V], where each video's frames end in `boxes` and `counted`.
+        boxes, counted: those of `Track`, concatenated.
         sizes: int64 [V, 2], width and height.
     """
 
@@ -64,8 +61,8 @@ class Tracks:
     sizes: NDArray[np.int64]
 
     @classmethod
-    def of(cls, tracks: Sequence[Track]) -> Tracks:
-        """Join tracks, one at least."""
+    def from_list(cls, tracks: Sequence[Track]) -> Tracks:
+        """Concatenate at least one track."""
         return cls(
             np.cumsum([len(track.boxes) for track in tracks]),
             np.concatenate([track.boxes for track in tracks]),
@@ -84,7 +81,7 @@ class Tracks:
 
 @dataclass(frozen=True)
 class AnnotatedVideos:
-    """Videos, and where their objects are, in the same order."""
+    """Videos and the tracks of their objects, in the same order."""
 
     catalog: Catalog
     tracks: Tracks
@@ -93,59 +90,63 @@ class AnnotatedVideos:
 def open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
     """List annotated videos.
 
-    A video whose object is in sight in fewer than `MIN_FRAMES` frames is among the catalogue's
-    quarantined ones.
+    A video whose object is visible in fewer than `MIN_FRAMES` frames is quarantined.
 
     Raises:
-        ValueError: there are none, or some have no boxes, or but the first; names them and says
-            what to do.
+        ValueError: there are no videos, or some have no boxes, or only a box in the first frame.
         StorageError: the storage fails.
     """
     for each in [uri] if isinstance(uri, str) else uri:
-        _check_built(each)
+        _check_is_built(each)
     catalog = open_catalog(uri)
-    rows = _annotations(catalog)
-    tracks = [_track(row) for row in rows]
+    tracks = [_to_track(row) for row in _read_rows(catalog)]
     usable = np.array([track.counted.sum() >= MIN_FRAMES for track in tracks], np.bool_)
-    bad = [_quarantined(catalog[int(number)]) for number in np.flatnonzero(~usable)]
     if not usable.any():
-        raise ValueError(
-            f"data: no object is in sight in any of the {len(catalog)} videos of {uri}"
-        )
-    kept = catalog.select(np.flatnonzero(usable), (*catalog.quarantined, *bad))
-    return AnnotatedVideos(
-        kept, Tracks.of([t for t, good in zip(tracks, usable, strict=True) if good])
-    )
+        raise ValueError(f"data: no object is visible in any of the {len(catalog)} videos of {uri}")
+    reason = f"its object is visible in fewer than {MIN_FRAMES} frames"
+    lost = [QuarantinedVideo(each.id, each.uri, reason) for each in compress(catalog, ~usable)]
+    kept = catalog.select(np.flatnonzero(usable), (*catalog.quarantined, *lost))
+    return AnnotatedVideos(kept, Tracks.from_list(list(compress(tracks, usable))))
 
 
-def _check_built(uri: str) -> None:
-    place = Storage.of(uri)
+def _check_is_built(uri: str) -> None:
+    place = Storage.from_uri(uri)
     parts = (place, *(place.join(part) for part in ("train", "val")))
     if any(part.join(FRAME_LIST).exists() for part in parts):
         raise ValueError(
-            f"{uri} holds folders of frames, as GOT-10k comes. Build shards of it: {BUILD}"
+            f"{uri} holds GOT-10k's folders of frames. Build shards from them: {BUILD_COMMAND}"
         )
 
 
-def _annotations(catalog: Catalog) -> list[Row]:
-    """A row of `read_annotations` for each video.
+def _read_rows(catalog: Catalog) -> list[Row]:
+    """Return the annotations of each video.
 
     Raises:
-        ValueError: some have no boxes, or but the first.
+        ValueError: some videos have no boxes, or only a box in the first frame.
     """
     shards = [file for file in catalog.files() if file.endswith(SUFFIX)]
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
-        tables = pool.map(lambda file: read_annotations(Storage.of(file)), shards)
-        found = dict(_by_place(shards, tables))
-    places = zip(*(catalog.columns[name].to_pylist() for name in PLACE), strict=True)
-    rows = [found.get(place, {}) for place in places]
-    _check(catalog, [not row or not row["boxes"].is_valid for row in rows], BARE)
-    _check(catalog, [_is_short(row) for row in rows], SHORT)
+        tables = pool.map(lambda file: read_annotations(Storage.from_uri(file)), shards)
+        found = dict(_rows_by_location(shards, tables))
+    locations = zip(*(catalog.columns[name].to_pylist() for name in ("uri", "offset")), strict=True)
+    rows = [found.get(location, {}) for location in locations]
+    _refuse(
+        catalog,
+        [not row or not row["boxes"].is_valid for row in rows],
+        f"have no boxes (build shards with boxes by {BUILD_COMMAND})",
+    )
+    _refuse(
+        catalog,
+        [len(row["boxes"].values) < int(row["num_frames"].as_py()) for row in rows],
+        "have a box only in their first frame, like GOT-10k's test part (use train and val)",
+    )
     return rows
 
 
-def _by_place(shards: Sequence[str], tables: Iterator[Any]) -> Iterator[tuple[Place, Row]]:
-    """Each row by the shard it is in, and where."""
+def _rows_by_location(
+    shards: Sequence[str], tables: Iterable[Any]
+) -> Iterator[tuple[tuple[str, int], Row]]:
+    """Yield ((shard, offset), row) of all videos."""
     for shard, table in zip(shards, tables, strict=True):
         columns = {name: table[name].combine_chunks() for name in table.column_names}
         for number in range(len(table)):
@@ -153,26 +154,18 @@ def _by_place(shards: Sequence[str], tables: Iterator[Any]) -> Iterator[tuple[Pl
             yield (shard, row["offset"].as_py()), row
 
 
-def _is_short(row: Row) -> bool:
-    return len(row["boxes"].values) < int(row["num_frames"].as_py())
-
-
-def _check(catalog: Catalog, are_wrong: Sequence[bool], reason: str) -> None:
-    wrong = [number for number, is_wrong in enumerate(are_wrong) if is_wrong]
+def _refuse(catalog: Catalog, are_wrong: Sequence[bool], reason: str) -> None:
+    wrong = [entry.id for entry in compress(catalog, are_wrong)]
     if wrong:
-        names = listed(catalog[number].id for number in wrong)
-        raise ValueError(f"{len(wrong)} of {len(catalog)} videos {reason}: {names}")
+        raise ValueError(f"{len(wrong)} of {len(catalog)} videos {reason}: {listed(wrong)}")
 
 
-def _track(row: Row) -> Track:
+def _to_track(row: Row) -> Track:
     boxes = row["boxes"].values.flatten().to_numpy().reshape(-1, 4)
     width, height = (int(row[name].as_py()) for name in ("width", "height"))
     inside = np.clip(np.nan_to_num(boxes), 0, np.array([width, height] * 2, np.float32))
-    flags = [row[name].values.to_numpy() if row[name].is_valid else None for name in FLAGS]
-    counted = in_sight(boxes, *flags) & in_sight(inside, None, None)
+    flags = [
+        row[name].values.to_numpy() if row[name].is_valid else None for name in ("absence", "cover")
+    ]
+    counted = is_visible(boxes, *flags) & is_visible(inside, None, None)
     return Track(inside, counted, width, height)
-
-
-def _quarantined(entry: VideoEntry) -> QuarantinedVideo:
-    reason = f"its object is in sight in fewer than {MIN_FRAMES} frames"
-    return QuarantinedVideo(entry.id, entry.uri, reason)

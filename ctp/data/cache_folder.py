@@ -1,4 +1,4 @@
-"""Where what is made once is kept on this machine. Nothing ever depends on what is there."""
+"""The folder on this machine for results that can be computed again."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/ctp`, or `~/.cache/ctp`; it may be missing, and not writable."""
+    """Return `$XDG_CACHE_HOME/ctp` or `~/.cache/ctp`, which may not exist or be writable."""
     home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not home.is_absolute():  # as the XDG specification says
+    if not home.is_absolute():  # the XDG specification ignores relative paths
         home = Path(os.path.expanduser("~/.cache"))
-    if not home.is_absolute():  # a user without a home, as in many a container
+    if not home.is_absolute():  # a user without a home, as in many containers
         home = Path(tempfile.gettempdir())
     return home / "ctp"

@@ -1,4 +1,4 @@
-"""GOT-10k's annotations. This module alone knows that its boxes are left, top, width, height."""
+"""GOT-10k's annotations. Only this module knows that its boxes are left, top, width, height."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import configparser
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ctp.text import one_line
 
 BOXES = "groundtruth.txt"
 ABSENCE = "absence.label"
@@ -15,7 +17,7 @@ FILES = frozenset({BOXES, ABSENCE, COVER, META})
 
 
 def parse_boxes(data: bytes) -> NDArray[np.float32]:
-    """The boxes of `groundtruth.txt`.
+    """Parse the boxes of `groundtruth.txt`.
 
     Returns:
         float32 [N, 4], xyxy pixels.
@@ -25,37 +27,37 @@ def parse_boxes(data: bytes) -> NDArray[np.float32]:
     """
     rows = [line.split(",") for line in _lines(data, BOXES)]
     if not rows or {len(row) for row in rows} != {4}:
-        raise ValueError(f"{BOXES}: wanted lines of left,top,width,height")
+        raise ValueError(f"{BOXES}: expected lines of left,top,width,height")
     boxes = np.array(rows, np.float32)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
 
 def parse_flags(data: bytes, name: str) -> NDArray[np.int8]:
-    """A number for each frame, of `absence.label` or `cover.label`.
+    """Parse the numbers of `absence.label` or `cover.label`, one for each frame.
 
     Raises:
-        ValueError: a line is not a number of 8 bits.
+        ValueError: a line is not an 8-bit number.
     """
     try:
         return np.array([int(line) for line in _lines(data, name)], np.int8)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{name}: wanted a small number a line: {error}") from error
+        raise ValueError(f"{name}: expected an 8-bit number per line: {error}") from error
 
 
-def in_sight(
+def is_visible(
     boxes: NDArray[np.float32],
     absence: NDArray[np.int8] | None,
     cover: NDArray[np.int8] | None,
 ) -> NDArray[np.bool_]:
-    """The frames in which there is an object to be found.
+    """Return the frames in which the object is visible.
 
-    GOT-10k's toolkit scores the frames whose cover is above 0 (`ExperimentGOT10k.report`); so does
-    this, and leaves out what is flagged as absent or has no box, too.
+    GOT-10k's toolkit scores the frames whose cover is above 0 (`ExperimentGOT10k.report`). This
+    also excludes frames that are flagged as absent or have no box.
 
     Args:
         boxes: float32 [N, 4] xyxy.
-        absence, cover: int8 [N], see `ShardRow`; None where that is not annotated.
+        absence, cover: int8 [N], see `ShardRow`; None if not annotated.
 
     Returns:
         bool [N].
@@ -69,16 +71,16 @@ def in_sight(
 
 
 def parse_class(data: bytes) -> str | None:
-    """The class of the object, from `meta_info.ini`, if it tells.
+    """Parse the object's class from `meta_info.ini`; None if there is none.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: the file is not in INI format.
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string("\n".join(_lines(data, META)))
     except configparser.Error as error:
-        raise ValueError(f"{META}: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{META}: {one_line(error)}") from error
     return parser.get("METAINFO", "object_class", fallback=None)
 
 
@@ -86,4 +88,4 @@ def _lines(data: bytes, name: str) -> list[str]:
     try:
         return [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not text: {error}") from error
+        raise ValueError(f"{name} is not UTF-8: {error}") from error

@@ -1,4 +1,4 @@
-"""Which files a source names: those below a folder, or by a glob or braces."""
+"""List the files of a folder, glob or brace pattern."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import glob
 import posixpath
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 
 from ctp.storage import FileInfo, Storage
@@ -16,59 +16,57 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
-UNKNOWN = -1
-"""The size of a file that was named and not listed."""
 RANGE_OR_CHOICE = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """Files, by their paths below a root; the size of one that was not looked at is `UNKNOWN`."""
-
-    root: Storage
-    files: list[FileInfo]
-
-
-def list_source(uri: str) -> Listing:
-    """The files that a folder or pattern stands for, local or in an object store.
+def list_source(uri: str) -> tuple[Storage, list[FileInfo]]:
+    """List the files of a folder or pattern, local or in an object store.
 
     Args:
-        uri: a folder (all files below it, at any depth), or a pattern of files: a glob (`**`
-            crosses folders; in a URI there is no `?`, which begins its query), or braces,
-            `shard-{000..146}.tar` or `{train,val}/*.mp4`. Paths are relative to the folder, or to
-            the part of a pattern that is none.
+        uri: a file; a folder, for all files below it at any depth; or a pattern of files: a glob
+            (`**` crosses folders; a URI cannot hold `?`, which starts its query) or braces,
+            `shard-{000..146}.tar` or `{train,val}/*.mp4`.
+
+    Returns:
+        (root, files), the paths relative to the root: the folder, or the part of a pattern before
+        its first special character. The size of a file that was named and not listed is None.
 
     Raises:
-        ValueError: there is no such folder, or nothing matches the pattern.
-        StorageError: it cannot be listed.
+        ValueError: there is no such folder, or no file matches the pattern.
+        StorageError: the folder cannot be listed.
     """
-    place = Storage.of(uri)
-    if place.exists():  # before it is read as a pattern, for names may hold brackets
-        return Listing(place, place.list_files())
+    place = Storage.from_uri(uri)
+    if place.is_file():  # before patterns, because names may hold brackets
+        return place.parent, [FileInfo(posixpath.basename(place.path), None)]
+    if place.exists():
+        return place, place.list_files()
     depth = _pattern_depth(uri)
     if not depth:
         raise ValueError(
-            f"data.uri: there is no {uri!r}. Wanted: a folder of videos, a glob or braces, a "
+            f"data.uri: there is no {uri!r}. Expected a folder of videos, a glob or braces, a "
             ".txt list, a .parquet shard or .tar, an s3:// prefix, or corpus:NUMBER"
         )
-    listing = _list_pattern(place, depth)
-    if not listing.files:
+    root, files = _list_pattern(place, depth)
+    if not files:
         raise ValueError(f"data.uri: no file matches {uri!r}")
-    return listing
+    return root, files
 
 
 def is_video(path: str) -> bool:
-    """Whether a file is a video by its name."""
+    """Return whether a file name has the ending of a video."""
     return suffix_of(path) in VIDEO_SUFFIXES
 
 
 def suffix_of(path: str) -> str:
-    """`.mp4` of `a/B.MP4`; nothing where there is no dot."""
+    """Return the ending of a file name in lower case: `.mp4` for `a/B.MP4`, "" without a dot."""
     return posixpath.splitext(path)[1].lower()
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """What `a{08..10}{x,y}` stands for: a08x, a08y, a09x, …; a number is as long as the first."""
+    """Expand braces: `a{08..10}{x,y}` becomes a08x, a08y, a09x, …
+
+    Numbers are padded with zeros to the length of the first one.
+    """
     found = RANGE_OR_CHOICE.search(pattern)
     if not found:
         return [pattern]
@@ -80,11 +78,11 @@ def expand_braces(pattern: str) -> list[str]:
         words = choice.split(",")
     before, after = pattern[: found.start()], pattern[found.end() :]
     expanded = (each for word in words for each in expand_braces(before + word + after))
-    return list(dict.fromkeys(expanded))  # nested braces name some twice
+    return list(dict.fromkeys(expanded))  # nested braces may repeat names
 
 
 def _pattern_depth(uri: str) -> int:
-    """How many parts of a path there are from the first that is a pattern on; 0 if none is."""
+    """Return the number of path parts from the first pattern on; 0 without a pattern."""
     is_uri = "://" in uri
     parts = uri.partition("?")[0].rstrip("/").split("/") if is_uri else Path(uri).parts
     brace = "{" if RANGE_OR_CHOICE.search(uri) else "*"
@@ -92,32 +90,31 @@ def _pattern_depth(uri: str) -> int:
     return len(parts) - patterns[0] if patterns else 0
 
 
-def _list_pattern(place: Storage, depth: int) -> Listing:
+def _list_pattern(place: Storage, depth: int) -> tuple[Storage, list[FileInfo]]:
     root = place
     for _ in range(depth):
         root = root.parent
     names = expand_braces("/".join(place.path.split("/")[-depth:]))
     globs = [name for name in names if glob.has_magic(name)]
-    files = {name: FileInfo(name, UNKNOWN) for name in names if not glob.has_magic(name)}
+    files = {name: FileInfo(name, None) for name in names if not glob.has_magic(name)}
     matching = _match_local(root, globs) if root.is_local else _match_remote(root, globs)
     files |= {info.path: info for info in matching}
-    return Listing(root, sorted(files.values(), key=lambda info: info.path))
+    return root, sorted(files.values(), key=lambda info: info.path)
 
 
-def _match_local(root: Storage, globs: Sequence[str]) -> list[FileInfo]:
-    # a listing of all that is below the root might be one of the whole disk
-    paths = [
-        p for each in globs for p in glob.glob(each, root_dir=root.path or "/", recursive=True)
-    ]
-    return root.find_files(paths)
+def _match_local(root: Storage, patterns: Sequence[str]) -> list[FileInfo]:
+    # listing everything below the root could list the whole disk
+    folder = root.path or "/"
+    found = (glob.glob(pattern, root_dir=folder, recursive=True) for pattern in patterns)
+    return root.find_files(list(chain.from_iterable(found)))
 
 
-def _match_remote(root: Storage, globs: Sequence[str]) -> list[FileInfo]:
-    if not globs:
+def _match_remote(root: Storage, patterns: Sequence[str]) -> list[FileInfo]:
+    if not patterns:
         return []
-    patterns = [each.split("/") for each in globs]
+    split = [pattern.split("/") for pattern in patterns]
     files = root.list_files()
-    return [i for i in files if any(_matches(i.path.split("/"), each) for each in patterns)]
+    return [i for i in files if any(_matches(i.path.split("/"), each) for each in split)]
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -1,19 +1,20 @@
-"""The ledger of videos that could not be used: never silent, never in the way."""
+"""The ledger of quarantined videos: those that cannot be used, each with its reason."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from ctp.video.encoded import VideoError
 
-SHOWN = 10
+MAX_SHOWN = 10
 
 
 @dataclass(frozen=True)
 class QuarantinedVideo:
-    """A video that could not be used, and why."""
+    """A video that cannot be used, and why."""
 
     video_id: str
     uri: str
@@ -21,23 +22,15 @@ class QuarantinedVideo:
 
     @classmethod
     def from_error(cls, error: VideoError) -> QuarantinedVideo:
-        """The entry for a video that raised `error`."""
+        """Return the entry of the video that raised `error`."""
         return cls(error.video_id, error.uri, error.reason)
-
-
-def format_quarantined(quarantined: Sequence[QuarantinedVideo], where: str) -> str:
-    """The first of them, a line each, and how many more there are in the file `where`."""
-    lines = [f"  {entry.video_id}: {entry.reason}" for entry in quarantined[:SHOWN]]
-    if len(quarantined) > SHOWN:
-        lines.append(f"  and {len(quarantined) - SHOWN} more, all in {where}")
-    return "\n".join(lines)
 
 
 class QuarantineLimitError(RuntimeError):
     """Too many videos of a catalogue cannot be used.
 
     Attributes:
-        quarantined: those met on the way to finding out.
+        quarantined: the videos that were tried.
     """
 
     def __init__(self, message: str, quarantined: Iterable[QuarantinedVideo] = ()):
@@ -45,8 +38,25 @@ class QuarantineLimitError(RuntimeError):
         self.quarantined = tuple(quarantined)
 
 
+@contextmanager
+def collect_errors(quarantined: list[QuarantinedVideo]) -> Iterator[None]:
+    """Add the video of a `VideoError` to `quarantined` and continue after the block."""
+    try:
+        yield
+    except VideoError as error:
+        quarantined.append(QuarantinedVideo.from_error(error))
+
+
+def format_quarantined(quarantined: Sequence[QuarantinedVideo], uri: str) -> str:
+    """Return a line for each of the first videos, and how many more the file `uri` lists."""
+    lines = [f"  {entry.video_id}: {entry.reason}" for entry in quarantined[:MAX_SHOWN]]
+    if len(quarantined) > MAX_SHOWN:
+        lines.append(f"  and {len(quarantined) - MAX_SHOWN} more, all listed in {uri}")
+    return "\n".join(lines)
+
+
 class QuarantineLedger:
-    """QuarantinedVideo videos, each once, under the first reason that was seen for it."""
+    """Quarantined videos, each once, with the first reason that was seen."""
 
     def __init__(self, entries: Iterable[QuarantinedVideo] = ()):
         self._entries: dict[str, QuarantinedVideo] = {}
@@ -59,31 +69,31 @@ class QuarantineLedger:
         return iter(self._entries.values())
 
     def add(self, entries: Iterable[QuarantinedVideo]) -> bool:
-        """Take in entries; say whether any was new."""
+        """Add entries and return whether any was new."""
         before = len(self)
         for entry in entries:
             self._entries.setdefault(entry.video_id, entry)
         return len(self) > before
 
     def check(self, num_videos: int, max_share: float) -> None:
-        """Stop the run when too many videos are bad.
+        """Check that few enough videos are quarantined.
 
         Raises:
-            QuarantineLimitError: more than `max_share` of `num_videos` are in the ledger.
+            QuarantineLimitError: more than `max_share` of `num_videos` are.
         """
         if len(self) > max_share * num_videos:
             examples = "; ".join(f"{e.video_id}: {e.reason}" for e in list(self)[:3])
             raise QuarantineLimitError(
                 f"{len(self)} of {num_videos} videos cannot be used, more than "
-                f"data.max_quarantined_share = {max_share:g} allows ({examples}). Mend them, or "
+                f"data.max_quarantined_share = {max_share:g} allows ({examples}). Repair them or "
                 "raise the share; quarantine.jsonl in the run folder lists them all"
             )
 
     def to_jsonl(self) -> bytes:
-        """One JSON object a line: video_id, uri, reason."""
+        """Return one JSON object a line: video_id, uri, reason."""
         return b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in self)
 
     @classmethod
     def from_jsonl(cls, data: bytes) -> QuarantineLedger:
-        """The inverse of `to_jsonl`."""
+        """Read what `to_jsonl` wrote."""
         return cls(QuarantinedVideo(**json.loads(line)) for line in data.splitlines())

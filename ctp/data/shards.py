@@ -1,17 +1,15 @@
 """Shards: many encoded videos in one Parquet file, which any Parquet reader opens.
 
-The column `data` is written so that it also serves as a plain archive: uncompressed, one page per
-row group, each value as [u32 little-endian length][bytes]. Where every video lies in the file then
-follows from the footer, and one video costs one exact range read, from an object store as well.
-The footer carries the small columns once more, as an index, so that a shard is catalogued without
-a read for each of its row groups.
+The column `data` is written so that the file is also a plain archive: uncompressed, one page per
+row group, each value as [u32 little-endian length][bytes]. The offset of every video then follows
+from the footer, and one range read gets one video, also from an object store. The footer has a copy
+of the small columns, as an index, so that a shard is catalogued by reading the footer only.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import mmap
 import tempfile
 import zlib
@@ -26,21 +24,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ctp.storage import HINTS, OpenFile, Storage, StorageError
+from ctp.storage import HINTS, SeekableFile, Storage, StorageError
+from ctp.text import one_line
 
 ROW_GROUP_BYTES = 4 * 2**20
 MAX_VIDEO_BYTES = 2**30
-"""A Parquet page is less than 2 GiB, and a row group is one page."""
+"""A Parquet page must be smaller than 2 GiB, and a row group is one page."""
 SUFFIX = ".parquet"
 
 MARK = {b"ctp.shard": b"1"}
 INDEX = b"ctp.index"
 FOOTER_BYTES = 64 * 1024
-"""What is read of a shard's end at first; nearly always the footer is in it."""
+"""How much of a shard's end is read first; it nearly always contains the footer."""
 TRAILER_BYTES = 8
 MAGIC = b"PAR1"
 MAX_PAGE_HEADER_BYTES = 32
-"""One page's header is less, those of two are more."""
+"""Above the length of one page header, below that of two."""
 LENGTH_BYTES = 4
 
 SCHEMA = pa.schema(
@@ -65,14 +64,14 @@ ANNOTATED = ["num_frames", "width", "height", "boxes", "absence", "cover"]
 
 
 class ShardError(ValueError):
-    """A file that is no shard, or a damaged one; says which and what to do."""
+    """A file that is not a shard, or damaged; the message names it and says what to do."""
 
     def __init__(self, uri: str, reason: str):
         super().__init__(f"{uri} {reason}. Build this shard again with jobs/build_shards.py")
         self.uri, self.reason = uri, reason
 
     def __reduce__(self) -> tuple[type[ShardError], tuple[str, str]]:
-        return type(self), (self.uri, self.reason)  # crosses processes whole
+        return type(self), (self.uri, self.reason)  # args hold the message only
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,15 @@ class ShardRow:
 
     Attributes:
         id: stable name inside its data set.
-        data: the encoded file, `MAX_VIDEO_BYTES` at most.
-        num_frames: N, how many frames it shows.
-        rate: frames/s, on average.
+        data: the encoded file, at most `MAX_VIDEO_BYTES`.
+        num_frames: N, number of frames.
+        rate: average frames/s.
         width, height: pixels of the stored video.
-        label: class name, if there is one.
-        boxes: float32 [N, 4], xyxy pixels of the stored video, if it is annotated; fewer rows
-            where only the first frames are.
-        absence: int8 [N], 1 where the object is not in the picture, if that is annotated.
-        cover: int8 [N], the eighths of the object that are visible, if that is annotated.
+        label: class name, or None.
+        boxes: float32 [N, 4], xyxy pixels of the stored video, or None; fewer rows if only the
+            first frames are annotated.
+        absence: int8 [N], 1 where the object is not in the picture, or None.
+        cover: int8 [N], visible eighths of the object, or None.
     """
 
     id: str
@@ -116,13 +115,13 @@ class ShardRow:
 
 @dataclass(frozen=True)
 class ShardSummary:
-    """What a shard holds.
+    """The contents of a shard.
 
     Attributes:
-        videos, frames: how many.
-        bytes: of the whole file.
-        checksum: BLAKE2b-256 of the whole file, hexadecimal.
-        labels: label -> videos, sorted.
+        videos, frames: their numbers.
+        bytes: size of the file.
+        checksum: BLAKE2b-256 of the file, hexadecimal.
+        labels: label -> number of videos, sorted.
     """
 
     videos: int
@@ -133,17 +132,17 @@ class ShardSummary:
 
 
 class ShardWriter:
-    """Writes a shard, for use in a `with` statement; a reader sees all of it or nothing.
+    """Writes a shard, for use in a `with` statement; a reader sees the whole shard or none.
 
-    Memory holds one row group; the file grows on this machine's disk before it goes to its place.
+    Memory holds one row group. The file grows on this machine's disk and is then copied.
     """
 
     def __init__(self, place: Storage, row_group_bytes: int = ROW_GROUP_BYTES):
-        """Begin a shard.
+        """Create a writer; nothing is written yet.
 
         Args:
-            place: where to.
-            row_group_bytes: a row group is closed when its videos are as long as this.
+            place: the file to write.
+            row_group_bytes: a row group is complete when its videos have this many bytes.
         """
         self._place, self._row_group_bytes = place, row_group_bytes
         self._group: list[ShardRow] = []
@@ -156,20 +155,20 @@ class ShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # an error is on its way already
+        with suppress(OSError):  # finish() reports errors; here another one was raised before
             self._writer.close()
         self._file.close()
 
     def add(self, row: ShardRow) -> None:
-        """Put a video in.
+        """Add a video.
 
         Raises:
-            ValueError: it is longer than `MAX_VIDEO_BYTES`.
+            ValueError: it has more than `MAX_VIDEO_BYTES`.
             StorageError: this machine's disk is full.
         """
         if row.size > MAX_VIDEO_BYTES:
             raise ValueError(
-                f"video {row.id!r} has {row.size} bytes; a shard takes {MAX_VIDEO_BYTES} at most"
+                f"video {row.id!r} has {row.size} bytes, expected at most {MAX_VIDEO_BYTES}"
             )
         self._group.append(row)
         self._group_bytes += row.size
@@ -177,7 +176,7 @@ class ShardWriter:
             self._close_group()
 
     def finish(self) -> ShardSummary:
-        """Put the shard in its place.
+        """Write the shard to its place.
 
         Raises:
             StorageError: it cannot be written.
@@ -186,7 +185,7 @@ class ShardWriter:
             self._close_group()
         index = pa.concat_tables(self._indices)
         self._writer.add_key_value_metadata({INDEX: _to_text(index)})
-        with _on_disk():
+        with _disk_errors():
             self._writer.close()
         self._file.seek(0)
         checksum = hashlib.file_digest(self._file, _new_digest).hexdigest()
@@ -199,7 +198,7 @@ class ShardWriter:
 
     def _close_group(self) -> None:
         table = _to_table(self._group)
-        with _on_disk():
+        with _disk_errors():
             self._writer.write_table(table, row_group_size=len(table))
         self._indices.append(table.select(INDEXED))
         self._group, self._group_bytes = [], 0
@@ -208,7 +207,7 @@ class ShardWriter:
 def write_shard(
     place: Storage, rows: Iterable[ShardRow], row_group_bytes: int = ROW_GROUP_BYTES
 ) -> ShardSummary:
-    """Write a shard of rows, which are taken one by one; see `ShardWriter`."""
+    """Write a shard from an iterable of rows; see `ShardWriter`."""
     with ShardWriter(place, row_group_bytes) as writer:
         for row in rows:
             writer.add(row)
@@ -216,84 +215,58 @@ def write_shard(
 
 
 def read_index(place: Storage) -> pa.Table:
-    """What a shard holds and where, from its footer alone.
+    """Return what a shard holds and where, reading only its footer.
 
     Returns:
         a row for each video, in file order: id (string), label (string, nullable), offset and
         size (int64, bytes from the file's start), checksum (uint32, CRC-32), num_frames (int32).
 
     Raises:
-        ShardError: it is no shard of ours, or truncated, or its footer is damaged.
+        ShardError: it is not a shard, or truncated, or its footer is damaged.
         StorageError: it cannot be read.
     """
     metadata = _parse_footer(place, _read_footer(place))
     marks = metadata.metadata or {}
     if any(marks.get(key) != value for key, value in MARK.items()) or INDEX not in marks:
-        raise ShardError(place.uri, "is a Parquet file, but no shard of version 1")
+        raise ShardError(place.uri, "is a Parquet file, but not a shard of version 1")
     try:
         index = pa.ipc.open_stream(base64.b64decode(marks[INDEX])).read_all()
-    except (ValueError, OSError) as error:  # pyarrow's errors are of these
+    except (ValueError, OSError) as error:  # all of pyarrow's errors are one of these
         raise ShardError(place.uri, f"has a damaged index: {error}") from error
     offsets = pa.array(_offsets(place, metadata, index["size"].to_numpy()))
     return index.add_column(2, "offset", offsets)
 
 
 def read_annotations(place: Storage) -> pa.Table:
-    """Where the objects of a shard's videos are, without the videos.
+    """Return the annotations of a shard's videos, without reading the videos.
 
     Returns:
-        a row for each video, in file order: offset as of `read_index`, and the columns of
-        `ANNOTATED` as of `ShardRow`.
+        a row for each video, in file order: offset as in `read_index`, and the columns
+        `ANNOTATED` as in `ShardRow`.
 
     Raises:
-        ShardError, StorageError: as `read_index`.
+        ShardError, StorageError: see `read_index`.
     """
     offsets = read_index(place)["offset"]
-    with place.opened() as file:
-        table = pq.ParquetFile(pa.PythonFile(_Seekable(file), "r")).read(ANNOTATED)
+    with place.open() as file:
+        table = pq.ParquetFile(pa.PythonFile(SeekableFile(file), "r")).read(ANNOTATED)
     return table.append_column("offset", offsets)
 
 
-class _Seekable(io.RawIOBase):
-    """An open file as pyarrow takes one: what fails is told as by `OpenFile`."""
-
-    def __init__(self, file: OpenFile):
-        super().__init__()
-        self._file, self._at = file, 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._file.size}
-        self._at = origin[whence] + offset
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(self._at, None if size < 0 else size)
-        self._at += len(data)
-        return data
-
-
 @contextmanager
-def _on_disk() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
+    """Turn OSError into StorageError with a hint."""
     try:
         yield
     except OSError as error:
         raise StorageError(
-            f"cannot write a shard to {tempfile.gettempdir()}: {error}. {HINTS['write']}, or let "
-            "TMPDIR name another folder"
+            f"cannot write a shard to {tempfile.gettempdir()}: {error}. {HINTS['write']}, or set "
+            "TMPDIR to another folder"
         ) from error
 
 
 def _layout() -> dict[str, Any]:
-    """How Parquet writes it: one page a row group, the videos as they are."""
+    """Return the options for one page per row group and uncompressed videos."""
     return {
         "use_dictionary": False,
         "write_statistics": False,
@@ -322,7 +295,7 @@ def _leaf_paths() -> list[str]:
 
 
 def _to_text(table: pa.Table) -> bytes:
-    """A table as Arrow's stream format in ASCII: Parquet takes no other bytes there."""
+    """Encode a table in Arrow's stream format as ASCII, which Parquet's metadata requires."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     with pa.ipc.new_stream(sink, table.schema.remove_metadata(), options=options) as writer:
@@ -331,29 +304,28 @@ def _to_text(table: pa.Table) -> bytes:
 
 
 def _read_footer(place: Storage) -> bytes:
-    """The end of the file, from the footer on or before it; all of it where it is too short."""
-    with place.opened() as file:
+    """Return the end of the file with the whole footer; the whole file if it is too short."""
+    with place.open() as file:
         tail = file.read(max(file.size - FOOTER_BYTES, 0))
-        wanted = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
-        if tail.endswith(MAGIC) and len(tail) < wanted <= file.size:
-            tail = file.read(file.size - wanted)
+        size = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
+        if tail.endswith(MAGIC) and len(tail) < size <= file.size:
+            tail = file.read(file.size - size)
         return tail
 
 
 def _parse_footer(place: Storage, tail: bytes) -> pq.FileMetaData:
     if not tail.endswith(MAGIC):
-        raise ShardError(place.uri, "is truncated, or no Parquet file: it has no footer")
+        raise ShardError(place.uri, "is truncated or not a Parquet file: it has no footer")
     try:
         return pq.read_metadata(pa.BufferReader(tail))
     except (ValueError, OSError) as error:
-        said = " ".join(str(error).split())
-        raise ShardError(place.uri, f"has a damaged footer: {said}") from error
+        raise ShardError(place.uri, f"has a damaged footer: {one_line(error)}") from error
 
 
 def _offsets(place: Storage, metadata: pq.FileMetaData, sizes: NDArray[Any]) -> NDArray[np.int64]:
-    """Where each video begins: a row group's values lie at the end of its column chunk."""
+    """Return each video's offset: the values of a row group are the end of its column chunk."""
     if metadata.num_rows != len(sizes):
-        raise ShardError(place.uri, f"has {metadata.num_rows} videos, and an index of {len(sizes)}")
+        raise ShardError(place.uri, f"has {metadata.num_rows} videos but {len(sizes)} in its index")
     column = SCHEMA.get_field_index("data")
     offsets = np.empty(len(sizes), np.int64)
     first = 0
@@ -365,7 +337,7 @@ def _offsets(place: Storage, metadata: pq.FileMetaData, sizes: NDArray[Any]) -> 
         start = chunk.data_page_offset + chunk.total_compressed_size - ends[-1]
         header = start - chunk.data_page_offset
         if chunk.compression != "UNCOMPRESSED" or not 0 < header <= MAX_PAGE_HEADER_BYTES:
-            raise ShardError(place.uri, "was written anew by another program: its pages differ")
+            raise ShardError(place.uri, "was rewritten by another program: its pages differ")
         offsets[inside] = start + ends - sizes[inside]
         first += group.num_rows
     return offsets

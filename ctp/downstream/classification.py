@@ -1,11 +1,11 @@
-"""Action recognition: a linear classifier on an encoder, trained and tested (§4, supplement A)."""
+"""Action recognition: training and testing a linear classifier on an encoder (§4, supplement A)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import safetensors.torch
@@ -15,39 +15,42 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from ctp.data.catalog import Catalog
 from ctp.data.quarantine import QuarantinedVideo
-from ctp.downstream.clips import LabeledMaker, VideoViews
+from ctp.data.stream import Batch, LoadVideos, SampleStream
+from ctp.downstream.clips import LabeledClips, LabeledSample, LabeledViews, VideoViews
 from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.initial import resolve_encoder, resolve_initial
 from ctp.downstream.labels import open_labeled
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.initial import initialise
-from ctp.encoders.resnet3d import ResNet3d
-from ctp.encoders.weights import encoder_bytes, read_state
+from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
+from ctp.encoders.encoder import Encoder
+from ctp.encoders.initial import load_initial_weights
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.weights import encoder_bytes, read_state, stored_config
 from ctp.rng import generator
 from ctp.training.distributed import Worker, gather
-from ctp.training.read_apart import read_apart
 from ctp.training.run_folder import CLASSIFIER, ENCODER
-from ctp.training.schedule import is_epoch_end
-from ctp.training.step import Loss, arrange, autocast, prepare
-from ctp.training.trainer import OpenMaker, Task
+from ctp.training.schedule import is_epoch_end, total_steps
+from ctp.training.step import LossTerms, autocast, prepare
+from ctp.training.trainer import Learner, TrainingSpec
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
 WEIGHT_STD = 0.01
-"""Of the linear layer at first (the authors' implementation)."""
+"""Initial standard deviation of the linear layer (the authors' implementation)."""
+DROPOUT = 0.5
+"""Probability that a feature is dropped in training (supplement A)."""
 TOP_K = (1, 5)
 
 
 class Classifier(nn.Module):
-    """Encoder, global average, linear layer (supplement A); dropout is the caller's.
+    """Encoder, global average and linear layer (supplement A); the caller applies dropout.
 
     Attributes:
-        encoder: what makes the features.
-        frozen: whether it stays as it is.
+        encoder: makes the features.
+        frozen: whether the encoder is not trained.
     """
 
-    def __init__(self, encoder: ResNet3d, num_classes: int, *, frozen: bool = False):
+    def __init__(self, encoder: Encoder, num_classes: int, *, frozen: bool = False):
         super().__init__()
         self.encoder, self.frozen = encoder, frozen
         self.fc = nn.Linear(encoder.out_channels, num_classes)
@@ -57,7 +60,7 @@ class Classifier(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """A frozen encoder's norms go on as they were, too."""
+        """Set the mode; the norms of a frozen encoder stay in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -68,7 +71,7 @@ class Classifier(nn.Module):
 
         Args:
             clips: float [B, 3, T, H, W], normalised.
-            keep: float32 [B, C], what features are multiplied by; see `dropout_mask`.
+            keep: float32 [B, C], factors on the features; see `dropout_mask`.
 
         Returns:
             float32 [B, classes], before the softmax.
@@ -81,26 +84,26 @@ class Classifier(nn.Module):
 def dropout_mask(
     seed: int, positions: Sequence[int], num_features: int, prob: float
 ) -> NDArray[np.float32]:
-    """Which features of clips are kept, float32 [B, num_features]: 0, or 1 / (1 - prob).
+    """Return the factors of dropout, float32 [B, num_features]: 0, or 1 / (1 - prob).
 
-    A pure function of seed and position, so that it is the same after a restart and for any number
-    of workers.
+    They depend on seed and position alone, so that they are the same after a restart and for any
+    number of workers.
     """
     drawn = [generator(seed, "dropout", int(at)).random(num_features) for at in positions]
     return (np.stack(drawn) >= prob).astype(np.float32) / np.float32(1 - prob)
 
 
 def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
-    """A classifier with fresh weights that follow from the run's seed alone."""
-    assert config.encoder is not None, "settled by Finetuning.of"
+    """Return a classifier with random weights that depend on the run's seed alone."""
+    assert config.encoder is not None, "set by resolve"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = ResNet3d(config.encoder)
-        return Classifier(encoder, num_classes, frozen=config.head.frozen_encoder)
+        encoder = build_encoder(config.encoder)
+        return Classifier(encoder, num_classes, frozen=config.frozen_encoder)
 
 
 def classifier_bytes(model: Classifier, classes: Sequence[str]) -> bytes:
-    """The classifier as a safetensors file, that `load_classifier` takes."""
+    """Return the classifier as a safetensors file, for `load_classifier`."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "encoder": model.encoder.config.model_dump_json(),
@@ -110,32 +113,35 @@ def classifier_bytes(model: Classifier, classes: Sequence[str]) -> bytes:
 
 
 def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]]:
-    """A classifier in evaluation mode, and the names of its classes.
+    """Return a classifier in evaluation mode, and the names of its classes.
 
     Args:
         data: the file.
-        name: what to call it in an error.
+        name: of the file, for errors.
 
     Raises:
-        ValueError: it is no file of `classifier_bytes`.
+        ValueError: it is not a file of `classifier_bytes`.
     """
     state = read_state(data, name)
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = header.get("__metadata__", {})
     if "classes" not in about:
-        raise ValueError(f"{name} holds no classifier; wanted a {CLASSIFIER} of jobs/finetune.py")
+        raise ValueError(
+            f"{name} contains no classifier; expected the {CLASSIFIER} of a fine-tuning run"
+        )
     classes = tuple(json.loads(about["classes"]))
-    encoder = ResNet3d(EncoderConfig.model_validate_json(about["encoder"]))
-    model = Classifier(encoder, len(classes))
+    config = stored_config(data, name)
+    assert config is not None, "classifier_bytes stores it"
+    model = Classifier(build_encoder(config), len(classes))
     model.load_state_dict(state)
     return model.eval(), classes
 
 
 class Scores:
-    """Counts right answers, over all workers; each video counts once.
+    """Counts correct answers over all workers; each video counts once.
 
     Attributes:
-        top_k: the k for which there are that many classes.
+        top_k: the k that do not exceed the number of classes.
     """
 
     def __init__(self, num_classes: int, device: torch.device):
@@ -152,60 +158,60 @@ class Scores:
         self._confusion.update(logits.argmax(dim=1), label)
 
     def accuracy(self) -> dict[str, float]:
-        """ "top1" and "top5", shares of right answers; all workers must call it together."""
+        """Return "top1" and "top5"; all workers must call it together."""
         values = [float(accuracy.compute()) for accuracy in self._accuracy]
         return {f"top{k}": value for k, value in zip(self.top_k, values, strict=True)}
 
     def confusion(self) -> list[list[int]]:
-        """How many videos of each class (row) were taken for which (column); all workers must call
-        it together."""
+        """Return how many videos of each class (row) were classified as which (column); all workers
+        must call it together."""
         counts: list[list[int]] = self._confusion.compute().cpu().tolist()
         return counts
 
 
-@dataclass(frozen=True)
-class Finetuning:
-    """A run of action recognition.
+def resolve(config: FinetuneConfig) -> FinetuneConfig:
+    """Return the config with an absolute `initial` and with the encoder that it describes.
 
-    Attributes:
-        train, test: make the clips to train on, and the views to test on.
+    Raises:
+        ValueError: there are no such weights.
+        StorageError: their file cannot be read.
     """
+    initial = resolve_initial(config.initial)
+    encoder = resolve_encoder(config.encoder, initial, DOWNSTREAM_SPATIAL_STRIDE)
+    return config.replace(initial=initial, encoder=encoder)
 
-    train: LabeledMaker
-    test: LabeledMaker
 
-    @classmethod
-    def of(cls, config: FinetuneConfig) -> Finetuning:
-        """List the run's videos.
+def open_finetuning(config: FinetuneConfig) -> TrainingSpec[LabeledSample]:
+    """List the run's videos.
 
-        Args:
-            config: with an encoder.
+    Args:
+        config: as of `resolve`.
 
-        Raises:
-            ValueError: as `open_labeled`.
-        """
-        found = open_labeled(config.data, config.seed)
-        train, test = found.train, found.test
-        return cls(*(LabeledMaker(config, each, found.classes) for each in (train, test)))
+    Raises:
+        ValueError: as of `open_labeled`.
+        StorageError: the storage fails.
+    """
+    found, batch = open_labeled(config.data, config.seed), config.compute.total_batch
+    stream = SampleStream(
+        drawer=LabeledClips(config.sampling, config.augment, found.classes),
+        catalog=found.train,
+        seed=config.seed,
+        total_batch=batch,
+        total_steps=total_steps(config.schedule, len(found.train), batch),
+    )
+    views = LabeledViews(found.test, config.seed, config.views, found.classes)
+    return TrainingSpec(config, stream, views, ClassificationLearner)
 
-    @property
-    def config(self) -> FinetuneConfig:
-        """The run's config."""
-        return self.train.config
 
-    @property
-    def catalogs(self) -> Sequence[Catalog]:
-        """The videos to train on, and those to test on."""
-        return self.train.catalog, self.test.catalog
-
-    def task(self, worker: Worker, open_maker: OpenMaker) -> FinetuneTask:
-        """What a worker trains."""
-        return FinetuneTask(self, worker, open_maker)
+def num_classes(spec: TrainingSpec[LabeledSample]) -> int:
+    """Return the number of classes of a run."""
+    assert isinstance(spec.evaluation, LabeledViews)
+    return len(spec.evaluation.classes)
 
 
 @dataclass
 class _Tested:
-    """What the last test found."""
+    """The result of the last test."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
     confusion: list[list[int]] = field(default_factory=list)
@@ -213,51 +219,58 @@ class _Tested:
     quarantined: list[QuarantinedVideo] = field(default_factory=list)
 
 
-class FinetuneTask(Task):
-    """Encoder and linear layer learn classes."""
+class ClassificationLearner(Learner[LabeledSample]):
+    """Trains encoder and linear layer to tell classes apart."""
 
     model: Classifier
 
-    def __init__(self, job: Finetuning, worker: Worker, open_maker: OpenMaker):
-        self.job, self.worker, self.config = job, worker, job.config
-        model = build_classifier(self.config, len(job.train.classes))
+    def __init__(self, spec: TrainingSpec[LabeledSample], worker: Worker, load: LoadVideos):
+        assert isinstance(spec.config, FinetuneConfig)
+        assert isinstance(spec.evaluation, LabeledViews)
+        self.config, self._spec, self._worker, self._load = spec.config, spec, worker, load
+        self._classes = spec.evaluation.classes
+        model = build_classifier(self.config, len(self._classes))
         self.model = prepare(model, self.config.compute, worker.device)
-        self._open_maker = open_maker
         self._last: _Tested | None = None
 
-    def initialise(self) -> None:
+    def initialize(self) -> None:
         """Load the encoder's initial weights."""
-        initialise(self.model.encoder, self.config.initial)
+        load_initial_weights(self.model.encoder, self.config.initial)
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
-        """Cross entropy on a batch of `LabeledMaker.batch`."""
-        planes = torch.as_tensor(batch["planes"]).to(self.worker.device, non_blocking=True)
-        label = torch.as_tensor(batch["label"]).to(self.worker.device, non_blocking=True)
-        frames = to_rgb(planes, self.config.augment.frame_size_px)
-        clips = arrange(to_input(frames, torch.as_tensor(batch["color"])), self.config.compute)
-        with autocast(self.config.compute, self.worker.device):
-            logits = model(clips, self._keep(batch["position"]))
-        right = (logits.argmax(dim=1) == label).float().mean()
-        return Loss(F.cross_entropy(logits, label), {"train_top1": right})
+    def loss(self, model: nn.Module, batch: Batch[LabeledSample]) -> LossTerms:
+        """Return the cross entropy, and the share of correct answers."""
+        planes, color, label = batch.samples
+        clips = to_input(to_rgb(planes, self.config.augment.frame_size_px), color)
+        features = self.model.encoder.out_channels
+        keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, DROPOUT)
+        logits = model(clips, torch.from_numpy(keep).to(clips.device))
+        correct = (logits.argmax(dim=1) == label).float().mean()
+        return LossTerms(F.cross_entropy(logits, label), {"train_top1": correct})
 
-    def is_look_due(self, step: int) -> bool:
-        """Whether a multiple of `test_every_epochs` has just been reached."""
-        config, videos = self.config, len(self.job.train.catalog)
+    def should_evaluate(self, step: int) -> bool:
+        """Return whether `step` completes a multiple of `test_every_epochs`."""
+        config, videos = self.config, len(self._spec.stream.catalog)
         return is_epoch_end(step, config.test_every_epochs, videos, config.compute.total_batch)
 
     @torch.no_grad()
-    def look(self) -> dict[str, float]:
-        """Test: the share of videos whose class is the first, or among the first five, by the
-        logits averaged over the views (supplement A)."""
-        scores = Scores(len(self.job.train.classes), self.worker.device)
+    def evaluate(self) -> dict[str, float]:
+        """Test: average the logits over the views of each video (supplement A).
+
+        Returns:
+            "top1" and "top5", "tested", the number of videos, and "test_quarantined", how many
+            more were meant to be tested.
+        """
+        scores = Scores(len(self._classes), self._worker.device)
+        videos = self._spec.evaluation
+        share = range(len(videos.catalog))[self._worker.rank :: self._worker.world_size]
         tested = 0
         quarantined: list[QuarantinedVideo] = []
         self.model.eval()
-        numbers = range(len(self.job.test.catalog))[self.worker.rank :: self.worker.world]
-        for videos, quarantined in self._views(numbers):
-            quarantined += quarantined
-            for video in videos:
-                scores.add(self._logits(video), torch.tensor([video.label]).to(self.worker.device))
+        for some in self._load(videos, share):
+            quarantined += some.quarantined
+            for video in some.items:
+                label = torch.tensor([video.label], device=self._worker.device)
+                scores.add(self._logits(video), label)
                 tested += 1
         self.model.train()
         self.quarantined = quarantined
@@ -273,41 +286,29 @@ class FinetuneTask(Task):
             "test_quarantined": len(self._last.quarantined),
         }
 
-    def results(self) -> dict[str, bytes]:
-        """Encoder, classifier and scores."""
-        if self._last is None:  # the run had ended before these were written
-            self.look()
+    def export(self) -> dict[str, bytes]:
+        """Return encoder, classifier and scores."""
+        if self._last is None:  # resumed after the last step
+            self.evaluate()
         assert self._last is not None
-        classes = self.job.train.classes
         scores = {
             **self._last.accuracy,
             "tested": self._last.tested,
             "quarantined": [vars(entry) for entry in self._last.quarantined],
-            "trained_on": len(self.job.train.catalog),
-            "classes": classes,
+            "trained_on": len(self._spec.stream.catalog),
+            "classes": self._classes,
             "confusion": self._last.confusion,
         }
         return {
             ENCODER: encoder_bytes(self.model.encoder, {"run": self.config.name}),
-            CLASSIFIER: classifier_bytes(self.model, classes),
+            CLASSIFIER: classifier_bytes(self.model, self._classes),
             self.config.RESULT: json.dumps(scores, indent=1).encode(),
         }
 
-    def _keep(self, positions: Sequence[int]) -> Tensor:
-        num_features, prob = self.model.encoder.out_channels, self.config.head.dropout
-        mask = dropout_mask(self.config.seed, positions, num_features, prob)
-        return torch.from_numpy(mask).to(self.worker.device)
-
-    def _views(
-        self, numbers: Sequence[int]
-    ) -> Iterator[tuple[list[VideoViews], list[QuarantinedVideo]]]:
-        readers = max(self.config.scaling.num_actors // self.worker.world, 1)
-        return read_apart(self._open_maker, self.job.test, "views", numbers, readers)
-
     def _logits(self, video: VideoViews) -> Tensor:
-        """float32 [1, classes], averaged over the views."""
-        planes = torch.from_numpy(video.planes).to(self.worker.device)
-        frames = to_rgb(planes, self.config.views.frame_size_px)
-        with autocast(self.config.compute, self.worker.device):
-            logits: Tensor = self.model(arrange(to_input(frames), self.config.compute))
+        """Return float32 [1, classes], averaged over the views."""
+        planes = torch.from_numpy(video.planes).to(self._worker.device)
+        with autocast(self.config.compute, self._worker.device):
+            clips = to_input(to_rgb(planes, self.config.views.frame_size_px))
+            logits: Tensor = self.model(clips)
         return logits.mean(dim=0, keepdim=True)

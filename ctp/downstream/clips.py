@@ -1,126 +1,100 @@
-"""The clips of labelled videos: varied ones to train on, fixed views to test on."""
+"""The samples of labelled videos: augmented clips to train on, fixed views to test on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.data.plan import PlannedClip
-from ctp.data.quarantine import QuarantinedVideo
-from ctp.data.read_ahead import ReadAhead
-from ctp.downstream.config import FinetuneConfig
-from ctp.isolation import working_on
-from ctp.rng import generator
-from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
-from ctp.video.augment import sample_color, sample_crop
-from ctp.video.sampling import sample_frames
+from ctp.data.stream import SampleDrawer, VideoSet, VideoSource, array_field
+from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
+from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
+from ctp.video.planes import planes_size
+from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 from ctp.video.views import read_view_planes
 
-UNCHANGED = np.array([0, 1, 0, 1], np.float32)
-"""A frame's colours, as they are."""
 
-
-@dataclass(frozen=True)
-class LabeledClip:
+class LabeledSample(NamedTuple):
     """A clip to train on.
 
     Attributes:
-        planes: uint8 [T, 3/2 · S²], the frames as `pixels.to_rgb` takes them.
-        color: float32 [T, 4] as `Clip.color`.
-        label: number of its class.
-        video_id: the video that it comes from.
+        planes: uint8 [T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
+        color: float32 [T, 4] as of `augment.sample_color`.
+        label: int64, number of its class.
     """
 
-    planes: NDArray[np.uint8]
-    color: NDArray[np.float32]
-    label: int
-    video_id: str
+    planes: Any
+    color: Any
+    label: Any
 
 
-@dataclass(frozen=True)
-class VideoViews:
-    """A video as it is tested.
+class VideoViews(NamedTuple):
+    """A video to test on.
 
     Attributes:
-        planes: uint8 [n, T, 3/2 · S²], the frames of its views as `pixels.to_rgb` takes them.
+        planes: uint8 [n, T, 3/2 · S²], the frames of its views as `planes.to_rgb` takes them.
         label: number of its class.
-        video_id: which one.
     """
 
     planes: NDArray[np.uint8]
     label: int
-    video_id: str
 
 
 @dataclass(frozen=True)
-class LabeledMaker(StreamMaker[LabeledClip]):
-    """Makes clips of labelled videos.
+class LabeledClips(SampleDrawer[LabeledSample]):
+    """Draws clips of labelled videos.
 
     Attributes:
+        sampling, augment: which frames, and how they are varied.
         classes: names of the classes, in the order of their numbers.
     """
 
-    config: FinetuneConfig
+    sampling: SamplingConfig
+    augment: AugmentConfig
     classes: tuple[str, ...]
 
-    @property
-    def clip_bytes(self) -> int:
-        """Bytes of a clip in a batch, a little over."""
-        return planes_bytes(self.config.sampling.num_frames, self.config.augment.frame_size_px)
+    def fields(self) -> LabeledSample:
+        """Return the dtypes and shapes of a sample."""
+        frames = self.sampling.num_frames
+        return LabeledSample(
+            planes=array_field(np.uint8, frames, planes_size(self.augment.frame_size_px)),
+            color=array_field(np.float32, frames, 4),
+            label=array_field(np.int64),
+        )
 
-    def draw(
-        self,
-        planned: PlannedClip,
-        position: int,
-        quarantined: list[QuarantinedVideo],
-        videos: ReadAhead,
-    ) -> LabeledClip:
+    def draw(self, videos: VideoSource, rng: np.random.Generator) -> LabeledSample:
         """Decode a clip's frames, cropped, scaled and flipped."""
-        config, entry = self.config, self.catalog[planned.video]
-        rng = generator(config.seed, "clip", planned.epoch, entry.id, planned.clip_number)
-        with opened(entry, videos, config.sampling.min_video_frames) as reader:
-            numbers = sample_frames(config.sampling, reader.num_frames, rng).tolist()
-            crop = sample_crop(config.augment, rng)
-            planes = reader.read_square(numbers, crop, config.augment.frame_size_px)
-        color = sample_color(config.augment, len(numbers), rng)
-        return LabeledClip(planes, color, self._class_of(entry.label), entry.id)
+        with videos.open(MIN_VIDEO_FRAMES) as reader:
+            frames = sample_frames(self.sampling, reader.num_frames, rng).tolist()
+            crop = sample_crop(self.augment, rng)
+            planes = reader.read_square(frames, crop, self.augment.frame_size_px)
+        color = sample_color(RECOGNITION_COLORS, len(frames), rng)
+        return LabeledSample(planes, color, np.int64(class_of(videos, self.classes)))
 
-    def blank(self) -> LabeledClip:
-        """Black frames of the first class."""
-        num_frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
-        planes = np.zeros((num_frames, size * size * 3 // 2), np.uint8)
-        return LabeledClip(planes, np.tile(UNCHANGED, (num_frames, 1)), 0, "")
 
-    def stack(self, clips: Sequence[LabeledClip]) -> Batch:
-        """ "planes" uint8 [B, T, 3/2 · S²], "color" float32 [B, T, 4], "label" int64 [B], and
-        "video" [B] ids."""
-        return {
-            "planes": np.stack([clip.planes for clip in clips]),
-            "color": np.stack([clip.color for clip in clips]),
-            "label": np.array([clip.label for clip in clips], np.int64),
-            "video": [clip.video_id for clip in clips],
-        }
+@dataclass(frozen=True)
+class LabeledViews(VideoSet[VideoViews]):
+    """The views of labelled videos.
 
-    def views(
-        self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[VideoViews], list[QuarantinedVideo]]:
-        """The views of the videos of these numbers; nothing stands in for one that cannot be
-        used."""
-        made: list[VideoViews] = []
-        quarantined: list[QuarantinedVideo] = []
-        entries = [self.catalog[number] for number in numbers]
-        with ReadAhead(entries, depth=self.config.data.read_ahead, bad=bad) as videos:
-            for entry in entries:
-                with into(quarantined):
-                    video = videos.read(entry)
-                    with working_on(entry.id):
-                        planes = read_view_planes(self.config.views, video)
-                    made.append(VideoViews(planes, self._class_of(entry.label), entry.id))
-        return made, quarantined
+    Attributes:
+        views: which views.
+        classes: names of the classes, in the order of their numbers.
+    """
 
-    def _class_of(self, label: str | None) -> int:
-        assert label is not None, "checked by open_labeled"
-        return self.classes.index(label)
+    views: ViewsConfig
+    classes: tuple[str, ...]
+
+    def load(self, videos: VideoSource) -> VideoViews:
+        """Decode the views of a video."""
+        with videos.open() as reader:
+            planes = read_view_planes(self.views, reader)
+        return VideoViews(planes, class_of(videos, self.classes))
+
+
+def class_of(videos: VideoSource, classes: tuple[str, ...]) -> int:
+    """Return the number of a video's class."""
+    label = videos.entry.label
+    assert label is not None, "checked by open_labeled"
+    return classes.index(label)

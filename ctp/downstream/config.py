@@ -2,105 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import model_validator
 
-from ctp.config import Config
-from ctp.data.catalog import Sources
-from ctp.encoders.config import RANDOM, EncoderConfig
-from ctp.training.config import OptimizerConfig, ReadingConfig, RunConfig
+from ctp.data.sources import Sources
+from ctp.encoders.config import RANDOM, AnyEncoderConfig
+from ctp.score import Score
+from ctp.training.config import OptimizerConfig, RunConfig, VideosConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
+ACCURACY = Score("top1", "top-1", loss_parts=("train_top1",), is_percent=True)
+TOP5 = Score("top5", "top-5", is_percent=True)
 
-class LabeledDataConfig(ReadingConfig):
-    """Where the labelled videos are, and what may be wrong with them."""
+
+class LabeledVideosConfig(VideosConfig):
+    """The labelled videos to train and to test on."""
 
     uri: Sources = "corpus:240"
     """Videos to train on: a folder (local or s3://), a glob, shards, a .txt list, corpus:NUMBER, or
     several of them. Classes are their labels."""
     test_uri: Sources = ()
-    """Videos to test on; none: those of `uri` that `test_list` names, or `test_share` of them."""
-    train_list: str = ""
-    """A text file that names videos of `uri` to train on, an id a line as in UCF-101's
-    trainlist01.txt; none: all that are not tested on."""
-    test_list: str = ""
-    """A text file that names the videos to test on."""
+    """Videos to test on; none: `test_share` of those of `uri`."""
     test_share: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of each class's videos of `uri` to test on, where nothing else says which."""
+    """Share of each class's videos of `uri` to test on, without `test_uri`."""
     label_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Share of each class's training videos whose labels are used, one at least (Fig. 4). Those of
-    a smaller share are among those of a larger one."""
-
-
-class Stride16Config(EncoderConfig):
-    """An encoder of a total spatial stride of 16, as in all downstream tasks (supplement D)."""
-
-    last_stage_spatial_stride: Annotated[int, Ge(1), Le(2)] = 2
-    """2 makes the total spatial stride 16; 1 makes it 8, as in pretraining."""
-
-
-class ClassifierHeadConfig(Config):
-    """What makes classes of features (§4)."""
-
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.5
-    """Probability that a feature is left out in training."""
-    frozen_encoder: bool = False
-    """Whether the encoder stays as it is, its norms too, and the linear layer alone learns."""
+    """Share of each class's training videos whose labels are used, at least one (Fig. 4). A larger
+    share contains the videos of a smaller one."""
 
 
 class FinetuneConfig(RunConfig):
     """Action recognition. The defaults are the paper's for UCF-101 (supplement A), data aside."""
 
+    KIND: ClassVar[str] = "finetune"
     RESULT: ClassVar[str] = SCORES
-    LOCATIONS: ClassVar[tuple[str, ...]] = (
-        "data.uri",
-        "data.test_uri",
-        "data.train_list",
-        "data.test_list",
-    )
+    LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.test_uri")
     MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"test_every_epochs"}
 
-    data: LabeledDataConfig = LabeledDataConfig()
-    """Where the labelled videos are."""
+    data: LabeledVideosConfig = LabeledVideosConfig()
+    """The labelled videos to train and to test on."""
     initial: str = RANDOM
     """Weights to start from: random, kinetics400, imagenet, or the path or URI of a run's folder,
     of an encoder.safetensors, or of a .pth of the authors' code."""
-    encoder: Stride16Config | None = None
-    """What is trained; none: what the file of `initial` holds, R3D-18 where it does not tell."""
-    head: ClassifierHeadConfig = ClassifierHeadConfig()
-    """What makes classes of its features."""
-    sampling: SamplingConfig = SamplingConfig(min_interval_frames=2, max_interval_frames=2)
-    """Which frames make a clip to train on."""
-    augment: AugmentConfig = AugmentConfig(
-        flip_prob=0.35,
-        hue_saturation_prob=0.2,
-        brightness_prob=0.2,
-        max_brightness_shift=32,
-        contrast_prob=0.2,
-        max_log_contrast=0.2,
-        colors_drift=False,
-    )
-    """How such a clip is varied."""
-    views: ViewsConfig = ViewsConfig(placement="middles")
-    """Which clips of a video are averaged when it is tested."""
+    encoder: AnyEncoderConfig | None = None
+    """The encoder, at a spatial stride of 16; none: that of the file of `initial`, r3d if the file
+    does not say."""
+    frozen_encoder: bool = False
+    """Train the linear layer alone."""
+    sampling: SamplingConfig = SamplingConfig(interval_frames=(2, 2))
+    """Which frames of a video make a clip to train on."""
+    augment: AugmentConfig = AugmentConfig(flip_prob=0.35)
+    """How a clip to train on is cropped; a test takes the middle of the middle size."""
+    clips_per_test_video: Annotated[int, Ge(1)] = 10
+    """Clips of a video, equally spaced, whose scores are averaged when it is tested."""
     optimizer: OptimizerConfig = OptimizerConfig(weight_decay=5e-4)
-    """What moves the weights."""
+    """The optimiser."""
     schedule: ScheduleConfig = ScheduleConfig(length=150, decay_at=(60, 120))
-    """How long the run is and how its learning rate falls."""
+    """Length of the run and decay of its learning rate."""
     test_every_epochs: Annotated[int, Ge(1)] = 10
-    """Epochs between two tests (Fig. 6); there is one at the end, too."""
+    """Epochs between two tests (Fig. 6); there is also one at the end."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.sampling.num_frames != self.views.num_frames:
-            raise ValueError(
-                f"sampling.num_frames {self.sampling.num_frames} and views.num_frames "
-                f"{self.views.num_frames} must be the same"
-            )
-        if self.data.test_list and self.data.test_uri:
-            raise ValueError("data.test_uri and data.test_list both say what to test on: give one")
-        return self
+    def describe(self) -> dict[str, str]:
+        """Return the facts of the run that a report shows."""
+        size = self.augment.frame_size_px
+        return {
+            **super().describe(),
+            "initial weights": self.initial,
+            "encoder": self.encoder.describe() if self.encoder else "of the initial weights",
+            "trained": "the linear layer" if self.frozen_encoder else "all",
+            "clip": f"{self.sampling.num_frames} frames of {size}×{size}",
+            "labels used": f"{100 * self.data.label_fraction:g} %",
+        }
+
+    @property
+    def score(self) -> Score:
+        """Return the accuracy."""
+        return ACCURACY
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        """Return the other scores of its test."""
+        return (TOP5,)
+
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """Return T and S of a training clip: its frames, and their height and width."""
+        return self.sampling.num_frames, self.augment.frame_size_px
+
+    @property
+    def views(self) -> ViewsConfig:
+        """Return the clips of a video that is tested."""
+        return ViewsConfig(
+            num_clips=self.clips_per_test_video,
+            num_frames=self.sampling.num_frames,
+            interval_frames=self.sampling.interval_frames[0],
+            placement="middles",
+            frame_size_px=self.augment.frame_size_px,
+            short_side_px=self.augment.middle_short_side_px,
+        )

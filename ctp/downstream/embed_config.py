@@ -1,58 +1,53 @@
-"""The complete config of features of a collection of videos (supplement A)."""
+"""The config of features of videos (supplement A)."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt
 
 from ctp.config import Config
-from ctp.data.catalog import Sources
-from ctp.encoders.config import EncoderConfig
+from ctp.data.sources import Sources
+from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
 from ctp.video.config import ViewsConfig
 
 
 class FeatureConfig(Config):
-    """What a feature is."""
+    """How features are computed and stored."""
 
     pooling: Literal["max", "average", "global"] = "max"
-    """What becomes of the encoder's output: adaptive max pooling to 2 × 3 × 3, VCOP's kind;
-    adaptive average pooling to the same; or the average of all."""
-    last_stage_spatial_stride: Annotated[int, Ge(1), Le(2)] = 2
-    """2 makes the encoder's total spatial stride 16, that of downstream tasks; 1 makes it 8, that
-    of pretraining (supplement D)."""
+    """Pooling of the encoder's output: max: adaptive maximum, to 2 × 3 × 3 (VCOP); average:
+    adaptive average, to 2 × 3 × 3; global: average of all."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """What the encoder computes in."""
+    """Number format of the encoder."""
     dtype: Literal["float32", "float16"] = "float32"
-    """What features are stored as."""
+    """Data type of stored features."""
 
 
 class EmbedDataConfig(Config):
-    """Where the videos are."""
+    """The videos."""
 
     uri: Sources = ()
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
     max_seconds_per_video: Annotated[float, Gt(0)] = 60.0
-    """A video that the decoder works on for longer is given up: it hangs."""
-    read_ahead: Annotated[int, Ge(0)] = 8
-    """Videos that each actor reads ahead of the one it decodes."""
+    """A video that takes longer to decode is quarantined."""
 
 
 class EmbedScalingConfig(Config):
-    """What computes the features. It may change when they are gone on with."""
+    """The resources. They may change when an interrupted job continues."""
 
     num_readers: Annotated[int, Ge(1)] = 1
     """Actors that decode videos."""
     cpus_per_reader: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each."""
     num_encoders: Annotated[int, Ge(1)] = 1
-    """Actors that encode what was decoded."""
+    """Actors that run the encoder."""
     cpus_per_encoder: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each."""
     use_gpu: bool = False
-    """Whether each encoder has a GPU."""
+    """Give each encoder a GPU."""
     clips_at_once: Annotated[int, Ge(1)] = 32
-    """Clips that go through the encoder together."""
+    """Clips of a forward pass."""
 
 
 class EmbedConfig(Config):
@@ -61,19 +56,19 @@ class EmbedConfig(Config):
     encoder: str = ""
     """A run's folder, an encoder.safetensors, a .pth of the authors' code, local or s3://; or
     random, kinetics400 or imagenet."""
-    architecture: EncoderConfig = EncoderConfig()
-    """What the encoder is, where its file does not tell."""
+    architecture: AnyEncoderConfig = DEFAULT_ENCODER
+    """The encoder, if its file does not describe it."""
     seed: Annotated[int, Ge(0)] = 0
-    """Random weights follow from it."""
+    """Seed of random weights."""
     out: str = ""
-    """Folder or URI for the features. The same one goes on where it was broken off."""
+    """Folder or URI for the features. If it contains a part of them, the rest is computed."""
     data: EmbedDataConfig = EmbedDataConfig()
-    """Where the videos are."""
+    """The videos."""
     views: ViewsConfig = ViewsConfig()
-    """Which clips of each are encoded."""
+    """The clips of each video."""
     features: FeatureConfig = FeatureConfig()
-    """What a feature is."""
+    """How features are computed and stored."""
     videos_per_part: Annotated[int, Ge(1)] = 16
-    """Videos in a file. Their pixels are in memory at the same time, 3 MB each as a rule."""
+    """Videos in a file. Their pixels are in memory together, usually 3 MB each."""
     scaling: EmbedScalingConfig = EmbedScalingConfig()
-    """What computes them."""
+    """The resources."""

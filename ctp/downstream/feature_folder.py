@@ -1,11 +1,11 @@
-"""A folder of features: what they are of, and a Parquet file for every few videos.
+"""A folder of features: a manifest, and a Parquet file for each group of videos.
 
-    OUT/manifest.json        what the features are of, so that no others come in; counts at the end
-    OUT/part-00000.parquet   a row for each clip: id, clip, feature, label; whole or not there
-    OUT/quarantine.jsonl     the videos that could not be used, written at the end, if there are any
+    OUT/manifest.json        encoder, options and videos; at the end also counts
+    OUT/part-00000.parquet   a row for each clip: id, clip, feature, label; always complete
+    OUT/quarantine.jsonl     quarantined videos, if there are any; written at the end
 
-A part's footer tells which of its videos could not be used, so that nothing is forgotten when the
-work is broken off.
+The metadata of a part lists its quarantined videos, so that none is lost if the job is
+interrupted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ctp.config import Config
-from ctp.data.catalog import MANIFEST, Sources
+from ctp.config import Config, flatten
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
+from ctp.data.sources import MANIFEST, Sources
 from ctp.downstream.embed_config import FeatureConfig
-from ctp.encoders.config import EncoderConfig
+from ctp.encoders.config import AnyEncoderConfig
 from ctp.storage import Storage
 from ctp.training.run_folder import QUARANTINE
 from ctp.video.config import ViewsConfig
@@ -42,58 +42,58 @@ SUMMARY = b"ctp.features"
 FOOTER_END = struct.Struct("<I4s")  # the footer's bytes, "PAR1"
 READ_AT_ONCE = 16
 FREE = frozenset({"encoder", "counts"})
-"""What may differ when the work goes on: the encoder's bytes count, not where they lie."""
+"""Fields that may differ when the job continues; the encoder is compared by its hash."""
 MUST_AGREE = ("encoder_sha256", "encoder_config", "views", "features")
-"""What features must have in common to be compared."""
+"""Fields that must be equal for features to be compared."""
 MAY_DISAGREE = frozenset({"features.dtype"})
 
 
 class Counts(Config):
-    """What a folder of features holds when it is finished."""
+    """Counts of a finished folder."""
 
     videos: int
     """Videos with features."""
     clips: int
     """Rows."""
     quarantined: int
-    """Videos that could not be used, and files of the catalogue that could not be read."""
+    """Quarantined videos, also those that could not be catalogued."""
 
 
 class Manifest(Config):
-    """What the features of a folder are of."""
+    """The origin of the features in a folder."""
 
     format: Literal[1] = 1
-    """Of the folder."""
+    """Version of the folder format."""
     encoder: str
-    """Where the encoder came from."""
+    """Origin of the encoder."""
     encoder_sha256: str
-    """Of the encoder as safetensors: that of its file, where it has one that tells all."""
-    encoder_config: EncoderConfig
-    """What it is, as it was used."""
+    """Hash of the encoder as safetensors."""
+    encoder_config: AnyEncoderConfig
+    """Config of the encoder."""
     views: ViewsConfig
-    """Which clips of each video."""
+    """The clips of each video."""
     features: FeatureConfig
-    """What a feature is."""
+    """How features were computed and stored."""
     data_uri: Sources
-    """Where the videos were."""
+    """Location of the videos."""
     catalog: str
     """Fingerprint of the catalogue's ids."""
     num_listed: int
     """Videos of the catalogue."""
     videos_per_part: int
-    """Videos of the catalogue in a part, in its order; the last may have fewer."""
+    """Consecutive videos of the catalogue in a part; the last part may have fewer."""
     counts: Counts | None = None
-    """What there is, once all parts are whole."""
+    """Counts, when all parts are complete."""
 
     @property
     def num_parts(self) -> int:
-        """Parts of all."""
+        """Return the number of parts."""
         return -(-self.num_listed // self.videos_per_part)
 
 
 @dataclass(frozen=True)
 class PartSummary:
-    """What a part holds: videos with features, rows, and the videos that could not be used."""
+    """Counts of a part: videos with features and rows; and its quarantined videos."""
 
     videos: int
     clips: int
@@ -102,11 +102,11 @@ class PartSummary:
 
 @dataclass(frozen=True)
 class VideoFeatures:
-    """Features of videos, each the mean over its clips.
+    """Features of N videos, each the mean over its clips.
 
     Attributes:
-        ids: N.
-        labels: N class names, None where there is none.
+        ids: ids of the videos.
+        labels: class names; None for a video without a label.
         features: float32 [N, D].
     """
 
@@ -115,37 +115,39 @@ class VideoFeatures:
     features: NDArray[np.float32]
 
 
-def claim(folder: Storage, ours: Manifest) -> None:
-    """Make a folder that of these features, or find that it is.
+def create_or_resume(folder: Storage, ours: Manifest) -> None:
+    """Create the folder of features, or check that it is the one of the same features.
 
     Raises:
-        ValueError: it holds features of something else, or other files; says what differs.
+        ValueError: it contains other features, or other files; names what differs.
         StorageError: it cannot be written.
     """
     if not folder.join(MANIFEST).exists():
         if folder.list_files():
-            raise ValueError(f"{folder.uri} holds files that are no features. Take another --out")
+            raise ValueError(
+                f"{folder.uri} contains other files than features. Choose another --out"
+            )
         folder.check_writable()
         _write_manifest(folder, ours)
         return
     differences = _differences(read_manifest(folder), ours, set(Manifest.model_fields) - FREE)
     if differences:
         raise ValueError(
-            f"{folder.uri} holds features of something else:\n  " + "\n  ".join(differences) + "\n"
-            "Take another --out, or the same options"
+            f"{folder.uri} contains other features:\n  " + "\n  ".join(differences) + "\n"
+            "Choose another --out, or the same options"
         )
 
 
 def read_manifest(folder: Storage) -> Manifest:
-    """What the features of a folder are of.
+    """Read the manifest of a folder.
 
     Raises:
-        ValueError: it is no folder of features.
+        ValueError: it is not a folder of features.
         StorageError: it cannot be read.
     """
     place = folder.join(MANIFEST)
     if not place.exists():
-        raise ValueError(f"{folder.uri} is no folder of features: it has no {MANIFEST}")
+        raise ValueError(f"{folder.uri} is not a folder of features: it contains no {MANIFEST}")
     try:
         return Manifest.model_validate_json(place.read_bytes())
     except ValidationError as error:
@@ -153,23 +155,23 @@ def read_manifest(folder: Storage) -> Manifest:
 
 
 def missing_parts(folder: Storage, manifest: Manifest) -> list[int]:
-    """The parts that are not there yet, rising."""
+    """Return the numbers of the parts that do not exist yet, in order."""
     there = {info.path for info in folder.list_files()}
     return [n for n in range(manifest.num_parts) if part_name(n) not in there]
 
 
 def part_name(number: int) -> str:
-    """The file of a part."""
+    """Return the file name of a part."""
     return f"part-{number:05d}.parquet"
 
 
 def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
-    """Write a part, whole or not at all.
+    """Write a part; an incomplete part is never visible.
 
     Args:
-        folder: where to.
-        number: which part.
-        rows: of its videos, "feature" [n, num_clips, D], float32 or float16.
+        folder: of the features.
+        number: of the part.
+        rows: of its videos, with "feature" [n, num_clips, D], float32 or float16.
 
     Raises:
         StorageError: it cannot be written.
@@ -179,10 +181,10 @@ def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
     summary = PartSummary(int(good.sum()), int(good.sum()) * features.shape[1], quarantined)
     table = _table(rows["id"][good], rows["label"][good], features[good])
     data = io.BytesIO()
-    told = {SUMMARY: json.dumps(asdict(summary)).encode()}
-    # a dictionary of numbers that are all different costs time only
+    metadata = {SUMMARY: json.dumps(asdict(summary)).encode()}
+    # a dictionary of distinct numbers takes time and saves nothing
     pq.write_table(
-        table.replace_schema_metadata(told),
+        table.replace_schema_metadata(metadata),
         data,
         compression="zstd",
         use_dictionary=["id", "clip", "label"],
@@ -194,15 +196,15 @@ def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
 def finish(
     folder: Storage, manifest: Manifest, quarantined: Sequence[QuarantinedVideo]
 ) -> Manifest:
-    """Say what there is, now that all parts are whole.
+    """Write the ledger, and the counts of all parts into the manifest.
 
     Args:
-        folder: of the features.
-        manifest: its own.
-        quarantined: what could not even be catalogued.
+        folder: of the features, with all parts.
+        manifest: of the folder.
+        quarantined: videos that could not be catalogued.
 
     Returns:
-        The manifest, complete.
+        the manifest with counts.
     """
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         parts = list(pool.map(partial(_read_summary, folder), range(manifest.num_parts)))
@@ -218,22 +220,22 @@ def finish(
 
 
 def read_features(uri: str) -> tuple[Manifest, VideoFeatures]:
-    """All features of a folder, each video's the mean over its clips.
+    """Read the features of a folder, the mean over the clips of each video.
 
     Raises:
-        ValueError: it is no folder of features, not finished, or damaged.
+        ValueError: it is not a folder of features, is not finished, or is damaged.
         StorageError: it cannot be read.
     """
-    folder = Storage.of(uri)
+    folder = Storage.from_uri(uri)
     manifest = read_manifest(folder)
     if manifest.counts is None:
         left = len(missing_parts(folder, manifest))
         raise ValueError(
-            f"{folder.uri} is not finished: {left} of {manifest.num_parts} parts are missing. Let "
-            "jobs/embed.py go on with it"
+            f"{folder.uri} is not finished: {left} of {manifest.num_parts} parts are missing. "
+            "Run the same jobs/embed.py again"
         )
     if not manifest.counts.videos:
-        raise ValueError(f"{folder.uri} holds no features: none of its videos could be used")
+        raise ValueError(f"{folder.uri} contains no features: all videos are quarantined")
     ids: list[str] = []
     labels: list[str | None] = []
     features: NDArray[np.float32] | None = None
@@ -244,15 +246,15 @@ def read_features(uri: str) -> tuple[Manifest, VideoFeatures]:
         ids += part_ids
         labels += part_labels
     if features is None or len(ids) != manifest.counts.videos:
-        raise ValueError(f"{folder.uri} holds {len(ids)} of {manifest.counts.videos} videos")
+        raise ValueError(f"{folder.uri} contains {len(ids)} of {manifest.counts.videos} videos")
     return manifest, VideoFeatures(ids, labels, features)
 
 
 def check_comparable(first: Manifest, second: Manifest) -> None:
-    """Check that features mean the same.
+    """Check that the features of two folders can be compared.
 
     Raises:
-        ValueError: they are of different encoders, views or kinds; says what differs.
+        ValueError: encoders, views or kinds of features differ; names the differences.
     """
     differences = [
         line
@@ -267,7 +269,7 @@ def check_comparable(first: Manifest, second: Manifest) -> None:
 
 
 def _table(ids: NDArray[Any], labels: NDArray[Any], features: NDArray[Any]) -> pa.Table:
-    """A row for each clip of features [n, num_clips, D]."""
+    """Return a row for each clip of features [n, num_clips, D]."""
     number, num_clips, size = features.shape
     names = [label or None for label in labels.tolist()]
     columns = {
@@ -283,7 +285,7 @@ Part = tuple[list[str], list[str | None], NDArray[np.float32]]
 
 
 def _read_parts(folder: Storage, manifest: Manifest) -> Iterator[Part]:
-    """Ids, labels and means of the parts that have any, in order."""
+    """Yield ids, labels and means of the parts with features, in order."""
     read = partial(_read_part, folder, manifest.views.num_clips)
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for part in pool.map(read, range(manifest.num_parts)):
@@ -306,20 +308,20 @@ def _read_part(folder: Storage, num_clips: int, number: int) -> Part:
 def _read_summary(folder: Storage, number: int) -> PartSummary:
     place = folder.join(part_name(number))
     try:
-        with place.opened() as file:
+        with place.open() as file:
             size, _ = FOOTER_END.unpack(file.read(file.size - FOOTER_END.size))
             footer = file.read(file.size - FOOTER_END.size - size)
-        told = json.loads(pq.read_metadata(pa.BufferReader(footer)).metadata[SUMMARY])
+        found = json.loads(pq.read_metadata(pa.BufferReader(footer)).metadata[SUMMARY])
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise _damaged(place, error) from error
-    quarantined = tuple(QuarantinedVideo(**each) for each in told["quarantined"])
-    return PartSummary(told["videos"], told["clips"], quarantined)
+    quarantined = tuple(QuarantinedVideo(**each) for each in found["quarantined"])
+    return PartSummary(found["videos"], found["clips"], quarantined)
 
 
 def _damaged(place: Storage, error: Exception) -> ValueError:
     return ValueError(
-        f"{place.uri} is no part of features, or damaged ({error}). Delete it, and let "
-        "jobs/embed.py make it again"
+        f"{place.uri} is damaged, or not a part of features ({error}). Delete it, and run the same "
+        "jobs/embed.py again"
     )
 
 
@@ -328,19 +330,12 @@ def _write_manifest(folder: Storage, manifest: Manifest) -> None:
 
 
 def _differences(first: Manifest, second: Manifest, fields: set[str]) -> list[str]:
-    """A line for each value in `fields` that differs, led by its dotted name."""
-    values = (_flat("", each.model_dump(mode="json", include=fields)) for each in (first, second))
-    was, is_now = (dict(each) for each in values)
+    """Return a line for each differing value of `fields`, which starts with its dotted name."""
+    was, is_now = (
+        dict(flatten(each.model_dump(mode="json", include=fields))) for each in (first, second)
+    )
     return [
         f"{name} is {was.get(name)!r} there, and {is_now.get(name)!r} here"
         for name in {**was, **is_now}
         if was.get(name) != is_now.get(name)
     ]
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, below in value.items():
-        yield from _flat(f"{name}.{key}" if name else key, below)

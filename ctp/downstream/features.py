@@ -1,4 +1,4 @@
-"""What an encoder makes of the views of a video (supplement A)."""
+"""Features of the views of videos (supplement A)."""
 
 from __future__ import annotations
 
@@ -11,43 +11,42 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.encoders.config import IMAGENET, KINETICS, RANDOM
-from ctp.encoders.initial import initialise
-from ctp.encoders.resnet3d import ResNet3d
-from ctp.encoders.weights import encoder_bytes, read_encoder, stored_config
-from ctp.storage import Storage
-from ctp.training import run_folder
+from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE, NAMED_WEIGHTS
+from ctp.encoders.encoder import Encoder
+from ctp.encoders.initial import load_initial_weights
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.weights import encoder_bytes, find_encoder, read_encoder, stored_config
 from ctp.training.config import ComputeConfig
 from ctp.training.step import autocast, prepare
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
 POOLED_SHAPE = (2, 3, 3)
-"""Time, height and width of what VCOP compares (supplement A)."""
+"""Time, height and width of VCOP's features (supplement A)."""
 CHECKPOINT_SUFFIXES = (".pth", ".pt")
 
 
 class FeatureExtractor(nn.Module):
-    """An encoder whose output is pooled to a vector for each clip.
+    """An encoder with pooling, which returns a vector for each clip.
 
     Attributes:
-        out_size: D, numbers of a feature.
+        out_size: D, the length of a feature.
     """
 
-    def __init__(self, encoder: ResNet3d, pooling: Literal["max", "average", "global"]):
+    def __init__(self, encoder: Encoder, pooling: Literal["max", "average", "global"]):
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
         cells = 1 if pooling == "global" else int(np.prod(POOLED_SHAPE))
         self.out_size = encoder.out_channels * cells
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features of clips.
+        """Compute the features of clips.
 
         Args:
             clips: float [B, 3, T, H, W], normalised.
 
         Returns:
-            float [B, D]; channels first, then time, height and width, where these are kept.
+            float [B, D], from the order channels, time, height, width.
         """
         output: Tensor = self.encoder(clips)
         if self.pooling == "max":
@@ -60,15 +59,15 @@ class FeatureExtractor(nn.Module):
 
 
 class Embedder:
-    """Makes features of the pixels of views, on the GPU if it is to.
+    """Computes features from the pixels of views, on the CPU or the GPU.
 
     Attributes:
-        out_size: D, numbers of a feature.
-        dtype: of what is made.
+        out_size: D, the length of a feature.
+        dtype: data type of the features.
     """
 
-    def __init__(self, encoder: ResNet3d, config: EmbedConfig):
-        """Take over an encoder; it is moved to the device and set to evaluation mode."""
+    def __init__(self, encoder: Encoder, config: EmbedConfig):
+        """Move the encoder to the device and set it to evaluation mode."""
         self.dtype = np.dtype(config.features.dtype)
         self._config, self._compute = config, ComputeConfig(precision=config.features.precision)
         self._device = torch.device("cuda" if config.scaling.use_gpu else "cpu")
@@ -76,29 +75,30 @@ class Embedder:
         self.out_size = extractor.out_size
         self._extractor = prepare(extractor, self._compute, self._device).eval()
 
-    def __call__(self, planes: NDArray[np.uint8]) -> NDArray[np.floating]:
-        """Features of views.
+    def embed(self, planes: NDArray[np.uint8]) -> NDArray[np.floating]:
+        """Return the features of the views of videos.
 
         Args:
-            planes: uint8 [N, T, 3/2 · S²], of `views.read_view_planes`.
+            planes: uint8 [n, num_clips, T, 3/2 · S²], as of `views.read_view_planes`.
 
         Returns:
-            [N, D] of `dtype`.
+            [n, num_clips, D] of `dtype`.
 
         Raises:
-            FloatingPointError: one is infinite or no number.
+            FloatingPointError: a feature is not finite.
         """
-        batches = torch.split(torch.from_numpy(planes), self._config.scaling.clips_at_once)
+        clips = torch.from_numpy(planes).flatten(0, 1)
+        batches = torch.split(clips, self._config.scaling.clips_at_once)
         found = np.concatenate([self._encode(batch) for batch in batches])
-        with np.errstate(over="ignore"):  # it is told of below
+        with np.errstate(over="ignore"):  # reported below
             features = found.astype(self.dtype)
         if not np.isfinite(features).all():
             raise FloatingPointError(
-                f"a feature is infinite or no number in {self.dtype} (the encoder gave up to "
-                f"{np.abs(found).max():g}). Check the encoder's weights, or take --features.dtype "
+                f"a feature is not finite in {self.dtype}; the largest output of the encoder is "
+                f"{np.abs(found).max():g}. Check the encoder's weights, or set --features.dtype "
                 "float32 and --features.precision fp32"
             )
-        return features
+        return features.reshape(*planes.shape[:2], -1)
 
     @torch.inference_mode()
     def _encode(self, planes: Tensor) -> NDArray[np.float32]:
@@ -110,50 +110,37 @@ class Embedder:
 
 
 def read_encoder_file(config: EmbedConfig) -> tuple[bytes, str]:
-    """The encoder of a config as the bytes of an encoder.safetensors that tells what it holds, and
-    a line that says what it is.
+    """Return the encoder of a config as the bytes of an encoder.safetensors that describes it, and
+    a line about its origin.
 
     Raises:
-        ValueError: there is no such encoder, or it does not fit `config.architecture`; names each
-            key that does not.
+        ValueError: there is no such encoder, or its weights do not fit `config.architecture`;
+            names each key.
         StorageError: it cannot be read.
     """
     source = config.encoder
     if not source:
-        raise ValueError("--encoder is missing: a run's folder, an encoder.safetensors, or random")
-    if source not in {RANDOM, KINETICS, IMAGENET} and not source.endswith(CHECKPOINT_SUFFIXES):
-        place = _encoder_place(source)
+        raise ValueError(
+            "--encoder is missing; expected a run folder, an encoder.safetensors, or random"
+        )
+    if source not in NAMED_WEIGHTS and not source.endswith(CHECKPOINT_SUFFIXES):
+        place = find_encoder(source)
         data = place.read_bytes()
         if stored_config(data, place.uri) is not None:
             return data, place.uri
         source = place.uri
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        encoder = ResNet3d(config.architecture)
-    said = initialise(encoder, source)
-    return encoder_bytes(encoder, {}), said
+        encoder = build_encoder(config.architecture)
+    origin = load_initial_weights(encoder, source)
+    return encoder_bytes(encoder, {}), origin
 
 
 def open_embedder(config: EmbedConfig, encoder: bytes) -> Embedder:
-    """What makes features by the encoder of `read_encoder_file`.
+    """Return an embedder with the encoder of `read_encoder_file`.
 
     Raises:
-        ValueError: the file's weights do not fit what it tells; names each key that does not.
+        ValueError: the weights do not fit the file's description; names each key.
     """
-    stride = config.features.last_stage_spatial_stride
-    name = config.encoder
-    return Embedder(read_encoder(encoder, name, last_stage_spatial_stride=stride), config)
-
-
-def _encoder_place(source: str) -> Storage:
-    """The encoder.safetensors that a path or URI names, itself or as its run's folder."""
-    place = Storage.of(source)
-    if place.is_file():
-        return place
-    inside = place.join(run_folder.ENCODER)
-    if inside.is_file():
-        return inside
-    raise ValueError(
-        f"no encoder at {place.uri}: neither a file nor a folder with {run_folder.ENCODER}, which "
-        "a run writes at its end"
-    )
+    stride = DOWNSTREAM_SPATIAL_STRIDE
+    return Embedder(read_encoder(encoder, config.encoder, spatial_stride=stride), config)

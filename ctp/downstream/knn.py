@@ -1,7 +1,8 @@
-"""Telling labelled videos apart by their nearest neighbours: a quick score of any encoder."""
+"""The accuracy of a nearest-neighbour classifier, as a quick score of an encoder."""
 
 from __future__ import annotations
 
+from ctp.data.stream import LoadVideos
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos
 from ctp.downstream.features import open_embedder
@@ -10,37 +11,40 @@ from ctp.downstream.retrieval import knn_accuracy
 
 
 def check_k(k: int, videos: LabeledVideos) -> None:
-    """Check beforehand that there are as many neighbours as are asked for.
+    """Check that the gallery has at least k videos.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: it has fewer.
     """
     if k > len(videos.train):
-        raise ValueError(f"knn.k is {k}, and the gallery has {len(videos.train)} videos. Lower it")
+        raise ValueError(
+            f"knn.uri: {k} neighbours vote, but the gallery has {len(videos.train)} videos"
+        )
 
 
 def knn_score(
-    encoder: bytes, config: EmbedConfig, videos: LabeledVideos, k: int
+    encoder: bytes, config: EmbedConfig, videos: LabeledVideos, k: int, load: LoadVideos
 ) -> dict[str, float]:
-    """How many of the videos to test on have the class of most of their k nearest neighbours.
+    """Return the share of test videos whose class most of their k nearest neighbours have.
 
     Args:
         encoder: an encoder.safetensors.
-        config: of the features; its own `encoder` is the file's name in errors.
-        videos: those to train on are the gallery.
-        k: neighbours that vote.
+        config: of the features; its `encoder` is the name used in errors.
+        videos: the training videos are the gallery.
+        k: number of neighbours that vote.
+        load: reads the videos.
 
     Returns:
-        "knn_top1", that share; "knn_tested", of how many; "knn_quarantined", the videos of both
-        kinds that could not be used.
+        "knn_top1", the share; "knn_tested", the number of test videos; "knn_quarantined", the
+        number of quarantined videos.
 
     Raises:
         ValueError: the encoder does not fit, or fewer than k videos can be used.
-        StorageError, LostError, FloatingPointError: as of `extraction.embed_videos`.
+        StorageError, FloatingPointError: as of `extraction.embed_videos`.
     """
     embedder = open_embedder(config, encoder)
-    gallery, lost = embed_videos(embedder, config, videos.train)
-    queries, more = embed_videos(embedder, config, videos.test)
+    gallery, lost = embed_videos(embedder, config, videos.train, load)
+    queries, more = embed_videos(embedder, config, videos.test, load)
     return {
         "knn_top1": knn_accuracy(gallery, queries, k),
         "knn_tested": len(queries.ids),

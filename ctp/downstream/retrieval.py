@@ -1,6 +1,6 @@
 """Video retrieval without training, by VCOP's protocol (§5.5, supplement A, Table 5).
 
-A query is right at k when one of the k gallery videos nearest to it, by cosine, has its class.
+A query is correct at k if one of its k nearest gallery videos by cosine similarity has its class.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ctp.downstream.feature_folder import VideoFeatures
 from ctp.text import listed
 
 KS = (1, 5, 10, 20, 50)
-"""The k of the protocol."""
+"""Numbers of neighbours in the protocol."""
 QUERIES_AT_ONCE, GALLERY_AT_ONCE = 4096, 8192
-"""Videos that are compared at a time: some 600 MB in all, however many there are."""
+"""Videos that are compared at a time, so that memory is limited to about 600 MB."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Neighbours:
     """The gallery videos nearest to each query.
 
     Attributes:
-        indices: int64 [M, k], places in the gallery, the nearest first.
-        similarities: float32 [M, k], their cosines.
+        indices: int64 [M, k], indices into the gallery, the nearest first.
+        similarities: float32 [M, k], cosine similarities.
     """
 
     indices: NDArray[np.int64]
@@ -39,13 +39,13 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What retrieval came to.
+    """The result of retrieval.
 
     Attributes:
-        accuracy: k -> share of queries that are right at k.
-        chance: k -> the same, had the neighbours been drawn at random.
-        class_accuracy: class -> share of its queries that are right at the least k.
-        neighbours: of each query, as many as the greatest k.
+        accuracy: k -> share of queries that are correct at k.
+        chance: k -> the expected share with random neighbours.
+        class_accuracy: class -> share of its queries that are correct at the smallest k.
+        neighbours: of each query, for the largest k.
         is_right: bool [M, k], whether a neighbour has the query's class.
     """
 
@@ -62,11 +62,11 @@ def retrieve(
     ks: Sequence[int] = KS,
     device: torch.device | str = "cpu",
 ) -> Retrieval:
-    """Find the neighbours of all queries, and how often they are right.
+    """Find the nearest neighbours of all queries, and the accuracy.
 
     Raises:
-        ValueError: a k is larger than the gallery, a video has no label, the gallery has one class
-            only, or lacks one of the queries; says how many and which.
+        ValueError: a k is larger than the gallery, a video has no label, or the gallery has only
+            one class or lacks a class of the queries; names them.
     """
     ks = sorted(ks)
     _check_labels(gallery, queries)
@@ -86,17 +86,18 @@ def knn_accuracy(
     k: int,
     device: torch.device | str = "cpu",
 ) -> float:
-    """Share of queries whose class most of their k nearest neighbours have; where classes have
-    equally many, the one with the nearest of them counts.
+    """Return the share of queries whose class most of their k nearest neighbours have.
+
+    If several classes have equally many, that of the nearest neighbour among them counts.
 
     Raises:
-        ValueError: as `retrieve`.
+        ValueError: as of `retrieve`.
     """
     _check_labels(gallery, queries)
     found = nearest(gallery.features, queries.features, k, device)
     names, numbers = np.unique(np.array(gallery.labels), return_inverse=True)
     voted = numbers[found.indices]
-    # how many of a query's k neighbours have the class that each of them has
+    # for each neighbour, how many neighbours of the query have its class
     votes = np.stack([(voted == voted[:, [i]]).sum(axis=1) for i in range(k)], axis=1)
     winner = voted[np.arange(len(voted)), votes.argmax(axis=1)]
     return float((names[winner] == np.array(queries.labels)).mean())
@@ -108,21 +109,19 @@ def nearest(
     k: int,
     device: torch.device | str = "cpu",
 ) -> Neighbours:
-    """The k gallery features nearest to each query by cosine; of equally near ones, any.
+    """Find the k nearest gallery features of each query by cosine similarity.
 
     Args:
         gallery: [N, D], at least k.
         queries: [M, D].
-        k: how many.
-        device: what to compute on; the memory it takes does not grow with N and M.
+        k: number of neighbours.
+        device: to compute on; its memory use does not depend on N and M.
 
     Raises:
         ValueError: there are fewer than k.
     """
     if not 1 <= k <= len(gallery):
-        raise ValueError(
-            f"k is {k}, and the gallery has {len(gallery)} videos; wanted a k from 1 to that"
-        )
+        raise ValueError(f"k is {k}; expected 1 to {len(gallery)}, the number of gallery videos")
     found = [
         _nearest_of(gallery, _unit(queries[start : start + QUERIES_AT_ONCE], device), k, device)
         for start in range(0, len(queries), QUERIES_AT_ONCE)
@@ -132,10 +131,10 @@ def nearest(
 
 
 def _chance(gallery: VideoFeatures, queries: VideoFeatures, k: int) -> float:
-    """How often one of k gallery videos drawn at random has a query's class, on average."""
+    """Return the mean probability that one of k random gallery videos has a query's class."""
     total, sizes = len(gallery.ids), Counter(gallery.labels)
     others = np.array([total - sizes[label] for label in queries.labels])
-    # the draws are without replacement, and all miss
+    # the probability that all k draws, without replacement, have another class
     drawn = np.arange(k)
     misses = np.maximum(others[:, None] - drawn, 0) / (total - drawn)
     return float(1 - misses.prod(axis=1).mean())
@@ -144,7 +143,7 @@ def _chance(gallery: VideoFeatures, queries: VideoFeatures, k: int) -> float:
 def _nearest_of(
     gallery: NDArray[np.float32], queries: Tensor, k: int, device: torch.device | str
 ) -> tuple[Tensor, Tensor]:
-    """Similarities and places in the gallery of the k nearest to a few queries."""
+    """Return the similarities and gallery indices of the k nearest of some queries."""
     best = torch.empty(len(queries), 0, device=device)
     places = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
     for start in range(0, len(gallery), GALLERY_AT_ONCE):
@@ -161,24 +160,24 @@ def _unit(features: NDArray[np.float32], device: torch.device | str) -> Tensor:
 
 
 def _check_labels(gallery: VideoFeatures, queries: VideoFeatures) -> None:
-    for role, videos in (("gallery", gallery), ("queries", queries)):
+    for role, videos in (("gallery", gallery), ("query", queries)):
         if not len(videos.ids):
-            raise ValueError(f"there are no videos among the {role}")
+            raise ValueError(f"there are no {role} videos")
         bare = [name for name, label in zip(videos.ids, videos.labels, strict=True) if not label]
         if bare:
             raise ValueError(
-                f"{len(bare)} video(s) of the {role} have no label: {listed(bare)}. Put each into "
-                "a folder named by its class, or give labels in a .txt list"
+                f"{len(bare)} {role} video(s) have no label: {listed(bare)}. Put them in folders "
+                "named by class, or build shards of them (jobs/build_shards.py)"
             )
     known = set(gallery.labels)
     if len(known) == 1:
         raise ValueError(
-            f"all {len(gallery.ids)} videos of the gallery are of one class, "
-            f"{gallery.labels[0]!r}: every neighbour would be right. Take a gallery of several"
+            f"all {len(gallery.ids)} gallery videos have the class {gallery.labels[0]!r}; expected "
+            "at least two classes"
         )
     lacking = Counter(str(label) for label in queries.labels if label not in known)
     if lacking:
         raise ValueError(
-            f"{lacking.total()} queries are of {len(lacking)} class(es) that the gallery lacks: "
+            f"{lacking.total()} queries have {len(lacking)} class(es) that the gallery lacks: "
             f"{listed(sorted(lacking))}. The gallery has {listed(sorted(map(str, known)))}"
         )

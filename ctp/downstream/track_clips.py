@@ -1,71 +1,58 @@
-"""The clips of annotated videos: random ones to train on, all frames once to test on."""
+"""The samples of annotated videos: random clips to train on, all frames once to test on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctp.data.annotated import Track, Tracks
-from ctp.data.catalog import VideoEntry
-from ctp.data.plan import PlannedClip
-from ctp.data.quarantine import QuarantinedVideo
-from ctp.data.read_ahead import ReadAhead
+from ctp.data.stream import SampleDrawer, VideoSet, VideoSource, array_field
 from ctp.downstream.track_config import TrackConfig
-from ctp.rng import generator
-from ctp.training.maker import Batch, StreamMaker, into, opened, planes_bytes
-from ctp.video.augment import sample_color, sample_crop
+from ctp.video.augment import PRETRAINING_COLORS, sample_color, sample_crop
 from ctp.video.config import SamplingConfig
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import VideoError
-from ctp.video.planes import Crop
-from ctp.video.sampling import sample_frames
+from ctp.video.planes import Crop, planes_size
+from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
-LEAST_SIDE_PX = 1.0
-"""Of what a clip shows of an object, to count."""
-PICTURE_SIDE_PX = 240
-"""Of whole pictures, to be looked at."""
-UNCHANGED = np.array([0, 1, 0, 1], np.float32)
-"""A frame's colours, as they are."""
+MIN_SIDE_PX = 1.0
+"""Least width and height of the visible part of an object for its frame to count."""
 
 Span = tuple[float, float]
-M = TypeVar("M")
 
 
-@dataclass(frozen=True)
-class TrackClip:
+class TrackSample(NamedTuple):
     """A clip to train on.
 
     Attributes:
-        planes: uint8 [T, 3/2 · S²], the frames as `pixels.to_rgb` takes them.
-        boxes: float32 [1, T, 4], xyxy pixels of the clip: what it shows of the object.
-        counted: bool [1, T], the frames that show something of it.
-        color: float32 [T, 4] as `Clip.color`.
-        video_id: the video that it comes from.
+        planes: uint8 [T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
+        color: float32 [T, 4] as of `augment.sample_color`.
+        boxes: float32 [1, T, 4], xyxy pixels of the clip: the visible part of the object.
+        counted: bool [1, T], the frames that show some of it.
     """
 
-    planes: NDArray[np.uint8]
-    boxes: NDArray[np.float32]
-    counted: NDArray[np.bool_]
-    color: NDArray[np.float32]
-    video_id: str
+    planes: Any
+    color: Any
+    boxes: Any
+    counted: Any
 
 
 @dataclass(frozen=True)
 class VideoClips:
-    """A video as it is tested: n clips, in which each frame that counts is once.
+    """A video to test on: n clips, in which each frame that counts is once.
 
     Attributes:
-        planes: uint8 [n, T, 3/2 · S²], the frames as `pixels.to_rgb` takes them.
-        boxes: float32 [n, T, 4], xyxy pixels of the clips: what they show of the object.
-        counted: bool [n, T], the frames that show something of it; a repeated one does not.
-        frames: int64 [n, T], which frames of the video they are.
-        windows: int64 [n, 3], the squares they show: left, top, side, pixels of the video.
+        planes: uint8 [n, T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
+        boxes: float32 [n, T, 4], xyxy pixels of the clips: the visible part of the object.
+        counted: bool [n, T], the frames that show some of it; False for a repeated frame.
+        frames: int64 [n, T], their numbers in the video.
+        windows: int64 [n, 3], the squares that the clips show: left, top, side in video pixels.
         track: where the object is in the whole video.
-        video_id: which one.
+        video_id: id of the video.
     """
 
     planes: NDArray[np.uint8]
@@ -78,131 +65,93 @@ class VideoClips:
 
     @property
     def num_hidden(self) -> int:
-        """Frames in which there is no object to be found."""
+        """Return the number of frames without an object."""
         return int((~self.track.counted).sum())
 
     @property
     def num_out_of_sight(self) -> int:
-        """Frames in which there is one, and the clips show nothing of it."""
+        """Return the number of frames whose object the clips do not show."""
         return int(self.track.counted.sum() - self.counted.sum())
 
 
 @dataclass(frozen=True)
-class TrackMaker(StreamMaker[TrackClip]):
-    """Makes clips of annotated videos.
+class TrackedClips(SampleDrawer[TrackSample]):
+    """Draws clips of annotated videos.
 
     Attributes:
+        config: of the run.
         tracks: where the objects are, in the catalogue's order.
     """
 
     config: TrackConfig
     tracks: Tracks
 
-    @property
-    def clip_bytes(self) -> int:
-        """Bytes of a clip in a batch, a little over."""
-        return planes_bytes(self.config.sampling.num_frames, self.config.augment.frame_size_px)
+    def fields(self) -> TrackSample:
+        """Return the dtypes and shapes of a sample."""
+        frames = self.config.sampling.num_frames
+        return TrackSample(
+            planes=array_field(np.uint8, frames, planes_size(self.config.augment.frame_size_px)),
+            color=array_field(np.float32, frames, 4),
+            boxes=array_field(np.float32, 1, frames, 4),
+            counted=array_field(np.bool_, 1, frames),
+        )
 
-    def draw(
-        self,
-        planned: PlannedClip,
-        position: int,
-        quarantined: list[QuarantinedVideo],
-        videos: ReadAhead,
-    ) -> TrackClip:
-        """Decode a clip's frames, cropped so that the object is in sight, scaled and flipped."""
-        config, entry = self.config, self.catalog[planned.video]
-        track, size = self.tracks[planned.video], config.augment.frame_size_px
-        rng = generator(config.seed, "clip", planned.epoch, entry.id, planned.clip_number)
-        numbers = sample_tracked(config.sampling, track, rng)
-        crop = hold_object(sample_crop(config.augment, rng), track, numbers)
-        with opened(entry, videos, config.sampling.min_video_frames) as reader:
-            _check_length(entry, reader, track)
-            planes = reader.read_square(numbers.tolist(), crop, size)
-        boxes, counted = seen_in(crop, track, numbers, size)
-        color = sample_color(config.augment, len(numbers), rng)
-        return TrackClip(planes, boxes[None], counted[None], color, entry.id)
+    def draw(self, videos: VideoSource, rng: np.random.Generator) -> TrackSample:
+        """Decode a clip, cropped so that it shows the object, scaled and flipped."""
+        config, track = self.config, self.tracks[videos.video]
+        size = config.augment.frame_size_px
+        frames = sample_tracked(config.sampling, track, rng)
+        crop = hold_object(sample_crop(config.augment, rng), track, frames)
+        with videos.open(MIN_VIDEO_FRAMES) as reader:
+            _check_length(videos, reader, track)
+            planes = reader.read_square(frames.tolist(), crop, size)
+        boxes, counted = seen_in(crop, track, frames, size)
+        color = sample_color(PRETRAINING_COLORS, len(frames), rng)
+        return TrackSample(planes, color, boxes[None], counted[None])
 
-    def blank(self) -> TrackClip:
-        """Black frames without an object."""
-        num_frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
-        planes = np.zeros((num_frames, size * size * 3 // 2), np.uint8)
-        boxes, counted = np.zeros((1, num_frames, 4), np.float32), np.zeros((1, num_frames), bool)
-        return TrackClip(planes, boxes, counted, np.tile(UNCHANGED, (num_frames, 1)), "")
 
-    def stack(self, clips: Sequence[TrackClip]) -> Batch:
-        """ "planes" uint8 [B, T, 3/2 · S²], "boxes" float32 [B, 1, T, 4], "counted" bool
-        [B, 1, T], "color" float32 [B, T, 4], and "video" [B] ids."""
-        return {
-            "planes": np.stack([clip.planes for clip in clips]),
-            "boxes": np.stack([clip.boxes for clip in clips]),
-            "counted": np.stack([clip.counted for clip in clips]),
-            "color": np.stack([clip.color for clip in clips]),
-            "video": [clip.video_id for clip in clips],
-        }
+@dataclass(frozen=True)
+class TestClips(VideoSet[VideoClips]):
+    """The clips that annotated videos are cut into for a test.
 
-    def test_clips(
-        self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[VideoClips], list[QuarantinedVideo]]:
-        """The clips to test on of the videos of these numbers; nothing stands in for one that
-        cannot be used."""
-        return self._each(numbers, bad, self._cut)
+    Attributes:
+        config: of the run.
+        tracks: where the objects are, in the catalogue's order.
+    """
 
-    def with_pictures(
-        self, numbers: Sequence[int], bad: Mapping[str, str] | None = None
-    ) -> tuple[list[tuple[VideoClips, NDArray[np.uint8]]], list[QuarantinedVideo]]:
-        """As `test_clips`, each with all pictures of the video, uint8 [N, h, w, 3], their shorter
-        side at most `PICTURE_SIDE_PX`."""
+    __test__ = False  # not a test class of pytest
 
-        def read(
-            entry: VideoEntry, track: Track, reader: VideoReader
-        ) -> tuple[VideoClips, NDArray[np.uint8]]:
-            shorter = min(track.width, track.height, PICTURE_SIDE_PX)
-            pictures = reader.read(range(reader.num_frames), short_side_px=shorter)
-            return self._cut(entry, track, reader), pictures
+    config: TrackConfig
+    tracks: Tracks
 
-        return self._each(numbers, bad, read)
-
-    def _each(
-        self,
-        numbers: Sequence[int],
-        bad: Mapping[str, str] | None,
-        make: Callable[[VideoEntry, Track, VideoReader], M],
-    ) -> tuple[list[M], list[QuarantinedVideo]]:
-        made: list[M] = []
-        quarantined: list[QuarantinedVideo] = []
-        entries = [self.catalog[number] for number in numbers]
-        with ReadAhead(entries, depth=self.config.data.read_ahead, bad=bad) as videos:
-            for number, entry in zip(numbers, entries, strict=True):
-                track = self.tracks[number]
-                with into(quarantined), opened(entry, videos, 1) as reader:
-                    _check_length(entry, reader, track)
-                    made.append(make(entry, track, reader))
-        return made, quarantined
-
-    def _cut(self, entry: VideoEntry, track: Track, reader: VideoReader) -> VideoClips:
-        config, size = self.config, self.config.augment.frame_size_px
+    def load(self, videos: VideoSource) -> VideoClips:
+        """Decode the clips of a video."""
+        config, track = self.config, self.tracks[videos.video]
+        size = config.augment.frame_size_px
         num_frames, interval = config.sampling.num_frames, config.test.interval_frames
         frames, is_new = cut_into_clips(track.counted, num_frames, interval)
         crops = [centred_crop(size / config.test.short_side_px, track, row[0]) for row in frames]
         pairs = list(zip(crops, frames, strict=True))
         boxes, shown = zip(*(seen_in(crop, track, row, size) for crop, row in pairs), strict=True)
+        with videos.open() as reader:
+            _check_length(videos, reader, track)
+            planes = [reader.read_square(row.tolist(), crop, size) for crop, row in pairs]
         return VideoClips(
-            np.stack([reader.read_square(row.tolist(), crop, size) for crop, row in pairs]),
+            np.stack(planes),
             np.stack(boxes),
             np.stack(shown) & is_new,
             frames,
             np.array([crop.window(track.width, track.height) for crop in crops], np.int64),
             track,
-            entry.id,
+            videos.entry.id,
         )
 
 
 def sample_tracked(
     config: SamplingConfig, track: Track, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw the frame numbers of a clip as `sample_frames` does; where its first frame has no
-    object, all move on until it has one, or back if none comes."""
+    """Draw the frame numbers of a clip as `sample_frames` does, and shift them so that the first
+    frame has an object: to the next such frame, or back to the last."""
     numbers = sample_frames(config, len(track.boxes), rng)
     with_object = np.flatnonzero(track.counted)
     place = min(int(np.searchsorted(with_object, numbers[0])), len(with_object) - 1)
@@ -213,10 +162,10 @@ def sample_tracked(
 def cut_into_clips(
     counted: NDArray[np.bool_], num_frames: int, interval_frames: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Cut a video into clips, one after the other, in which each frame that counts is once.
+    """Cut a video into consecutive clips that contain each frame that counts once.
 
-    A clip begins with a frame that counts; those before it that do not are in none. Where the
-    video ends, its last frame is repeated.
+    A clip starts with a frame that counts; frames before it that do not count are skipped. At the
+    end of the video its last frame is repeated.
 
     Args:
         counted: bool [N], the frames that count, one at least.
@@ -240,10 +189,10 @@ def cut_into_clips(
 
 
 def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
-    """Move a random crop so that it holds the object in all frames; where that does not fit, in
-    the first; where that does not fit either, the middle of it.
+    """Move a random crop so that it contains the object in all frames; if that does not fit, in
+    the first frame; if that does not fit either, the middle of that box.
 
-    Among the places where it may lie, its `x` and `y` choose.
+    The crop's own `x` and `y` choose among the possible positions.
     """
     boxes = track.boxes[frames[track.counted[frames]]]
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
@@ -256,8 +205,8 @@ def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
 
 
 def centred_crop(share: float, track: Track, frame: int) -> Crop:
-    """The square, of a share of the picture's shorter side, whose middle is that of the frame's
-    box, as nearly as the picture's border allows."""
+    """Return the square, with that share of the picture's shorter side, whose centre is closest to
+    that of the frame's box."""
     box = track.boxes[frame]
     side = Crop(share, 0, 0, flip=False).window(track.width, track.height)[2]
     x, y = (
@@ -270,7 +219,7 @@ def centred_crop(share: float, track: Track, frame: int) -> Crop:
 def seen_in(
     crop: Crop, track: Track, frames: NDArray[np.int64], size_px: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """What a crop shows of the object in some frames.
+    """Return the part of the object that a crop shows in some frames.
 
     Args:
         crop: of the video's picture, mirrored or not.
@@ -279,28 +228,27 @@ def seen_in(
         size_px: S, that the crop is scaled to.
 
     Returns:
-        float32 [T, 4], xyxy pixels of the crop, cut off at its border, as GOT-10k cuts its own off
-        at the picture's; and bool [T], whether there is an object and `LEAST_SIDE_PX` of it are
-        in sight.
+        float32 [T, 4], xyxy pixels of the crop, clipped to it as GOT-10k clips boxes;
+        and bool [T], whether there is an object and at least `MIN_SIDE_PX` of it are visible.
     """
     left, top, side = crop.window(track.width, track.height)
     boxes = (track.boxes[frames] - np.array([left, top] * 2, np.float32)) * (size_px / side)
     boxes = np.clip(boxes, 0, size_px)
     if crop.flip:
         boxes[:, [0, 2]] = size_px - boxes[:, [2, 0]]
-    in_sight = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE_PX).all(axis=1)
+    in_sight = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE_PX).all(axis=1)
     return boxes, in_sight & track.counted[frames]
 
 
 def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
-    """Where along an axis a window lies that holds the first of `spans` that fits into it, or else
-    the middle of the last, as `Crop` says it: 0 for one end of the picture, 1 for the other.
+    """Return the position along an axis of a window that contains the first of `spans` that fits,
+    otherwise the middle of the last: 0 for one end of the picture, 1 for the other, as in `Crop`.
 
     Args:
         spans: (low, high) in pixels of the picture.
         side: of the window, even.
         length: of the picture.
-        at: which of the possible places, 0 for the first and 1 for the last.
+        at: chooses among the possible positions, from 0 for the first to 1 for the last.
     """
     most = (length - side) // 2  # windows begin at even pixels
     for low, high in spans:
@@ -312,12 +260,12 @@ def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
 
 
 def _centred(span: Span, side: int, length: int) -> float:
-    """Where along an axis a window lies whose middle is the span's, or next to it."""
+    """Return the position along an axis of the window whose centre is closest to the span's."""
     most = (length - side) // 2
     return float(np.clip(round((sum(span) - side) / 4), 0, most)) / max(most, 1)
 
 
-def _check_length(entry: VideoEntry, reader: VideoReader, track: Track) -> None:
+def _check_length(videos: VideoSource, reader: VideoReader, track: Track) -> None:
     if reader.num_frames != len(track.boxes):
         reason = f"has {reader.num_frames} frames and {len(track.boxes)} boxes"
-        raise VideoError(entry.id, entry.uri, reason)
+        raise VideoError(videos.entry.id, videos.entry.uri, reason)

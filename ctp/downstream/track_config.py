@@ -4,26 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from pydantic import model_validator
 
 from ctp.config import Config
-from ctp.data.catalog import Sources
-from ctp.encoders.config import RANDOM, STAGES, EncoderConfig, HeadConfig
-from ctp.training.config import ReadingConfig, RunConfig
+from ctp.data.sources import Sources
+from ctp.encoders.config import RANDOM, AnyEncoderConfig
+from ctp.pretext.ctp.config import HeadConfig, Sigma
+from ctp.pretext.ctp.loss import LOSS_PARTS
+from ctp.score import Score
+from ctp.training.config import RunConfig, VideosConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig
 
+MEAN_IOU = Score("iou", "mIoU", "still_iou", "still box", LOSS_PARTS)
+GOT10K_SCORES = (
+    Score("ao", "AO", "still_ao", "still box"),
+    Score("sr50", "SR.50", "still_sr50", "still box"),
+    Score("sr75", "SR.75", "still_sr75", "still box"),
+)
+"""Average overlap, and success rates at IoU 0.5 and 0.75, as of the GOT-10k benchmark."""
 
-class AnnotatedDataConfig(ReadingConfig):
-    """Where the annotated videos are, and what may be wrong with them."""
+
+class AnnotatedVideosConfig(VideosConfig):
+    """The annotated videos to train and to test on."""
 
     uri: Sources = "data/got10k/train"
     """Videos to train on: shards with boxes, as jobs/build_shards.py --layout got10k makes them; a
     folder (local or s3://), a glob, or several of them."""
     test_uri: Sources = "data/got10k/val"
-    """Videos to test on, likewise."""
+    """Videos to test on, likewise shards with boxes."""
 
 
 class VideoClipsConfig(Config):
@@ -37,39 +48,67 @@ class VideoClipsConfig(Config):
 
 
 class TrackConfig(RunConfig):
-    """Tracking of annotated objects (§4, Fig. 3). The paper tells the data, the 16 frames and the
-    stages that are frozen; the rest is as in pretraining."""
+    """Tracking of annotated objects (§4, Fig. 3). The paper gives the data, the 16 frames and the
+    frozen stages; the rest is as in pretraining."""
 
+    KIND: ClassVar[str] = "track"
     RESULT: ClassVar[str] = SCORES
     LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.test_uri")
     MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"test_every_steps"}
 
-    data: AnnotatedDataConfig = AnnotatedDataConfig()
-    """Where the annotated videos are."""
+    data: AnnotatedVideosConfig = AnnotatedVideosConfig()
+    """The annotated videos to train and to test on."""
     initial: str = RANDOM
     """Weights to start from: random, kinetics400, imagenet, or the path or URI of a run's folder,
     of an encoder.safetensors, or of a .pth of the authors' code."""
     with_head: bool = False
-    """Whether the head, too, starts from the run that `initial` names, from its last checkpoint."""
-    encoder: EncoderConfig | None = None
-    """What is trained; none: what the file of `initial` holds, R3D-18 where it does not tell."""
-    frozen_stages: Annotated[int, Ge(0), Le(len(STAGES))] = 0
-    """How much of the encoder stays as it is, its norms too: 0 nothing, 1 the stem, 2 the first
-    stage too, …, 5 all of it (Fig. 3)."""
+    """Start the head, too, from the last checkpoint of the run that `initial` names."""
+    encoder: AnyEncoderConfig | None = None
+    """The encoder, at a spatial stride of 8; none: that of the file of `initial`, r3d if the file
+    does not say."""
+    frozen_stages: Annotated[int, Ge(0)] = 0
+    """Stages of the encoder, from its input on, that are not trained (Fig. 3): 0 none and, of r3d
+    and r2plus1d, 1 the stem, …, 5 all."""
     head: HeadConfig = HeadConfig()
-    """What predicts the boxes."""
-    sigma: tuple[float, float, float, float] = (0.8, 0.8, 0.04, 0.04)
+    """The head that predicts the boxes."""
+    sigma: Sigma = (0.8, 0.8, 0.04, 0.04)
     """Scales of the targets x, y, w, h (§3.2, Table 9)."""
     sampling: SamplingConfig = SamplingConfig()
-    """Which frames make a clip to train on."""
+    """Which frames of a video make a clip to train on."""
     augment: AugmentConfig = AugmentConfig()
-    """How such a clip is varied; its square always holds the first box, if that fits."""
+    """How a clip to train on is cropped and varied; it contains the first box if that fits."""
     test: VideoClipsConfig = VideoClipsConfig()
-    """Which clips are tested on."""
+    """How a test video is cut into clips."""
     schedule: ScheduleConfig = ScheduleConfig(length=100, decay_at=(40, 80))
-    """How long the run is and how its learning rate falls."""
+    """Length of the run and decay of its learning rate."""
     test_every_steps: Annotated[int, Ge(1)] = 3000
-    """Steps between two tests; there is one at the end, too."""
+    """Steps between two tests; there is also one at the end."""
+
+    def describe(self) -> dict[str, str]:
+        """Return the facts of the run that a report shows."""
+        size = self.augment.frame_size_px
+        return {
+            **super().describe(),
+            "initial weights": self.initial,
+            "encoder": self.encoder.describe() if self.encoder else "of the initial weights",
+            "frozen stages": str(self.frozen_stages),
+            "clip": f"{self.sampling.num_frames} frames of {size}×{size}",
+        }
+
+    @property
+    def score(self) -> Score:
+        """Return the mean IoU."""
+        return MEAN_IOU
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        """Return the other scores of its test."""
+        return GOT10K_SCORES
+
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """Return T and S of a training clip: its frames, and their height and width."""
+        return self.sampling.num_frames, self.augment.frame_size_px
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,6 +117,4 @@ class TrackConfig(RunConfig):
                 f"test.short_side_px {self.test.short_side_px} is less than "
                 f"augment.frame_size_px {self.augment.frame_size_px}"
             )
-        if any(scale <= 0 for scale in self.sigma):
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
         return self

@@ -1,9 +1,9 @@
-"""Tracking of annotated objects: encoder and head learn to follow them, and are scored (§4)."""
+"""Tracking of annotated objects: training encoder and head, and testing them (§4)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,17 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ctp.data.annotated import open_annotated
-from ctp.data.catalog import Catalog
 from ctp.data.quarantine import QuarantinedVideo
-from ctp.downstream.initial import settled_encoder, settled_initial
-from ctp.downstream.track_clips import TrackMaker, VideoClips
+from ctp.data.stream import Batch, LoadVideos, SampleStream
+from ctp.downstream.initial import resolve_encoder, resolve_initial
+from ctp.downstream.track_clips import TestClips, TrackedClips, TrackSample, VideoClips
 from ctp.downstream.track_config import TrackConfig
-from ctp.encoders.initial import initialise
+from ctp.encoders.config import PRETRAIN_SPATIAL_STRIDE
+from ctp.encoders.initial import load_initial_weights
+from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.encoders.weights import encoder_bytes
 from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
@@ -27,50 +29,46 @@ from ctp.pretext.ctp.tracker import Tracker
 from ctp.storage import Storage
 from ctp.training.checkpoint import CheckpointStore, TrainState
 from ctp.training.distributed import Worker, gather
-from ctp.training.read_apart import read_apart
 from ctp.training.run_folder import CHECKPOINTS, ENCODER
-from ctp.training.step import Loss, arrange, autocast, prepare
-from ctp.training.trainer import OpenMaker, Task
+from ctp.training.schedule import total_steps
+from ctp.training.step import LossTerms, autocast, prepare
+from ctp.training.trainer import Learner, TrainingSpec
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
 TRACKER = "tracker.safetensors"
-"""Encoder and head of a finished run, sized as its config.yaml says."""
-STRIDE_8 = 1
-"""The last stage's spatial stride for tracking, as in pretraining (supplement D)."""
-CLIPS_AT_ONCE = 16
+"""Encoder and head of a finished run; config.yaml has their sizes."""
+PREDICTED_TOGETHER = 16
+"""Clips that go through the model together in a test."""
 HEAD = "head."
 
 
-def settled(config: TrackConfig) -> TrackConfig:
-    """The same with initial weights by an absolute name, and the encoder that they make.
+def resolve(config: TrackConfig) -> TrackConfig:
+    """Return the config with an absolute `initial` and with the encoder that it describes.
 
     Raises:
-        ValueError: there are no such weights, or no head where one is asked for.
+        ValueError: there are no such weights, no head where one is asked for, or fewer stages
+            than are to be frozen.
         StorageError: their file cannot be read.
     """
-    initial = settled_initial(config.initial)
-    encoder = settled_encoder(config.encoder, initial)
-    if config.encoder is None:
-        encoder = encoder.replace(last_stage_spatial_stride=STRIDE_8)
-    found = config.replace(initial=initial, encoder=encoder)
+    initial = resolve_initial(config.initial)
+    encoder = resolve_encoder(config.encoder, initial, PRETRAIN_SPATIAL_STRIDE)
+    ENCODERS[encoder.name].first_stages(config.frozen_stages)  # before a worker checks it
+    resolved = config.replace(initial=initial, encoder=encoder)
     if config.with_head:
-        load_head(build_tracker(found), found)
-    return found
+        load_head(build_tracker(resolved), resolved)
+    return resolved
 
 
 def build_tracker(config: TrackConfig) -> Tracker:
-    """A model with fresh weights that follow from the run's seed alone."""
-    assert config.encoder is not None, "settled"
+    """Return a model with random weights that depend on the run's seed alone."""
+    assert config.encoder is not None, "set by resolve"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return Tracker(
-            config.encoder,
-            config.head,
-            config.sampling.num_frames,
-            config.sigma,
-            frozen_stages=config.frozen_stages,
-        )
+        encoder = build_encoder(config.encoder)
+        model = Tracker(encoder, config.head, config.sampling.num_frames, config.sigma)
+    encoder.freeze_stages(config.frozen_stages)
+    return model
 
 
 def load_head(model: Tracker, config: TrackConfig) -> None:
@@ -82,11 +80,12 @@ def load_head(model: Tracker, config: TrackConfig) -> None:
     """
     state = _last_state(config.initial)
     head = {k.removeprefix(HEAD): v for k, v in state.model.items() if k.startswith(HEAD)}
-    sigma = tuple(json.loads(state.config).get("sigma", ()))
+    values = json.loads(state.config)
+    sigma = tuple(values.get("task", values).get("sigma", ()))  # of pretraining, or of tracking
     if not head or sigma != config.sigma:
-        told = f"a head with sigma {sigma}" if head else "no head"
+        found = f"a head with sigma {sigma}" if head else "no head"
         raise ValueError(
-            f"with_head: the run of {config.initial} has {told}; wanted one with sigma "
+            f"with_head: the run of {config.initial} has {found}; expected one with sigma "
             f"{config.sigma}"
         )
     try:
@@ -99,8 +98,8 @@ def load_head(model: Tracker, config: TrackConfig) -> None:
 
 
 def _last_state(initial: str) -> TrainState:
-    folder = Storage.of(initial).parent
-    store = CheckpointStore(folder.join(CHECKPOINTS), keep=1)
+    folder = Storage.from_uri(initial).parent
+    store = CheckpointStore(folder.join(CHECKPOINTS))
     newest = store.newest() if initial.endswith(f"/{ENCODER}") else None
     if newest is None:
         raise ValueError(
@@ -110,85 +109,79 @@ def _last_state(initial: str) -> TrainState:
     return store.load(newest)
 
 
-def follow(
+@torch.no_grad()
+def predict(
     model: Tracker, clips: VideoClips, config: TrackConfig, device: torch.device
 ) -> NDArray[np.float32]:
-    """The boxes that a model, in evaluation mode, predicts from the first one of each clip:
-    float32 [n, T, 4], xyxy pixels of the clips."""
+    """Predict the boxes of clips from the first box of each.
+
+    Args:
+        model: in evaluation mode, on `device`.
+        clips: n clips of a video.
+        config: of the run.
+        device: to compute on.
+
+    Returns:
+        float32 [n, T, 4], xyxy pixels of the clips.
+    """
     predicted = []
-    for start in range(0, len(clips.planes), CLIPS_AT_ONCE):
-        some = slice(start, start + CLIPS_AT_ONCE)
-        frames = to_rgb(_on(device, clips.planes[some]), config.augment.frame_size_px)
-        queries = _on(device, clips.boxes[some, :1])
-        with torch.no_grad(), autocast(config.compute, device):
-            found = model.track(arrange(to_input(frames), config.compute), queries)
+    for start in range(0, len(clips.planes), PREDICTED_TOGETHER):
+        some = slice(start, start + PREDICTED_TOGETHER)
+        planes = torch.from_numpy(clips.planes[some]).to(device)
+        queries = torch.from_numpy(clips.boxes[some, :1]).to(device)
+        with autocast(config.compute, device):
+            frames = to_input(to_rgb(planes, config.augment.frame_size_px))
+            found = model.track(frames, queries)
         predicted.append(found[:, 0].cpu().numpy())
     return np.concatenate(predicted)
 
 
 def in_picture(boxes: NDArray[np.float32], clips: VideoClips, size_px: int) -> NDArray[np.float32]:
-    """Boxes of clips, float32 [n, T, 4], in pixels of the video instead."""
+    """Convert boxes of clips, float32 [n, T, 4], to pixels of the video."""
     left, top, side = clips.windows.T[..., None, None].astype(np.float32)
     corner = np.concatenate([left, top, left, top], axis=-1)
     moved: NDArray[np.float32] = boxes * (side / size_px) + corner
     return moved
 
 
-@dataclass(frozen=True)
-class Tracking:
-    """A run of tracking.
+def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
+    """List the run's videos.
 
-    Attributes:
-        train, test: make the clips to train on, and those to test on.
+    Args:
+        config: as of `resolve`.
+
+    Raises:
+        ValueError: as of `open_annotated`; or videos are both trained and tested on.
+        StorageError: the storage fails.
     """
-
-    train: TrackMaker
-    test: TrackMaker
-
-    @classmethod
-    def of(cls, config: TrackConfig) -> Tracking:
-        """List the run's videos.
-
-        Args:
-            config: as `settled` returns it.
-
-        Raises:
-            ValueError: as `open_annotated`; or videos are both trained and tested on.
-        """
-        data = config.data
-        train, test = open_annotated(data.uri), open_annotated(data.test_uri)
-        both = set(train.catalog.files()) & set(test.catalog.files())
-        if both:
-            raise ValueError(
-                f"data.uri and data.test_uri both hold {sorted(both)[0]}: what is tested on must "
-                "not be trained on. Give the parts train and val"
-            )
-        return cls(*(TrackMaker(config, each.catalog, each.tracks) for each in (train, test)))
-
-    @property
-    def config(self) -> TrackConfig:
-        """The run's config."""
-        return self.train.config
-
-    @property
-    def catalogs(self) -> Sequence[Catalog]:
-        """The videos to train on, and those to test on."""
-        return self.train.catalog, self.test.catalog
-
-    def task(self, worker: Worker, open_maker: OpenMaker) -> TrackTask:
-        """What a worker trains."""
-        return TrackTask(self, worker, open_maker)
+    data, batch = config.data, config.compute.total_batch
+    train, test = open_annotated(data.uri), open_annotated(data.test_uri)
+    both = set(train.catalog.files()) & set(test.catalog.files())
+    if both:
+        raise ValueError(
+            f"data.uri and data.test_uri both contain {sorted(both)[0]}: test videos must not be "
+            "trained on. Give the parts train and val"
+        )
+    stream = SampleStream(
+        drawer=TrackedClips(config, train.tracks),
+        catalog=train.catalog,
+        seed=config.seed,
+        total_batch=batch,
+        total_steps=total_steps(config.schedule, len(train.catalog), batch),
+    )
+    clips = TestClips(test.catalog, config.seed, config, test.tracks)
+    return TrainingSpec(config, stream, clips, TrackingLearner)
 
 
 @dataclass(frozen=True)
-class Followed:
-    """How well a video's object was followed.
+class TrackedVideo:
+    """How well a video's object was tracked.
 
     Attributes:
-        video_id: which one.
-        clips: its clips.
-        hidden: frames in which there is no object to be found.
-        out_of_sight: frames in which the clip shows nothing of it.
+        video_id: id of the video.
+        clips: overlaps of its clips.
+        hidden: frames without an object.
+        out_of_sight: frames whose object the clips do not show.
     """
 
     video_id: str
@@ -198,81 +191,82 @@ class Followed:
 
     @property
     def frames(self) -> int:
-        """How many count."""
+        """Return the number of frames that count."""
         return sum(int(clip.counted.sum()) for clip in self.clips)
 
 
 @dataclass(frozen=True)
 class _Tested:
-    """What a test found: videos by their ids, and those that could not be used."""
+    """The result of a test: videos by id, and those that could not be used."""
 
-    videos: list[Followed]
+    videos: list[TrackedVideo]
     quarantined: list[QuarantinedVideo]
 
     def scores(self) -> dict[str, float]:
         return overlap_scores([clip for video in self.videos for clip in video.clips])
 
 
-class TrackTask(Task):
-    """Encoder and head learn to follow objects."""
+class TrackingLearner(Learner[TrackSample]):
+    """Trains encoder and head to track objects."""
 
     model: Tracker
 
-    def __init__(self, job: Tracking, worker: Worker, open_maker: OpenMaker):
-        self.job, self.worker, self.config = job, worker, job.config
+    def __init__(self, spec: TrainingSpec[TrackSample], worker: Worker, load: LoadVideos):
+        assert isinstance(spec.config, TrackConfig)
+        self.config, self._spec, self._worker, self._load = spec.config, spec, worker, load
         self.model = prepare(build_tracker(self.config), self.config.compute, worker.device)
-        self._open_maker = open_maker
         self._last: _Tested | None = None
 
-    def initialise(self) -> None:
-        """Load the initial weights, of the head too if that is asked for."""
-        initialise(self.model.encoder, self.config.initial)
+    def initialize(self) -> None:
+        """Load the initial weights of the encoder and, if asked for, of the head."""
+        load_initial_weights(self.model.encoder, self.config.initial)
         if self.config.with_head:
             load_head(self.model, self.config)
 
-    def loss(self, model: nn.Module, batch: Mapping[str, Any]) -> Loss:
-        """`tracking_loss` on a batch of `TrackMaker.batch`, over the frames that count."""
-        config, device = self.config, self.worker.device
-        frames = to_rgb(_on(device, batch["planes"]), config.augment.frame_size_px)
-        boxes, counted = (_on(device, batch[name]) for name in ("boxes", "counted"))
-        clips = arrange(to_input(frames, torch.as_tensor(batch["color"])), config.compute)
-        with autocast(config.compute, device):
-            offsets = model(clips, boxes[:, :, 0])
-        return tracking_loss(offsets, boxes, self.model.sigma, counted)
+    def loss(self, model: nn.Module, batch: Batch[TrackSample]) -> LossTerms:
+        """Return `tracking_loss` over the frames that count."""
+        planes, color, boxes, counted = batch.samples
+        clips = to_input(to_rgb(planes, self.config.augment.frame_size_px), color)
+        return tracking_loss(model(clips, boxes[:, :, 0]), boxes, self.model.sigma, counted)
 
-    def is_look_due(self, step: int) -> bool:
-        """At every multiple of `test_every_steps`."""
+    def should_evaluate(self, step: int) -> bool:
+        """Return whether `step` is a multiple of `test_every_steps`."""
         return step % self.config.test_every_steps == 0
 
-    def look(self) -> dict[str, float]:
-        """Test: `overlap_scores` over the clips of all videos, each video followed by one worker;
-        with "tested", how many there are, and "test_quarantined", how many more there should be."""
-        followed, self.quarantined = self._follow_share()
-        reports = gather((followed, self.quarantined))
+    def evaluate(self) -> dict[str, float]:
+        """Test: track the object of each video, by one of the workers.
+
+        Returns:
+            `overlap_scores` of all clips, "tested", the number of videos, and "test_quarantined",
+            how many more were meant to be tested.
+        """
+        tracked, self.quarantined = self._track_share()
+        reports = gather((tracked, self.quarantined))
         videos = [video for some, _ in reports for video in some]
+        found = [entry for _, some in reports for entry in some]
         self._last = _Tested(
             sorted(videos, key=lambda video: video.video_id),
-            [*self.job.test.catalog.quarantined, *(entry for _, some in reports for entry in some)],
+            [*self._spec.evaluation.catalog.quarantined, *found],
         )
         return self._last.scores() | {
             "tested": len(videos),
             "test_quarantined": len(self._last.quarantined),
         }
 
-    def results(self) -> dict[str, bytes]:
-        """Encoder, encoder with head, and scores."""
-        if self._last is None:  # the run had ended before these were written
-            self.look()
+    def export(self) -> dict[str, bytes]:
+        """Return encoder, encoder with head, and scores."""
+        if self._last is None:  # resumed after the last step
+            self.evaluate()
         assert self._last is not None
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
         return {
             ENCODER: encoder_bytes(self.model.encoder, {"run": self.config.name}),
             TRACKER: safetensors.torch.save(state),
-            self.config.RESULT: json.dumps(self._report(self._last), indent=1).encode(),
+            self.config.RESULT: json.dumps(self._scores(self._last), indent=1).encode(),
         }
 
-    def _report(self, tested: _Tested) -> dict[str, Any]:
-        """What scores.json tells: in all, and of each video."""
+    def _scores(self, tested: _Tested) -> dict[str, Any]:
+        """Return the contents of scores.json: all videos together, and each."""
         return {
             **tested.scores(),
             "tested": len(tested.videos),
@@ -281,7 +275,7 @@ class TrackTask(Task):
             "hidden": sum(video.hidden for video in tested.videos),
             "out_of_sight": sum(video.out_of_sight for video in tested.videos),
             "quarantined": [vars(entry) for entry in tested.quarantined],
-            "trained_on": len(self.job.train.catalog),
+            "trained_on": len(self._spec.stream.catalog),
             "initial": self.config.initial,
             "frozen_stages": self.config.frozen_stages,
             "videos": {
@@ -290,34 +284,38 @@ class TrackTask(Task):
             },
         }
 
-    def _follow_share(self) -> tuple[list[Followed], list[QuarantinedVideo]]:
-        """This worker's share of the videos."""
-        followed: list[Followed] = []
+    def _track_share(self) -> tuple[list[TrackedVideo], list[QuarantinedVideo]]:
+        """Track the objects of this worker's share of the videos."""
+        tracked: list[TrackedVideo] = []
         quarantined: list[QuarantinedVideo] = []
+        clips = self._spec.evaluation
+        share = range(len(clips.catalog))[self._worker.rank :: self._worker.world_size]
         self.model.eval()
-        numbers = range(len(self.job.test.catalog))[self.worker.rank :: self.worker.world]
-        for videos, quarantined in self._test_clips(numbers):
-            quarantined += quarantined
-            followed += [self._followed(clips) for clips in videos]
+        for some in self._load(clips, share):
+            quarantined += some.quarantined
+            tracked += [self._tracked(video) for video in some.items]
         self.model.train()
-        return followed, quarantined
+        return tracked, quarantined
 
-    def _test_clips(
-        self, numbers: Sequence[int]
-    ) -> Iterator[tuple[list[VideoClips], list[QuarantinedVideo]]]:
-        readers = max(self.config.scaling.num_actors // self.worker.world, 1)
-        return read_apart(self._open_maker, self.job.test, "test_clips", numbers, readers)
-
-    def _followed(self, clips: VideoClips) -> Followed:
-        predicted = follow(self.model, clips, self.config, self.worker.device)
-        found = clip_overlaps(
+    def _tracked(self, clips: VideoClips) -> TrackedVideo:
+        predicted = predict(self.model, clips, self.config, self._worker.device)
+        overlaps = clip_overlaps(
             torch.from_numpy(predicted),
             torch.from_numpy(clips.boxes),
             torch.from_numpy(clips.counted),
             self.config.augment.frame_size_px,
         )
-        return Followed(clips.video_id, found, clips.num_hidden, clips.num_out_of_sight)
+        return TrackedVideo(clips.video_id, overlaps, clips.num_hidden, clips.num_out_of_sight)
 
 
-def _on(device: torch.device, values: Any) -> Tensor:
-    return torch.as_tensor(values).to(device, non_blocking=True)
+def describe_scores(scores: Mapping[str, Any]) -> str:
+    """Return a line with the scores of a test."""
+    if "iou" not in scores:
+        return "no object was in sight: there is no score"
+    names = {"iou": "mIoU", "ao": "AO", "sr50": "SR.50", "sr75": "SR.75"}
+    parts = [f"{name} {scores[k]:.3f} ({scores[f'still_{k}']:.3f})" for k, name in names.items()]
+    return (
+        f"{', '.join(parts)} over {scores['frames']} frames of {scores['tested']} videos, in "
+        "brackets for a box that stays still; "
+        f"{len(scores['quarantined'])} more could not be read"
+    )

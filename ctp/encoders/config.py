@@ -1,50 +1,81 @@
-"""What the nets are: their configs, and what their weights may start from."""
+"""Configs of encoders, and names of initial weights.
+
+They are apart from the models because processes that only hold a config must not import torch.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge
+from pydantic import TypeAdapter
 
-from ctp.config import Config
+from ctp.config import Config, NotAnOption, OneOf
 
+RANDOM, KINETICS, IMAGENET = NAMED_WEIGHTS = ("random", "kinetics400", "imagenet")
+PRETRAIN_SPATIAL_STRIDE: Final = 8
+DOWNSTREAM_SPATIAL_STRIDE: Final = 16
 STANDARD_WIDTH = 64
-RANDOM, KINETICS, IMAGENET = "random", "kinetics400", "imagenet"
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
-"""Of the encoder, from its input on; as many may be frozen, in this order."""
+ENCODER_FILE = "encoder.safetensors"
+"""Name of a pretrained encoder in a run folder."""
+
+_Blocks = Annotated[int, Ge(1)]
 
 
 class EncoderConfig(Config):
-    """A 3D residual encoder. The defaults are R3D-18 as the paper pretrains it (§5.1)."""
+    """Base of every encoder's config. A subclass narrows `name` and gives it a default."""
 
-    arch: Literal["r3d", "r2plus1d"] = "r3d"
-    """Full 3D convolutions, or a spatial one followed by a temporal one."""
-    width: Annotated[int, Ge(4)] = STANDARD_WIDTH
-    """Channels of the first stage; each later one has twice as many. 64 for the paper's nets."""
-    blocks_per_stage: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(4), MaxLen(4)] = (
-        2,
-        2,
-        2,
-        2,
-    )
-    """Residual blocks of the four stages; (2, 2, 2, 2) makes an 18-layer net."""
-    last_stage_spatial_stride: Annotated[int, Ge(1), Le(2)] = 1
-    """1 keeps a total spatial stride of 8, for pretraining; 2 makes it 16, for downstream tasks
-    (supplement D). Weights have the same shapes either way."""
-    middle_channels: Literal["block", "convolution"] = "block"
-    """Channels between the spatial and the temporal part in R(2+1)D: as many in all of a block, as
-    in torchvision (31.3 M weights), or reckoned for each convolution, as its inventors and this
-    paper's authors do (33.2 M), whose published weights need that."""
-    norm_eps: float = 1e-3
+    name: str
+    """Name of the encoder."""
+    spatial_stride: Annotated[Literal[8, 16], NotAnOption()] = PRETRAIN_SPATIAL_STRIDE
+    """Height of a clip over height of its features: 8 for pretraining and tracking, 16 for
+    fine-tuning and features (supplement D). The weights have the same shapes."""
+    norm_eps: Annotated[float, NotAnOption()] = 1e-3
     """ε of batch normalisation (the authors' implementation)."""
 
+    def describe(self) -> str:
+        """Return the name and the options that are this encoder's own, on one line."""
+        own = [
+            field for field in type(self).model_fields if field not in EncoderConfig.model_fields
+        ]
+        return ", ".join([self.name, *(f"{field} {getattr(self, field)}" for field in own)])
 
-class HeadConfig(Config):
-    """The prediction head. The defaults are the paper's (§3.2, §5.1)."""
 
-    squeeze: bool = True
-    """Whether a T'×1×1 convolution squeezes time before RoIAlign (supplement F)."""
-    hidden_channels: Annotated[int, Ge(1)] = 512
-    """Channels of the squeeze and of the two-layer perceptron."""
-    roi_size: Annotated[int, Ge(1)] = 5
-    """Height and width that RoIAlign gives every query box."""
+class ResNet3dConfig(EncoderConfig):
+    """What R3D and R(2+1)D share. The defaults are the paper's 18-layer nets (§5.1)."""
+
+    width: Annotated[int, Ge(4)] = STANDARD_WIDTH
+    """Channels of the first stage; each later stage has twice as many."""
+    blocks_per_stage: tuple[_Blocks, _Blocks, _Blocks, _Blocks] = (2, 2, 2, 2)
+    """Residual blocks of the four stages; (2, 2, 2, 2) makes an 18-layer net."""
+
+
+class R3dConfig(ResNet3dConfig):
+    """R3D: full 3D convolutions."""
+
+    name: Literal["r3d"] = "r3d"
+    """Name of the encoder."""
+
+
+class R2plus1dConfig(ResNet3dConfig):
+    """R(2+1)D: each 3D convolution is a spatial one followed by a temporal one."""
+
+    name: Literal["r2plus1d"] = "r2plus1d"
+    """Name of the encoder."""
+    middle_channels: Literal["block", "convolution"] = "block"
+    """Channels between the spatial and the temporal part: computed once per block, as in
+    torchvision (31.3 M weights), or for each convolution, as the authors' published weights need
+    (33.2 M)."""
+
+
+def _choices() -> Mapping[str, type[EncoderConfig]]:
+    from ctp.encoders.registry import ENCODERS  # models need torch, configs do not
+
+    return {name: encoder.Config for name, encoder in ENCODERS.items()}
+
+
+AnyEncoderConfig = Annotated[EncoderConfig, OneOf(_choices)]
+"""A config of any encoder in `ENCODERS`, chosen by its `name`."""
+ANY_ENCODER_CONFIG: TypeAdapter[EncoderConfig] = TypeAdapter(AnyEncoderConfig)
+DEFAULT_ENCODER = R3dConfig()

@@ -1,4 +1,4 @@
-"""An encoder without its code: a torch.export program, or ONNX. Both take any number of clips."""
+"""Export an encoder without its code: a torch.export program, or ONNX. The batch size is free."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.encoder import Encoder
 from ctp.rng import generator
 
 Pooling = Literal["average", "off"]
 INPUT, OUTPUT = "clips", "features"
-ABOUT = "encoder.json"
-"""Where a program keeps what it is; ONNX has it as metadata `encoder`."""
-ANY_NUMBER = ({0: torch.export.Dim("batch")},)
-TRACED_CLIPS = 2
-"""A size of 1 would be taken for a constant."""
-CHECKED_CLIPS = (1, 3)
+METADATA_FILE = "encoder.json"
+"""File in a program that describes it; ONNX has the same as metadata `encoder`."""
+DYNAMIC_SHAPES = ({0: torch.export.Dim("batch")},)
+TRACED_BATCH = 2  # torch.export takes a size of 1 for a constant
+VERIFIED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
-"""Greatest difference that is rounding, as a share of the greatest feature."""
+"""Largest difference that counts as rounding, relative to the largest feature."""
 
 
 class ExportError(RuntimeError):
-    """An encoder that cannot be exported, or whose export makes other features."""
+    """The encoder cannot be exported, or its export gives other features."""
 
 
 @dataclass(frozen=True)
@@ -38,66 +37,67 @@ class Exported:
 
     Attributes:
         data: the file.
-        greatest_difference: of its features from the encoder's, as a share of the greatest one.
-        feature_shape: of one clip's features.
+        max_difference: largest difference from the encoder's features, relative to the largest.
+        feature_shape: shape of one clip's features.
     """
 
     data: bytes
-    greatest_difference: float
+    max_difference: float
     feature_shape: tuple[int, ...]
 
 
-class Features(nn.Module):
-    """What is exported: an encoder in evaluation mode, and how its features are pooled."""
+class PooledEncoder(nn.Module):
+    """The module that is exported: a copy of an encoder in evaluation mode, and pooling."""
 
-    def __init__(self, encoder: ResNet3d, pooling: Pooling):
+    def __init__(self, encoder: Encoder, pooling: Pooling):
         super().__init__()
         self.encoder = copy.deepcopy(encoder).cpu()
         self.pooling = pooling
         self.eval()
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features of clips.
+        """Encode clips.
 
         Args:
             clips: float32 [B, 3, T, H, W], normalised by ImageNet's mean and deviation.
 
         Returns:
-            float32 [B, C] for pooling `average`, else [B, C, T', H', W'] as of the encoder.
+            float32 [B, C] for pooling `average`, else [B, C, T', H', W'].
         """
         features: Tensor = self.encoder(clips)
         return features.mean(dim=(2, 3, 4)) if self.pooling == "average" else features
 
 
-def export_program(
-    encoder: ResNet3d, clip_size: tuple[int, int, int], pooling: Pooling
-) -> Exported:
-    """An encoder as a program: `torch.export.load(file).module()(clips)`.
+def export_program(encoder: Encoder, clip_size: tuple[int, int, int], pooling: Pooling) -> Exported:
+    """Export an encoder as a program: `torch.export.load(file).module()(clips)`.
 
     Args:
-        encoder: stays as it is.
-        clip_size: T, H, W of the clips that it shall take.
+        encoder: is not changed.
+        clip_size: T, H, W of the clips that the program takes.
         pooling: whether features are averaged over a clip.
 
     Raises:
-        ExportError: the program makes other features than the encoder.
+        ExportError: the program gives other features than the encoder.
     """
-    features = Features(encoder, pooling)
-    clips = _random_clips(TRACED_CLIPS, clip_size)
+    module = PooledEncoder(encoder, pooling)
+    clips = _random_clips(TRACED_BATCH, clip_size)
     with torch.no_grad():
-        program = torch.export.export(features, (clips,), dynamic_shapes=ANY_NUMBER)
+        program = torch.export.export(module, (clips,), dynamic_shapes=DYNAMIC_SHAPES)
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={ABOUT: _about(features, clip_size)})
+    torch.export.save(program, file, extra_files={METADATA_FILE: _metadata(module, clip_size)})
     data = file.getvalue()
-    saved: Any = torch.export.load(io.BytesIO(data)).module()
-    return _checked(data, saved, features, clip_size, "the program")
+    loaded: Any = torch.export.load(io.BytesIO(data)).module()
+    return _verify(data, loaded, module, clip_size, "the program")
 
 
-def export_onnx(encoder: ResNet3d, clip_size: tuple[int, int, int], pooling: Pooling) -> Exported:
-    """An encoder as ONNX, with input `clips` and output `features`. Arguments as above.
+def export_onnx(encoder: Encoder, clip_size: tuple[int, int, int], pooling: Pooling) -> Exported:
+    """Export an encoder as ONNX, with input `clips` and output `features`.
+
+    Args:
+        encoder, clip_size, pooling: as of `export_program`.
 
     Raises:
-        ExportError: it makes other features than the encoder, or a package is missing.
+        ExportError: it gives other features than the encoder, or a package is missing.
     """
     try:
         import onnxruntime
@@ -106,55 +106,55 @@ def export_onnx(encoder: ResNet3d, clip_size: tuple[int, int, int], pooling: Poo
         raise ExportError(
             f"ONNX needs package {error.name}; install ctp with its extra: pip install -e '.[onnx]'"
         ) from error
-    features = Features(encoder, pooling)
+    module = PooledEncoder(encoder, pooling)
     program = torch.onnx.export(
-        features,
-        (_random_clips(TRACED_CLIPS, clip_size),),
-        dynamic_shapes=ANY_NUMBER,
+        module,
+        (_random_clips(TRACED_BATCH, clip_size),),
+        dynamic_shapes=DYNAMIC_SHAPES,
         input_names=[INPUT],
         output_names=[OUTPUT],
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props["encoder"] = _about(features, clip_size)
+    program.model.metadata_props["encoder"] = _metadata(module, clip_size)
     data = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
     def run(clips: Tensor) -> Tensor:
         return torch.as_tensor(session.run([OUTPUT], {INPUT: clips.numpy()})[0])
 
-    return _checked(data, run, features, clip_size, "ONNX")
+    return _verify(data, run, module, clip_size, "ONNX")
 
 
-def _about(features: Features, clip_size: tuple[int, int, int]) -> str:
-    config = features.encoder.config.model_dump()
-    return json.dumps({"encoder": config, "clip_size": clip_size, "pooling": features.pooling})
+def _metadata(module: PooledEncoder, clip_size: tuple[int, int, int]) -> str:
+    config = module.encoder.config.model_dump()
+    return json.dumps({"encoder": config, "clip_size": clip_size, "pooling": module.pooling})
 
 
 @torch.no_grad()
-def _checked(
+def _verify(
     data: bytes,
     run: Callable[[Tensor], Tensor],
-    features: Features,
+    module: PooledEncoder,
     clip_size: tuple[int, int, int],
     name: str,
 ) -> Exported:
-    """The export, if it makes the encoder's features of random clips."""
-    greatest = 0.0
-    for number in CHECKED_CLIPS:
-        clips = _random_clips(number, clip_size)
-        wanted, came = features(clips), run(clips)
-        difference = float((came - wanted).abs().max() / wanted.abs().max())
-        if not difference <= TOLERANCE:  # so that NaN is refused, too
+    """Return the export if `run`, which runs it, gives the module's features of random clips."""
+    max_difference = 0.0
+    for batch in VERIFIED_BATCHES:
+        clips = _random_clips(batch, clip_size)
+        expected, got = module(clips), run(clips)
+        difference = float((got - expected).abs().max() / expected.abs().max())
+        if not difference <= TOLERANCE:  # true for NaN, too
             raise ExportError(
-                f"{name} makes other features than the encoder: they differ by "
-                f"{difference:.2g} of the greatest one, and {TOLERANCE:g} is allowed. Are its "
-                "weights finite? If so, try other versions of torch and onnxruntime"
+                f"{name} gives other features than the encoder: they differ by {difference:.2g} "
+                f"of the largest feature, and {TOLERANCE:g} is allowed. Check that the weights are "
+                "finite; if they are, try other versions of torch and onnxruntime"
             )
-        greatest = max(greatest, difference)
-    return Exported(data, greatest, tuple(wanted.shape[1:]))
+        max_difference = max(max_difference, difference)
+    return Exported(data, max_difference, tuple(expected.shape[1:]))
 
 
-def _random_clips(number: int, clip_size: tuple[int, int, int]) -> Tensor:
-    rng = generator(0, "export", number)
-    return torch.as_tensor(rng.standard_normal((number, 3, *clip_size), dtype=np.float32))
+def _random_clips(batch: int, clip_size: tuple[int, int, int]) -> Tensor:
+    rng = generator(0, "export", batch)
+    return torch.as_tensor(rng.standard_normal((batch, 3, *clip_size), dtype=np.float32))

@@ -2,12 +2,146 @@
 
 from __future__ import annotations
 
+import re
+from typing import ClassVar
+
 from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+from torchvision.models.video import R2Plus1D_18_Weights, R3D_18_Weights
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
 
-from ctp.encoders.config import STANDARD_WIDTH, EncoderConfig
+from ctp.encoders.config import (
+    IMAGENET,
+    KINETICS,
+    STANDARD_WIDTH,
+    R2plus1dConfig,
+    R3dConfig,
+    ResNet3dConfig,
+)
+from ctp.encoders.encoder import Encoder, PublishedWeights, State
 
 R2PLUS1D_STEM_MIDPLANES = 45
+IMAGE_NET_NAMES = (
+    (r"^conv1\.", "stem.0."),
+    (r"^bn1\.", "stem.1."),
+    (r"\.conv([12])\.", r".conv\1.0."),
+    (r"\.bn([12])\.", r".conv\1.1."),
+)
+"""From torchvision's names of a 2D ResNet of basic blocks to those of R3D."""
+
+
+class ResNet3d(Encoder):
+    """What R3D and R(2+1)D share.
+
+    The state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`, but
+    for the shapes that `middle_channels` changes.
+    """
+
+    stages = ("stem", "layer1", "layer2", "layer3", "layer4")
+    checkpoint_names = (
+        (r"^stem\.conv(_s)?\.", "stem.0."),
+        (r"^stem\.bn(_s)?\.", "stem.1."),
+        (r"^stem\.conv_t\.", "stem.3."),
+        (r"^stem\.bn_t\.", "stem.4."),
+        (r"\.conv([12])\.conv\.", r".conv\1.0."),
+        (r"\.conv([12])\.conv_s\.", r".conv\1.0.0."),
+        (r"\.conv([12])\.bn_s\.", r".conv\1.0.1."),
+        (r"\.conv([12])\.conv_t\.", r".conv\1.0.3."),
+        (r"\.bn([12])\.", r".conv\1.1."),
+        (r"\.downsample\.conv\.", ".downsample.0."),
+        (r"\.downsample_bn\.", ".downsample.1."),
+    )
+
+    def __init__(
+        self,
+        config: ResNet3dConfig,
+        stem: nn.Sequential,
+        conv: type[Conv3DSimple] | type[Conv2Plus1D],
+    ):
+        super().__init__(config)
+        width, depths = config.width, config.blocks_per_stage
+        self.out_channels = 8 * width
+        self.stride = (8, config.spatial_stride, config.spatial_stride)
+        self.stem = stem
+        self.layer1 = _stage(conv, width, width, depths[0], stride=1)
+        self.layer2 = _stage(conv, width, 2 * width, depths[1], stride=2)
+        self.layer3 = _stage(conv, 2 * width, 4 * width, depths[2], stride=2)
+        self.layer4 = _stage(conv, 4 * width, 8 * width, depths[3], stride=2)
+        if config.spatial_stride == 8:
+            _drop_spatial_stride(self.layer4)
+        # as the authors initialise; torch's defaults for norms, weight 1 and bias 0, are theirs too
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.set_norm_eps(config.norm_eps)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Encode clips; see `Encoder.forward`."""
+        features: Tensor = self.stem(clips)
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            features = stage(features)
+        return features
+
+
+def inflate(images: State, own: State) -> State:
+    """Return weights of a 2D ResNet as weights of R3D, as in I3D.
+
+    Kernels [C', C, h, w] are repeated over time and divided by its length, so that a clip that
+    does not move has the features of its image.
+    """
+    inflated = {}
+    for key, value in images.items():
+        for pattern, name in IMAGE_NET_NAMES:
+            key = re.sub(pattern, name, key)
+        if value.ndim == 4 and key in own:
+            length = own[key].shape[2]
+            value = value[:, :, None].expand(-1, -1, length, -1, -1) / length
+        inflated[key] = value
+    return inflated
+
+
+class R3d(ResNet3d):
+    """R3D: a residual net of full 3D convolutions."""
+
+    Config = R3dConfig
+    published_weights: ClassVar = {
+        KINETICS: PublishedWeights(R3D_18_Weights.KINETICS400_V1),
+        IMAGENET: PublishedWeights(ResNet18_Weights.IMAGENET1K_V1, inflate),
+    }
+
+    def __init__(self, config: R3dConfig):
+        stem = _conv_norm_relu(3, config.width, (3, 7, 7), (1, 2, 2))
+        super().__init__(config, nn.Sequential(*stem), Conv3DSimple)
+
+
+class R2plus1d(ResNet3d):
+    """R(2+1)D: a residual net of spatial convolutions, each followed by a temporal one.
+
+    Images' weights cannot be inflated for it: a ReLU is between its spatial and its temporal
+    kernels, and its stem has 45 spatial kernels instead of 64.
+    """
+
+    Config = R2plus1dConfig
+    published_weights: ClassVar = {KINETICS: PublishedWeights(R2Plus1D_18_Weights.KINETICS400_V1)}
+
+    config: R2plus1dConfig
+
+    def __init__(self, config: R2plus1dConfig):
+        width = config.width
+        middle = max(R2PLUS1D_STEM_MIDPLANES * width // STANDARD_WIDTH, 1)
+        spatial = _conv_norm_relu(3, middle, (1, 7, 7), (1, 2, 2))
+        temporal = _conv_norm_relu(middle, width, (3, 1, 1), (1, 1, 1))
+        conv = Conv2Plus1D if config.middle_channels == "block" else WideConv2Plus1D
+        super().__init__(config, nn.Sequential(*spatial, *temporal), conv)
+
+    def mismatch_hint(self, state: State) -> str:
+        """Return the `middle_channels` that the weights need, if these are others."""
+        kernels = [state.get(f"layer2.0.conv{number}.0.0.weight") for number in (1, 2)]
+        channels = {kernel.shape[0] for kernel in kernels if kernel is not None}
+        needed = "convolution" if len(channels) > 1 else "block"
+        if not channels or needed == self.config.middle_channels:
+            return ""
+        return f"these are weights of an R(2+1)D with middle_channels {needed}"
 
 
 class WideConv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
@@ -20,73 +154,16 @@ class WideConv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
         super().__init__(in_planes, out_planes, midplanes, stride, padding)
 
 
-CONVOLUTIONS = {"block": Conv2Plus1D, "convolution": WideConv2Plus1D}
-
-
-class ResNet3d(nn.Module):
-    """A 3D residual encoder.
-
-    Its state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`,
-    but for the shapes that `middle_channels` changes.
-
-    Attributes:
-        config: what it was built from.
-        out_channels: channels of its output.
-        spatial_stride, temporal_stride: input size over output size.
-    """
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        self.config = config
-        width = config.width
-        conv = Conv3DSimple if config.arch == "r3d" else CONVOLUTIONS[config.middle_channels]
-        self.stem = _stem(config)
-        depths = config.blocks_per_stage
-        self.layer1 = _stage(conv, width, width, depths[0], stride=1)
-        self.layer2 = _stage(conv, width, 2 * width, depths[1], stride=2)
-        self.layer3 = _stage(conv, 2 * width, 4 * width, depths[2], stride=2)
-        self.layer4 = _stage(conv, 4 * width, 8 * width, depths[3], stride=2)
-        if config.last_stage_spatial_stride == 1:
-            _drop_spatial_stride(self.layer4)
-        self.out_channels = 8 * width
-        self.spatial_stride = 8 * config.last_stage_spatial_stride
-        self.temporal_stride = 8
-        _initialise(self, config.norm_eps)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips.
-
-        Args:
-            clips: float [B, 3, T, H, W].
-
-        Returns:
-            float [B, `out_channels`, ⌈T/8⌉, ⌈H/s⌉, ⌈W/s⌉], s = `spatial_stride`.
-        """
-        features: Tensor = self.stem(clips)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            features = stage(features)
-        return features
-
-    def out_frames(self, num_frames: int) -> int:
-        """Temporal length of the output for a clip of `num_frames`."""
-        return -(-num_frames // self.temporal_stride)
-
-
-def _stem(config: EncoderConfig) -> nn.Sequential:
-    width = config.width
-    if config.arch == "r3d":
-        return nn.Sequential(
-            nn.Conv3d(3, width, (3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
-            nn.BatchNorm3d(width),
-            nn.ReLU(inplace=True),
-        )
-    middle = max(R2PLUS1D_STEM_MIDPLANES * width // STANDARD_WIDTH, 1)
-    return nn.Sequential(
-        nn.Conv3d(3, middle, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False),
-        nn.BatchNorm3d(middle),
-        nn.ReLU(inplace=True),
-        nn.Conv3d(middle, width, (3, 1, 1), padding=(1, 0, 0), bias=False),
-        nn.BatchNorm3d(width),
+def _conv_norm_relu(
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int, int],
+    stride: tuple[int, int, int],
+) -> tuple[nn.Module, ...]:
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    return (
+        nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False),
+        nn.BatchNorm3d(out_channels),
         nn.ReLU(inplace=True),
     )
 
@@ -114,12 +191,3 @@ def _drop_spatial_stride(stage: nn.Module) -> None:
     for module in stage.modules():
         if isinstance(module, nn.Conv3d):
             module.stride = (module.stride[0], 1, 1)
-
-
-def _initialise(module: nn.Module, norm_eps: float) -> None:
-    """Initialise as the authors do: Kaiming fan-out, norm weights 1, biases 0."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv3d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(part, nn.BatchNorm3d):
-            part.eps = norm_eps

@@ -10,18 +10,50 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.config import ANY_ENCODER_CONFIG, ENCODER_FILE, EncoderConfig
+from ctp.encoders.encoder import Encoder
+from ctp.encoders.registry import build_encoder
+from ctp.storage import Storage
 
 
-def encoder_bytes(encoder: ResNet3d, about: Mapping[str, str]) -> bytes:
-    """The encoder as a safetensors file.
-
-    `torchvision.models.video.r3d_18().load_state_dict(weights, strict=False)` takes it and misses
-    `fc` alone, for the standard width and depth.
+def load_encoder(uri: str) -> Encoder:
+    """Load a pretrained encoder, in evaluation mode.
 
     Args:
-        encoder: whose weights and running statistics to store.
+        uri: path or URI of a run's folder or of an encoder.safetensors.
+
+    Raises:
+        ValueError: there is no such file, or it is not an encoder.safetensors of a run.
+        StorageError: the file cannot be read.
+    """
+    place = find_encoder(uri)
+    return read_encoder(place.read_bytes(), place.uri)
+
+
+def find_encoder(uri: str) -> Storage:
+    """Return the place of an encoder file, given the file itself or its run's folder.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    place = Storage.from_uri(uri)
+    for file in (place, place.join(ENCODER_FILE)):
+        if file.is_file():
+            return file
+    raise ValueError(
+        f"no encoder at {place.uri}: expected a file, or a folder with {ENCODER_FILE}, which a run "
+        "writes at its end"
+    )
+
+
+def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:
+    """Return the encoder as a safetensors file.
+
+    `torchvision.models.video.r3d_18().load_state_dict(weights, strict=False)` takes the weights of
+    an R3D of standard width and depth and misses `fc` alone.
+
+    Args:
+        encoder: whose weights, running statistics and config to store.
         about: more entries for the file's metadata, e.g. the run's name.
     """
     state = {
@@ -31,47 +63,32 @@ def encoder_bytes(encoder: ResNet3d, about: Mapping[str, str]) -> bytes:
     return safetensors.torch.save(state, metadata=metadata)
 
 
-def load_encoder(encoder: ResNet3d, data: bytes, name: str) -> None:
-    """Load an encoder's weights from the bytes of a safetensors file, all of them.
-
-    Args:
-        encoder: what to fill. Its spatial stride may be another than that of what was stored.
-        data: the file.
-        name: what to call it in an error.
-
-    Raises:
-        ValueError: it is no safetensors file, or a key is missing, left over or of another shape;
-            each is named.
-    """
-    fill(encoder, read_state(data, name), name)
-
-
-def read_encoder(data: bytes, name: str, **changes: object) -> ResNet3d:
-    """The encoder that a file of `encoder_bytes` holds, in evaluation mode.
+def read_encoder(data: bytes, name: str, **changes: object) -> Encoder:
+    """Build the encoder that a file of `encoder_bytes` holds, in evaluation mode.
 
     Args:
         data: the file.
-        name: what to call it in an error.
-        changes: fields of its config to change, e.g. `last_stage_spatial_stride=2`.
+        name: the file's name in errors.
+        changes: fields of its config to change, e.g. `spatial_stride=16`.
 
     Raises:
-        ValueError: it is no such file, or does not tell what encoder it holds.
+        ValueError: it is not such a file.
     """
     config = stored_config(data, name)
     if config is None:
         raise ValueError(
             f"{name} does not tell what encoder it holds; wanted an encoder.safetensors of a run"
         )
-    encoder = ResNet3d(config.replace(**changes))
-    load_encoder(encoder, data, name)
+    encoder = build_encoder(config.replace(**changes))
+    load_state(encoder, read_state(data, name), name)
     return encoder.eval()
 
 
 def read_state(data: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
+    """Return the tensors of a safetensors file, by name.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: it is not a safetensors file.
     """
     try:
         state: dict[str, Tensor] = safetensors.torch.load(data)
@@ -81,10 +98,10 @@ def read_state(data: bytes, name: str) -> dict[str, Tensor]:
 
 
 def stored_config(data: bytes, name: str) -> EncoderConfig | None:
-    """What encoder a safetensors file holds, None if it does not tell.
+    """Return the config of the encoder in a safetensors file, None if the file has none.
 
     Raises:
-        ValueError: it is no safetensors file, or tells of no encoder that there is.
+        ValueError: it is not a safetensors file, or its encoder is unknown here.
     """
     size = int.from_bytes(data[:8], "little")
     try:
@@ -94,41 +111,43 @@ def stored_config(data: bytes, name: str) -> EncoderConfig | None:
     if text is None:
         return None
     try:
-        return EncoderConfig.model_validate_json(text)
+        return ANY_ENCODER_CONFIG.validate_json(text)
     except ValidationError as error:
+        if '"arch"' in text:
+            raise ValueError(
+                f"{name} was written by an older version of ctp: its encoder is {text}. "
+                "Use that version, or pretrain again"
+            ) from error
         raise ValueError(f"{name} holds an encoder that is not known here: {text}") from error
 
 
-def fill(encoder: ResNet3d, state: Mapping[str, Tensor], name: str) -> None:
-    """Load weights under torchvision's names, all of them or none.
+def load_state(encoder: Encoder, state: Mapping[str, Tensor], name: str) -> None:
+    """Load a state dict into an encoder, all of it or nothing.
 
     Args:
-        encoder: what to fill.
+        encoder: may have another spatial stride than the encoder of `state`.
         state: the weights.
-        name: what to call them in an error.
+        name: what to call them in errors.
 
     Raises:
-        ValueError: a key is missing, left over or of another shape; each is named.
+        ValueError: a key is missing, left over or of another shape; names each.
     """
-    unmatched = list(_unmatched(encoder.state_dict(), state))
+    unmatched = _unmatched(encoder.state_dict(), state)
     if unmatched:
+        hint = encoder.mismatch_hint(state)
         raise ValueError(
-            f"{name} does not fit the encoder {_summary(encoder.config)}:\n  "
-            + "\n  ".join(unmatched)
+            f"{name} does not fit the encoder {encoder.config.describe()}"
+            f"{hint and f'; {hint}'}:\n  " + "\n  ".join(unmatched)
         )
     encoder.load_state_dict(state)
 
 
-def _unmatched(wanted: Mapping[str, Tensor], came: Mapping[str, Tensor]) -> list[str]:
-    missing = [f"{key}: missing" for key in wanted if key not in came]
-    extra = [f"{key}: not in this encoder" for key in came if key not in wanted]
+def _unmatched(expected: Mapping[str, Tensor], got: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{key}: missing" for key in expected if key not in got]
+    extra = [f"{key}: not in this encoder" for key in got if key not in expected]
     reshaped = [
-        f"{key}: {tuple(came[key].shape)} where {tuple(wanted[key].shape)} is needed"
-        for key in wanted
-        if key in came and came[key].shape != wanted[key].shape
+        f"{key}: {tuple(got[key].shape)} where {tuple(value.shape)} is needed"
+        for key, value in expected.items()
+        if key in got and got[key].shape != value.shape
     ]
     return missing + extra + reshaped
-
-
-def _summary(config: EncoderConfig) -> str:
-    return f"{config.arch} of width {config.width} and {config.blocks_per_stage} blocks"

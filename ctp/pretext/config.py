@@ -2,91 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import model_validator
+from annotated_types import Ge, Le, Lt
 
 from ctp.config import Config
-from ctp.data.catalog import Sources
-from ctp.encoders.config import EncoderConfig, HeadConfig
-from ctp.pretext.ctp.config import GameConfig
-from ctp.training.config import ReadingConfig, RunConfig
+from ctp.data.sources import Sources
+from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
+from ctp.pretext.ctp.config import CtpConfig
+from ctp.pretext.registry import TASKS, AnyTaskConfig, build_task
+from ctp.score import Score
+from ctp.training.config import RunConfig, VideosConfig
 from ctp.training.run_folder import ENCODER
-from ctp.video.config import AugmentConfig, SamplingConfig
 
 
-class DataConfig(ReadingConfig):
-    """Where the videos are, and what may be wrong with them."""
+class PretrainVideosConfig(VideosConfig):
+    """The videos to train on, and those to evaluate on."""
 
     uri: Sources = "corpus:240"
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
     heldout_uri: Sources = ()
-    """Other videos, for health, e.g. a test split; none: `heldout_share` of those to train on."""
+    """Other videos to evaluate on, e.g. a test split; none: `heldout_share` of `uri`."""
     heldout_share: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of the videos that training never sees, for health, where there is no `heldout_uri`."""
+    """Share of the videos of `uri` that are evaluated on and never trained on."""
+    repeats_per_pass: Annotated[int, Ge(1)] = 1
+    """Samples of a video in each pass over the videos, two steps apart: one read serves them all.
+    The length of an epoch does not change."""
 
 
-class CurriculumConfig(Config):
-    """From patches of other clips, learnt in minutes, to the game's own `patch_source`.
-
-    The share of clips with patches from another one is 1, then falls linearly to 0.
-    """
-
-    other_clip_until: Annotated[float, Ge(0), Le(1)] = 0.35
-    """Share of the run after which it begins to fall."""
-    own_source_from: Annotated[float, Ge(0), Le(1)] = 0.65
-    """Share of the run after which it is 0."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.other_clip_until > self.own_source_from:
-            raise ValueError("other_clip_until must not exceed own_source_from")
-        return self
-
-    def other_clip_share(self, progress: float) -> float:
-        """The share at a `progress` in [0, 1] of the run."""
-        if progress < self.other_clip_until:
-            return 1.0
-        if progress >= self.own_source_from:
-            return 0.0
-        fall = self.own_source_from - self.other_clip_until
-        return (self.own_source_from - progress) / fall
-
-
-class HealthConfig(Config):
-    """Tracking held-out clips during the run: a measure that needs no labels (§4)."""
+class EvaluationConfig(Config):
+    """Evaluation of the task on held-out samples during the run: it needs no labels (§4)."""
 
     num_clips: Annotated[int, Ge(0)] = 256
-    """Held-out clips to track; 0 for none."""
+    """Held-out samples; 0: no evaluation."""
     every_steps: Annotated[int, Ge(1)] = 1000
-    """Steps between two looks; there is one at the end, too."""
+    """Steps between two evaluations; there is also one at the end."""
 
 
 class KnnConfig(Config):
-    """How well videos are told apart by their nearest neighbours, during the run and beside it."""
+    """Classification of labelled videos by their nearest neighbours, beside the run."""
 
     uri: Sources = ()
-    """Labelled videos, the gallery; none: no such score."""
+    """Labelled videos; none: no such score. A quarter of each class is looked up in the rest."""
     test_uri: Sources = ()
-    """Labelled videos that are looked up in it; none: `test_share` of `uri`."""
-    test_share: Annotated[float, Gt(0), Lt(1)] = 0.25
-    """Share of each class's videos of `uri` to look up, where there is no `test_uri`."""
+    """Labelled videos to look up in all of `uri` instead."""
     every_epochs: Annotated[int, Ge(1)] = 10
-    """Epochs between two scores; there is one at the end, too."""
-    k: Annotated[int, Ge(1)] = 5
-    """Neighbours that vote for a video's class."""
-    num_clips: Annotated[int, Ge(1)] = 1
-    """Clips of each video whose features are averaged."""
-    cpus: Annotated[float, Ge(0)] = 1.0
-    """CPU cores for it, besides those of workers and actors."""
+    """Epochs between two scores; there is also one at the end."""
     gpus: Annotated[float, Ge(0), Le(1)] = 0.0
-    """GPU for it, besides those of the workers; 0: on the CPU."""
+    """Share of a GPU for it, besides those of the workers; 0: one CPU core."""
 
 
 class PretrainConfig(RunConfig):
     """A pretraining run. The defaults are the paper's R3D-18 on UCF-101 (§5.1), data aside."""
 
+    KIND: ClassVar[str] = "pretrain"
     RESULT: ClassVar[str] = ENCODER
     LOCATIONS: ClassVar[tuple[str, ...]] = (
         "data.uri",
@@ -95,38 +64,32 @@ class PretrainConfig(RunConfig):
         "knn.test_uri",
         "initial_encoder",
     )
-    MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"health", "knn"}
+    MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"evaluation", "knn"}
 
-    data: DataConfig = DataConfig()
-    """Where the videos are, and what may be wrong with them."""
-    sampling: SamplingConfig = SamplingConfig()
-    """Which frames make a clip."""
-    augment: AugmentConfig = AugmentConfig()
-    """How a clip is varied before and after the paste."""
-    game: GameConfig = GameConfig()
-    """The rules of Catch-the-Patch."""
-    curriculum: CurriculumConfig | None = None
-    """Easier patches at first; none: the game's own source all along, as in the paper."""
-    encoder: EncoderConfig = EncoderConfig()
-    """What is pretrained."""
+    data: PretrainVideosConfig = PretrainVideosConfig()
+    """The videos to train on, and those to evaluate on."""
+    task: AnyTaskConfig = CtpConfig()
+    """The pretext task: its name, or its options as --task.OPTION."""
+    encoder: AnyEncoderConfig = DEFAULT_ENCODER
+    """The encoder: its name, or its options as --encoder.OPTION."""
     initial_encoder: str = ""
-    """An encoder.safetensors to start from, local or s3://; none: fresh weights."""
-    head: HeadConfig = HeadConfig()
-    """What predicts the boxes, and is thrown away."""
-    sigma: tuple[float, float, float, float] = (0.8, 0.8, 0.04, 0.04)
-    """Scales of the targets x, y, w, h (§3.2, Table 9)."""
-    health: HealthConfig = HealthConfig()
-    """Tracking of held-out clips."""
+    """An encoder.safetensors to start from, local or s3://; none: random weights."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation of the task on held-out samples."""
     knn: KnnConfig = KnnConfig()
-    """Nearest neighbours of labelled videos."""
+    """Classification by nearest neighbours."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.game.max_box_size_px > self.augment.frame_size_px:
-            raise ValueError(
-                f"game.max_box_size_px {self.game.max_box_size_px:g} exceeds "
-                f"augment.frame_size_px {self.augment.frame_size_px}"
-            )
-        if any(scale <= 0 for scale in self.sigma):
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
-        return self
+    def describe(self) -> dict[str, str]:
+        """Return the facts of the run that a report shows."""
+        task = build_task(self.task).describe()
+        return {**super().describe(), "encoder": self.encoder.describe(), **task}
+
+    @property
+    def score(self) -> Score:
+        """Return the score of the task."""
+        return TASKS[self.task.name].score
+
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """Return T and S of a training clip: its frames, and their height and width."""
+        return self.task.sampling.num_frames, self.task.augment.frame_size_px

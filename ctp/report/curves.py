@@ -1,210 +1,146 @@
-"""The curves of a run, from its metrics to one picture."""
+"""The curves of a run: loss, score, schedule and speed over its steps."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
+from matplotlib.ticker import PercentFormatter
 
-from ctp.pretext.ctp.metrics import GROUPS
+from ctp.report import figures
+from ctp.score import Score
 from ctp.training.run_folder import Row
 
-WINDOW_SHARE = 1 / 25
-"""Share of a run's steps that a smoothed point is the mean of."""
-MAX_POINTS = 4000
-"""Points of a raw curve that are drawn; more would be finer than the picture."""
-
-_COLORS = ("#2563eb", "#f97316", "#16a34a", "#a855f7", "#0891b2", "#db2777")
-_INK, _FAINT = "#1f2937", "#9ca3af"
-_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8, "labelcolor": _INK}
-
-Floats = NDArray[np.float64]
+KNN, WAIT = "knn_top1", "wait_share"
 
 
-def curves_png(rows: Sequence[Row], title: str = "") -> bytes:
-    """Loss, held-out score, learning rate and speed over the steps of a run, as a PNG.
+def curves_png(rows: Sequence[Row], score: Score, title: str = "") -> bytes:
+    """Return `draw_curves` as a PNG."""
+    return figures.to_png(draw_curves(rows, score, title))
 
-    The score is top-1 accuracy where there is one, the IoU of tracked boxes else.
+
+def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
+    """Draw loss, score, schedule and speed over the steps of a run.
+
+    Beside the score are its baseline, its values on training clips ("train_…"), its values on parts
+    of the clips (its name and a suffix), and the accuracy of nearest neighbours. Beside the
+    learning rate are the shares that the task logs.
 
     Args:
-        rows: as `training.run_folder.read_metrics` gives them; what they lack is left out.
-        title: above all; nothing if empty.
+        rows: of the run's log; entries that are missing are not drawn.
+        score: the score of the run.
+        title: above all plots.
     """
-    # a Figure of its own, not pyplot: it leaves no state behind and needs no screen
-    figure = Figure(figsize=(12, 7.4), dpi=110, layout="constrained", facecolor="white")
-    if title:
-        figure.suptitle(title, fontsize=13, fontweight="bold", color=_INK, x=0.01, ha="left")
-    (loss, score), (rate, speed) = figure.subplots(2, 2)
-    if any("top1" in row or "train_top1" in row for row in rows):
-        _draw_loss(loss, rows, "cross-entropy")
-        _draw_accuracy(score, rows)
-    else:
-        _draw_loss(loss, rows, "smooth L1, offsets in units of σ")
-        _draw_overlap(score, rows)
-    _draw_rate(rate, rows)
+    figure = figures.new_figure(12, 7.4, title)
+    loss, quality, schedule, speed = figure.subplots(2, 2).flat
+    _draw_loss(loss, rows, score)
+    _draw_score(quality, rows, score)
+    _draw_schedule(schedule, rows)
     _draw_speed(speed, rows)
-    last = max((float(row["step"]) for row in rows), default=1.0)
-    for axes in (loss, score, rate, speed):
-        axes.set_xlim(0, max(last, 1.0))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    for axes in (loss, quality, schedule, speed):
+        axes.set_ylim(bottom=0)
+        figures.style_steps(axes)
+        _add_legend(axes)
+    return figure
 
 
-def series(rows: Sequence[Row], name: str) -> tuple[Floats, Floats]:
-    """The steps that have a value of a name, and the values, float64 [n] each."""
-    found = [(float(row["step"]), float(row[name])) for row in rows if name in row]
-    steps, values = np.array(found, np.float64).reshape(-1, 2).T
-    return steps, values
+def _draw_loss(axes: Axes, rows: Sequence[Row], score: Score) -> None:
+    figures.style(axes, "Loss", "step", "loss")
+    parts = [name for name in score.loss_parts if name != f"train_{score.key}"]
+    for name, color in zip(("loss", *parts), figures.COLORS, strict=False):
+        _plot_smooth(axes, rows, name, color)
 
 
-def smooth(values: Floats, window: int) -> Floats:
-    """The mean over a window around each value, cut off at the ends, float64 [n]."""
-    reach = min(window, len(values)) // 2
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    low = np.maximum(np.arange(len(values)) - reach, 0)
-    high = np.minimum(np.arange(len(values)) + reach + 1, len(values))
-    mean: Floats = (sums[high] - sums[low]) / (high - low)
-    return mean
-
-
-def _draw_loss(axes: Axes, rows: Sequence[Row], unit: str) -> None:
-    _dress(axes, "Loss", unit)
-    names = {"loss": "total", "loss_center": "centre", "loss_size": "size"}
-    for (name, label), color in zip(names.items(), _COLORS, strict=False):
-        _raw_and_smooth(axes, *series(rows, name), label, color)
-    axes.set_ylim(bottom=0)
-    _legend_or_nothing(axes, "no steps yet")
-
-
-def _draw_overlap(axes: Axes, rows: Sequence[Row]) -> None:
-    _dress(axes, "Tracking of held-out clips", "mean IoU")
-    for group, color in zip(GROUPS, _COLORS, strict=False):
-        suffix = "" if group == "all" else f"_{group}"
-        width = 2.4 if group == "all" else 0.9
-        label = "all frames" if group == "all" else group
-        for name, style in ((f"iou{suffix}", "-"), (f"still_iou{suffix}", (0, (3, 2)))):
-            steps, values = series(rows, name)
-            if not len(steps):
-                continue
-            marker = "o" if style == "-" else ""
-            axes.plot(
-                steps, values, color=color, linewidth=width, linestyle=style, marker=marker,
-                markersize=2.5 * width**0.5, label=label if style == "-" else None,
-            )  # fmt: skip
-    _name_last(axes, *series(rows, "iou"), "{:.2f}")
-    if axes.lines:
-        axes.plot([], [], color=_FAINT, linestyle=(0, (3, 2)), label="box that stays still")
-    steps, shares = series(rows, "knn_top1")
-    if len(steps):
-        right = _right_axis(axes, "kNN accuracy of labelled videos", _INK)
-        right.plot(steps, shares, color=_INK, linewidth=1.8, marker="s", markersize=4)
-        axes.plot([], [], color=_INK, marker="s", markersize=4, label="kNN accuracy")
+def _draw_score(axes: Axes, rows: Sequence[Row], score: Score) -> None:
+    figures.style(axes, f"Held-out {score.label}", "step", score.label)
+    _plot_parts(axes, rows, score)
+    _plot_smooth(axes, rows, f"train_{score.key}", figures.COLORS[-1], "training clips")
+    _plot_shares(axes, rows, {KNN: "accuracy of nearest neighbours"}, figures.INK)
     axes.set_ylim(0, 1)
-    _legend_or_nothing(axes, "no held-out clip was tracked", loc="best", ncols=2)
+    figures.style_score(axes, score)
 
 
-def _draw_accuracy(axes: Axes, rows: Sequence[Row]) -> None:
-    _dress(axes, "Accuracy", "top-1")
-    _raw_and_smooth(axes, *series(rows, "train_top1"), "training clips", _COLORS[1])
-    steps, values = series(rows, "top1")
-    if len(steps):
-        axes.plot(
-            steps, values, color=_COLORS[0], linewidth=2.4, marker="o", markersize=4,
-            label="held-out videos",
-        )  # fmt: skip
-    _name_last(axes, steps, values, "{:.1%}")
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    _legend_or_nothing(axes, "nothing was classified yet")
-
-
-def _name_last(axes: Axes, steps: Floats, values: Floats, form: str) -> None:
-    """Write the last value beside its point."""
-    if len(steps):
-        axes.annotate(
-            form.format(values[-1]), (steps[-1], values[-1]), (6, 0), textcoords="offset points",
-            va="center", fontsize=10, fontweight="bold", color=_COLORS[0], annotation_clip=False,
-        )  # fmt: skip
-
-
-def _draw_rate(axes: Axes, rows: Sequence[Row]) -> None:
-    _dress(axes, "Schedule", "learning rate")
-    steps, values = series(rows, "learning_rate")
-    axes.plot(*_thin(steps, values), color=_COLORS[0], linewidth=1.8, label="learning rate")
-    axes.set_ylim(bottom=0)
-    steps, shares = series(rows, "other_clip_share")
-    if len(steps):
-        right = _right_axis(axes, "clips with patches of another clip", _COLORS[1])
-        right.plot(steps, shares, color=_COLORS[1], linewidth=1.8, label="share of other clips")
-        axes.plot([], [], color=_COLORS[1], linewidth=1.8, label="patches of another clip")
-    _legend_or_nothing(axes, "no steps yet")
+def _draw_schedule(axes: Axes, rows: Sequence[Row]) -> None:
+    figures.style(axes, "Schedule", "step", "learning rate")
+    _plot(axes, figures.series(rows, "learning_rate"), figures.COLORS[0], "learning rate")
+    names = dict.fromkeys(name for row in rows for name in row if name.endswith("_share"))
+    _plot_shares(axes, rows, {n: n.replace("_", " ") for n in names if n != WAIT})
 
 
 def _draw_speed(axes: Axes, rows: Sequence[Row]) -> None:
-    _dress(axes, "Speed", "clips/s")
-    steps, values = series(rows, "clips_per_second")
-    waits, shares = series(rows, "wait_share")
-    if len(steps):
-        _raw_and_smooth(axes, steps, values, "clips/s", _COLORS[0])
-        axes.set_ylim(0, 1.15 * max(float(values.max()), 1e-9))
-    if len(waits):
-        right = _right_axis(axes, "time spent waiting for data", _COLORS[1])
-        _raw_and_smooth(right, waits, shares, "waiting", _COLORS[1])
-        axes.plot([], [], color=_COLORS[1], linewidth=1.8, label="waiting for data")
-    _legend_or_nothing(axes, "no speed was measured yet")
+    figures.style(axes, "Speed", "step", "clips/s")
+    _plot_smooth(axes, rows, "clips_per_second", figures.COLORS[0], "clips/s")
+    _plot_shares(axes, rows, {WAIT: "time spent waiting for data"})
 
 
-def _raw_and_smooth(axes: Axes, steps: Floats, values: Floats, label: str, color: str) -> None:
-    """The values as a faint line, their moving mean as a strong one."""
-    if not len(steps):
+def _plot_parts(axes: Axes, rows: Sequence[Row], score: Score) -> None:
+    """Plot the score, its parts by suffix, and of each the baseline, dashed."""
+    names = dict.fromkeys(n for row in rows for n in row if n.startswith(f"{score.key}_"))
+    for suffix, color in zip(
+        ["", *(name.removeprefix(score.key) for name in names)], figures.COLORS, strict=False
+    ):
+        width = 0.9 if suffix else 2.4
+        values = figures.series(rows, score.key + suffix)
+        label = suffix.strip("_").replace("_", " ") or "held-out clips"
+        _plot(axes, values, color, label, linewidth=width, marker="o", markersize=2 * width**0.5)
+        if score.baseline_key:
+            baseline = figures.series(rows, score.baseline_key + suffix)
+            label = "" if suffix else score.baseline_label
+            _plot(axes, baseline, color, label, linewidth=width, linestyle=figures.DASHED)
+    last = figures.series(rows, score.key).tail(1)
+    for step, value in last.items():
+        axes.annotate(
+            score.format(value), (step, value), (6, 0), textcoords="offset points", va="center",
+            fontsize=10, fontweight="bold", color=figures.COLORS[0], annotation_clip=False,
+        )  # fmt: skip
+
+
+def _plot_shares(
+    axes: Axes, rows: Sequence[Row], labels: Mapping[str, str], color: str = figures.COLORS[1]
+) -> None:
+    """Plot shares, name -> label, on an axis of percent on the right, if there are any."""
+    found = {
+        label: values for name, label in labels.items() if len(values := figures.series(rows, name))
+    }
+    if not found:
         return
-    window = max(round(len(values) * WINDOW_SHARE), 1)
-    axes.plot(*_thin(steps, values), color=color, linewidth=0.7, alpha=0.3)
-    axes.plot(*_thin(steps, smooth(values, window)), color=color, linewidth=1.8, label=label)
-
-
-def _thin(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
-    stride = -(-len(steps) // MAX_POINTS) or 1
-    return steps[::stride], values[::stride]
-
-
-def _dress(axes: Axes, title: str, unit: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=_INK)
-    axes.set_ylabel(unit, fontsize=9, color=_INK)
-    axes.set_xlabel("step", fontsize=9, color=_INK)
-    axes.grid(color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(colors=_INK, labelsize=8, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-
-
-def _right_axis(axes: Axes, unit: str, color: str) -> Axes:
-    """A second axis of shares, from 0 to 100 %."""
-    right: Axes = axes.twinx()
+    right = axes.twinx()
+    for (label, values), style_ in zip(found.items(), ("-", "--", ":", "-."), strict=False):
+        right.plot(
+            figures.thin(figures.smooth(values)), color=color, linestyle=style_, linewidth=1.8
+        )
+        axes.plot([], [], color=color, linestyle=style_, label=label)
     right.set_ylim(0, 1.05)
-    right.set_ylabel(unit, fontsize=9, color=color)
+    right.set_ylabel(", ".join(found), fontsize=9, color=color)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     right.tick_params(colors=color, labelsize=8, length=0)
     right.spines[:].set_visible(False)
-    return right
 
 
-def _legend_or_nothing(axes: Axes, nothing: str, **place: Any) -> None:
-    """The legend, above on the right unless placed; or where there is nothing to explain, why."""
-    above = {"loc": "lower right", "bbox_to_anchor": (1, 0.99), "ncols": 3, "borderaxespad": 0}
-    if any(len(np.atleast_1d(line.get_xdata())) for line in axes.lines):
-        axes.legend(**_LEGEND, **(place or above))
-    else:
+def _plot_smooth(axes: Axes, rows: Sequence[Row], name: str, color: str, label: str = "") -> None:
+    """Plot values as a faint line, their moving mean as a strong line."""
+    values = figures.series(rows, name)
+    _plot(axes, values, color, "", linewidth=0.7, alpha=0.3)
+    _plot(axes, figures.smooth(values), color, label or name.replace("_", " "))
+
+
+def _plot(axes: Axes, values: pd.Series[float], color: str, label: str, **options: Any) -> None:
+    if len(values):
+        look: dict[str, Any] = {"linewidth": 1.8, "label": label or None, **options}
+        axes.plot(figures.thin(values), color=color, **look)
+
+
+def _add_legend(axes: Axes) -> None:
+    if not axes.lines:
         axes.text(
-            0.5, 0.5, nothing, transform=axes.transAxes, ha="center", color=_FAINT, fontsize=10
+            0.5, 0.5, "no values yet", transform=axes.transAxes, ha="center", color=figures.FAINT
         )
+        return
+    look: dict[str, Any] = {"frameon": False, "fontsize": 8, "labelcolor": figures.INK}
+    if len(axes.get_legend_handles_labels()[0]) > 3:
+        axes.legend(loc="best", ncols=2, **look)
+    else:  # in the line of the title
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 0.99), ncols=3, borderaxespad=0, **look)

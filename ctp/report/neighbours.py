@@ -3,128 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.axes import Axes
 
-from ctp.report.html import (
-    FAINT,
-    GAP_PX,
-    INK,
-    MARGIN_PX,
-    PAPER,
-    TEXT_LINE_PX,
-    Color,
-    Layout,
-    Picture,
-    png_bytes,
-    text_font,
-    write,
-)
-from ctp.video.config import ViewsConfig
-from ctp.video.encoded import EncodedVideo
-from ctp.video.views import read_views
+from ctp.report.figures import FAINT, INK, new_figure, to_png
+from ctp.report.preview import Pixels
 
-RIGHT: Color = (22, 163, 74)
-WRONG: Color = (220, 38, 38)
-FRAME_PX = 5
-DASH_PX = 8
-"""A wrong video's frame is dashed, too, for those who cannot tell red from green."""
-LEGEND = (("the query", INK), ("of its class", RIGHT), ("of another class", WRONG))
+RIGHT_COLOR, WRONG_COLOR = "#15803d", "#be123c"
+MEANING = "frames: solid green, of the query's class; dashed red, of another class"
+MAX_TEXT = 24
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """A video in the picture.
 
     Attributes:
-        picture: uint8 [S, S, 3], all of the same S.
+        picture: uint8 [S, S, 3].
         label: class name.
-        note: said below that, e.g. its similarity.
+        note: text below, e.g. its similarity.
     """
 
-    picture: Picture
+    picture: Pixels
     label: str
     note: str
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A query and its neighbours, the nearest first."""
 
     query: Shown
     neighbours: Sequence[Shown]
 
 
-def middle_frame(video: EncodedVideo, size_px: int) -> Picture:
-    """The square in the middle of a video's middle frame, uint8 [size_px, size_px, 3].
-
-    Raises:
-        VideoError: it cannot be decoded.
-    """
-    middle = ViewsConfig(
-        num_clips=1, num_frames=1, interval_frames=1, frame_size_px=size_px, short_side_px=size_px
-    )
-    picture: Picture = read_views(middle, video)[0, 0]
-    return picture
-
-
 def neighbours_png(rows: Sequence[Row]) -> bytes:
-    """A PNG with a row for each query: the query, and its neighbours framed by whether they are of
+    """Return a PNG with a row for each query, whose neighbours are framed by whether they are of
     its class.
 
     Args:
         rows: at least one, each with as many neighbours.
     """
     columns = 1 + len(rows[0].neighbours)
-    side = rows[0].query.picture.shape[1] + 2 * FRAME_PX
-    layout = Layout(len(rows), columns, side, side + 2 * TEXT_LINE_PX, TEXT_LINE_PX, text_lines=0)
-    page = layout.page(_legend())
-    draw = ImageDraw.Draw(page)
-    for column in range(columns):
-        x, _ = layout.corner(0, column)
-        write(draw, (x, MARGIN_PX), f"nearest {column}" if column else "query", FAINT, side)
-    for number, row in enumerate(rows):
+    cell = rows[0].query.picture.shape[0] / 110 + 0.1
+    figure = new_figure(columns * cell, len(rows) * (cell + 0.4) + 0.4)
+    figure.supxlabel(MEANING, fontsize=8, color=INK, x=0.01, ha="left")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes, row in zip(grid, rows, strict=True):
         for column, shown in enumerate((row.query, *row.neighbours)):
-            color = INK if not column else RIGHT if shown.label == row.query.label else WRONG
-            page.paste(_cell(shown, color), layout.corner(number, column))
-    return png_bytes(page)
+            is_right = shown.label == row.query.label
+            color = INK if not column else RIGHT_COLOR if is_right else WRONG_COLOR
+            _draw(axes[column], shown, color, "solid" if is_right else (0, (2, 1)))
+    for column, axes in enumerate(grid[0]):
+        axes.set_title(f"nearest {column}" if column else "query", fontsize=8, color=FAINT)
+    return to_png(figure)
 
 
-def _cell(shown: Shown, color: Color) -> Image.Image:
-    """A framed picture above its class and note."""
-    picture = _framed(shown.picture, color)
-    side = picture.shape[1]
-    cell = Image.new("RGB", (side, side + 2 * TEXT_LINE_PX), PAPER)
-    cell.paste(Image.fromarray(picture), (0, 0))
-    draw = ImageDraw.Draw(cell)
-    write(draw, (0, side), shown.label, color, side)
-    write(draw, (0, side + TEXT_LINE_PX), shown.note, FAINT, side)
-    return cell
-
-
-def _framed(picture: Picture, color: Color) -> Picture:
-    height, width, _ = picture.shape
-    framed = np.empty((height + 2 * FRAME_PX, width + 2 * FRAME_PX, 3), np.uint8)
-    framed[:] = color
-    if color == WRONG:
-        rows, columns = np.ogrid[: framed.shape[0], : framed.shape[1]]
-        framed[(rows + columns) // DASH_PX % 2 == 1] = PAPER
-    framed[FRAME_PX:-FRAME_PX, FRAME_PX:-FRAME_PX] = picture
-    return framed
-
-
-def _legend() -> Image.Image:
-    """What the frames mean, a line each."""
-    swatch_px = TEXT_LINE_PX - 2 * FRAME_PX - GAP_PX
-    swatch = np.full((swatch_px, 2 * TEXT_LINE_PX, 3), 255, np.uint8)
-    text_x = swatch.shape[1] + 2 * FRAME_PX + 2 * GAP_PX
-    room = max(int(text_font(text).getlength(text)) + 1 for text, _ in LEGEND)
-    legend = Image.new("RGB", (text_x + room, len(LEGEND) * TEXT_LINE_PX), PAPER)
-    draw = ImageDraw.Draw(legend)
-    for number, (text, color) in enumerate(LEGEND):
-        y = number * TEXT_LINE_PX
-        legend.paste(Image.fromarray(_framed(swatch, color)), (0, y))
-        write(draw, (text_x, y), text, INK, room)
-    return legend
+def _draw(axes: Axes, shown: Shown, color: str, dashes: str | tuple[int, tuple[int, int]]) -> None:
+    axes.imshow(shown.picture)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(edgecolor=color, linewidth=3, linestyle=dashes, capstyle="butt")
+    text = "\n".join(
+        each if len(each) <= MAX_TEXT else f"…{each[-MAX_TEXT:]}" for each in shown[1:]
+    )
+    axes.set_xlabel(text, fontsize=7, color=color, parse_math=False)

@@ -1,13 +1,15 @@
-"""The paper's own run that comes nearest to one of ours, and in what ours is not like it."""
+"""The paper's own run that is most similar to one of ours, and how ours differs from it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 from ctp import recipes
-from ctp.downstream.config import FinetuneConfig
-from ctp.pretext.config import PretrainConfig
+from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.report.published import Published, published
-from ctp.report.runs import INITIAL, OF_ONE_RUN, OF_THE_START, said
-from ctp.training.config import RunConfig, Unlike
+from ctp.report.runs import INITIAL, OF_INITIAL, SEEDS_AND_NAMES, format_value
+from ctp.training.config import RunConfig
 
 DATASETS = {
     "ucf101": "UCF-101",
@@ -15,95 +17,82 @@ DATASETS = {
     "ssv1": "Something-Something-V1",
     "kinetics400": "Kinetics-400",
 }
-"""The paper's data sets, as folders and recipes are named after them, and what it calls them."""
+"""Names of the paper's data sets in folders and recipes -> in the paper."""
 COMPARED = ("Table 3", "Table 4", "Table 6")
 """Tables of initial weights; the others vary how CtP pretrains."""
-NOT_OF_THE_PROTOCOL = OF_THE_START | {
-    "compute.precision",
-    "compute.channels_last",
-    "compute.compile",
-}
-"""Fields that follow from the initial weights, or make a run faster."""
+NOT_OF_THE_PROTOCOL = OF_INITIAL | {"compute.precision", "compute.compile"}
+"""Options that follow from the initial weights, or change a run's speed alone."""
 
 
 def dataset_of(uri: object) -> str | None:
-    """The paper's data set that a place is named after, if it is one only."""
-    text = said(uri).lower()
+    """Return the paper's data set that a location is named after; None unless there is one."""
+    text = format_value(uri).lower()
     named = [name for name in DATASETS if name in text]
     return named[0] if len(named) == 1 else None
 
 
 def differences(
-    config: RunConfig, passed_over: frozenset[str] = frozenset(), paper: RunConfig | None = None
+    config: RunConfig, ignored: Collection[str] = (), paper: RunConfig | None = None
 ) -> list[str] | None:
-    """What is not as in the paper's own run, a line each; None where the paper has no such run.
+    """Return the differences from the paper's own run, a line each; None if it has no such run.
 
     Args:
         config: of the run.
-        passed_over: dotted names of fields that are not looked at.
-        paper: the paper's run; None is the one that comes nearest.
+        ignored: dotted names of options to leave out.
+        paper: the paper's run; None: the most similar one.
     """
-    unlike = _unlike(config, paper or _papers_run(config))
-    if unlike is None:
+    paper = paper or _paper_run(config)
+    if paper is None:
         return None
+    ignored = {*ignored, *SEEDS_AND_NAMES, "initial"}  # the paper fine-tunes all of them
+    if dataset_of(config.data.uri) == dataset_of(paper.data.uri):
+        ignored |= set(config.LOCATIONS) - INITIAL
     return [
-        f"{each.name}: {said(each.there)} in the paper's recipe, {said(each.here)} here"
-        for each in unlike
-        if each.name not in passed_over
+        f"{name}: {format_value(there)} in the paper's recipe, {format_value(here)} here"
+        for name, here, there in config.differences(paper)
+        if name not in ignored
     ]
 
 
-def beside(config: FinetuneConfig, measure: str) -> list[Published]:
-    """The paper's comparisons of initial weights on the data of a run, whatever the run's own
-    weights and protocol are; none if it has none of such data."""
+def beside(config: Any, measure: str) -> list[Published]:
+    """Return the paper's comparisons of initial weights on the data of a fine-tuning run, whatever
+    the run's own weights and protocol; none for other runs."""
     dataset = dataset_of(config.data.uri)
-    assert config.encoder is not None, "settled before the run began"
-    return published(dataset, measure, config.encoder.arch, *COMPARED) if dataset else []
+    if config.KIND != "finetune" or config.frozen_encoder or dataset is None:
+        return []
+    return published(dataset, measure, config.encoder.name, *COMPARED)
 
 
-def same_as(config: FinetuneConfig, method: str, measure: str) -> Published | None:
-    """The paper's number of the same measurement: its data, its protocol, and its weights.
+def same_as(config: RunConfig, method: str, measure: str) -> Published | None:
+    """Return the paper's number of the same measurement: its data, its protocol and its weights.
 
     Args:
-        config: of a run, that may compute in another precision than the paper's.
-        method: what the paper calls what it started from.
-        measure: as in `published`.
+        config: of a run, which may compute in another precision than the paper's.
+        method: what the paper calls the run's initial weights.
+        measure: as in `Published`.
     """
-    if not follows_the_paper(config):
+    if differences(config, NOT_OF_THE_PROTOCOL) != []:
         return None
     return next((each for each in beside(config, measure) if each.method == method), None)
 
 
-def follows_the_paper(config: RunConfig) -> bool:
-    """Whether a run is one of the paper's, initial weights and speed aside."""
-    return differences(config, NOT_OF_THE_PROTOCOL) == []
-
-
-def papers_name(config: RunConfig) -> str:
-    """What the paper calls encoders of such a pretraining; empty if it has none of the kind."""
-    if not isinstance(config, PretrainConfig) or not follows_the_paper(config):
+def encoder_method(config: RunConfig) -> str:
+    """Return what the paper calls encoders of such a pretraining; "" if it has none of the kind."""
+    if config.KIND != "pretrain" or differences(config, NOT_OF_THE_PROTOCOL) != []:
         return ""
     dataset = dataset_of(config.data.uri)
-    assert dataset is not None, "the paper's runs are on one"
+    assert dataset is not None, "each of the paper's pretrainings has one"
     return f"CtP, {DATASETS[dataset]}"
 
 
-def _unlike(config: RunConfig, paper: RunConfig | None) -> list[Unlike] | None:
-    if paper is None:
-        return None
-    passed_over = OF_ONE_RUN | {"initial"}  # the paper, too, fine-tunes all there are
-    if dataset_of(config.data.uri) == dataset_of(paper.data.uri):
-        passed_over |= set(config.LOCATIONS) - INITIAL
-    return [each for each in config.unlike(paper) if each.name not in passed_over]
-
-
-def _papers_run(config: RunConfig) -> RunConfig | None:
-    if isinstance(config, PretrainConfig):
-        data = "kinetics400" if dataset_of(config.data.uri) == "kinetics400" else "ucf101"
-        arch = {"r3d": "r3d18", "r2plus1d": "r2plus1d18"}[config.encoder.arch]
-        return recipes.PRETRAIN[f"{data}-{arch}"]()
-    if isinstance(config, FinetuneConfig):
-        assert config.encoder is not None, "settled before the run began"
-        recipe = recipes.FINETUNE[dataset_of(config.data.uri) or "ucf101"]()
-        return recipe.replace(encoder={"arch": config.encoder.arch})
-    return None  # of its tracking the paper tells little more than the data
+def _paper_run(config: Any) -> RunConfig | None:
+    dataset = dataset_of(config.data.uri)
+    if config.KIND == "pretrain" and config.task.name == "ctp":
+        data = "kinetics400" if dataset == "kinetics400" else "ucf101"
+        recipe = recipes.PRETRAIN.get(f"{data}-{config.encoder.name}18")
+        return recipe() if recipe else None
+    if config.KIND == "finetune":
+        return recipes.FINETUNE[dataset or "ucf101"]().replace(
+            encoder={"name": config.encoder.name, "spatial_stride": DOWNSTREAM_SPATIAL_STRIDE}
+        )
+    return None  # of tracking, the paper gives little more than the data

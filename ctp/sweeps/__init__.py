@@ -1,1 +1,1 @@
-"""Sweeps: what is varied, what came out, and how it is told."""
+"""Sweeps: trials, their scores and their tables."""

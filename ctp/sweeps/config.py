@@ -1,4 +1,4 @@
-"""The config of a sweep: runs of pretraining that differ in some fields, and their scores."""
+"""The config of a sweep: pretraining runs that differ in some options, and their scores."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ Scale = Literal["tiny", "small", "paper"]
 
 
 class AshaConfig(Config):
-    """Trials that fall behind are stopped early: asynchronous successive halving (ASHA)."""
+    """Early stopping of trials by asynchronous successive halving (ASHA)."""
 
-    metric: Literal["iou", "knn_top1"] = "iou"
-    """What they are compared by: tracking of held-out videos, looked at every
-    `health.every_steps`; or nearest neighbours, of `knn.uri`, every `knn.every_epochs`."""
+    metric: Literal["task", "knn_top1"] = "task"
+    """Score to compare trials by: the task's own, every `evaluation.every_steps`; or the k-NN
+    accuracy of the videos of `knn.uri`, every `knn.every_epochs`."""
     time: Literal["epoch", "step"] = "epoch"
-    """What `grace` counts."""
+    """Unit of `grace`."""
     grace: Annotated[int, Ge(1)] = 1
-    """No trial is stopped before. They are compared here, and whenever `reduction` times as much
-    has passed."""
+    """When trials are compared first. They are compared again each time that `reduction` times as
+    much has passed."""
     reduction: Annotated[float, Gt(1)] = 4.0
-    """Of those that are compared, one in so many goes on."""
+    """At each comparison, one in this many trials continues."""
 
 
 class SweepConfig(Config):
-    """A sweep: each combination of what is varied, with each seed, is a trial."""
+    """A sweep: every combination of the varied options, with every seed, is a trial."""
 
     name: str = ""
-    """Name of the sweep, and of its folder below `storage`; none: what is varied, and the scale.
-    The same one goes on where it was broken off."""
+    """Name of the sweep and of its folder below `storage`; none: made of the varied options and the
+    scale. The same name resumes a sweep."""
     storage: str = "sweeps"
-    """Where sweep folders lie: a local folder or s3://bucket/prefix."""
+    """Where sweep folders are: a local folder or s3://bucket/prefix."""
     scale: Scale = "tiny"
     """Size of the base run: the recipe tiny or small of jobs/pretrain.py, or the paper's own."""
     table: str = ""
-    """An ablation that has a name: its rows are varied. The recipes set it."""
+    """Name of an ablation whose rows are varied. The recipes set it."""
     grid: tuple[str, ...] = ()
-    """FIELD=VALUE,VALUE,…: a field of jobs/pretrain.py that is varied. Given several times, all
+    """OPTION=VALUE,VALUE,…: an option of jobs/pretrain.py to vary. Given several times, all
     combinations are tried."""
     set: tuple[str, ...] = ()
-    """FIELD=VALUE: a field that is another than the base run's. Fields of the scoring runs begin
-    with finetune. linear. embed. or track."""
+    """OPTION=VALUE: an option to change in the base run. Options of the scores begin with
+    finetune. linear. embed. or track."""
     seeds: Annotated[int, Ge(1)] = 1
-    """Each combination is tried with so many seeds: 0, 1, …"""
+    """Number of seeds for each combination: 0, 1, …"""
     scores: tuple[str, ...] = ()
-    """What encoders are scored by, of: iou (of held-out videos, free), retrieval, linear, finetune,
-    tracking; at scale paper also finetune-ucf101 and the like; none: what suits the scale."""
+    """How encoders are scored: task (the task's own score of held-out videos, free), retrieval,
+    linear, finetune, tracking; at scale paper also finetune-ucf101 and the like; none: by scale."""
     asha: AshaConfig | None = None
-    """Stop early what falls behind; none: every trial is trained to its end."""
+    """Stop trials early that fall behind; none: train every trial to its end."""
     max_trials: Annotated[int, Ge(1)] = 64
-    """A sweep of more trials is refused."""
+    """Refuse a sweep of more trials."""
     trials_at_once: Annotated[int, Ge(1)] | None = None
-    """Most trials that run at the same time; none: as many as fit the cluster."""
+    """Most trials to run at the same time; none: as many as fit the cluster."""
     max_failures: Annotated[int, Ge(0)] = 2
-    """How often a trial that fails is started again, from its checkpoint."""
+    """How often a trial that fails is restarted from its last checkpoint."""
 
     @model_validator(mode="after")
     def _check_name(self) -> Self:

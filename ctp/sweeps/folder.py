@@ -1,10 +1,10 @@
-"""The folder of a sweep: what it is, what came of its trials, and what is told of them.
+"""The folder of a sweep, and the state of the sweep that it holds.
 
     sweep.yaml  runs/TRIAL/  runs/TRIAL/result.json  runs/TRIAL-SCORE/  table.md  table.csv
     plot.png  tune/
 
-Each run below `runs` is a run folder as any other, that jobs/report.py takes, too. What lies in
-`tune` is Ray Tune's own, and of no use to go on.
+Each folder in `runs` is a run folder as any other, which jobs/report.py takes, too. The content of
+`tune` is Ray Tune's own; it is not needed to resume.
 """
 
 from __future__ import annotations
@@ -12,115 +12,124 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from functools import cached_property, partial
+from typing import Any, Literal
 
+import pandas as pd
 import yaml
-from pydantic import ValidationError
 
-from ctp.cli import describe
 from ctp.config import Config
 from ctp.storage import Storage
 from ctp.sweeps.config import SweepConfig
-from ctp.sweeps.plan import RUNS, Cell, Plan, Trial
-from ctp.training.claim import run_storage
-from ctp.training.run_folder import METRICS, read_rows
+from ctp.sweeps.plan import RUNS, Plan, Trial
+from ctp.sweeps.recipes import Setting
+from ctp.training.run_folder import METRICS, folder_of, read_rows
 
 SWEEP = "sweep.yaml"
 RESULT = "result.json"
-TABLE, ROWS, PLOT = "table.md", "table.csv", "plot.png"
 READ_AT_ONCE = 16
 
 Status = Literal["finished", "stopped", "failed"]
 
 
 class TrialResult(Config):
-    """What came of a trial; it is written when the trial has ended, at once."""
+    """The result of a trial, written when the trial has ended."""
 
     status: Status
-    """Whether it came to its end, was stopped early by ASHA, or failed for good."""
+    """Whether it finished, was stopped early by ASHA, or failed too often."""
     reason: str = ""
     """Why it was stopped or failed."""
     scores: Mapping[str, float] = {}
-    """Name of the score, a point, and the number -> value."""
+    """Name of a score, a point, and the name of a number -> value."""
     steps: int = 0
-    """Of pretraining."""
+    """Steps of pretraining."""
     seconds: float = 0.0
-    """Since it was started last."""
-    folders: Mapping[str, str] = {}
-    """"pretrain", or a score's name -> folder of the run."""
-
-    @property
-    def is_lasting(self) -> bool:
-        """Whether the same command does not try again."""
-        return self.status != "failed"
+    """Seconds since its last start."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep, as far as it is.
+    """The state of a sweep.
 
     Attributes:
         plan: what is tried.
-        results: trial's name -> what came of it, of those that have ended.
-        steps: trial's name -> steps of pretraining, of those that have not.
+        results: name of a trial -> its result, for trials that have ended.
+        steps: name of a trial -> steps of pretraining so far, for the other trials.
     """
 
     plan: Plan
     results: Mapping[str, TrialResult]
     steps: Mapping[str, int]
 
-    def of_cell(self, cell: Cell) -> list[TrialResult]:
-        """What came of the trials of a row, as far as they have ended."""
-        names = [trial.name for trial in self.plan.trials if trial.cell == cell]
-        return [self.results[name] for name in names if name in self.results]
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Return a row for each trial: trial, row (its setting), seed, status, the varied options,
+        all scores, steps, seconds, reason, folder."""
+        return pd.DataFrame([self._row(trial) for trial in self.plan.trials], dtype=object)
 
-    def values(self, cell: Cell, measure: str) -> list[float]:
-        """A number of each finished trial of a row that has it."""
-        found = [each for each in self.of_cell(cell) if each.status == "finished"]
-        return [each.scores[measure] for each in found if measure in each.scores]
+    def values(self, setting: Setting, key: str) -> pd.Series[float]:
+        """Return a number of a setting's finished trials, where they have it."""
+        trials = self.trials.reindex(columns=["row", "status", key])
+        chosen = (trials["row"] == setting.name) & (trials["status"] == "finished")
+        return trials.loc[chosen, key].astype(float).dropna()
 
-    def ended(self, status: Status) -> list[str]:
-        """Names of the trials that ended so."""
+    def with_status(self, status: Status) -> list[str]:
+        """Return the names of the trials that ended with a status."""
         return [name for name, result in self.results.items() if result.status == status]
 
     @property
     def left(self) -> list[str]:
-        """Names of the trials that are to be run, or tried again."""
-        return [
-            trial.name
-            for trial in self.plan.trials
-            if trial.name not in self.results or not self.results[trial.name].is_lasting
-        ]
+        """Return the names of the trials to run; failed trials are tried again."""
+        ended = {n for n, result in self.results.items() if result.status != "failed"}
+        return [trial.name for trial in self.plan.trials if trial.name not in ended]
 
     def status(self, trial: Trial) -> str:
-        """How far a trial is, in a word."""
+        """Return the status of a trial that has ended, "unfinished", or "to come"."""
         if trial.name in self.results:
             return self.results[trial.name].status
         return "unfinished" if self.steps.get(trial.name) else "to come"
 
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        result, steps = self.results.get(trial.name), self.steps.get(trial.name, 0)
+        row = {
+            "trial": trial.name,
+            "row": trial.setting.name,
+            "seed": trial.seed,
+            "status": self.status(trial),
+            **trial.setting.changes,
+            **{name: None for each in self.results.values() for name in each.scores},
+        }
+        return {
+            **row,
+            **(result.scores if result else {}),
+            "steps": result.steps if result else steps,
+            "seconds": round(result.seconds, 1) if result else None,
+            "reason": result.reason if result else "",
+            "folder": folder_of(trial.config).uri,
+        }
+
 
 def check_sweep(plan: Plan) -> None:
-    """Check before anything is spent that the sweep's folder is to be had.
+    """Check that the sweep's folder can be created or resumed.
 
     Raises:
-        ValueError: it is that of another sweep; names what differs.
+        ValueError: it contains another sweep; names the differences.
         StorageError: it cannot be written.
     """
     folder = plan.folder
     folder.check_writable()
     if folder.join(SWEEP).exists():
-        differences = plan.differences(Plan.of(read_config(folder)))
+        differences = plan.differences(Plan.from_config(read_config(folder)))
         if differences:
             raise ValueError(
-                f"{folder.uri} is the folder of another sweep:\n  "
+                f"{folder.uri} contains another sweep:\n  "
                 + "\n  ".join(differences)
                 + "\nGive another --name, or the same options"
             )
 
 
-def claim_sweep(plan: Plan) -> None:
-    """Have the sweep's folder say what it is of.
+def write_config(plan: Plan) -> None:
+    """Write the sweep's config into its folder.
 
     Raises:
         StorageError: it cannot be written.
@@ -129,59 +138,56 @@ def claim_sweep(plan: Plan) -> None:
     plan.folder.join(SWEEP).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
 
 
-def read_sweep(uri: str) -> Sweep:
-    """A sweep by its folder, whether it goes on or has ended.
-
-    Raises:
-        ValueError: it is no folder of a sweep.
-        StorageError: it cannot be read.
-    """
-    return state_of(Plan.of(read_config(Storage.of(uri))))
-
-
 def read_config(folder: Storage) -> SweepConfig:
-    """The config of the sweep in a folder, wherever the folder lay when it was written.
+    """Return the config of the sweep in a folder, which may have been moved.
 
     Raises:
-        ValueError: it is no folder of a sweep.
+        ValueError: the folder contains no sweep.
         StorageError: it cannot be read.
     """
     place = folder.join(SWEEP)
     if not place.exists():
-        raise ValueError(f"{folder.uri} is no folder of a sweep: it has no {SWEEP}")
+        raise ValueError(f"{folder.uri} contains no sweep: there is no {SWEEP}")
     try:
-        config = SweepConfig.model_validate(yaml.safe_load(place.read_bytes()))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{place.uri} is not YAML: {error}") from error
-    except ValidationError as error:
-        raise ValueError(f"{place.uri} does not fit: {describe(error, SweepConfig)}") from error
+        config = SweepConfig.from_values(yaml.safe_load(place.read_bytes()))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{place.uri}: {error}") from error
     return config.replace(storage=folder.parent.uri, name=folder.path.rpartition("/")[2])
 
 
+def read_sweep(uri: str) -> Sweep:
+    """Return the sweep in a folder, whether it runs or has ended.
+
+    Raises:
+        ValueError: the folder contains no sweep.
+        StorageError: it cannot be read.
+    """
+    return state_of(Plan.from_config(read_config(Storage.from_uri(uri))))
+
+
 def state_of(plan: Plan) -> Sweep:
-    """How far the trials of a sweep are."""
+    """Return the state of a sweep."""
     names = [trial.name for trial in plan.trials]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         found = dict(zip(names, pool.map(partial(read_result, plan), names), strict=True))
-        results = {name: result for name, result in found.items() if result is not None}
-        left = [trial for trial in plan.trials if trial.name not in results]
-        steps = pool.map(steps_of, left)
-        return Sweep(plan, results, {t.name: n for t, n in zip(left, steps, strict=True)})
+        left = [trial for trial in plan.trials if found[trial.name] is None]
+        steps = dict(zip((t.name for t in left), pool.map(steps_of, left), strict=True))
+    return Sweep(plan, {n: r for n, r in found.items() if r is not None}, steps)
 
 
 def result_place(plan: Plan, name: str) -> Storage:
-    """Where the result of a trial lies once it has ended."""
+    """Return where the result of a trial is once it has ended."""
     return plan.folder.join(RUNS, name, RESULT)
 
 
 def read_result(plan: Plan, name: str) -> TrialResult | None:
-    """What came of a trial; None if it has not ended."""
+    """Return the result of a trial, or None if it has not ended."""
     place = result_place(plan, name)
     return TrialResult.model_validate_json(place.read_bytes()) if place.exists() else None
 
 
 def write_result(plan: Plan, name: str, result: TrialResult) -> None:
-    """Say what came of a trial.
+    """Write the result of a trial.
 
     Raises:
         StorageError: it cannot be written.
@@ -190,6 +196,6 @@ def write_result(plan: Plan, name: str, result: TrialResult) -> None:
 
 
 def steps_of(trial: Trial) -> int:
-    """Steps of pretraining that a trial's log has."""
-    rows = read_rows(run_storage(trial.pretrain).join(METRICS))
+    """Return the number of steps in the log of a trial's pretraining."""
+    rows = read_rows(folder_of(trial.config).join(METRICS))
     return int(rows[-1]["step"]) if rows else 0

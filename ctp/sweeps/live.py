@@ -1,21 +1,20 @@
-"""A sweep in a notebook, in displays that are updated in place: one that runs here, and one that
-runs elsewhere, by its folder."""
+"""A sweep in a notebook, in outputs that are updated in place."""
 
 from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 
-from ctp.report.page import Row, Table, markdown_of
+from ctp.report.page import Table
 from ctp.storage import Storage, StorageError
-from ctp.sweeps.folder import SWEEP, Sweep, TrialResult, read_sweep, state_of
+from ctp.sweeps.folder import SWEEP, Sweep, read_sweep, state_of
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.plot import plot_png
-from ctp.sweeps.standing import Running, Show, Standing
-from ctp.sweeps.table import rows_markdown, told
+from ctp.sweeps.progress import ShowProgress, SweepProgress, TrialProgress
+from ctp.sweeps.table import rows_markdown, summary
 
 try:
     from IPython.display import DisplayHandle, display
@@ -25,132 +24,118 @@ except ModuleNotFoundError as error:
         "-e '.[notebook]'"
     ) from error
 
-BAR = 12
-"""Characters of a bar."""
-SHOWN_SECONDS = 1.0
-FOLLOWED_SECONDS = 10.0
+BAR_CHARS = 12
+SHOW_SECONDS = 1.0
+FOLLOW_SECONDS = 10.0
+
+
+class StoppedError(KeyboardInterrupt):
+    """The kernel was interrupted; a notebook shows the message without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:  # called by IPython
+        return [str(self)]
 
 
 @contextmanager
-def board(plan: Plan, every_seconds: float = SHOWN_SECONDS) -> Iterator[Show]:
-    """What shows how a sweep that runs here stands: what its trials are at, and its table so far;
-    at the end, the whole table.
+def live_progress(plan: Plan, every_seconds: float = SHOW_SECONDS) -> Iterator[ShowProgress]:
+    """Show a sweep that runs in this notebook: its trials and its table so far; at the end, the
+    whole table.
 
     Args:
         plan: of the sweep.
-        every_seconds: it is shown so often at most, besides when a trial ends.
+        every_seconds: shortest time between two updates, except when a trial ends.
 
     Raises:
         StoppedError: the kernel was interrupted.
     """
-    here = _Board(plan, every_seconds)
-    with _told_in_a_line("stopped; run this cell again to go on"):
-        yield here
-        here.end()
+    output, table = _Output(), ""
+    num_ended, shown = -1, float("-inf")
+
+    def show(progress: SweepProgress) -> None:
+        nonlocal table, num_ended, shown
+        now, is_news = time.monotonic(), len(progress.ended) != num_ended
+        if not is_news and now - shown < every_seconds:
+            return
+        if is_news:
+            with suppress(StorageError):  # the sweep continues, and the table comes later
+                table, num_ended = rows_markdown(state_of(plan)), len(progress.ended)
+        shown = now
+        output.show("text/markdown", _stacked(progress_markdown(progress, now), table))
+
+    with _interruptible("stopped; run this cell again to resume"):
+        yield show
+        sweep = state_of(plan)
+        output.show("text/markdown", _stacked(f"**{summary(sweep)}**", rows_markdown(sweep)))
 
 
 def follow(
-    uri: str, is_over: Callable[[], bool] | None = None, every_seconds: float = FOLLOWED_SECONDS
+    uri: str, is_over: Callable[[], bool] | None = None, every_seconds: float = FOLLOW_SECONDS
 ) -> Sweep:
-    """Show a sweep that runs elsewhere until it has ended: how far it is, its table, its plot.
+    """Show a sweep that runs elsewhere until it has ended: its progress, table and plot.
 
     Args:
         uri: its folder.
-        is_over: whether what runs it has come to an end, as a submitted job, which need not have
-            begun; none: it has when all its trials have.
-        every_seconds: it is looked at so often.
+        is_over: returns whether the process that runs it has ended, as of a submitted job, which
+            need not have started; None: it has when all its trials have.
+        every_seconds: time between two updates.
 
     Returns:
-        The sweep at its end.
+        the sweep at its end.
 
     Raises:
-        ValueError: it is no folder of a sweep.
+        ValueError: the folder contains no sweep.
         StorageError: it cannot be read.
         StoppedError: the kernel was interrupted.
     """
-    text, picture = _Place(), _Place()
-    drawn: Mapping[str, TrialResult] = {}
-    with _told_in_a_line("not followed any more; it goes on where it runs"):
-        while is_over and not is_over() and not Storage.of(uri).join(SWEEP).exists():
-            text.show("text/markdown", f"{uri} is not there yet, {_as_of_now()}")
+    text, picture, num_drawn = _Output(), _Output(), -1
+    with _interruptible("no longer followed; the sweep continues where it runs"):
+        while is_over and not is_over() and not Storage.from_uri(uri).join(SWEEP).exists():
+            text.show("text/markdown", f"{uri} does not exist yet, {_as_of_now()}")
             time.sleep(every_seconds)
         while True:
-            ends = is_over is not None and is_over()  # asked first: what came last is then read
+            ends = is_over is not None and is_over()  # first, so that the last results are read
             sweep = read_sweep(uri)
             text.show("text/markdown", sweep_markdown(sweep))
-            if sweep.results != drawn:
-                drawn = sweep.results
+            if len(sweep.results) != num_drawn:
+                num_drawn = len(sweep.results)
                 picture.show("image/png", base64.b64encode(plot_png(sweep)).decode())
             if ends or (is_over is None and len(sweep.results) == len(sweep.plan.trials)):
                 return sweep
             time.sleep(every_seconds)
 
 
-class StoppedError(KeyboardInterrupt):
-    """The kernel was interrupted; a notebook shows a line of it and no traceback."""
-
-    def _render_traceback_(self) -> list[str]:  # which IPython asks for
-        return [str(self)]
-
-
-def standing_markdown(standing: Standing, now: float) -> str:
-    """How a sweep stands that runs here, and what its trials are at.
-
-    Args:
-        standing: how it does.
-        now: of `time.monotonic`.
-    """
-    head = " · ".join(filter(None, (f"**{standing.counts}**", standing.left(now))))
+def progress_markdown(progress: SweepProgress, now: float) -> str:
+    """Return the progress of a sweep that runs here, with a row for each running trial."""
     rows = [
-        (name, at.phase, f"{bar(at)} {at.steps}", at.score) for name, at in standing.running.items()
+        {"trial": name, "phase": t.phase, "steps": f"{bar(t)} {t.steps}".strip(), "score": t.score}
+        for name, t in progress.running.items()
     ]
-    return _below(head, _table(("trial", "at", "steps", "score"), rows))
+    return _stacked(f"**{progress.summary(now)}**", Table(rows).markdown() if rows else "")
 
 
 def sweep_markdown(sweep: Sweep) -> str:
-    """How far a sweep is that runs elsewhere, its trials that have begun and not ended, and its
-    table."""
-    rows = [(name, str(steps)) for name, steps in sweep.steps.items() if steps]
-    head = f"**{told(sweep)}** · {sweep.plan.folder.uri}, {_as_of_now()}"
-    return _below(head, _table(("trial", "steps of pretraining"), rows), rows_markdown(sweep))
+    """Return the state of a sweep that runs elsewhere, its unfinished trials and its table."""
+    rows = [{"trial": name, "steps": str(n)} for name, n in sweep.steps.items() if n]
+    title = f"**{summary(sweep)}** · {sweep.plan.folder.uri}, {_as_of_now()}"
+    return _stacked(title, Table(rows).markdown() if rows else "", rows_markdown(sweep))
 
 
-def bar(at: Running) -> str:
-    """How far a run is, as a bar; nothing before its first log line."""
-    full = round(BAR * at.step / at.total_steps) if at.total_steps else 0
-    return "▰" * full + "▱" * (BAR - full) if at.total_steps else ""
+def bar(trial: TrialProgress) -> str:
+    """Return the progress of a run as a bar; "" before its first log line."""
+    if not trial.total_steps:
+        return ""
+    full = round(BAR_CHARS * trial.step / trial.total_steps)
+    return "▰" * full + "▱" * (BAR_CHARS - full)
 
 
-class _Board:
-    """A `Show`."""
-
-    def __init__(self, plan: Plan, every_seconds: float):
-        self._plan, self._every, self._place = plan, every_seconds, _Place()
-        self._rows, self._ended, self._shown = "", -1, float("-inf")
-
-    def __call__(self, standing: Standing) -> None:
-        now, ended = time.monotonic(), len(standing.ended)
-        if ended == self._ended and now - self._shown < self._every:
-            return
-        if ended != self._ended:
-            with suppress(StorageError):  # the sweep goes on, and the rows come next time
-                self._rows, self._ended = rows_markdown(state_of(self._plan)), ended
-        self._shown = now
-        self._place.show("text/markdown", _below(standing_markdown(standing, now), self._rows))
-
-    def end(self) -> None:
-        """Show what came of it."""
-        sweep = state_of(self._plan)
-        self._place.show("text/markdown", _below(f"**{told(sweep)}**", rows_markdown(sweep)))
-
-
-class _Place:
-    """A place in a notebook's output, which shows what came last."""
+class _Output:
+    """An output of a cell, which shows only what came last."""
 
     def __init__(self) -> None:
         self._handle: DisplayHandle | None = None
 
     def show(self, kind: str, content: str) -> None:
+        """Show content of a MIME type in place of what was shown."""
         bundle = {kind: content}
         if self._handle is None:
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
@@ -159,20 +144,15 @@ class _Place:
 
 
 @contextmanager
-def _told_in_a_line(told: str) -> Iterator[None]:
-    """An interrupt of the kernel is."""
+def _interruptible(message: str) -> Iterator[None]:
+    """Raise `StoppedError` when the kernel is interrupted."""
     try:
         yield
     except KeyboardInterrupt:
-        raise StoppedError(told) from None
+        raise StoppedError(message) from None
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return markdown_of(Table(head, [Row(row) for row in rows])) if rows else ""
-
-
-def _below(*parts: str) -> str:
-    """One below the other, those that are not empty."""
+def _stacked(*parts: str) -> str:
     return "\n\n".join(filter(None, parts))
 
 

@@ -1,4 +1,4 @@
-"""From a sweep's config to its trials: all that is known before anything is spent."""
+"""From a sweep's config to its trials."""
 
 from __future__ import annotations
 
@@ -8,188 +8,190 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ctp import recipes
-from ctp.config import Config
 from ctp.pretext.config import PretrainConfig
-from ctp.report.runs import said
+from ctp.score import Score
 from ctp.storage import Storage
 from ctp.sweeps.config import SweepConfig
-from ctp.sweeps.scores import IOU, Score, is_option, scores_of
-from ctp.sweeps.tables import TABLES, Ablation, Row
-from ctp.sweeps.values import parse_grid, parse_set, value_of, with_values
+from ctp.sweeps.options import format_value, parse_grid, parse_set, with_values
+from ctp.sweeps.recipes import TABLES, Ablation, Setting
+from ctp.sweeps.scores import DEFAULTS, TASK, EncoderScore, choose_scores, is_score_option
 from ctp.text import near_miss
-from ctp.training.claim import anchored
-from ctp.training.config import RunConfig
+from ctp.training.run_folder import Uris, input_locations, with_absolute_paths
 
 RUNS = "runs"
-"""The folder, in that of a sweep, with the folders of its runs."""
-OF_TRIALS = {
-    "name": "trials are named by what is varied",
-    "storage": "runs lie in the sweep's folder; say --storage",
-    "seed": "say --seeds NUMBER",
+"""The subfolder of the sweep's folder that contains the run folders."""
+KNN_TOP1 = "knn_top1"
+SET_BY_THE_SWEEP = {
+    "name": "trials are named by the varied options",
+    "storage": "runs are in the sweep's folder; give --storage",
+    "seed": "give --seeds NUMBER",
 }
-"""Fields of a run that a sweep sets itself, and what to do instead."""
-OWN_TABLE = Ablation(about="fields that --grid names", rows=(Row("", "", {}),), paper_data="")
+"""Options of a run that a sweep sets itself, and what to do instead."""
+ONLY_GRID = Ablation(about="options that --grid names", rows=(Setting(),), paper_data="")
 PLAIN = re.compile(r"[\w.+-]{1,60}")
-KEPT = 40
-"""Characters that are left of a value which cannot be part of a file name as it is."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A row of the result: trials that differ by their seeds alone.
-
-    Attributes:
-        key: its name in files.
-        name: its name to be read.
-        row: of the ablation.
-        changes: dotted field -> value, of row and grid, as JSON has it.
-    """
-
-    key: str
-    name: str
-    row: Row
-    changes: Mapping[str, Any]
+MAX_KEY_CHARS = 40
+"""Characters of a value that is shortened to be part of a file name."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A run of pretraining, and what scores its encoder.
+    """A pretraining run whose encoder is scored.
 
     Attributes:
-        name: of the run, and the beginning of the names of those that score it.
-        cell: what it is one of.
-        seed: of all its runs.
-        pretrain: the run's config.
+        name: name of the run, and first part of the names of the runs that score it.
+        setting: what it is one of.
+        seed: seed of all its runs.
+        config: config of the run.
     """
 
     name: str
-    cell: Cell
+    setting: Setting
     seed: int
-    pretrain: PretrainConfig
+    config: PretrainConfig
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep.
+    """All that a sweep will do.
 
     Attributes:
-        config: what it was asked for.
-        ablation: whose rows are tried.
+        config: the sweep's config.
+        ablation: the rows that are tried.
         base: the run that trials change.
-        cells: the rows of the result, in order.
-        scores: of each trial.
+        settings: the rows of the result, in order.
+        scores: how encoders are scored after pretraining.
+        task_score: the task's own score, if it is asked for.
     """
 
     config: SweepConfig
     ablation: Ablation
     base: PretrainConfig
-    cells: tuple[Cell, ...]
-    scores: tuple[Score, ...]
+    settings: tuple[Setting, ...]
+    scores: tuple[EncoderScore[Any], ...]
+    task_score: Score | None
     _configs: Mapping[str, PretrainConfig] = field(repr=False)
 
     @classmethod
-    def of(cls, config: SweepConfig) -> Plan:
-        """Work out the trials.
+    def from_config(cls, config: SweepConfig) -> Plan:
+        """Plan a sweep.
 
         Args:
-            config: with a name.
+            config: of the sweep; without a name, it is named by what it varies and its scale.
 
         Raises:
-            ValueError: nothing is varied, a field or score is unknown, a value does not fit, a
-                field or value is there twice, or there are more trials than `max_trials`.
+            ValueError: nothing is varied, an option or score is unknown, a value does not fit, an
+                option or value is given twice, or there are more trials than `max_trials`.
         """
         ablation = _ablation(config)
+        name, storage = config.name or _default_name(config), Storage.from_uri(config.storage).uri
+        config = config.replace(name=name, storage=storage)
         given = _unique("set", [parse_set(text) for text in config.set])
         grid = _unique("grid", [parse_grid(text) for text in config.grid])
-        _check_fields(ablation, given, grid)
+        _check_options(ablation, given, grid)
         _check_number(config, ablation, grid)
-        options = {name: value for name, value in given.items() if is_option(name)}
-        own = {name: value for name, value in given.items() if not is_option(name)}
-        base = _base(config, ablation, own)
-        cells = tuple(_cells(base, ablation, grid))
-        configs = {cell.key: with_values(base, cell.changes, cell.name) for cell in cells}
-        scores = scores_of(config.scale, config.scores, options)
-        _check_measures(config, scores, base)
-        return cls(config, ablation, base, cells, scores, configs)
+        base = _base(config, ablation, {k: v for k, v in given.items() if not is_score_option(k)})
+        settings = tuple(_settings(base, ablation, grid))
+        names = config.scores or DEFAULTS[config.scale]
+        options = {name: value for name, value in given.items() if is_score_option(name)}
+        task_score = replace(base.score, label=f"held-out {base.score.label}")
+        plan = cls(
+            config=config,
+            ablation=ablation,
+            base=base,
+            settings=settings,
+            scores=choose_scores(config.scale, names, options),
+            task_score=task_score if TASK in names else None,
+            _configs={each.key: with_values(base, each.changes, each.name) for each in settings},
+        )
+        _check_metrics(plan)
+        return plan
 
     @property
     def folder(self) -> Storage:
-        """The sweep's folder."""
-        return Storage.of(self.config.storage).join(self.config.name)
+        """Return the sweep's folder."""
+        return Storage.from_uri(self.config.storage).join(self.config.name)
+
+    @property
+    def measures(self) -> list[Score]:
+        """Return the numbers that settings are compared by; keys are those of a trial's scores."""
+        own = [self.task_score] if self.task_score else []
+        return own + [each.score for each in self.scores]
+
+    @property
+    def asha_key(self) -> str:
+        """Return the entry of log lines that ASHA compares trials by; "" without ASHA."""
+        if self.config.asha is None:
+            return ""
+        return self.base.score.key if self.config.asha.metric == TASK else KNN_TOP1
+
+    @property
+    def score_names(self) -> list[str]:
+        """Return the names of all scores."""
+        return ([TASK] if self.task_score else []) + [score.name for score in self.scores]
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
-        """All trials: every row with the first seed, then with the next, so that there is
-        something to compare early."""
-        return tuple(
-            self._trial(cell, seed) for seed in range(self.config.seeds) for cell in self.cells
-        )
+        """Return all trials: every setting with the first seed, then with the next."""
+        storage = self.folder.join(RUNS).uri
+        trials = []
+        for seed, setting in itertools.product(range(self.config.seeds), self.settings):
+            name = f"{setting.key}-seed{seed}"
+            config = self._configs[setting.key].replace(name=name, storage=storage, seed=seed)
+            trials.append(Trial(name, setting, seed, config))
+        return tuple(trials)
 
     def trial(self, name: str) -> Trial:
-        """The trial of a name."""
+        """Return the trial of a name."""
         return next(trial for trial in self.trials if trial.name == name)
 
-    def differences(self, other: Plan) -> list[str]:
-        """What makes another plan's trials those of another sweep; more seeds or values are none.
+    def locations(self) -> list[Uris]:
+        """Return what the runs read."""
+        runs = [uri for trial in self.trials for uri in input_locations(trial.config)]
+        return runs + [uri for score in self.scores for uri in score.locations()]
 
-        Returns:
-            A line each.
-        """
+    def differences(self, other: Plan) -> list[str]:
+        """Return a line for each reason why this plan cannot resume another plan's sweep; more
+        seeds or values are none."""
         lines = [
-            f"{name} was {_shown(there)}, is {_shown(here)}"
+            f"{name} was {format_value(there)}, is {format_value(here)}"
             for name, here, there in (
                 ("table", self.config.table, other.config.table),
                 ("scale", self.config.scale, other.config.scale),
-                ("what --grid varies", self._varied, other._varied),
-                ("scores", self._score_names, other._score_names),
+                ("what --grid varies", _grid_names(self.config), _grid_names(other.config)),
+                ("scores", self.score_names, other.score_names),
                 ("asha", self.config.asha, other.config.asha),
             )
             if here != there
         ]
-        lines += self.base.mismatch(other.base)
+        for each in self.base.differences(other.base):
+            lines.append(f"{each.name} was {each.there!r}, is {each.here!r}")
         for ours, theirs in zip(self.scores, other.scores, strict=False):
             if ours.name == theirs.name:
-                lines += [f"{ours.name}: {line}" for line in _mismatch(ours.config, theirs.config)]
-        keys = {cell.key for cell in self.cells}
-        gone = [cell.name for cell in other.cells if cell.key not in keys]
+                lines += ours.differences(theirs)
+        keys = {setting.key for setting in self.settings}
+        gone = [setting.name for setting in other.settings if setting.key not in keys]
         if gone and not lines:
-            lines.append(f"{', '.join(gone)} was asked for before, and is not now")
+            lines.append(f"{', '.join(gone)} was part of the sweep, and is not now")
         if self.config.seeds < other.config.seeds:
             lines.append(f"seeds was {other.config.seeds}, is {self.config.seeds}")
         return lines
 
-    @property
-    def _varied(self) -> list[str]:
-        return [parse_grid(text)[0] for text in self.config.grid]
-
-    @property
-    def _score_names(self) -> list[str]:
-        return [score.name for score in self.scores]
-
-    def _trial(self, cell: Cell, seed: int) -> Trial:
-        name = f"{cell.key}-seed{seed}"
-        storage = self.folder.join(RUNS).uri
-        config = self._configs[cell.key].replace(name=name, storage=storage, seed=seed)
-        return Trial(name, cell, seed, config)
-
 
 def _ablation(config: SweepConfig) -> Ablation:
-    if not config.table:
-        if not config.grid:
-            raise ValueError(
-                "nothing is varied. Say what, e.g. --grid game.num_patches=1,2,3,4, or take a "
-                f"table of the paper: --recipe {', '.join(TABLES)}"
-            )
-        return OWN_TABLE
-    if config.table not in TABLES:
+    if config.table and config.table not in TABLES:
         hint = near_miss(config.table, TABLES)
         raise ValueError(f"there is no table {config.table!r}{hint}; there are {', '.join(TABLES)}")
-    return TABLES[config.table]
+    if not config.table and not config.grid:
+        raise ValueError(
+            "nothing is varied. Give options to vary, e.g. --grid task.num_patches=1,2,3,4, or a "
+            f"table of the paper: --recipe {', '.join(TABLES)}"
+        )
+    return TABLES.get(config.table, ONLY_GRID)
 
 
 def _unique(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -200,26 +202,22 @@ def _unique(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _check_fields(
+def _check_options(
     ablation: Ablation, given: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]
 ) -> None:
     varied = {name for row in ablation.rows for name in row.changes}
-    for option, names in (("set", given), ("grid", grid)):
-        for name in names:
-            if name in OF_TRIALS:
-                raise ValueError(f"--{option} {name}: {OF_TRIALS[name]}")
-            if name in varied:
-                raise ValueError(f"--{option} {name}: the table varies this field itself")
-    for name in grid:
-        if any(name.startswith(f"{section}.") for section in varied):
-            raise ValueError(f"--grid {name}: the table varies what it is a part of")
-        if name in given:
-            raise ValueError(f"both --grid and --set say what {name} is: give one")
-        if is_option(name):
-            raise ValueError(
-                f"--grid {name}: only fields of pretraining can be varied; for one value of a "
-                f"scoring run: --set {name}=VALUE"
-            )
+    for option, name in [*(("set", name) for name in given), *(("grid", name) for name in grid)]:
+        problem = SET_BY_THE_SWEEP.get(name)
+        if name in varied:
+            problem = "the table varies this option itself"
+        elif option == "grid" and any(name.startswith(f"{section}.") for section in varied):
+            problem = "the table varies the section that this option is a part of"
+        elif option == "grid" and name in given:
+            problem = "both --grid and --set name this option; give one"
+        elif option == "grid" and is_score_option(name):
+            problem = f"only options of pretraining can be varied; give one by --set {name}=VALUE"
+        if problem:
+            raise ValueError(f"--{option} {name}: {problem}")
 
 
 def _check_number(
@@ -236,94 +234,73 @@ def _check_number(
         )
 
 
-def _base(config: SweepConfig, ablation: Ablation, own: Mapping[str, Any]) -> PretrainConfig:
+def _base(config: SweepConfig, ablation: Ablation, given: Mapping[str, Any]) -> PretrainConfig:
     recipe = ablation.paper_recipe if config.scale == "paper" else config.scale
     fixed = with_values(recipes.PRETRAIN[recipe](), ablation.fixed, config.table)
-    return anchored(with_values(fixed, own, "--set"))
+    return with_absolute_paths(with_values(fixed, given, "--set"))
 
 
-def _cells(
+def _settings(
     base: PretrainConfig, ablation: Ablation, grid: Mapping[str, Sequence[Any]]
-) -> Iterator[Cell]:
-    """Every row with every combination of the grid; values as they come out of validation."""
-    fields = {name: _settled(base, name, values) for name, values in grid.items()}
-    short = _short_names(list(fields))
-    for row in ablation.rows:
-        for values in itertools.product(*fields.values()):
-            chosen = dict(zip(fields, values, strict=True))
-            told = [f"{short[name]} = {_shown(value)}" for name, value in chosen.items()]
-            keys = [f"{short[name]}-{_key(value)}" for name, value in chosen.items()]
-            yield Cell(
-                key="-".join(filter(None, (row.key, *keys))),
-                name=", ".join(filter(None, (_row_name(row), *told))),
-                row=row,
-                changes={**row.changes, **chosen},
-            )
+) -> Iterator[Setting]:
+    """Yield every row with every combination of the grid."""
+    values = {name: _normalised(base, name, each) for name, each in grid.items()}
+    last = [name.rpartition(".")[2] for name in grid]
+    short = {n: s if last.count(s) == 1 else n for n, s in zip(grid, last, strict=True)}
+    for row, combination in itertools.product(ablation.rows, itertools.product(*values.values())):
+        chosen = dict(zip(grid, combination, strict=True))
+        keys = [f"{short[name]}-{_key(value)}" for name, value in chosen.items()]
+        names = [f"{short[name]} = {format_value(value)}" for name, value in chosen.items()]
+        yield replace(
+            row,
+            key="-".join(filter(None, (row.key, *keys))),
+            name=", ".join(filter(None, (row.name, *names))),
+            changes={**row.changes, **chosen},
+        )
 
 
-def _row_name(row: Row) -> str:
-    """Rows of several tables of the paper may have the same name."""
-    encoder = row.source.partition(", ")[2]
-    return f"{encoder}, {row.name}" if encoder[:1] == "R" else row.name
-
-
-def _settled(base: PretrainConfig, name: str, values: Sequence[Any]) -> list[Any]:
-    """The values of a field as JSON has them: 3 and 3.0 are the same there."""
-    settled = [
-        value_of(with_values(base, {name: value}, f"--grid {name}"), name) for value in values
-    ]
-    for value in settled:
-        if settled.count(value) > 1:
-            raise ValueError(f"--grid {name}: {_shown(value)} is there twice")
-    return settled
-
-
-def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """The last parts of dotted names, where they tell them apart."""
-    last = [name.rpartition(".")[2] for name in names]
-    return {n: short if last.count(short) == 1 else n for n, short in zip(names, last, strict=True)}
+def _normalised(base: PretrainConfig, option: str, values: Sequence[Any]) -> list[Any]:
+    """Return the values as a config has them, where 3 and 3.0 are the same."""
+    configs = [with_values(base, {option: value}, f"--grid {option}") for value in values]
+    found = [c.flatten().get(option, v) for c, v in zip(configs, values, strict=True)]
+    for value, config in zip(found, configs, strict=True):
+        if configs.count(config) > 1:
+            raise ValueError(f"--grid {option}: {format_value(value)} is there twice")
+    return found
 
 
 def _key(value: Any) -> str:
-    """A value as a part of a file name: another value, another text."""
+    """Return a value as a part of a file name; different values have different names."""
     text = value if isinstance(value, str) else json.dumps(value)
     if PLAIN.fullmatch(text):
         return text
     digest = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
-    return f"{re.sub(r'[^0-9A-Za-z.]+', '-', text)[:KEPT].strip('-')}-{digest}"
+    return f"{re.sub(r'[^0-9A-Za-z.]+', '-', text)[:MAX_KEY_CHARS].strip('-')}-{digest}"
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, Config):
-        return ", ".join(f"{name} {said(each)}" for name, each in value)
-    return "none" if value is None else said(value)
+def _default_name(config: SweepConfig) -> str:
+    varied = [name.rpartition(".")[2] for name in _grid_names(config)]
+    return "-".join(filter(None, (config.table, *varied, config.scale)))
 
 
-def _check_measures(config: SweepConfig, scores: Sequence[Score], base: PretrainConfig) -> None:
-    """Check that what pretraining is to tell can be known."""
-    metric = config.asha.metric if config.asha else None
-    heldout = (base.data.heldout_uri or base.data.heldout_share) and base.health.num_clips
-    if not heldout and (metric == IOU or any(score.kind == IOU for score in scores)):
+def _grid_names(config: SweepConfig) -> list[str]:
+    return [parse_grid(text)[0] for text in config.grid]
+
+
+def _check_metrics(plan: Plan) -> None:
+    """Check that the scores of pretraining can be computed."""
+    base, asha = plan.base, plan.config.asha
+    heldout = (base.data.heldout_uri or base.data.heldout_share) and base.evaluation.num_clips
+    if not heldout and (plan.task_score or plan.asha_key == base.score.key):
         raise ValueError(
-            "iou is asked for, and no videos are held out to be tracked. Say which by --set "
-            "data.heldout_uri=URI, or how many by --set data.heldout_share=0.05"
+            f"the score {TASK} needs held-out videos. Name them by --set data.heldout_uri=URI, or "
+            "hold out a share by --set data.heldout_share=0.05"
         )
-    if metric == "knn_top1" and not base.knn.uri:
-        raise ValueError(
-            "asha.metric knn_top1 needs labelled videos. Say which by --set knn.uri=URI"
-        )
-    schedule, asha = base.schedule, config.asha
+    if plan.asha_key == KNN_TOP1 and not base.knn.uri:
+        raise ValueError("asha.metric knn_top1 needs labelled videos: --set knn.uri=URI")
+    schedule = base.schedule
     if asha and schedule.unit == f"{asha.time}s" and asha.grace >= schedule.length:
         raise ValueError(
-            f"asha.grace {asha.grace} is not before the end of the trials, at {schedule.length} "
+            f"asha.grace {asha.grace} is not before the end of the trials at {schedule.length} "
             f"{schedule.unit}: none would be stopped early"
         )
-
-
-def _mismatch(ours: Config | None, theirs: Config | None) -> list[str]:
-    if isinstance(ours, RunConfig) and isinstance(theirs, RunConfig):
-        return ours.mismatch(theirs)
-    if ours is None or theirs is None:
-        return []
-    here, there = (each.model_dump(exclude={"scaling"}) for each in (ours, theirs))
-    return [f"{n} was {there[n]!r}, is {here[n]!r}" for n in here if here[n] != there[n]]

@@ -1,239 +1,357 @@
-"""What encoders of a sweep are scored by, at each scale."""
+"""How the encoders of a sweep are scored, at each scale."""
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import torch
 
 from ctp import recipes
-from ctp.data.catalog import Sources
-from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
-from ctp.downstream.embed_config import EmbedConfig, EmbedDataConfig
+from ctp.data.stream import LoadVideos, load_here
+from ctp.downstream import classification, tracking
+from ctp.downstream.config import ACCURACY, FinetuneConfig, LabeledVideosConfig
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_videos
 from ctp.downstream.features import open_embedder
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.downstream.retrieval import retrieve
-from ctp.downstream.track_config import TrackConfig
+from ctp.downstream.track_config import MEAN_IOU, TrackConfig
+from ctp.score import Score
+from ctp.storage import Storage
 from ctp.sweeps.config import Scale
-from ctp.sweeps.values import with_values
+from ctp.sweeps.options import with_values
 from ctp.text import near_miss
-from ctp.training.claim import absolute, anchored
-from ctp.training.config import RunConfig
+from ctp.training.run_folder import Uris, absolute, folder_of
+from ctp.training.trainer import TrainingSpec
 
-IOU = "iou"
+TASK = "task"
+"""The name of the task's own score."""
 KS = (1, 5)
-FEW = 3
-"""Clips of each video at the small scales."""
-PREFIXES = {"finetune": "finetune", "linear": "linear", "retrieval": "embed", "tracking": "track"}
-"""Kind of score -> what its options begin with."""
-PAPERS_DATASETS = ("ucf101", "hmdb51")
-"""What the paper's ablations are scored on."""
+NUM_CLIPS = 3
+"""Clips of each video for retrieval at the small scales."""
+PAPER_DATASETS = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
+"""The data sets that the paper's ablations are scored on, by their names in recipes."""
+KINDS = {
+    "retrieval": ("embed", Score("top1", "retrieval top-1", "chance1", "chance", is_percent=True)),
+    "linear": ("linear", replace(ACCURACY, label="linear top-1")),
+    "finetune": ("finetune", replace(ACCURACY, label="fine-tuned top-1")),
+    "tracking": ("track", replace(MEAN_IOU, label="tracking mIoU")),
+}
+"""Kind of score -> first part of the names of its options, and the number that is shown."""
 DEFAULTS: Mapping[Scale, tuple[str, ...]] = {
-    "tiny": (IOU, "retrieval", "linear"),
-    "small": (IOU, "retrieval", "linear"),
+    "tiny": (TASK, "retrieval", "linear"),
+    "small": (TASK, "retrieval", "linear"),
     "paper": ("finetune",),
 }
-
-
-class RetrievalDataConfig(EmbedDataConfig):
-    """Labelled videos: a gallery, and those that are looked up in it."""
-
-    test_uri: Sources = ()
-    """Videos to look up; none: `test_share` of `uri`, or those that `test_list` names."""
-    test_list: str = ""
-    """A text file that names them."""
-    test_share: float = 0.0
-    """Share of each class's videos of `uri` to look up."""
 
 
 class RetrievalConfig(EmbedConfig):
     """Retrieval of videos by the features of an encoder."""
 
-    data: RetrievalDataConfig = RetrievalDataConfig()
-    """Where the videos are."""
+    LOCATIONS: ClassVar[tuple[str, ...]] = FinetuneConfig.LOCATIONS
+    MAY_CHANGE: ClassVar[frozenset[str]] = frozenset({"scaling"})
 
-    @property
-    def labeled(self) -> LabeledDataConfig:
-        """The same, as `open_labeled` takes it."""
-        data = self.data
-        return LabeledDataConfig(
-            uri=data.uri,
-            test_uri=data.test_uri,
-            test_list=data.test_list,
-            test_share=data.test_share,
-        )
+    data: LabeledVideosConfig = LabeledVideosConfig()  # type: ignore[assignment]
+    """The labelled videos: those to train on are the gallery, those to test on the queries."""
 
 
-ScoreConfig = FinetuneConfig | TrackConfig | RetrievalConfig
+C = TypeVar("C", RetrievalConfig, FinetuneConfig, TrackConfig)
+R = TypeVar("R", FinetuneConfig, TrackConfig)
 
 
 @dataclass(frozen=True)
-class Score:
+class TrainedEncoder:
+    """The encoder of a trial.
+
+    Attributes:
+        trial: name of the trial.
+        place: its encoder.safetensors.
+        storage: where the runs that score it are.
+        seed: seed of these runs.
+    """
+
+    trial: str
+    place: Storage
+    storage: str
+    seed: int
+
+
+class ScoreRunner(Protocol):
+    """Runs what scores an encoder; `phase` is the name of the score."""
+
+    def train(self, phase: str, spec: TrainingSpec[Any]) -> None:
+        """Train a run to its end, from its newest checkpoint."""
+
+    def retrieve(self, phase: str, encoder: bytes, config: RetrievalConfig) -> Mapping[str, float]:
+        """Return `retrieval_scores`, computed with the resources of `config.scaling`."""
+
+
+@dataclass(frozen=True)
+class EncoderScore(ABC, Generic[C]):
     """A way to score an encoder.
 
     Attributes:
-        name: of its runs and its numbers, e.g. "finetune-ucf101".
-        kind: one of `PREFIXES`, or "iou".
-        dataset: one of `PAPERS_DATASETS`; empty where there is one only.
-        config: of the run that makes it; None for what pretraining itself tells.
+        kind: one of `KINDS`.
+        config: of the run, or the retrieval, that computes it.
+        dataset: one of `PAPER_DATASETS`; "" if there is no choice.
     """
 
-    name: str
     kind: str
+    config: C
     dataset: str = ""
-    config: ScoreConfig | None = None
 
-    def numbered(self, found: Mapping[str, float]) -> dict[str, float]:
-        """Numbers by names that no other score has."""
-        return {f"{self.name}.{name}": float(value) for name, value in found.items()}
+    @property
+    def name(self) -> str:
+        """Return its name within the sweep, e.g. "finetune-ucf101"."""
+        return "-".join(filter(None, (self.kind, self.dataset)))
 
+    @property
+    def prefix(self) -> str:
+        """Return the first part of the names of its options."""
+        return KINDS[self.kind][0]
 
-def scores_of(scale: Scale, asked: Sequence[str], options: Mapping[str, Any]) -> tuple[Score, ...]:
-    """The scores that are asked for, with their options.
-
-    Args:
-        scale: of the sweep.
-        asked: names or kinds; none: what suits the scale.
-        options: dotted name -> value: a prefix, perhaps a data set, and a field.
-
-    Raises:
-        ValueError: there is no such score or option, or an option is of a score that is not asked
-            for.
-    """
-    known = {score.name: score for score in _scores_at(scale)}
-    names = dict.fromkeys(n for ask in asked or DEFAULTS[scale] for n in _meant(ask, known))
-    scores = [known[name] for name in names]
-    used = {name for score in scores for name in _own(score, options)}
-    unused = [name for name in options if name not in used]
-    if unused:
-        raise ValueError(
-            f"--set {unused[0]}: no score that is asked for has such an option; the scores are "
-            f"{', '.join(names)}"
+    @property
+    def score(self) -> Score:
+        """Return the number that is shown, by its key among the scores of a trial."""
+        score = KINDS[self.kind][1]
+        return replace(
+            score,
+            key=f"{self.name}.{score.key}",
+            baseline_key=f"{self.name}.{score.baseline_key}" if score.baseline_key else "",
+            label=", ".join(filter(None, (score.label, PAPER_DATASETS.get(self.dataset)))),
         )
-    return tuple(_with_options(score, options) for score in scores)
+
+    @abstractmethod
+    def count_videos(self) -> tuple[int, int]:
+        """Return the number of videos to train on and to test on.
+
+        Raises:
+            ValueError: they cannot be used.
+            StorageError: they cannot be listed.
+        """
+
+    @abstractmethod
+    def compute(self, encoder: TrainedEncoder, runner: ScoreRunner) -> Mapping[str, float]:
+        """Return the numbers of an encoder."""
+
+    @property
+    def data_option(self) -> str:
+        """Return the name of the option that says where the videos are."""
+        return ".".join(filter(None, (self.prefix, self.dataset, "data.uri")))
+
+    def locations(self) -> list[Uris]:
+        """Return what it reads."""
+        return [attrgetter(name)(self.config) for name in self.config.LOCATIONS]
+
+    def own_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of some options that are this score's, by their names in its config.
+
+        The options of its data set alone override those of all.
+        """
+        common, own = {}, {}
+        for name, value in options.items():
+            prefix, _, option = name.partition(".")
+            dataset, _, below = option.partition(".")
+            if prefix == self.prefix and dataset == self.dataset:
+                own[below] = value
+            elif prefix == self.prefix and dataset not in PAPER_DATASETS:
+                common[option] = value
+        return common | own
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the score with its own ones of some options, and with absolute paths.
+
+        Raises:
+            ValueError: an option is unknown or a value does not fit it.
+        """
+        origin = f"--set {self.prefix}"
+        config = with_values(self.config, self.own_options(options), origin)
+        paths = {name: absolute(attrgetter(name)(config)) for name in config.LOCATIONS}
+        return replace(self, config=with_values(config, paths, origin))
+
+    def differences(self, other: EncoderScore[C]) -> list[str]:
+        """Return a line for each option that differs and may not change in a sweep."""
+        here, there = self.config.flatten(), other.config.flatten()
+        return [
+            f"{self.name}: {name} was {there.get(name)!r}, is {here.get(name)!r}"
+            for name in here | there
+            if here.get(name) != there.get(name)
+            and not any(f"{name}.".startswith(f"{each}.") for each in self.config.MAY_CHANGE)
+        ]
 
 
-def is_option(name: str) -> bool:
-    """Whether a dotted name is that of an option of scores."""
-    return name.partition(".")[0] in PREFIXES.values()
+class TrainedScore(EncoderScore[R]):
+    """The test of a run that trains on top of the encoder."""
+
+    @abstractmethod
+    def open(self, config: R) -> TrainingSpec[Any]:
+        """Return the run."""
+
+    def count_videos(self) -> tuple[int, int]:
+        train, test = self.open(self.config).catalogs
+        return len(train), len(test)
+
+    def compute(self, encoder: TrainedEncoder, runner: ScoreRunner) -> Mapping[str, float]:
+        config = self.config.replace(
+            name=f"{encoder.trial}-{self.name}",
+            storage=encoder.storage,
+            seed=encoder.seed,
+            initial=encoder.place.uri,
+        )
+        result = folder_of(config).join(config.RESULT)
+        if not result.exists():
+            runner.train(self.name, self.open(config))
+        found = json.loads(result.read_bytes())
+        return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
-def videos_of(config: RetrievalConfig, seed: int) -> LabeledVideos:
-    """Gallery and queries.
+class FinetuneScore(TrainedScore[FinetuneConfig]):
+    """Action recognition, of the whole network or of a linear layer."""
+
+    def open(self, config: FinetuneConfig) -> TrainingSpec[Any]:
+        return classification.open_finetuning(classification.resolve(config))
+
+
+class TrackingScore(TrainedScore[TrackConfig]):
+    """Tracking of annotated objects."""
+
+    def open(self, config: TrackConfig) -> TrainingSpec[Any]:
+        return tracking.open_tracking(tracking.resolve(config))
+
+
+class RetrievalScore(EncoderScore[RetrievalConfig]):
+    """Retrieval by VCOP's protocol."""
+
+    def count_videos(self) -> tuple[int, int]:
+        videos = retrieval_videos(self.config)
+        return len(videos.train), len(videos.test)
+
+    def compute(self, encoder: TrainedEncoder, runner: ScoreRunner) -> Mapping[str, float]:
+        config = self.config.replace(encoder=encoder.place.uri, seed=encoder.seed)
+        return runner.retrieve(self.name, encoder.place.read_bytes(), config)
+
+
+def retrieval_videos(config: RetrievalConfig) -> LabeledVideos:
+    """Return the gallery, as videos to train on, and the queries.
 
     Raises:
-        ValueError: as `open_labeled`; or there are too few videos in the gallery.
+        ValueError: as of `open_labeled`; or there are too few videos in the gallery.
     """
-    videos = open_labeled(config.labeled, seed)
+    videos = open_labeled(config.data, config.seed)
     if len(videos.train) < max(KS):
-        raise ValueError(f"the gallery has {len(videos.train)} videos; wanted {max(KS)} at least")
+        raise ValueError(f"the gallery has {len(videos.train)} videos; expected {max(KS)} or more")
     return videos
 
 
-def retrieval_scores(encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
-    """Retrieval by VCOP's protocol.
+def retrieval_scores(
+    encoder: bytes, config: RetrievalConfig, load: LoadVideos = load_here
+) -> dict[str, float]:
+    """Score an encoder by retrieval.
 
     Args:
         encoder: an encoder.safetensors.
-        config: its own `encoder` is the file's name in errors, its `seed` decides which videos are
-            looked up, where a share is asked for.
+        config: its `encoder` names the file in errors; its `seed` decides which videos are the
+            queries, where `data.test_share` is given.
+        load: reads the videos.
 
     Returns:
-        "top1" and "top5", the shares of videos that are right at 1 and 5; "chance1" and "chance5",
-        the same by chance; "tested", how many; "quarantined", videos that could not be used.
+        "top1" and "top5", the share of queries with a neighbour of their class among the nearest 1
+        and 5; "chance1" and "chance5", the same by chance; "tested", the number of queries;
+        "quarantined", the number of videos that cannot be used.
 
     Raises:
-        ValueError: videos or encoder do not do.
-        StorageError, LostError, FloatingPointError: as of `extraction.embed_videos`.
+        ValueError: the videos or the encoder cannot be used.
+        StorageError: the storage fails.
+        FloatingPointError: a feature is not finite.
     """
     torch.set_num_threads(max(int(config.scaling.cpus_per_encoder), 1))
-    videos, embedder = videos_of(config, config.seed), open_embedder(config, encoder)
-    gallery, lost = embed_videos(embedder, config, videos.train)
-    queries, more = embed_videos(embedder, config, videos.test)
+    videos, embedder = retrieval_videos(config), open_embedder(config, encoder)
+    gallery, unused = embed_videos(embedder, config, videos.train, load)
+    queries, unused_too = embed_videos(embedder, config, videos.test, load)
     found = retrieve(gallery, queries, KS, "cuda" if config.scaling.use_gpu else "cpu")
     return {
         **{f"top{k}": share for k, share in found.accuracy.items()},
         **{f"chance{k}": share for k, share in found.chance.items()},
         "tested": len(queries.ids),
-        "quarantined": len(lost) + len(more),
+        "quarantined": len(unused) + len(unused_too),
     }
 
 
-def _meant(asked: str, known: Mapping[str, Score]) -> list[str]:
-    names = [name for name, score in known.items() if asked in (name, score.kind)]
-    if not names:
-        there = [*dict.fromkeys([*(score.kind for score in known.values()), *known])]
+def choose_scores(
+    scale: Scale, names: Sequence[str], options: Mapping[str, Any]
+) -> tuple[EncoderScore[Any], ...]:
+    """Return the scores of some names, with their options.
+
+    Args:
+        scale: of the sweep.
+        names: names or kinds, as in `SweepConfig.scores`; the task's own score is passed over.
+        options: dotted option -> value, as of --set.
+
+    Raises:
+        ValueError: a score or option is unknown, or an option is that of a score not chosen.
+    """
+    known = {score.name: score for score in _scores_at(scale)}
+    chosen = dict.fromkeys(each for name in names for each in _names_of(name, known))
+    scores = [known[name] for name in chosen]
+    for option in options:
+        if not any(score.own_options({option: None}) for score in scores):
+            raise ValueError(
+                f"--set {option}: no chosen score has this option; the scores are "
+                f"{', '.join(chosen)}"
+            )
+    return tuple(score.with_options(options) for score in scores)
+
+
+def is_score_option(name: str) -> bool:
+    """Return whether a dotted name is that of an option of scores."""
+    return name.partition(".")[0] in {prefix for prefix, _ in KINDS.values()}
+
+
+def heading(score: Score) -> str:
+    """Return the heading of a score's column."""
+    return score.label + (f" ({score.baseline_label})" if score.baseline_key else "")
+
+
+def _names_of(name: str, known: Mapping[str, EncoderScore[Any]]) -> list[str]:
+    names = [each for each, score in known.items() if name in (each, score.kind)]
+    if not names and name != TASK:
+        there = [TASK, *dict.fromkeys([*(score.kind for score in known.values()), *known])]
         raise ValueError(
-            f"--scores: there is no score {asked!r}{near_miss(asked, there)}; there are "
+            f"--scores: unknown score {name!r}{near_miss(name, there)}; expected some of "
             f"{', '.join(there)}"
         )
     return names
 
 
-def _own(score: Score, options: Mapping[str, Any]) -> dict[str, str]:
-    """Options of a score -> their field; those of its data set alone come last."""
-    prefix, own = f"{PREFIXES.get(score.kind, score.kind)}.", {}
-    for name in options:
-        head, _, below = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and head not in {*PAPERS_DATASETS} - {score.dataset}:
-            own[name] = below if head == score.dataset else f"{head}.{below}".rstrip(".")
-    return dict(sorted(own.items(), key=lambda each: f"{prefix}{score.dataset}." in each[0]))
-
-
-def _with_options(score: Score, options: Mapping[str, Any]) -> Score:
-    if score.config is None:
-        return score
-    changes = {field: options[name] for name, field in _own(score, options).items()}
-    config = with_values(score.config, changes, f"--set {PREFIXES[score.kind]}")
-    return replace(score, config=_anchored(config))
-
-
-def _anchored(config: ScoreConfig) -> ScoreConfig:
-    if isinstance(config, RunConfig):
-        return anchored(config)
-    data = config.data
-    places = {name: absolute(getattr(data, name)) for name in ("uri", "test_uri", "test_list")}
-    return config.replace(data=data.model_dump() | places)
-
-
-def _scores_at(scale: Scale) -> list[Score]:
+def _scores_at(scale: Scale) -> Iterator[EncoderScore[Any]]:
+    """Yield all scores there are at a scale."""
     if scale == "paper":
-        return [Score(IOU, IOU), *_papers_scores()]
-    videos, epochs = {"tiny": ("corpus:240", 10), "small": ("corpus:480", 30)}[scale]
-    recipe = recipes.finetune_small()
-    tuned = recipe.replace(
-        data=recipe.data.replace(uri=videos),
+        for dataset in PAPER_DATASETS:
+            finetune = recipes.FINETUNE[dataset]()
+            yield from _recognition(recipes.retrieval_features(), finetune.data, finetune, dataset)
+        yield TrackingScore("tracking", recipes.track_got10k())
+        return
+    uri, epochs = {"tiny": ("corpus:240", 10), "small": ("corpus:480", 30)}[scale]
+    finetune, features = recipes.finetune_small(), recipes.small_features()
+    finetune = finetune.replace(
+        data=finetune.data.replace(uri=uri),
         encoder=None,  # that of the trial
-        schedule=recipe.schedule.replace(length=epochs),
+        schedule=finetune.schedule.replace(length=epochs),
     )
-    small, looked_up = recipes.small_features(), RetrievalDataConfig(uri=videos, test_share=0.25)
-    features = small.replace(views=small.views.replace(num_clips=FEW))
-    return [
-        Score(IOU, IOU),
-        Score("retrieval", "retrieval", config=_retrieval(features, looked_up)),
-        Score("linear", "linear", config=_linear(tuned)),
-        Score("finetune", "finetune", config=tuned),
-        Score("tracking", "tracking", config=recipes.track_small().replace(encoder=None)),
-    ]
+    features = features.replace(views=features.views.replace(num_clips=NUM_CLIPS))
+    yield from _recognition(features, LabeledVideosConfig(uri=uri, test_share=0.25), finetune)
+    yield TrackingScore("tracking", recipes.track_small().replace(encoder=None))
 
 
-def _papers_scores() -> Iterator[Score]:
-    tuned = {"ucf101": recipes.finetune_ucf101(), "hmdb51": recipes.finetune_hmdb51()}
-    for dataset, config in tuned.items():
-        looked_up = RetrievalDataConfig(uri=config.data.uri, test_uri=config.data.test_uri)
-        features = _retrieval(recipes.retrieval_features(), looked_up)
-        yield Score(f"finetune-{dataset}", "finetune", dataset, config)
-        yield Score(f"linear-{dataset}", "linear", dataset, _linear(config))
-        yield Score(f"retrieval-{dataset}", "retrieval", dataset, features)
-    yield Score("tracking", "tracking", config=recipes.track_got10k())
-
-
-def _linear(config: FinetuneConfig) -> FinetuneConfig:
-    return config.replace(head=ClassifierHeadConfig(frozen_encoder=True))
-
-
-def _retrieval(features: EmbedConfig, data: RetrievalDataConfig) -> RetrievalConfig:
-    return RetrievalConfig.model_validate(features.model_dump() | {"data": data.model_dump()})
+def _recognition(
+    features: EmbedConfig, data: LabeledVideosConfig, finetune: FinetuneConfig, dataset: str = ""
+) -> Iterator[EncoderScore[Any]]:
+    retrieval = RetrievalConfig.from_values({**features.model_dump(), "data": data.model_dump()})
+    yield FinetuneScore("finetune", finetune, dataset)
+    yield FinetuneScore("linear", finetune.replace(frozen_encoder=True), dataset)
+    yield RetrievalScore("retrieval", retrieval, dataset)

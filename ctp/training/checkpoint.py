@@ -1,8 +1,8 @@
 """Checkpoints: a training state as files, and a store that keeps the newest few.
 
-The store is ours rather than Ray Train's because that one registers a checkpoint seconds after
-its upload and resumes an older one when the driver dies in between. Here a checkpoint is whole as
-soon as its last file, the manifest, is there, whoever died afterwards.
+The store replaces Ray Train's, which registers a checkpoint seconds after its upload and resumes
+from an older one when the driver dies in between. Here a checkpoint is complete as soon as its last
+file, the manifest, is written.
 """
 
 from __future__ import annotations
@@ -23,30 +23,29 @@ if TYPE_CHECKING:
 
 STATE = "state.pt"
 MANIFEST = "manifest.json"
+KEPT_CHECKPOINTS = 3
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that a run needs to go on.
+    """All that a run needs to resume.
 
     Attributes:
-        step: steps done.
-        clips: clips consumed: the position in the stream to go on from.
+        step: steps done; the stream continues at the sample `step * total_batch`.
         model, optimizer: state dicts.
         config: the run's config, as JSON.
-        catalog: fingerprint of the training catalogue.
+        catalog: fingerprint of the catalogue to train on.
     """
 
     step: int
-    clips: int
     model: Mapping[str, Tensor]
     optimizer: Mapping[str, Any]
     config: str
     catalog: str
 
     def to_bytes(self) -> bytes:
-        """The state as one file that `torch.load(weights_only=True)` reads."""
-        import torch  # here, and below: who asks for the newest checkpoint needs none
+        """Return the state as a file for `torch.load(weights_only=True)`."""
+        import torch  # here and below: to find the newest checkpoint needs no torch
 
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
@@ -54,7 +53,7 @@ class TrainState:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TrainState:
-        """The inverse of `to_bytes`, on the CPU."""
+        """Read what `to_bytes` wrote, on the CPU."""
         import torch
 
         return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
@@ -63,11 +62,16 @@ class TrainState:
 class CheckpointStore:
     """Checkpoints below a folder, named by step, written in the background one at a time.
 
-    Names are a function of the step, so what a killed run left behind is written over.
+    Names depend on the step alone, so what a killed run left behind is overwritten.
     """
 
-    def __init__(self, folder: Storage, keep: int, retry_seconds: tuple[float, ...] = (1, 4)):
-        """Open the store; a write that fails is tried again after each of `retry_seconds`."""
+    def __init__(
+        self,
+        folder: Storage,
+        keep: int = KEPT_CHECKPOINTS,
+        retry_seconds: tuple[float, ...] = (1, 4),
+    ):
+        """Open the store; a write that fails is repeated after each of `retry_seconds`."""
         self._folder = folder
         self._keep = keep
         self._retry_seconds = retry_seconds
@@ -76,17 +80,17 @@ class CheckpointStore:
         self._seconds: float | None = None
 
     def save(self, state: TrainState, before: Callable[[], None] = lambda: None) -> None:
-        """Start to write `state`; it may change as soon as this returns.
+        """Start to write `state`, which may change as soon as this returns.
 
         Args:
             state: what to write.
-            before: what must be written, in the background too, before the checkpoint is whole.
+            before: called in the background before the checkpoint is written.
 
         Raises:
             StorageError: the save before this one failed.
         """
         self.wait()
-        data = state.to_bytes()  # a copy, made before training goes on
+        data = state.to_bytes()  # a copy, made before training continues
         self._pending = self._writer.submit(self._write, state.step, data, before)
 
     def wait(self) -> None:
@@ -99,8 +103,8 @@ class CheckpointStore:
             pending, self._pending = self._pending, None
             pending.result()
 
-    def more_in_log(self) -> dict[str, float]:
-        """ "checkpoint_seconds", what writing one took, if one was written since this was asked."""
+    def extra_metrics(self) -> dict[str, float]:
+        """Return "checkpoint_seconds", if a checkpoint was written since the last call."""
         seconds, self._seconds = self._seconds, None
         return {} if seconds is None else {"checkpoint_seconds": seconds}
 
@@ -112,15 +116,15 @@ class CheckpointStore:
             self._writer.shutdown()
 
     def newest(self) -> str | None:
-        """The name of the newest whole checkpoint, None if there is none."""
-        whole = self._whole()
-        return whole[-1] if whole else None
+        """Return the name of the newest complete checkpoint, None if there is none."""
+        names = self._complete()
+        return names[-1] if names else None
 
     def load(self, name: str) -> TrainState:
         """Read a checkpoint.
 
         Raises:
-            StorageError: it cannot be read, or its bytes are not those that were written.
+            StorageError: it cannot be read, or its checksum differs.
         """
         place = self._folder.join(name)
         data = place.join(STATE).read_bytes()
@@ -128,21 +132,21 @@ class CheckpointStore:
         if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
             raise StorageError(
                 f"the checkpoint {place.uri} is damaged: its checksum differs. Delete its folder "
-                "to go on from the one before it"
+                "to resume from the one before it"
             )
         return TrainState.from_bytes(data)
 
-    def _whole(self) -> list[str]:
-        """The names of all whole checkpoints, the newest last."""
+    def _complete(self) -> list[str]:
+        """Return the names of all complete checkpoints, the newest last."""
         names = self._folder.list_folders()
         return [name for name in names if self._folder.join(name, MANIFEST).exists()]
 
     def _write(self, step: int, data: bytes, before: Callable[[], None]) -> None:
         began = time.monotonic()
-        self._write_at_last(step, data, before)
+        self._write_with_retries(step, data, before)
         self._seconds = time.monotonic() - began
 
-    def _write_at_last(self, step: int, data: bytes, before: Callable[[], None]) -> None:
+    def _write_with_retries(self, step: int, data: bytes, before: Callable[[], None]) -> None:
         for pause in self._retry_seconds:
             try:
                 return self._write_once(step, data, before)
@@ -155,8 +159,10 @@ class CheckpointStore:
         place = self._folder.join(f"step-{step:09d}")
         place.join(STATE).write_bytes(data)
         manifest = {"step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        place.join(MANIFEST).write_bytes(json.dumps(manifest).encode())  # last: now it is whole
-        kept = self._whole()[-self._keep :]
+        place.join(MANIFEST).write_bytes(
+            json.dumps(manifest).encode()
+        )  # last: it completes the checkpoint
+        kept = self._complete()[-self._keep :]
         for name in self._folder.list_folders():
             if name not in kept:  # old, or left half-written by a run that was killed
                 self._folder.join(name).delete_folder()

@@ -1,15 +1,16 @@
-"""What the configs of all runs have in common."""
+"""What the configs of all training runs have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
-from ctp.config import Config
-from ctp.data.catalog import Sources
+from ctp.config import Config, NotAnOption
+from ctp.data.sources import Sources
+from ctp.score import Score
 from ctp.training.schedule import ScheduleConfig
 
 
@@ -17,84 +18,67 @@ class ComputeConfig(Config):
     """How a step computes."""
 
     total_batch: Annotated[int, Ge(1)] = 32
-    """Clips in a step over all workers; it stays when their number changes (§5.1)."""
+    """Samples in a step of all workers together; independent of their number (§5.1)."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """fp32; TensorFloat-32 matrix products; or bfloat16 autocast with fp32 weights."""
-    channels_last: bool = False
-    """Whether weights are laid out as `channels_last_3d`, as the input always is."""
     compile: bool = False
-    """Whether torch.compile builds the model."""
+    """Compile the model with torch.compile."""
 
     def usable_workers(self, present: int) -> int:
-        """How many of the workers that are there can share a batch equally."""
+        """Return how many of the workers present can share a batch equally."""
         return next(n for n in range(present, 0, -1) if self.total_batch % n == 0)
 
 
 class OptimizerConfig(Config):
-    """The optimiser. The defaults are the paper's (§5.1) and the authors' gradient clip."""
+    """The optimiser. The defaults are the paper's (§5.1)."""
 
     name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
+    """SGD with momentum 0.9, or AdamW."""
     learning_rate: Annotated[float, Gt(0)] = 0.01
-    """Learning rate at the start, after warm-up."""
-    momentum: Annotated[float, Ge(0)] = 0.9
-    """Momentum of SGD."""
+    """Learning rate after warm-up."""
     weight_decay: Annotated[float, Ge(0)] = 1e-4
     """Weight decay of every parameter."""
-    max_gradient_norm: Annotated[float, Gt(0)] = 40.0
-    """The gradient is scaled down to this L2 norm."""
 
 
 class CheckpointConfig(Config):
-    """How often a run saves, and what it keeps."""
+    """When a run saves its state."""
 
     every_minutes: Annotated[float, Gt(0)] = 10.0
-    """Save when this much time has passed since the last one; seen when a log line is due."""
-    every_steps: Annotated[int, Ge(1)] | None = None
-    """Save at every multiple of this many steps, too."""
-    keep: Annotated[int, Ge(1)] = 3
-    """How many of the newest to keep."""
+    """Minutes between two checkpoints; checked at each log line."""
+    every_steps: Annotated[Annotated[int, Ge(1)] | None, NotAnOption()] = None
+    """Also save at every multiple of this many steps."""
     grace_seconds: Annotated[float, Ge(0)] = 20.0
-    """How long a run that is told to stop (Ctrl-C, SIGTERM) may take to save first."""
+    """Seconds that a run may take to save when it is asked to stop (Ctrl-C, SIGTERM)."""
 
 
-class ReadingConfig(Config):
-    """Where the videos to train on are, how they are read, and what may be wrong with them."""
+class VideosConfig(Config):
+    """The videos to train on."""
 
     uri: Sources = ()
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
     max_quarantined_share: Annotated[float, Ge(0), Le(1)] = 0.2
-    """The run stops when more than this share of its videos cannot be used."""
+    """Stop the run when more than this share of its videos cannot be used."""
     max_seconds_per_video: Annotated[float, Gt(0)] = 60.0
-    """A video that the decoder works on for longer is quarantined: it hangs."""
-    clips_per_visit: Annotated[int, Ge(1)] = 1
-    """Clips of a video in a row, two steps apart, before the next pass over the videos: one read
-    serves them all. The length of an epoch stays."""
-    read_ahead: Annotated[int, Ge(0)] = 8
-    """Videos that each actor reads ahead of the one it decodes."""
+    """Quarantine a video that is decoded for longer than this."""
 
 
 class ScalingConfig(Config):
-    """What the run computes on. It may change when a run is continued."""
+    """The resources of a run. They may change when a run is resumed."""
 
     num_workers: Annotated[int, Ge(1)] = 1
-    """Training workers; their number must divide `compute.total_batch`."""
+    """Training workers; must divide `compute.total_batch`."""
     min_workers: Annotated[int, Ge(1)] | None = None
-    """With so many the run goes on when nodes are lost, and grows again up to `num_workers` when
-    they come back; none: it waits for all. The total batch and the clips stay the same."""
+    """Continue with this many workers when nodes are lost, and with up to `num_workers` when they
+    return; none: wait for all. The total batch and the samples stay the same."""
     use_gpu: bool = False
-    """Whether each worker has a GPU."""
+    """Give each worker a GPU."""
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each worker."""
     num_actors: Annotated[int, Ge(1)] = 1
-    """Actors that decode videos and play the game."""
-    cpus_per_actor: Annotated[float, Gt(0)] = 1.0
-    """CPU cores of each actor."""
-    play_on: Literal["cpu", "device"] = "cpu"
-    """Where pixels become RGB and patches are pasted: by the actors, or by the training workers on
-    their device, which takes two fifths of the work from the actors. The same to 1/255."""
+    """Actors that decode videos and draw samples, each on a CPU core."""
     max_failures: Annotated[int, Ge(-1)] = 3
-    """How often lost workers are started again from the last checkpoint; -1: without end."""
+    """Restarts of lost workers from the last checkpoint, after which the run fails; -1: no
+    limit."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -106,12 +90,12 @@ class ScalingConfig(Config):
 
     @property
     def fewest_workers(self) -> int:
-        """What the run needs at least."""
+        """Return the smallest number of workers that the run accepts."""
         return self.num_workers if self.min_workers is None else self.min_workers
 
 
-class Unlike(NamedTuple):
-    """A field, dotted, that two configs have different values of."""
+class Difference(NamedTuple):
+    """An option, by its dotted name, that has different values in two configs."""
 
     name: str
     here: object
@@ -119,48 +103,86 @@ class Unlike(NamedTuple):
 
 
 class RunConfig(Config):
-    """A run of training: what is trained is said by the classes below it."""
+    """A training run. Subclasses say what is trained."""
 
+    KIND: ClassVar[str]
+    """What the run does, in one word: pretrain, finetune or track."""
     RESULT: ClassVar[str]
-    """The file that a finished run's folder has."""
+    """The file that the folder of a finished run contains."""
     LOCATIONS: ClassVar[tuple[str, ...]] = ()
-    """Fields, dotted, that name files: workers run in other folders than the user."""
+    """Options, dotted, that name files: workers run in other folders than the user."""
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             "storage",
             "data.max_quarantined_share",
             "data.max_seconds_per_video",
-            "data.read_ahead",
             "checkpoint",
             "log_every_steps",
             "mlflow_uri",
             "scaling",
         }
     )
-    """Fields, dotted, that do not shape the result and may differ when a run is continued."""
+    """Options, dotted, that do not affect the result and may differ when a run is resumed."""
 
     name: str = ""
-    """Name of the run, and of its folder below `storage`. The same name continues a run."""
+    """Name of the run and of its folder below `storage`. The same name resumes a run."""
     storage: str = "runs"
-    """Where run folders lie: a local folder or s3://bucket/prefix."""
+    """Where run folders are: a local folder or s3://bucket/prefix."""
     seed: Annotated[int, Ge(0)] = 0
-    """Every random choice of the run follows from it."""
-    data: ReadingConfig = ReadingConfig()
-    """Where the videos are, and what may be wrong with them."""
+    """Seed of every random choice of the run."""
+    data: VideosConfig = VideosConfig()
+    """The videos to train on."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """What moves the weights."""
+    """The optimiser."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """How long the run is and how its learning rate falls."""
+    """Length of the run and decay of its learning rate."""
     compute: ComputeConfig = ComputeConfig()
     """How a step computes."""
     checkpoint: CheckpointConfig = CheckpointConfig()
-    """How often the run saves."""
+    """When the run saves its state."""
     log_every_steps: Annotated[int, Ge(1)] = 10
     """Steps between two log lines."""
     mlflow_uri: str = ""
-    """MLflow server to log to, too, http(s)://… or as MLflow takes it; needs the extra mlflow."""
+    """MLflow server to log to as well; needs the extra mlflow."""
     scaling: ScalingConfig = ScalingConfig()
-    """What the run computes on."""
+    """The resources of the run."""
+
+    @property
+    def score(self) -> Score:
+        """Return the score that the run is judged by."""
+        raise NotImplementedError
+
+    @property
+    def further_scores(self) -> tuple[Score, ...]:
+        """Return the other scores of its test."""
+        return ()
+
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """Return T and S of a training clip: its frames, and their height and width."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, str]:
+        """Return the facts of the run that a report shows."""
+        schedule, optimizer = self.schedule, self.optimizer
+        uris = [self.data.uri] if isinstance(self.data.uri, str) else self.data.uri
+        return {
+            "videos": ", ".join(uris),
+            "length": f"{schedule.length} {schedule.unit}, batch {self.compute.total_batch}",
+            "optimiser": f"{optimizer.name}, learning rate {optimizer.learning_rate:g}",
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_kind(cls, values: Any) -> Any:
+        """Remove the "kind" that a run folder's config.yaml contains, if it is this one."""
+        if not isinstance(values, Mapping) or "kind" not in values:
+            return values
+        if values["kind"] != cls.KIND:
+            raise ValueError(
+                f"expected the config of a {cls.KIND} run, got kind {values['kind']!r}"
+            )
+        return {name: value for name, value in values.items() if name != "kind"}
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:
@@ -173,23 +195,15 @@ class RunConfig(Config):
             raise ValueError(f"name {self.name!r} must be a folder name, without '/'")
         return self
 
-    def mismatch(self, other: RunConfig) -> list[str]:
-        """What keeps a run of config `other` from being continued with this one.
+    def differences(self, other: RunConfig) -> list[Difference]:
+        """Return the options that differ from those of `other` and are not in `MAY_CHANGE`."""
+        return list(self._differences("", self.model_dump(), other.model_dump()))
 
-        Returns:
-            A line for each field that differs and is none of `MAY_CHANGE`.
-        """
-        return [f"{each.name} was {each.there!r}, is {each.here!r}" for each in self.unlike(other)]
-
-    def unlike(self, other: RunConfig) -> list[Unlike]:
-        """The fields that differ from those of another config and are none of `MAY_CHANGE`."""
-        return list(self._unlike("", self.model_dump(), other.model_dump()))
-
-    def _unlike(self, prefix: str, here: object, there: object) -> Iterator[Unlike]:
+    def _differences(self, prefix: str, here: object, there: object) -> Iterator[Difference]:
         if isinstance(here, dict) and isinstance(there, dict):
-            for key in here:
+            for key in here | there:
                 name = f"{prefix}.{key}" if prefix else key
                 if name not in self.MAY_CHANGE:
-                    yield from self._unlike(name, here[key], there[key])
+                    yield from self._differences(name, here.get(key), there.get(key))
         elif here != there:
-            yield Unlike(prefix, here, there)
+            yield Difference(prefix, here, there)

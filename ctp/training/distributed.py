@@ -1,4 +1,4 @@
-"""Small exchanges between the workers of a run; with one worker they are nothing."""
+"""Small exchanges between the workers of a run; with one worker they do nothing."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ class Worker:
     """One of the processes that train together."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     device: torch.device = CPU
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the worker that writes for all."""
+        """Return whether this worker writes for all."""
         return self.rank == 0
 
 
-def regroup(rank: int, world: int, address: str) -> None:
-    """Leave the group of all processes; the first `world` of them make a new one, if several.
+def regroup(rank: int, world_size: int, address: str) -> None:
+    """Leave the process group; its first `world_size` processes form a new one, if several.
 
     Args:
-        rank: of this process in the old group; it is the same in the new one.
-        world: how many go on.
-        address: of the machine of this process, as the others reach it.
+        rank: of this process, in the old group and in the new one.
+        world_size: of the new group.
+        address: of this process's machine, as the others reach it.
     """
     backend = dist.get_backend()
     with socket.socket() as free:
         free.bind(("", 0))
         meeting = from_first(f"tcp://{address}:{free.getsockname()[1]}")
     dist.destroy_process_group()
-    if rank < world > 1:
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world)
+    if rank < world_size > 1:
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world_size)
 
 
 def gather(value: T) -> list[T]:
-    """What each worker passed, by rank, on every worker alike."""
+    """Return the values of all workers, by rank, on every worker."""
     if not dist.is_initialized():
         return [value]
     values: list[T | None] = [None] * dist.get_world_size()
@@ -54,7 +54,7 @@ def gather(value: T) -> list[T]:
 
 
 def from_first(value: T) -> T:
-    """What the first worker passed, on every worker."""
+    """Return the first worker's value on every worker."""
     if not dist.is_initialized():
         return value
     values = [value]

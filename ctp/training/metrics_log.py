@@ -17,8 +17,9 @@ class MetricsLog:
     """Writes rows of numbers to `metrics.jsonl` and TensorBoard; one process of a run holds it."""
 
     def __init__(self, folder: Storage, first_step: int):
-        """Open the log to go on after `first_step`: rows of later steps, that a run which was
-        broken off had written, are dropped, so that no step is there twice.
+        """Open the log to continue after `first_step`.
+
+        Later rows, which an interrupted run had written, are removed, so that no step occurs twice.
         """
         self._target = folder.join(METRICS)
         self._remote = None if folder.is_local else folder
@@ -28,7 +29,7 @@ class MetricsLog:
         lines = to_jsonl([row for row in read_rows(self._target) if row["step"] <= first_step])
         file = self._local / METRICS
         if self._remote or lines != there:
-            Storage.of(file).write_bytes(lines)  # at once or not at all
+            Storage.from_uri(file).write_bytes(lines)  # at once or not at all
         self._file = file.open("a")
         self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)
 

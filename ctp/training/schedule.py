@@ -1,31 +1,33 @@
-"""How long a run is and how its learning rate falls: pure functions of the step."""
+"""Length of a run and decay of its learning rate: pure functions of the step."""
 
 from __future__ import annotations
 
 import math
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge
 from pydantic import model_validator
 
 from ctp.config import Config
+
+DECAY_FACTOR = 0.1
+"""Of the learning rate at each of `decay_at` (§5.1, supplement A)."""
 
 
 class ScheduleConfig(Config):
     """Length and learning-rate decay. The defaults are the paper's for UCF-101 (§5.1)."""
 
     unit: Literal["epochs", "steps"] = "epochs"
-    """What `length` and `decay_at` count. An epoch shows every training video once."""
+    """Unit of `length` and `decay_at`; an epoch shows every training video once."""
     length: Annotated[int, Ge(1)] = 300
-    """How long the run is."""
+    """Length of the run."""
     decay: Literal["steps", "cosine"] = "steps"
-    """Multiply by `decay_factor` at each of `decay_at`, or fall to 0 along a half cosine."""
+    """Multiply the learning rate by 0.1 at each of `decay_at`, or let it fall to 0 along a half
+    cosine."""
     decay_at: tuple[Annotated[int, Ge(1)], ...] = (100, 200)
-    """When the learning rate falls, for decay "steps"."""
-    decay_factor: Annotated[float, Gt(0), Le(1)] = 0.1
-    """What it is multiplied by."""
+    """When the learning rate falls, with decay "steps"."""
     warmup_steps: Annotated[int, Ge(0)] = 0
-    """Steps in which the rate rises linearly to its start value."""
+    """Steps in which the learning rate rises linearly at the start."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -38,14 +40,14 @@ class ScheduleConfig(Config):
 
 
 def total_steps(config: ScheduleConfig, num_videos: int, total_batch: int) -> int:
-    """Steps of the whole run: fixed beforehand, so that no worker waits for a stream to run dry."""
+    """Return the steps of the whole run, which are fixed beforehand for all workers."""
     if config.unit == "steps":
         return config.length
     return max(config.length * num_videos // total_batch, 1)
 
 
 def is_epoch_end(step: int, every_epochs: int, num_videos: int, total_batch: int) -> bool:
-    """Whether a step, counted from 1, is the one that completes a multiple of so many epochs."""
+    """Return whether a step, counted from 1, completes a multiple of `every_epochs` epochs."""
     clips = every_epochs * num_videos
     return step * total_batch // clips > (step - 1) * total_batch // clips
 
@@ -53,11 +55,11 @@ def is_epoch_end(step: int, every_epochs: int, num_videos: int, total_batch: int
 def learning_rate_factor(
     config: ScheduleConfig, step: int, num_videos: int, total_batch: int
 ) -> float:
-    """What the learning rate is multiplied by at a step, counted from 0."""
+    """Return the factor on the learning rate at a step, counted from 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     if config.decay == "cosine":
         length = total_steps(config, num_videos, total_batch)
         return 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
     done = step if config.unit == "steps" else step * total_batch // num_videos
-    return config.decay_factor ** sum(done >= at for at in config.decay_at)
+    return DECAY_FACTOR ** sum(done >= at for at in config.decay_at)

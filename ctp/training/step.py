@@ -13,21 +13,26 @@ from ctp.training.config import ComputeConfig, OptimizerConfig
 
 M = TypeVar("M", bound=nn.Module)
 
+MOMENTUM = 0.9
+"""Of SGD (§5.1)."""
+MAX_GRADIENT_NORM = 40.0
+"""L2 norm that a larger gradient is scaled down to (the authors' implementation)."""
 
-class Loss(NamedTuple):
-    """A loss, and what else the log tells of it.
+
+class LossTerms(NamedTuple):
+    """A loss and what else a step logs.
 
     Attributes:
-        total: a scalar, what is made small.
-        parts: name in the log -> scalar.
+        total: a scalar, to be minimised.
+        metrics: name in the log -> scalar.
     """
 
     total: Tensor
-    parts: Mapping[str, Tensor]
+    metrics: Mapping[str, Tensor]
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all parameters of `model` that are not frozen."""
+    """Return the optimiser of all parameters of `model` that are not frozen."""
     parameters = [each for each in model.parameters() if each.requires_grad]
     if config.name == "adamw":
         return torch.optim.AdamW(
@@ -36,33 +41,23 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     return torch.optim.SGD(
         parameters,
         lr=config.learning_rate,
-        momentum=config.momentum,
+        momentum=MOMENTUM,
         weight_decay=config.weight_decay,
     )
 
 
 def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextManager[object]:
-    """The precision to run the model in, as a context."""
+    """Return the precision to run the model in, as a context."""
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def arrange(clips: Tensor, config: ComputeConfig) -> Tensor:
-    """The input in a memory layout that the model can be trained on.
-
-    It comes as `channels_last_3d`, the fastest on GPUs and CPUs alike. But on CPUs the gradient of
-    bfloat16 convolutions is then infinite now and then (torch 2.15), whatever the input.
-    """
-    is_faulty = clips.device.type == "cpu" and config.precision == "bf16"
-    return clips.contiguous() if is_faulty else clips
-
-
 def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
-    """Move a model to its device in the layout and precision asked for."""
-    # said for both, since convolutions would take TF32 by default
+    """Move a model to its device, in the memory layout and precision it runs in."""
+    # set for both, since convolutions use TF32 by default
     torch.set_float32_matmul_precision("highest" if config.precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = config.precision != "fp32"
     model = model.to(device)
-    if config.channels_last:
+    if device.type == "cuda":
         for module in model.modules():
             if isinstance(module, nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)
@@ -70,16 +65,15 @@ def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
 
 
 def train_step(
-    compute_loss: Callable[[], Loss],
+    compute_loss: Callable[[], LossTerms],
     parameters: list[nn.Parameter],
     optimizer: torch.optim.Optimizer,
-    max_gradient_norm: float,
     learning_rate: float,
 ) -> dict[str, Tensor]:
-    """Compute the loss, its gradient, clip it, and move the parameters.
+    """Compute the loss and its gradient, clip the gradient and update the parameters.
 
     Returns:
-        "loss" before the step, its parts, and "gradient_norm" before it was clipped; detached and
+        "loss" before the step, its metrics, and "gradient_norm" before clipping; detached and
         still on their device.
     """
     for group in optimizer.param_groups:
@@ -87,7 +81,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     loss = compute_loss()
     loss.total.backward()  # type: ignore[no-untyped-call]
-    gradient_norm = nn.utils.clip_grad_norm_(parameters, max_gradient_norm)
+    gradient_norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimizer.step()
-    told = {"loss": loss.total, **loss.parts, "gradient_norm": gradient_norm}
-    return {name: value.detach() for name, value in told.items()}
+    logged = {"loss": loss.total, **loss.metrics, "gradient_norm": gradient_norm}
+    return {name: value.detach() for name, value in logged.items()}

@@ -1,1 +1,1 @@
-"""From stored videos to the frames of a clip: catalogue, plan, decoding, sampling, augmentation."""
+"""From an encoded video to the frames of a clip: decoding, sampling, augmentation."""

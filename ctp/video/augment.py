@@ -1,9 +1,11 @@
-"""Augmentation: crop and flip before the paste, colours after it and on the device.
+"""Augmentation: crop and flip before the patch is pasted, colours afterwards on the device.
 
-The order keeps the boxes true: geometry is settled before a box is drawn.
+Crop and flip come first, so that they do not change the boxes of the patch.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,8 +21,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:
-    """Draw a square to cut out: what a random crop shows of a picture whose shorter side was
-    scaled to one of `config.short_sides_px`; all of that side where it is shorter than the crop."""
+    """Draw a random crop of a picture whose shorter side is scaled to one of `short_sides_px`.
+
+    If that side is shorter than the crop, the crop has the length of the side.
+    """
     short_side = max(int(rng.choice(config.short_sides_px)), config.frame_size_px)
     x, y = rng.random(2)
     return Crop(
@@ -28,93 +32,148 @@ def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:
     )
 
 
+@dataclass(frozen=True)
+class ColorJitter:
+    """How colours vary. The defaults are those of the authors' pretraining (supplement G).
+
+    Attributes:
+        hue_saturation_prob: probability that hue and saturation change, equally in all frames.
+        max_hue_shift_degrees: greatest hue shift.
+        max_log_saturation: greatest |log| of the saturation factor.
+        brightness_prob: probability that brightness changes.
+        max_brightness_shift: greatest value added to a pixel (of 255).
+        contrast_prob: probability that contrast changes.
+        max_log_contrast: greatest |log| of the factor on a pixel.
+        varies_over_frames: whether brightness and contrast vary between key frames.
+    """
+
+    hue_saturation_prob: float = 0.25
+    max_hue_shift_degrees: float = 12.0
+    max_log_saturation: float = 0.1
+    brightness_prob: float = 0.5
+    max_brightness_shift: float = 30.0
+    contrast_prob: float = 0.5
+    max_log_contrast: float = 0.12
+    varies_over_frames: bool = True
+
+
+PRETRAINING_COLORS = ColorJitter()
+RECOGNITION_COLORS = ColorJitter(
+    hue_saturation_prob=0.2,
+    brightness_prob=0.2,
+    max_brightness_shift=32.0,
+    contrast_prob=0.2,
+    max_log_contrast=0.2,
+    varies_over_frames=False,
+)
+"""Those of the authors' fine-tuning (supplement A)."""
+INNER_KEY_FRAME_PROBS = (0.7, 0.3)
+"""Probability of 0 and 1 key frames between the first and the last, for colours."""
+EASING_PROBS = (0.7, 0.15, 0.15)
+"""Probability of linear, accelerated and decelerated change between key frames, for colours."""
+
+
 def sample_color(
-    config: AugmentConfig, num_frames: int, rng: np.random.Generator
+    jitter: ColorJitter, num_frames: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Draw the colour changes of a clip.
 
     Returns:
-        float32 [T, 4] as `Clip.color`; (0, 1, 0, 1) changes nothing.
+        float32 [T, 4]: hue shift in degrees, saturation factor, brightness added (of 255) and
+        contrast factor; (0, 1, 0, 1) changes nothing.
     """
     color = np.tile(np.array([0, 1, 0, 1], np.float32), (num_frames, 1))
-    if rng.random() < config.hue_saturation_prob:
-        color[:, 0] = rng.uniform(-1, 1) * config.max_hue_shift_degrees
-        color[:, 1] = np.exp(rng.uniform(-1, 1) * config.max_log_saturation)
-    if rng.random() < config.brightness_prob:
-        color[:, 2] = config.max_brightness_shift * _drift(config, num_frames, rng)
-    if rng.random() < config.contrast_prob:
-        color[:, 3] = np.exp(config.max_log_contrast * _drift(config, num_frames, rng))
+    if rng.random() < jitter.hue_saturation_prob:
+        color[:, 0] = rng.uniform(-1, 1) * jitter.max_hue_shift_degrees
+        color[:, 1] = np.exp(rng.uniform(-1, 1) * jitter.max_log_saturation)
+    if rng.random() < jitter.brightness_prob:
+        color[:, 2] = jitter.max_brightness_shift * _sample_drift(jitter, num_frames, rng)
+    if rng.random() < jitter.contrast_prob:
+        color[:, 3] = np.exp(jitter.max_log_contrast * _sample_drift(jitter, num_frames, rng))
     return color
 
 
-def _drift(config: AugmentConfig, num_frames: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Values in [-1, 1] that vary over key frames, or are all the same, float64 [T]."""
-    if not config.colors_drift:
+def _sample_drift(
+    jitter: ColorJitter, num_frames: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Draw values in [-1, 1], interpolated between key frames or constant, float64 [T]."""
+    if not jitter.varies_over_frames:
         return np.full(num_frames, rng.uniform(-1, 1))
-    keys = sample_key_frames(1, num_frames, config.color_inner_key_frame_probs, rng)
+    keys = sample_key_frames(1, num_frames, INNER_KEY_FRAME_PROBS, rng)
     values = rng.uniform(-1, 1, size=(*keys.shape, 1))
-    return interpolate(values, keys, config.color_easing_probs, rng)[0, :, 0]
+    return interpolate(values, keys, EASING_PROBS, rng)[0, :, 0]
 
 
 def to_input(frames: Tensor, color: Tensor | None = None) -> Tensor:
-    """Change the colours and normalise, on the device that the frames are on.
+    """Change the colours and normalise, on the device of the frames.
 
     Args:
         frames: uint8 [B, T, H, W, 3].
-        color: float32 [B, T, 4] as `Clip.color`, on the CPU, where what to do can be read without
-            waiting for the device; None changes nothing.
+        color: float32 [B, T, 4] as of `sample_color`, on the same device; None changes nothing.
 
     Returns:
-        float32 [B, 3, T, H, W], normalised by ImageNet's mean and deviation, laid out as
+        float32 [B, 3, T, H, W], normalised by ImageNet's mean and deviation, in the memory format
         `channels_last_3d`.
     """
     pixels = frames.to(torch.float32)
     if color is not None:
         pixels = _change_color(pixels, color)
     width = frames.shape[3]
-    # for a whole row at a time: a last dimension of three is slow on CPUs
+    # a whole row at a time, because a last dimension of 3 is slow on CPUs
     mean = 255 * torch.tensor(IMAGENET_MEAN, device=frames.device).repeat(width)
     std = 255 * torch.tensor(IMAGENET_STD, device=frames.device).repeat(width)
     pixels.flatten(start_dim=3).sub_(mean).div_(std)
-    return pixels.permute(0, 4, 1, 2, 3)
+    clips = pixels.permute(0, 4, 1, 2, 3)
+    # on CPUs the gradient of bfloat16 convolutions in that layout is infinite at times (torch 2.15)
+    is_bf16_on_cpu = clips.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return clips.contiguous() if is_bf16_on_cpu else clips
 
 
 def _change_color(pixels: Tensor, color: Tensor) -> Tensor:
-    """Hue and saturation, brightness, contrast, in this order, float32 [B, T, H, W, 3] of 255.
+    """Change hue and saturation, brightness, contrast, in this order, of float32 [B, T, H, W, 3].
 
-    In place, as far as may be: on a CPU it is the memory that takes the time.
+    In place where possible: on a CPU, memory takes the time.
     """
-    # what is in between of a frame fits in a CPU's cache, that of a clip does not
-    at_once = 1 if pixels.device.type == "cpu" else pixels.shape[1]
-    for clip, (hue, saturation, _, _) in zip(pixels, color[:, 0].tolist(), strict=True):
-        if hue != 0 or saturation != 1:
-            for frames in clip.split(at_once):
-                frames.copy_(_hue_saturation(frames, hue, saturation))
-    brightness, contrast = color[..., 2:, None, None, None].to(pixels.device).unbind(dim=2)
+    if pixels.device.type == "cpu":
+        for clip, (hue, saturation, _, _) in zip(pixels, color[:, 0].tolist(), strict=True):
+            if hue != 0 or saturation != 1:
+                for frames in clip.split(1):  # the intermediate values of a frame fit in the cache
+                    frames.copy_(_hue_saturation(frames, hue, saturation))
+    else:  # for all clips: to ask which change would wait for the device
+        hue, saturation = (value.repeat_interleave(pixels.shape[1]) for value in color[:, 0, :2].T)
+        frames = pixels.flatten(0, 1)
+        changed = _hue_saturation(frames, hue[:, None, None], saturation[:, None, None])
+        is_changed = ((hue != 0) | (saturation != 1))[:, None, None, None]
+        pixels = torch.where(is_changed, changed, frames).view_as(pixels)
+    brightness, contrast = color[..., 2:, None, None, None].unbind(dim=2)
     return pixels.add_(brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
 
 
-def _hue_saturation(pixels: Tensor, hue_degrees: float, saturation: float) -> Tensor:
-    """Turn the hue and multiply HSV saturation of float32 [T, H, W, 3], of 255.
+def _hue_saturation(
+    pixels: Tensor, hue_degrees: float | Tensor, saturation: float | Tensor
+) -> Tensor:
+    """Turn the hue and multiply the HSV saturation of float32 [T, H, W, 3], of 255.
 
-    HSV's value is the greatest channel, its chroma the distance to the least, and its hue, in
-    sextants of the colour wheel, follows from the other two. Back again, a channel lies below the
-    value by the chroma times 2 - d in [0, 1], where d is how far round the wheel the hue is from
-    the channel's opposite: 3 for red, 5 for green, 1 for blue.
+    HSV's value is the greatest channel, chroma is its difference to the least one, and hue, in
+    sixths of the colour wheel, follows from the differences of two channels. Conversely, a channel
+    is value - chroma · clamp(2 - d, 0, 1), where d is the distance on the wheel from the hue to the
+    channel's opposite: 3 for red, 5 for green, 1 for blue.
     """
     red, green, blue = pixels.permute(3, 0, 1, 2).contiguous()
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    # masks that are multiplied: choosing pixel by pixel is many times slower on CPUs
+    # multiply by masks, because selecting per pixel is many times slower on CPUs
     is_red = (value == red).to(pixels.dtype)
     is_green = (value == green).to(pixels.dtype).mul_(1 - is_red)
     is_blue = 1 - is_red - is_green
     sextant = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
     sextant.div_(chroma.clamp(min=1e-6)).add_(2 * is_green + 4 * is_blue).add_(hue_degrees / 60)
-    chroma = torch.minimum(chroma.mul_(saturation), value)  # saturation is 1 at most
+    chroma = torch.minimum(chroma.mul_(saturation), value)  # saturation is at most 1
     changed = torch.empty_like(pixels)
     for channel, opposite in enumerate((3, 5, 1)):
-        away = (sextant - opposite).abs_()
-        away = torch.minimum(away, (away - 6).abs_())
-        torch.sub(value, away.neg_().add_(2).clamp_(0, 1).mul_(chroma), out=changed[..., channel])
+        distance = (sextant - opposite).abs_()
+        distance = torch.minimum(distance, (distance - 6).abs_())
+        torch.sub(
+            value, distance.neg_().add_(2).clamp_(0, 1).mul_(chroma), out=changed[..., channel]
+        )
     return changed

@@ -1,13 +1,12 @@
-"""Decoding of just the frames asked for, by PyAV.
+"""Decode only the requested frames of a video, with PyAV.
 
-Where the packets of a plain MP4 file lie, its tables tell (`ctp.video.mp4`): those that a clip
-needs go straight to a decoder, which serves video after video.
+For a plain MP4 file, its tables give the positions of the packets (`ctp.video.mp4`). Those that a
+clip needs are passed to a decoder, which is reused for the next videos.
 
-All else FFmpeg opens. A first pass reads packet headers only and gives every frame's presentation
-time; what a clip needs is then found by time, whatever the container's header claims. AVI and bare
-streams store no presentation times (B-frames make the guessed ones wrong), so there, and wherever
-times are missing or doubled, frames are counted from the start in the order in which the decoder
-shows them.
+All other files are opened with FFmpeg. A first pass reads the packet headers, which give every
+frame's presentation time, and frames are then found by time, whatever the container's header says.
+AVI and raw streams store no presentation times (with B-frames, the guessed ones are wrong). For
+these, and if times are missing or repeated, frames are counted from the start in decoder order.
 """
 
 from __future__ import annotations
@@ -27,69 +26,70 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from ctp.text import one_line
 from ctp.video.encoded import EncodedVideo, VideoError
 from ctp.video.mp4 import Run, SampleTable, read_sample_table
-from ctp.video.planes import Crop, Cutter, upright
+from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, upright
 
 Take = Callable[[int, av.VideoFrame], None]
-"""Is given a frame's number and the frame, which it must not keep."""
+"""Callback for a frame's number and the frame, which is valid only during the call."""
 
 MAX_ASPECT_RATIO = 16
-"""A longer strip would fill the memory when its shorter side is scaled up."""
-MISSING_SHARE = 0.1
-"""A file is taken as truncated when its header promises this much more than it holds."""
-TIMELESS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
-"""Formats that store no presentation times: what FFmpeg gives is a guess."""
-KEPT_DECODERS = 8
+"""Greater ones are refused: scaling the shorter side up could exceed the memory."""
+MAX_MISSING_SHARE = 0.1
+"""A file is truncated if its header promises more than this share of additional frames."""
+FORMATS_WITHOUT_TIMES = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
+"""Formats that store no presentation times, so that FFmpeg guesses them."""
+MAX_CACHED_DECODERS = 8
 """Decoders that a thread keeps for the next videos of their kind."""
-ASSUMED_RATE = Fraction(25)
-"""Frames/s of a video that does not say."""
+DEFAULT_RATE = Fraction(25)
+"""Frames/s if the video does not specify a rate."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """When frames are shown: at `times[i] * time_base` seconds, strictly rising from 0."""
+    """Presentation times: frame i is shown at `times[i] * time_base` s, strictly rising from 0."""
 
     times: Sequence[int]
     time_base: Fraction
 
     @classmethod
-    def of(cls, times: Sequence[int], time_base: Fraction) -> Clock:
-        """From rising times that may begin anywhere."""
+    def from_times(cls, times: Sequence[int], time_base: Fraction) -> Clock:
+        """Create from rising times, which may start at any value."""
         each = time_base.numerator
         return cls([(t - times[0]) * each for t in times], Fraction(1, time_base.denominator))
 
     @classmethod
-    def steady(cls, num_frames: int, rate: Fraction) -> Clock:
-        """At `rate` frames/s."""
+    def from_rate(cls, num_frames: int, rate: Fraction) -> Clock:
+        """Create for a constant rate in frames/s."""
         ticks = range(0, num_frames * rate.denominator, rate.denominator)
         return cls(ticks, Fraction(1, rate.numerator))
 
     @property
     def rate(self) -> float:
-        """Frames/s, on average."""
+        """Average frames/s."""
         seconds = self.times[-1] * self.time_base
-        return float((len(self.times) - 1) / seconds if seconds else ASSUMED_RATE)
+        return float((len(self.times) - 1) / seconds if seconds else DEFAULT_RATE)
 
 
 class VideoReader:
     """An open video, for use in a `with` statement.
 
     Attributes:
-        num_frames: how many frames it has; where frames are counted (see the module) a last one
-            or two may turn out not to be shown by the decoder.
+        num_frames: number of frames. If frames are counted (see the module), the decoder may not
+            return the last one or two.
     """
 
     def __init__(self, video: EncodedVideo):
-        """Find the video's frames.
+        """Open a video and find its frames.
 
         Raises:
-            VideoError: it is not a video, has no picture, or is truncated.
+            VideoError: it is not a video, has no video stream, or is truncated.
         """
         self._video = video
         self._table = read_sample_table(video.data)
         self._file = None if self._table else _File(video)
-        self.num_frames = len(self._table.size) if self._table else self._opened().num_frames
+        self.num_frames = len(self._table.size) if self._table else self._open_file().num_frames
 
     def __enter__(self) -> Self:
         return self
@@ -100,117 +100,118 @@ class VideoReader:
 
     @property
     def clock(self) -> Clock:
-        """When the frames are shown; where they are counted, at the rate that the file claims."""
+        """The presentation times; if frames are counted, at the file's rate."""
         if self._table is None:
-            return self._opened().clock
+            return self._open_file().clock
         times = self._table.shown[self._table.packet_of_frame].tolist()
-        return Clock.of(times, Fraction(1, self._table.units_per_second))
+        return Clock.from_times(times, Fraction(1, self._table.units_per_second))
 
     def read(self, indices: Sequence[int], *, short_side_px: int) -> NDArray[np.uint8]:
-        """Decode whole pictures, scaled so that the shorter side has the length asked for.
+        """Decode whole frames and scale their shorter side.
 
         Args:
-            indices: frame numbers, never falling, repeats allowed, each below `num_frames`.
-            short_side_px: length of the shorter side of what is returned.
+            indices: frame numbers below `num_frames`, never falling, repeats allowed.
+            short_side_px: length of the shorter side of the result.
 
         Returns:
-            uint8 [len(indices), h, w, 3], RGB, upright if the file asks for a rotation.
+            uint8 [len(indices), h, w, 3], RGB, upright even if the file specifies a rotation.
 
         Raises:
-            VideoError: a frame cannot be decoded, or is of another size than the rest.
+            VideoError: a frame cannot be decoded, or has another size than the others.
         """
-        found: dict[int, NDArray[np.uint8]] = {}
-        reformatter = VideoReformatter()  # one for all: a converter is costly to build
+        frames: dict[int, NDArray[np.uint8]] = {}
+        reformatter = VideoReformatter()  # shared, because a converter is expensive to create
 
-        def scale(number: int, frame: av.VideoFrame) -> None:
-            found[number] = _scaled(frame, short_side_px, reformatter)
+        def add(number: int, frame: av.VideoFrame) -> None:
+            frames[number] = _scale(frame, short_side_px, reformatter)
 
-        self.decode(indices, scale)
-        if len({picture.shape for picture in found.values()}) > 1:
-            raise _error(self._video, "changes its picture size on the way")
-        return np.stack([found[i] for i in indices])
+        self.decode(indices, add)
+        if len({frame.shape for frame in frames.values()}) > 1:
+            raise _error(self._video, SIZE_CHANGES)
+        return np.stack([frames[i] for i in indices])
 
     def read_square(self, indices: Sequence[int], crop: Crop, size_px: int) -> NDArray[np.uint8]:
-        """Decode the same square of each picture, as planes that `pixels.to_rgb` takes.
+        """Decode the same square of each frame.
 
         Args:
-            indices: frame numbers, never falling, repeats allowed, each below `num_frames`.
-            crop: which square, and whether it is mirrored.
-            size_px: S, even, the side of what is returned.
+            indices: frame numbers below `num_frames`, never falling, repeats allowed.
+            crop: the square, and whether it is mirrored.
+            size_px: S, even, the side length of the result.
 
         Returns:
-            uint8 [len(indices), 3/2 · S²].
+            uint8 [len(indices), 3/2 · S²], planes for `planes.to_rgb`.
 
         Raises:
-            VideoError: a frame cannot be decoded, or is of another size than the rest.
+            VideoError: a frame cannot be decoded, or has another size than the others.
         """
-        places = {number: place for place, number in enumerate(sorted(set(indices)))}
-        cutter = Cutter(crop, len(places))
-
-        def cut(number: int, frame: av.VideoFrame) -> None:
-            cutter.add(places[number], frame)
-
-        self.decode(indices, cut)
+        rows = {number: row for row, number in enumerate(sorted(set(indices)))}
+        cutter = Cutter(crop, len(rows))
+        self.decode(indices, lambda number, frame: cutter.add(rows[number], frame))
         frames = cutter.frames(size_px)
-        return frames if len(frames) == len(indices) else frames[[places[i] for i in indices]]
+        return frames if len(frames) == len(indices) else frames[[rows[i] for i in indices]]
 
     def decode(self, indices: Sequence[int], take: Take) -> None:
-        """Decode frames and hand each to `take`, by rising numbers; some perhaps more than once.
+        """Decode frames and call `take` with each, by rising numbers, possibly repeatedly.
 
         Args:
-            indices: frame numbers, each below `num_frames`.
+            indices: frame numbers below `num_frames`.
             take: may raise ValueError, which becomes the VideoError.
 
         Raises:
-            VideoError: a frame cannot be decoded, or cannot be taken.
+            VideoError: a frame cannot be decoded, or `take` raised ValueError.
         """
         wanted, taken = sorted(set(indices)), set()
 
-        def checked(number: int, frame: av.VideoFrame) -> None:
+        def check_and_take(number: int, frame: av.VideoFrame) -> None:
             sides = sorted((frame.width, frame.height))
             if sides[1] > MAX_ASPECT_RATIO * sides[0]:
-                raise ValueError(f"is a strip of {frame.width}x{frame.height} pixels")
+                raise ValueError(
+                    f"has {frame.width}x{frame.height} pixels, expected an aspect ratio of at most "
+                    f"{MAX_ASPECT_RATIO}"
+                )
             take(number, frame)
             taken.add(number)
 
         try:
             if self._table is not None:
-                with suppress(av.FFmpegError):  # the other way says what is wrong, if it is
-                    _decode_samples(self._table, self._video.data, wanted, checked)
+                with suppress(av.FFmpegError):  # _File reports it if it cannot decode either
+                    _decode_samples(self._table, self._video.data, wanted, check_and_take)
             if len(taken) < len(wanted):
-                self._opened().decode(wanted, checked)
+                self._open_file().decode(wanted, check_and_take)
         except VideoError:
             raise
         except ValueError as error:
             raise _error(self._video, str(error)) from error
 
-    def _opened(self) -> _File:
+    def _open_file(self) -> _File:
         if self._file is None:
             self._file = _File(self._video)
             if self._file.num_frames != self.num_frames:
                 raise _error(
                     self._video,
-                    f"its tables tell of {self.num_frames} frames, and {self._file.num_frames} "
-                    "are there",
+                    f"its tables list {self.num_frames} frames, but it has {self._file.num_frames}",
                 )
         return self._file
 
 
 class _Decoders(threading.local):
-    """A thread's decoders, the one used last at the end: opening one takes longer than a frame."""
+    """A thread's decoders, least recently used first.
+
+    They are kept because to open one takes longer than to decode a frame.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[str, bytes], VideoCodecContext] = {}
+        self._cached: dict[tuple[str, bytes], VideoCodecContext] = {}
 
     @contextmanager
     def borrow(self, table: SampleTable) -> Iterator[VideoCodecContext]:
-        """A decoder for the table's video; one that failed is not kept."""
+        """Lend a decoder for the table's video; it is not kept after an error."""
         kind = table.codec, table.extradata
-        decoder = self._kept.pop(kind, None) or _new_decoder(table)
+        decoder = self._cached.pop(kind, None) or _new_decoder(table)
         yield decoder
-        self._kept[kind] = decoder
-        if len(self._kept) > KEPT_DECODERS:
-            del self._kept[next(iter(self._kept))]
+        self._cached[kind] = decoder
+        if len(self._cached) > MAX_CACHED_DECODERS:
+            del self._cached[next(iter(self._cached))]
 
 
 _decoders = _Decoders()
@@ -224,7 +225,7 @@ def _new_decoder(table: SampleTable) -> VideoCodecContext:
 
 
 def _decode_samples(table: SampleTable, data: bytes, wanted: list[int], take: Take) -> None:
-    """Decode the frames of the rising numbers `wanted`, as far as they come out."""
+    """Decode the frames of the rising numbers `wanted`; some may be missing."""
     with _decoders.borrow(table) as decoder:
         for run in table.runs(wanted, data):
             _decode_run(decoder, table, run, memoryview(data), take)
@@ -235,23 +236,23 @@ def _decode_run(
 ) -> None:
     number_at = {int(table.shown[table.packet_of_frame[i]]): i for i in run.frames}
 
-    def hand_on(frames: list[av.VideoFrame]) -> None:
+    def take_wanted(frames: list[av.VideoFrame]) -> None:
         for frame in frames:
             if frame.pts in number_at:
                 take(number_at[frame.pts], frame)
 
     for sample in run.packets:
         start = int(table.position[sample])
-        # the stubs do not know that any buffer will do
+        # the stubs do not allow all buffers
         packet = av.Packet(data[start : start + int(table.size[sample])])  # type: ignore[arg-type]
         packet.pts = int(table.shown[sample])
-        hand_on(decoder.decode(packet))
-    hand_on(decoder.decode(None))
+        take_wanted(decoder.decode(packet))
+    take_wanted(decoder.decode(None))
     decoder.flush_buffers()
 
 
 class _File:
-    """A video as FFmpeg opens it."""
+    """A video that is opened with FFmpeg."""
 
     def __init__(self, video: EncodedVideo):
         self._video = video
@@ -267,8 +268,8 @@ class _File:
     def clock(self) -> Clock:
         base, rate = self._stream.time_base, self._stream.average_rate
         if isinstance(self._times, range) or base is None:
-            return Clock.steady(self.num_frames, rate or ASSUMED_RATE)
-        return Clock.of(self._times, base)
+            return Clock.from_rate(self.num_frames, rate or DEFAULT_RATE)
+        return Clock.from_times(self._times, base)
 
     def close(self) -> None:
         self._container.close()
@@ -279,15 +280,15 @@ class _File:
         Raises:
             VideoError: one cannot be decoded.
         """
-        with self._reported("cannot be decoded"):
+        with self._ffmpeg_errors("cannot be decoded"):
             if isinstance(self._times, range):
                 self._decode_by_count(wanted, take)
             else:
                 self._decode_by_time(wanted, self._times, take)
 
     def _open(self) -> tuple[InputContainer, av.VideoStream]:
-        with self._reported("cannot be opened as a video"):
-            # some genuine files carry metadata that is not UTF-8
+        with self._ffmpeg_errors("cannot be opened as a video"):
+            # the metadata of some real files is not UTF-8
             container = av.open(io.BytesIO(self._video.data), "r", metadata_errors="replace")
         try:
             return container, self._find_stream(container)
@@ -296,7 +297,7 @@ class _File:
             raise
 
     def _find_stream(self, container: InputContainer) -> av.VideoStream:
-        # a picture attached to an audio file is no video
+        # a picture attached to an audio file is not a video
         streams = [
             s
             for s in container.streams.video
@@ -305,20 +306,22 @@ class _File:
         if not streams:
             raise self._error("has no video stream")
         stream = streams[0]
-        codec: VideoCodecContext | None = stream.codec_context  # the stubs do not know of None
+        codec: VideoCodecContext | None = stream.codec_context  # the stubs do not include None
         if codec is None:
-            raise self._error("is of a codec that FFmpeg cannot decode")
+            raise self._error("has a codec that FFmpeg cannot decode")
         # frame threads with an early stop can hang, and actors use the cores already
         codec.thread_count = 1
         return stream
 
     def _index(self) -> tuple[list[int] | range, list[int]]:
-        """Presentation times in order (a range of counts where there are none), and those of the
-        key frames."""
+        """Return the sorted presentation times of all frames and of the key frames.
+
+        If frames are counted, the times are a range and the key frames empty.
+        """
         times: list[int | None] = []
         keys: list[int | None] = []
         num_packets = 0
-        with self._reported("cannot be read to its end"):
+        with self._ffmpeg_errors("cannot be read to its end"):
             for packet in self._container.demux(self._stream):
                 num_packets += packet.size > 0
                 if packet.size and not packet.is_discard:
@@ -329,40 +332,36 @@ class _File:
         if not times:
             raise self._error("has no frames")
         known = {time for time in times if time is not None}
-        if len(known) < len(times) or self._container.format.name in TIMELESS:
+        if len(known) < len(times) or self._container.format.name in FORMATS_WITHOUT_TIMES:
             return range(len(times)), []
         return sorted(known), sorted(time for time in keys if time is not None)
 
     def _check_whole(self, num_packets: int) -> None:
-        # an MP4's header counts what its edit list cuts away, too; its index does not
+        # the header of an MP4 file also counts frames that its edit list cuts, its index does not
         is_mp4 = "mp4" in self._container.format.name
         promised = len(self._stream.index_entries) if is_mp4 else self._stream.frames
-        if promised > num_packets * (1 + MISSING_SHARE):
-            raise self._error(f"is truncated: {num_packets} of {promised} frames are there")
+        if promised > num_packets * (1 + MAX_MISSING_SHARE):
+            raise self._error(f"is truncated: it has {num_packets} of {promised} frames")
 
     def _decode_by_time(self, wanted: list[int], times: list[int], take: Take) -> None:
         keys = [key for key in self._keys if key <= times[wanted[0]]]
-        # some containers seek too late and some key frames are none: then from further back
+        # some containers seek too late, and some key frames are not decodable: retry from earlier
         for start in [*keys[:-3:-1], None]:
-            found: set[int] = set()
-            with suppress(av.FFmpegError):  # what is missing in the end is said below
-                for place, frame in self._frames_at([times[i] for i in wanted], start):
-                    take(wanted[place], frame)
-                    found.add(wanted[place])
-            if len(found) == len(wanted):
+            num_taken = 0
+            with suppress(av.FFmpegError):  # missing frames are reported below
+                for frame in self._frames_at([times[i] for i in wanted], start):
+                    take(wanted[num_taken], frame)
+                    num_taken += 1
+            if num_taken == len(wanted):
                 return
-        missing = next(i for i in wanted if i not in found)
-        raise self._error(f"frame {missing} of {self.num_frames} cannot be decoded")
+        raise self._error(f"frame {wanted[num_taken]} of {self.num_frames} cannot be decoded")
 
-    def _frames_at(
-        self, times: list[int], start: int | None
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames shown at the rising `times`, as (place in `times`, frame), up to the first
-        that is not there."""
+    def _frames_at(self, times: list[int], start: int | None) -> Iterator[av.VideoFrame]:
+        """Decode the frames at the rising `times`, up to the first that is missing."""
         number = 0
         for frame in self._frames_from(start):
             if frame.pts == times[number]:
-                yield number, frame
+                yield frame
                 number += 1
             elif frame.pts is None or frame.pts > times[number]:
                 return
@@ -378,14 +377,14 @@ class _File:
                 left.remove(count - 1)
             if not left:
                 return
-        # packed B-frames: packets that show nothing; the last picture stands for them
-        if frame is None or count < self.num_frames * (1 - MISSING_SHARE):
+        # packed B-frames: some packets have no frame; repeat the last one instead
+        if frame is None or count < self.num_frames * (1 - MAX_MISSING_SHARE):
             raise self._error(f"only {count} of {self.num_frames} frames can be decoded")
         for number in sorted(left):
             take(number, frame)
 
     def _frames_from(self, key: int | None) -> Iterator[av.VideoFrame]:
-        """Decoded frames from the key frame at a time, or from the file's start."""
+        """Decode frames from the key frame at a time on, or from the file's start."""
         if key is None:
             self._container.close()  # not every container can seek back to its start
             self._container, self._stream = self._open()
@@ -394,14 +393,14 @@ class _File:
         yield from self._container.decode(self._stream)
 
     @contextmanager
-    def _reported(self, what: str) -> Iterator[None]:
+    def _ffmpeg_errors(self, what: str) -> Iterator[None]:
+        """Turn FFmpeg's errors into VideoError."""
         try:
             yield
         except VideoError:
             raise
         except av.FFmpegError as error:
-            said = str(error.strerror or error)
-            raise self._error(f"{what}: {' '.join(said.split())}") from error
+            raise self._error(f"{what}: {one_line(error.strerror or error)}") from error
 
     def _error(self, reason: str) -> VideoError:
         return _error(self._video, reason)
@@ -411,10 +410,10 @@ def _error(video: EncodedVideo, reason: str) -> VideoError:
     return VideoError(video.id, video.uri, reason)
 
 
-def _scaled(
+def _scale(
     frame: av.VideoFrame, short_side_px: int, reformatter: VideoReformatter
 ) -> NDArray[np.uint8]:
-    """Scale and convert in one go, then turn upright."""
+    """Scale and convert to RGB in one step, then rotate upright."""
     scale = short_side_px / min(frame.width, frame.height)
     rgb: NDArray[Any] = reformatter.reformat(
         frame,

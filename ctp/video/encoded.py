@@ -1,4 +1,4 @@
-"""A video as it lies in storage, and the error of one that cannot be used."""
+"""An encoded video, and the error for a video that cannot be used."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncodedVideo:
-    """A video as it lies in storage.
+    """An encoded video.
 
     Attributes:
         id: stable name inside its catalogue.
         uri: where it was read from, for messages.
         data: the encoded file.
-        label: class name, if the catalogue has one.
+        label: class name, or None.
     """
 
     id: str
@@ -23,11 +23,11 @@ class EncodedVideo:
 
 
 class VideoError(ValueError):
-    """A video that cannot be used. It costs itself, never the run.
+    """A video cannot be used. The run continues without it.
 
     Attributes:
-        video_id, uri: which one.
-        reason: what is wrong with it, in one line.
+        video_id, uri: the video.
+        reason: why it cannot be used, in one line.
     """
 
     def __init__(self, video_id: str, uri: str, reason: str):
@@ -35,4 +35,4 @@ class VideoError(ValueError):
         self.video_id, self.uri, self.reason = video_id, uri, reason
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
-        return type(self), (self.video_id, self.uri, self.reason)  # crosses processes whole
+        return type(self), (self.video_id, self.uri, self.reason)  # args hold the message only

@@ -1,8 +1,8 @@
-"""From decoded pictures to the square frames of a clip, with as few pixels touched as can be.
+"""Convert decoded frames to the square frames of a clip.
 
-A decoder gives planes of brightness (Y) and, at half the size, colour (U, V). They are cropped
-first, so that only what a clip shows is resized, and stay planes until red, green and blue are
-needed: that is half the bytes on the way to a device.
+A decoder returns planes of luma (Y) and, at half the size, chroma (U, V). They are cropped first,
+so that only the pixels of the clip are resized. They become RGB on the device, because planes have
+half the bytes.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
 PLAIN_FORMAT = "yuv420p"
 OTHER_MATRICES = frozenset({1, 4, 7, 8, 9, 10})
-"""FFmpeg's numbers of colour matrices that are not BT.601's: BT.709, FCC, SMPTE 240M, …"""
+"""FFmpeg's numbers of colour matrices other than BT.601: BT.709, FCC, SMPTE 240M, …"""
 FULL_RANGE = 2
-MAX_CHANNELS = 4
-"""Of what torch resizes fast; with more it takes another way."""
+"""FFmpeg's number of the colour range 0-255; video usually has 16-235."""
+MAX_FAST_CHANNELS = 4
+"""torch resizes images with more channels in a slower way."""
 FRACTION_BITS = 5
-"""Colours are added up in 1/32 of a level: 16 bits then hold them all."""
+"""Colours are added in units of 1/32 level, which fit into 16 bits."""
 BT601 = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))
-"""What U and V, from -.5 to .5, add to red, green and blue (ITU-R BT.601)."""
+"""Contributions of U and V, in [-0.5, 0.5], to red, green and blue (ITU-R BT.601)."""
+SIZE_CHANGES = "has frames of different sizes"
+"""The reason to quarantine such a video."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a picture, whatever the picture's size, mirrored or not.
+    """A square of a picture, relative to the picture's size.
 
     Attributes:
-        share: its side as a share of the picture's shorter side, in (0, 1].
-        x, y: where it lies, 0 for the left or upper edge and 1 for the other.
-        flip: whether it is mirrored.
+        share: side of the square divided by the picture's shorter side, in (0, 1].
+        x, y: position, from 0 (left or upper edge) to 1 (right or lower edge).
+        flip: whether the square is mirrored horizontally.
     """
 
     share: float
@@ -50,7 +53,7 @@ class Crop:
     flip: bool
 
     def window(self, width: int, height: int) -> tuple[int, int, int]:
-        """(left, top, side) in a picture, in even numbers of pixels: colour has half of them."""
+        """Return (left, top, side) in a picture, in even numbers of pixels."""
         side = max(int(min(width, height) * self.share + 1e-6) // 2 * 2, 2)
         left = round((width - side) // 2 * self.x)
         top = round((height - side) // 2 * self.y)
@@ -58,7 +61,7 @@ class Crop:
 
 
 class Cutter:
-    """Cuts the same square out of pictures of one size."""
+    """Cuts the same square out of frames of one size."""
 
     def __init__(self, crop: Crop, num_frames: int):
         self._crop, self._num_frames = crop, num_frames
@@ -66,13 +69,13 @@ class Cutter:
         self._cut: Planes | None = None
         self._window = 0, 0, 0
         self.picture_size: tuple[int, int] | None = None
-        """Width and height of the first picture, upright."""
+        """Width and height of the first frame, upright."""
 
-    def add(self, place: int, frame: av.VideoFrame) -> None:
-        """Take in the picture that comes `place`-th.
+    def add(self, row: int, frame: av.VideoFrame) -> None:
+        """Add the frame for a row of the result.
 
         Raises:
-            ValueError: its size is not that of the first.
+            ValueError: its size differs from the first frame's.
         """
         y, u, v = upright_planes(frame, self._reformatter)
         height, width = y.shape
@@ -83,15 +86,15 @@ class Cutter:
             shapes = (side, side), (side // 2, side // 2), (side // 2, side // 2)
             self._cut = tuple(np.empty((self._num_frames, *s), np.uint8) for s in shapes)  # type: ignore[assignment]
         if self.picture_size != (width, height):
-            raise ValueError("changes its picture size on the way")
+            raise ValueError(SIZE_CHANGES)
         left, top, side = self._window
         assert self._cut is not None
-        self._cut[0][place] = y[top : top + side, left : left + side]
+        self._cut[0][row] = y[top : top + side, left : left + side]
         for cut, plane in zip(self._cut[1:], (u, v), strict=True):
-            cut[place] = plane[top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
+            cut[row] = plane[top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
 
     def frames(self, size_px: int) -> NDArray[np.uint8]:
-        """All pictures, resized and mirrored: uint8 [T, 3/2 · size_px²], see `to_rgb`."""
+        """Return all frames, resized and mirrored: uint8 [T, 3/2 · size_px²], see `to_rgb`."""
         assert self._cut is not None
         y, u, v = self._cut
         resized = [_resize(y, size_px), *(_resize(half, size_px // 2) for half in (u, v))]
@@ -100,16 +103,21 @@ class Cutter:
         return np.concatenate([plane.reshape(self._num_frames, -1) for plane in resized], axis=1)
 
 
+def planes_size(size_px: int) -> int:
+    """Return the bytes of a square frame of S = `size_px` as planes: 3/2 · S²."""
+    return 3 * size_px**2 // 2
+
+
 def to_rgb(planes: Tensor, size_px: int) -> Tensor:
-    """Planes to pixels, the same on every device.
+    """Convert planes to RGB, with equal results on every device.
 
     Args:
-        planes: uint8 [..., 3/2 · S²]: the S × S values of Y, then S/2 × S/2 of U, then of V, of
-            BT.601 in the limited range of video.
+        planes: uint8 [..., 3/2 · S²]: S × S values of Y, S/2 × S/2 of U and S/2 × S/2 of V, in
+            BT.601 with limited range.
         size_px: S, even.
 
     Returns:
-        uint8 [..., S, S, 3], each value the nearest to the exact one, or next to it.
+        uint8 [..., S, S, 3], each value at most 1 from the exact one.
     """
     half = size_px // 2
     leading = planes.shape[:-1]
@@ -118,11 +126,13 @@ def to_rgb(planes: Tensor, size_px: int) -> Tensor:
     one = 1 << FRACTION_BITS
     luma = y.to(torch.float32).sub_(16).mul_(one * 255 / 219).add_(one / 2).round_()
     luma = luma.to(torch.int16).view(-1, half, 2, size_px)
-    of_u, of_v = (plane.to(torch.float32).sub_(128).mul_(one * 255 / 224) for plane in (u, v))
+    chroma_u, chroma_v = (
+        plane.to(torch.float32).sub_(128).mul_(one * 255 / 224) for plane in (u, v)
+    )
     channels = []
     for from_u, from_v in BT601:
-        added = (of_u * from_u).add_(of_v, alpha=from_v).round_().to(torch.int32)
-        # the same 16 bits twice: two pixels beside each other share their colour
+        added = (chroma_u * from_u).add_(chroma_v, alpha=from_v).round_().to(torch.int32)
+        # repeat the 16 bits, because two neighbouring pixels share their chroma
         twice = added.bitwise_and(0xFFFF).bitwise_or_(added.bitwise_left_shift(16))
         wide = twice.view(torch.int16).view(-1, half, 1, size_px)
         sums = (luma + wide).bitwise_right_shift_(FRACTION_BITS)
@@ -132,25 +142,25 @@ def to_rgb(planes: Tensor, size_px: int) -> Tensor:
 
 
 def upright_planes(frame: av.VideoFrame, reformatter: VideoReformatter) -> Planes:
-    """A decoded picture's planes as it is to be seen, in BT.601's limited range; views."""
-    planes = _planes(_as_plain(frame, reformatter))
+    """Return views of a frame's planes, upright, in BT.601 with limited range."""
+    planes = _planes(_to_plain(frame, reformatter))
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return planes
-    turn = np.frombuffer(matrix, np.int32)
-    return tuple(upright(plane, turn) for plane in planes)  # type: ignore[return-value]
+    display_matrix = np.frombuffer(matrix, np.int32)
+    return tuple(upright(plane, display_matrix) for plane in planes)  # type: ignore[return-value]
 
 
 def upright(picture: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Turn and mirror a picture [h, w, ...] in quarter turns, as FFmpeg's display matrix says."""
-    # where a step to the right and one down in the stored picture lead on the screen, as (x, y)
+    """Rotate by quarter turns and mirror a picture [h, w, ...] by FFmpeg's display matrix."""
+    # the directions on screen, (x, y), of one step right and one step down in the stored picture
     right, down = matrix.reshape(3, 3)[:2, :2]
     if abs(right[1]) > abs(right[0]):
         picture, right, down = picture.swapaxes(0, 1), down, right
     return picture[:: -1 if down[1] < 0 else 1, :: -1 if right[0] < 0 else 1]
 
 
-def _as_plain(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
+def _to_plain(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
     is_plain = (
         frame.format.name == PLAIN_FORMAT
         and frame.colorspace not in OTHER_MATRICES
@@ -176,12 +186,12 @@ def _planes(frame: av.VideoFrame) -> Planes:
 
 
 def _resize(planes: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    """Bilinear, with the low-pass that shrinking needs: uint8 [T, size_px, size_px]."""
+    """Resize bilinearly with antialiasing, to uint8 [T, size_px, size_px]."""
     num_frames, side, _ = planes.shape
     if side == size_px:
         return planes
-    # torch resizes four channels in the time of one, so frames pose as channels
-    channels = math.gcd(num_frames, MAX_CHANNELS)
+    # torch resizes four channels in the time of one, so treat frames as channels
+    channels = math.gcd(num_frames, MAX_FAST_CHANNELS)
     resized = F.interpolate(
         torch.from_numpy(planes).view(-1, channels, side, side),
         (size_px, size_px),

@@ -1,24 +1,57 @@
-"""The cores that a GPU needs and what limits a run, worked by hand."""
+"""The cores that a GPU needs and the bottleneck of a run, worked by hand."""
 
 import pytest
 
-from ctp.bench.budget import Budget
+from ctp.bench.budget import ASSUMED_EFFICIENCY, ASSUMED_GPU_CLIPS_PER_SECOND, Budget, make_budgets
+from ctp.bench.config import BenchConfig
+from ctp.bench.ingest import LoaderTiming
+from ctp.bench.timing import Timing
 
 
-def test_cores_for_a_gpu():
-    """1000 clips/s of 4 ms are 4 cores; when 80% of their work arrives, 5."""
-    budget = Budget("ours", 4.0, 0.8, 1000.0, num_gpus=8, num_cores=96)
-    assert budget.cores_per_gpu == pytest.approx(5)
-    assert budget.asked == 8000
-    assert budget.delivered == pytest.approx((96 - 8) * 200)
-    assert budget.is_enough
-    assert "5.0 cores" in budget.sentence()
-    assert "training step is the limit" in budget.sentence()
+def budget(num_cores: int) -> Budget:
+    """Eight GPUs that train on 1000 clips/s; a core loads 250 clips/s, of which 200 arrive."""
+    return Budget("ours", 4.0, 0.8, 1000.0, num_gpus=8, num_cores=num_cores)
 
 
-def test_too_few_cores_are_the_limit():
-    """28 cores, 8 of them for the workers: 20 make 200 clips/s each, half of 8000."""
-    budget = Budget("ours", 4.0, 0.8, 1000.0, num_gpus=8, num_cores=28)
-    assert "the data are the limit, and the GPUs wait 50% of the time" in budget.sentence()
-    assert budget.as_row()["limit"] == "data"
-    assert Budget("ours", 4.0, 0.8, 1000.0, num_gpus=8, num_cores=4).delivered == 0
+def test_cores_of_a_gpu():
+    assert budget(96).cores_per_gpu == pytest.approx(5)
+    assert "5.0 cores" in budget(96).sentence()
+
+
+@pytest.mark.parametrize(("num_cores", "gpu_use"), [(96, 1), (48, 1), (28, 0.5), (4, 0)])
+def test_gpus_wait_if_the_cores_besides_the_workers_are_too_few(num_cores, gpu_use):
+    """40 cores are needed besides the 8 of the workers."""
+    assert budget(num_cores).gpu_use == pytest.approx(gpu_use)
+
+
+def test_the_sentence_names_the_bottleneck():
+    assert "training step is the bottleneck" in budget(96).sentence()
+    assert "data loading is the bottleneck" in budget(28).sentence()
+    assert "50%" in budget(28).sentence()
+
+
+def loader_timing(name: str, milliseconds: float) -> LoaderTiming:
+    return LoaderTiming(name, 24, (Timing("decode", "ms", (milliseconds,)),))
+
+
+def test_budgets_use_what_was_measured():
+    """4 ms a clip, of which half arrive: 8 cores for 1000 clips/s."""
+    config = BenchConfig(gpus=2, cores=64, baseline=("torchcodec",))
+    loaders = [loader_timing("ours", 4), loader_timing("torchcodec", 14)]
+    (only,), assumptions = make_budgets(config, loaders, 0.5, 1000)
+    assert assumptions == []
+    assert only.cores_per_gpu == pytest.approx(8)
+    assert (only.num_gpus, only.num_cores) == (2, 64)
+
+
+def test_what_was_not_measured_is_assumed_and_stated():
+    loaders = [loader_timing("ours", 4)]
+    (only,), assumptions = make_budgets(BenchConfig(), loaders, None, None)
+    assert only.efficiency == ASSUMED_EFFICIENCY
+    assert only.gpu_clips_per_second == ASSUMED_GPU_CLIPS_PER_SECOND
+    assert len(assumptions) == 2
+    given = BenchConfig(gpu_clips_per_second=300)
+    (only,), assumptions = make_budgets(given, loaders, 1.4, 500)
+    assert only.gpu_clips_per_second == 300  # the option is stronger
+    assert only.efficiency == 1  # more than linear is noise
+    assert make_budgets(BenchConfig(), [], None, None) == ([], [])

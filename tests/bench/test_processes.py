@@ -1,4 +1,4 @@
-"""What processes use is seen from above."""
+"""The use of this process and of those below it is measured."""
 
 import os
 import sys
@@ -7,11 +7,11 @@ import pytest
 
 from ctp.bench.processes import cpu_seconds, memory
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
-def test_what_processes_use_holds_those_below(run_python):
-    """A child that takes 64 MiB, seen by its parent."""
+def test_child_processes_are_included(run_python):
+    """A child that takes 64 MiB, measured by its parent."""
     printed = run_python(
         "-c",
         """
@@ -32,7 +32,7 @@ child.communicate(b"\\n")
     assert seconds > 0.05
 
 
-def test_this_process_uses_something():
+def test_this_process_is_included():
     now = memory()
     assert cpu_seconds()[os.getpid()] > 0
     assert 0 <= now.shared_mib < now.mib

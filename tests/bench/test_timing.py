@@ -1,11 +1,10 @@
-"""Timing: what is called when, what a row says, and how figures grow."""
-
-import json
+"""Cases take turns, and figures are in their unit."""
 
 import pytest
 import torch
 
-from ctp.bench.timing import Case, Timing, machine, measure, one_thread, slope
+from ctp.bench.tables import figure_table
+from ctp.bench.timing import Case, Timing, machine, measure, one_thread
 
 
 def test_cases_take_turns_after_a_warm_up_of_each():
@@ -17,42 +16,40 @@ def test_cases_take_turns_after_a_warm_up_of_each():
     assert all(len(timing.repeats) == 2 for timing in timings)
 
 
-def test_a_figure_is_of_one_piece_of_work_in_its_unit(monkeypatch):
+@pytest.mark.parametrize(("unit", "expected"), [("ms", (100.0, 50.0)), ("µs", (1e5, 5e4))])
+def test_a_figure_is_of_one_piece_of_work_in_its_unit(monkeypatch, unit, expected):
     clock = iter([10.0, 10.5, 20.0, 20.25])
     monkeypatch.setattr("ctp.bench.timing.time.perf_counter", lambda: next(clock))
-    (timing,) = measure([Case("a", lambda repeat: None, count=5, unit="ms")], repeats=2)
-    assert timing.repeats == pytest.approx((100.0, 50.0))
+    (timing,) = measure([Case("a", lambda repeat: None, count=5, unit=unit)], repeats=2)
+    assert timing.repeats == pytest.approx(expected)
 
 
-def test_a_row_has_the_median_and_both_ends():
-    row = Timing("a", "ms", (3.0, 1.0, 8.0), "of so many").as_row()
-    assert (row["median"], row["least"], row["most"]) == (3.0, 1.0, 8.0)
-    assert row["repeats"] == [3.0, 1.0, 8.0]
-    assert json.loads(json.dumps(row)) == row
+def test_figures_have_the_median_and_both_ends():
+    figures = Timing("a", "ms", (3.0, 1.0, 8.0)).figures()
+    assert (figures["median"], figures["min"], figures["max"]) == (3.0, 1.0, 8.0)
+    assert figures["repeats"] == (3.0, 1.0, 8.0)
 
 
 def test_the_machine_is_described():
     about = machine()
     assert about["cores"] >= 1
-    assert about["cpu"]
-    assert about["torch"]
-    assert about["device"]
+    assert all(about.values())
 
 
-def test_one_thread_is_given_back():
+def test_the_number_of_threads_is_restored():
     before = torch.get_num_threads()
     with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 
-def test_a_slope_is_that_of_the_least_squares_line():
-    assert slope([0, 1, 2, 3], [5, 7, 9, 11]) == pytest.approx(2)
-    # y = (0, 0, 3) over x = (0, 1, 2): Σ(x − 1)(y − 1) / Σ(x − 1)² = 3 / 2
-    assert slope([0, 1, 2], [0, 0, 3]) == pytest.approx(1.5)
-    assert slope([4, 8], [1, 1]) == 0
-
-
-def test_a_slope_needs_two_places():
-    with pytest.raises(ValueError, match="two different x"):
-        slope([3, 3], [1, 2])
+def test_a_table_has_a_column_for_each_thing_and_a_row_for_each_figure():
+    table = figure_table(
+        "costs",
+        [
+            {"name": "a", "ms_per_clip": Timing("a", "ms", (1.0, 2.0, 9.0)), "series": [1, 2]},
+            {"name": "b", "ms_per_clip": None, "series": []},
+        ],
+    )
+    columns = [[str(column.header), *column.cells] for column in table.columns]
+    assert columns == [["name", "ms per clip"], ["a", "2"], ["b", "–"]]

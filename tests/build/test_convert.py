@@ -1,9 +1,8 @@
-"""From a source to a row: what the pictures show and where the boxes lie is known."""
+"""From a source to a row: the frames show their numbers, and the boxes are known."""
 
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ctp.build.config import TranscodeConfig
-from ctp.build.convert import convert, converter
+from ctp.build.convert import convert
 from ctp.build.layouts import FrameFolder, FrameZip, Source
 from ctp.data.catalog import VideoEntry
 from ctp.data.shards import ShardRow
@@ -52,7 +51,7 @@ def sequence(request: pytest.FixtureRequest, tmp_path: Path, jpeg: Callable[...,
     """Twelve pictures of 96x64 with GOT-10k's annotations."""
     local = request.param == "local"
     uri = str(tmp_path) if local else request.getfixturevalue("s3_bucket")
-    place = Storage.of(uri).join("GOT-10k_Train_000001")
+    place = Storage.from_uri(uri).join("GOT-10k_Train_000001")
     for number in range(12):
         place.join(f"{number + 1:08d}.jpg").write_bytes(jpeg(number))
     lines = (f"{number},10.5,30,20\n" for number in range(12))
@@ -64,10 +63,10 @@ def sequence(request: pytest.FixtureRequest, tmp_path: Path, jpeg: Callable[...,
 
 
 def tracked(place: Storage) -> Source:
-    return Source("seq", FrameFolder(place.uri, RATE, is_tracked=True))
+    return Source("seq", FrameFolder(place.uri, RATE, has_boxes=True))
 
 
-def test_a_video_is_coded_anew(
+def test_a_video_is_transcoded(
     tmp_path: Path, encode_video: Encode, read_numbers: ReadNumbers
 ) -> None:
     path = tmp_path / "a.avi"
@@ -80,7 +79,7 @@ def test_a_video_is_coded_anew(
     assert row.boxes is row.absence is row.cover is None
 
 
-def test_bytes_may_be_kept(tmp_path: Path, encode_video: Encode) -> None:
+def test_without_transcoding_the_bytes_are_kept(tmp_path: Path, encode_video: Encode) -> None:
     data = encode_video(20, rotation=90)
     (tmp_path / "a.mp4").write_bytes(data)
     row = convert(Source("a", VideoEntry("a", str(tmp_path / "a.mp4"))), None)
@@ -115,14 +114,14 @@ def test_a_test_sequence_has_one_box(sequence: Storage) -> None:
     ("name", "data", "reason"),
     [
         ("groundtruth.txt", b"1,2,3,4\n" * 11, "11 boxes for 12 frames"),
-        ("groundtruth.txt", b"1,2,3\n" * 12, r"groundtruth\.txt: wanted lines of left,top"),
+        ("groundtruth.txt", b"1,2,3\n" * 12, r"groundtruth\.txt: expected lines of left,top"),
         ("cover.label", b"1\n" * 13, "13 labels of frames for 12 frames"),
-        ("absence.label", b"no\n" * 12, r"absence\.label: wanted a small number"),
-        ("00000003.jpg", b"this is text", "a frame is no picture"),
+        ("absence.label", b"no\n" * 12, r"absence\.label: expected an 8-bit number"),
+        ("00000003.jpg", b"this is text", "a frame cannot be decoded"),
         ("00000003.jpg", b"", "is empty"),
     ],
 )
-def test_what_does_not_fit_is_the_videos_error(
+def test_annotations_that_do_not_fit_are_a_video_error(
     name: str, data: bytes, reason: str, sequence: Storage
 ) -> None:
     sequence.join(name).write_bytes(data)
@@ -142,15 +141,15 @@ def test_frames_of_a_folder_in_the_order_of_their_numbers(
     assert (row.label, row.boxes) == ("run", None)
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
+def test_a_folder_without_frames_is_a_video_error(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"has no frames; looked for \.jpg"):
         convert(Source("a", FrameFolder(str(tmp_path), RATE)), CONFIG)
 
 
-def test_pictures_of_two_sizes(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+def test_frames_of_two_sizes_are_a_video_error(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
     for number in range(2):
         (tmp_path / f"{number}.jpg").write_bytes(jpeg(number, width=96 + 2 * number))
-    with pytest.raises(VideoError, match="changes its picture size"):
+    with pytest.raises(VideoError, match="has frames of different sizes"):
         convert(Source("a", FrameFolder(str(tmp_path), RATE)), CONFIG)
 
 
@@ -165,23 +164,19 @@ def test_frames_of_a_zip(
     row = convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
     assert read_numbers(frames_of(row)) == list(range(12))
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(VideoError, match="is no whole ZIP"):
+    with pytest.raises(VideoError, match="is a damaged ZIP"):
         convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
 
 
-def test_a_video_may_be_too_long_for_a_shard(
+def test_a_video_that_is_too_long_for_a_shard_is_a_video_error(
     tmp_path: Path, encode_video: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctp.build.convert.MAX_VIDEO_BYTES", 99)
     (tmp_path / "a.mp4").write_bytes(encode_video(20))
-    with pytest.raises(VideoError, match="is longer than 99 bytes"):
+    with pytest.raises(VideoError, match="expected at most 99"):
         convert(Source("a", VideoEntry("a", str(tmp_path / "a.mp4"))), None)
 
 
-def test_a_missing_file_is_the_videos_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_video_error(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match="cannot be read"):
         convert(Source("a", VideoEntry("a", str(tmp_path / "a.mp4"))), CONFIG)
-
-
-def test_settings_go_to_other_processes() -> None:
-    assert pickle.loads(pickle.dumps(converter(CONFIG))).keywords == {"config": CONFIG}

@@ -1,4 +1,4 @@
-"""Layouts: each is laid out on disk as it is published, and what is found is known."""
+"""Layouts: each is written to disk as it is published, and its contents are known."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_ucf101s_second_split(tmp_path: Path) -> None:
 
 def test_ucf101_in_an_object_store(s3_bucket: str) -> None:
     for name, text in UCF101.items():
-        Storage.of(f"{s3_bucket}/ucf").join(name).write_bytes(text.encode())
+        Storage.from_uri(f"{s3_bucket}/ucf").join(name).write_bytes(text.encode())
     contents = LAYOUTS["ucf101"](f"{s3_bucket}/ucf", 1)
     assert [source.content.read().data for source in contents.sources] == [b"1", b"333", b"22"]
 
@@ -75,7 +75,7 @@ def test_ucf101_in_an_object_store(s3_bucket: str) -> None:
     ("name", "text", "said"),
     [
         ("classInd.txt", "1 Archery\n", "names YoYo/v_YoYo_g08_c01.avi, whose class is not in"),
-        ("classInd.txt", "Archery\n", "wanted two words a line, got 'Archery'"),
+        ("classInd.txt", "Archery\n", "expected two words per line, got 'Archery'"),
     ],
 )
 def test_ucf101s_lists_are_checked(name: str, text: str, said: str, tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_kinetics400(tmp_path: Path) -> None:
     assert [s.content.read().data for s in contents.sources] == [b"5", b"1", b"2", b"4"]
 
 
-def test_a_line_that_is_not_kinetics_is_shown(tmp_path: Path) -> None:
+def test_a_malformed_line_of_kinetics_is_shown(tmp_path: Path) -> None:
     files = KINETICS | {
         "a.csv": "label,youtube_id,time_start,time_end,split\nrun,xyz,now,11,train\n"
     }
-    with pytest.raises(ValueError, match=r"a\.csv: no line of Kinetics: .*'now'"):
+    with pytest.raises(ValueError, match=r"a\.csv: not a line of Kinetics: .*'now'"):
         LAYOUTS["kinetics400"](lay_out(tmp_path, files), 1)
 
 
@@ -193,7 +193,7 @@ def test_got10k(tmp_path: Path) -> None:
     assert contents.missing == {"train": ("GOT-10k_Train_000007",)}
     assert contents.num_unused == 1
     assert contents.sources[2].content == FrameFolder(
-        f"{tmp_path}/val/GOT-10k_Val_000001", Fraction(10), is_tracked=True
+        f"{tmp_path}/val/GOT-10k_Val_000001", Fraction(10), has_boxes=True
     )
 
 
@@ -230,7 +230,7 @@ def test_zips_whose_names_are_not_utf8(tmp_path: Path) -> None:
     make_zips(tmp_path, os.fsdecode(b"\xe9/\xff.zip"))
     contents = LAYOUTS["frames-zip"](str(tmp_path), 1)
     assert found(contents) == [("", r"\xe9/\xff.zip", r"\xe9")]
-    assert Storage.of(contents.sources[0].uri).is_file()
+    assert Storage.from_uri(contents.sources[0].uri).is_file()
 
 
 def test_a_folder_of_videos(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_source_that_is_not_there_is_told(layout: str, tmp_path: Path) -> None:
+def test_a_missing_source_is_refused(layout: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"source: there is no '.*lost'"):
         LAYOUTS[layout](str(tmp_path / "lost"), 1)
 
@@ -248,7 +248,7 @@ def test_a_source_that_is_not_there_is_told(layout: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
-        ("folder", "source: no video below"),
+        ("folder", "source: no video in"),
         ("ucf101", r"no classInd\.txt below .*unpack the official splits"),
         ("hmdb51", r"no file \*_test_split1\.txt below"),
         ("kinetics400", "no CSV below .* has the columns split, time_end, time_start, youtube_id"),
@@ -257,12 +257,12 @@ def test_a_source_that_is_not_there_is_told(layout: str, tmp_path: Path) -> None
         ("frames-zip", r"no \.zip below"),
     ],
 )
-def test_another_layout_is_told(layout: str, said: str, tmp_path: Path) -> None:
+def test_a_folder_of_another_layout_is_refused(layout: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
         LAYOUTS[layout](lay_out(tmp_path, {"notes.md": ""}), 1)
 
 
-def test_an_id_names_one_video() -> None:
+def test_a_repeated_id_is_refused() -> None:
     sources = [Source("a", VideoEntry("a", uri), split="train") for uri in ("one", "two")]
-    with pytest.raises(ValueError, match="'a' is named twice: one and two"):
-        Contents.of(sources)
+    with pytest.raises(ValueError, match="share the id 'a': one and two"):
+        Contents.from_sources(sources)

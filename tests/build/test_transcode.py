@@ -1,4 +1,4 @@
-"""Coding anew: each frame shows its number, so a lost, doubled or swapped one is seen."""
+"""Transcoding: each frame shows its number, so that lost, repeated or swapped ones are noticed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from ctp.build.config import TranscodeConfig
 from ctp.build.transcode import Facts, encode_frames, inspect, transcode
 from ctp.build.transcode import stored_size as size_of
-from ctp.data.catalog import open_catalog
+from ctp.data.sources import open_catalog
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
 from ctp.video.mp4 import read_sample_table
@@ -64,7 +64,7 @@ def test_all_frames_in_their_order(
     assert read_numbers(frames_of(coded)) == list(range(40))
 
 
-def test_short_closed_groups_with_nothing_to_reorder(encode_video: Encode) -> None:
+def test_groups_are_short_and_closed_without_b_frames(encode_video: Encode) -> None:
     coded = transcode(video_of(encode_video(40, options=REORDERED)), CONFIG)
     found = packets(coded)
     assert [packet.is_keyframe for packet in found] == [i % 8 == 0 for i in range(40)]
@@ -115,7 +115,7 @@ def test_the_stored_picture_is_upright(
     source = encode_video(10, rotation=turn, mirrored=mirrored)
     coded = transcode(video_of(source), CONFIG)
     assert packets(coded)[0].stream.codec_context.height == (48 if turn == 180 else 72)
-    assert read_sample_table(coded) is not None  # which takes no picture that is to be turned
+    assert read_sample_table(coded) is not None  # None for a rotated video
     wanted, found = frames_of(source), frames_of(coded)
     assert wanted.shape == found.shape
     assert np.abs(wanted.astype(int) - found).mean() < 8
@@ -131,11 +131,13 @@ def test_the_stored_picture_is_upright(
         ((432, 240), (260, 144)),  # 259.2
         ((144, 144), (144, 144)),
         ((100, 80), (100, 80)),  # never larger
-        ((97, 65), (96, 64)),  # even: x264 takes no other
+        ((97, 65), (96, 64)),  # x264 requires even numbers
         ((1, 1), (2, 2)),
     ],
 )
-def test_the_shorter_side_is_as_asked(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+def test_the_shorter_side_has_the_given_length(
+    size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
     assert size_of(*size, short_side_px=144) == wanted
 
 
@@ -162,7 +164,7 @@ def test_equal_videos_give_equal_bytes(encode_video: Encode) -> None:
     assert len(coded) == 1
 
 
-def test_the_index_is_at_the_front_and_plain(encode_video: Encode) -> None:
+def test_the_index_is_at_the_front_and_readable_by_our_reader(encode_video: Encode) -> None:
     coded = transcode(video_of(encode_video(20)), CONFIG)
     assert coded.index(b"moov") < coded.index(b"mdat")
     table = read_sample_table(coded)
@@ -170,34 +172,34 @@ def test_the_index_is_at_the_front_and_plain(encode_video: Encode) -> None:
     assert len(table.size) == 20
 
 
-def test_pictures_become_a_video(paint_number: Paint, read_numbers: ReadNumbers) -> None:
+def test_frames_become_a_video(paint_number: Paint, read_numbers: ReadNumbers) -> None:
     pictures = (paint_number(number) for number in range(20))
     coded = encode_frames(pictures, 20, Fraction(12), CONFIG)
     assert inspect(video_of(coded)) == Facts(20, 12.0, 72, 48)
     assert read_numbers(frames_of(coded)) == list(range(20))
 
 
-def test_pictures_are_of_one_size(paint_number: Paint) -> None:
+def test_frames_of_two_sizes_are_refused(paint_number: Paint) -> None:
     pictures = [paint_number(0), paint_number(1, width=98)]
-    with pytest.raises(ValueError, match="changes its picture size"):
+    with pytest.raises(ValueError, match="has frames of different sizes"):
         encode_frames(pictures, 2, Fraction(12), CONFIG)
 
 
 @pytest.mark.parametrize(("format", "times"), [("mp4", 0), ("matroska", 1)])
-def test_a_source_is_gone_through_once(
+def test_a_source_is_decoded_once(
     format: str, times: int, encode_video: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = video_of(encode_video(20, format=format))
     really, opened = av.open, []
     monkeypatch.setattr(av, "open", lambda *a, **k: opened.append(a) or really(*a, **k))
     assert inspect(video) == Facts(20, 25.0, 96, 64)
-    assert len(opened) == times  # an MP4 file's tables tell all
+    assert len(opened) == times  # an MP4 file is not opened with FFmpeg
     transcode(video, CONFIG)
     assert len(opened) == 2 * times + 1
 
 
 @pytest.mark.parametrize("rotation", [0, 90])
-def test_facts_of_a_source(rotation: int, encode_video: Encode) -> None:
+def test_facts_of_a_video(rotation: int, encode_video: Encode) -> None:
     facts = inspect(video_of(encode_video(10, rotation=rotation)))
     assert facts == Facts(10, 25.0, *((64, 96) if rotation else (96, 64)))
     assert inspect(video_of(encode_video(1, format="avi", codec="mpeg4"))).rate == 25
@@ -221,7 +223,7 @@ def damaged(data: bytes, how: str) -> bytes:
         ("scribbled over", "cannot be decoded"),
     ],
 )
-def test_a_bad_video_is_told(how: str, reason: str, encode_video: Encode) -> None:
+def test_a_damaged_video_is_a_video_error(how: str, reason: str, encode_video: Encode) -> None:
     whole = encode_video(40, format_options={"movflags": "faststart"})
     with pytest.raises(VideoError, match=reason) as caught:
         transcode(video_of(damaged(whole, how)), CONFIG)

@@ -1,21 +1,19 @@
-"""Shards built by Ray are those built in one process, and a fault names itself in one line."""
+"""Shards built by Ray equal those built in one process, and errors take one line."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import ray
 
-from ctp.build.build import build_shard, find_sources, plan_shards, whole_parts
+from ctp.build.build import build_shard, find_sources, finished_parts, plan_shards
 from ctp.build.config import BuildConfig, TranscodeConfig
-from ctp.build.convert import convert
 from ctp.cluster.build import build
-from ctp.cluster.faults import StoppedError
+from ctp.cluster.errors import StoppedError
 
 pytestmark = [
     pytest.mark.ray,
@@ -41,24 +39,26 @@ def config(video_folder: Callable[..., Path], tmp_path: Path) -> BuildConfig:
     )
 
 
-def test_ray_builds_what_one_process_builds(config: BuildConfig, tmp_path: Path) -> None:
+def test_shards_built_on_ray_equal_those_of_one_process(
+    config: BuildConfig, tmp_path: Path
+) -> None:
     contents = find_sources(config)
     tasks = plan_shards(config, contents)
     shown: list[int] = []
     build(config, tasks, shown.append)
     assert sum(shown) == 21
-    assert max(shown) <= 8  # it is told on the way, not at the end
+    assert max(shown) <= 8  # reported on the way, not at the end
     alone = config.replace(out=str(tmp_path / "alone"))
     for task in plan_shards(alone, contents):
-        list(build_shard(task, partial(convert, config=config.transcode)))
+        list(build_shard(task, config.transcode))
     names = [task.name for task in tasks]
-    by_ray, by_one = (whole_parts(each.out, names) for each in (config, alone))
+    by_ray, by_one = (finished_parts(each.out, names) for each in (config, alone))
     assert set(by_ray) == set(names)
     assert by_ray == by_one  # checksums and all
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes by /proc")
-def test_a_lost_worker_costs_nothing(
+def test_a_killed_actor_changes_nothing(
     config: BuildConfig,
     video_folder: Callable[..., Path],
     own_processes: Callable[[str], list[int]],
@@ -71,7 +71,7 @@ def test_a_lost_worker_costs_nothing(
 
     def kill_first_worker(number: int) -> None:
         if not killed:
-            killed.extend(own_processes("ray::MapBatches(_build)"))
+            killed.extend(own_processes("ray::MapWorker(MapBatches(_ShardBuilder))"))
             os.kill(killed[0], signal.SIGKILL)
 
     (task,) = plan_shards(config, contents)
@@ -79,11 +79,11 @@ def test_a_lost_worker_costs_nothing(
     assert killed
     alone = config.replace(out=str(tmp_path / "alone"))
     (same,) = plan_shards(alone, contents)
-    list(build_shard(same, partial(convert, config=config.transcode)))
-    assert whole_parts(config.out, [task.name]) == whole_parts(alone.out, [task.name])
+    list(build_shard(same, config.transcode))
+    assert finished_parts(config.out, [task.name]) == finished_parts(alone.out, [task.name])
 
 
-def test_a_fault_of_the_storage_stops_the_build(config: BuildConfig, tmp_path: Path) -> None:
+def test_a_failing_storage_stops_the_build(config: BuildConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     config = config.replace(out=str(tmp_path / "file"), num_shards=1)
     tasks = plan_shards(config, find_sources(config))

@@ -1,118 +1,112 @@
-"""What is delivered is the run's stream, and its figures are those of the steady part."""
+"""The run's stream is received in order, and its figures are those of the timed part."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 
 from ctp.bench.processes import Memory
-from ctp.cluster import ingest
-from ctp.cluster.delivery import (
-    Arrival,
-    Delivery,
-    Rate,
-    Sample,
-    Watch,
-    arrivals_of,
-    clips_per_second,
-    deliver,
-    wait_share,
-)
-from ctp.data.catalog import open_catalog
-from ctp.pretext.clips import ClipMaker
+from ctp.cluster import stream
+from ctp.cluster.delivery import Arrival, Delivery, Drawn, deliver, receive
+from ctp.data.stream import Batch
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretraining import open_pretraining
 
 
-def batches_of(*sizes: int) -> Iterator[dict[str, np.ndarray]]:
-    first = 0
-    for size in sizes:
-        yield {"position": np.arange(first, first + size)}
-        first += size
+def batch_of(*positions: int, errors: tuple[str, ...] = ()) -> Batch[Any]:
+    return Batch(np.array(positions, np.int64), (), [], list(errors))
 
 
 def test_arrivals_count_the_clips() -> None:
-    watch = Watch(1)
-    arrivals = arrivals_of(batches_of(4, 4, 2), watch)
+    batches = [batch_of(0, 1, 2, 3), batch_of(4, 5, 6, 7), batch_of(8, 9)]
+    arrivals = receive(batches, usage_seconds=0)
     assert [arrival.clips for arrival in arrivals] == [4, 8, 10]
-    assert watch.clips == 10
-    assert all(arrival.waited >= 0 for arrival in arrivals)
+    assert all(arrival.wait_seconds >= 0 for arrival in arrivals)
+    if sys.platform == "linux":
+        assert all(arrival.cpu_seconds for arrival in arrivals)
+        assert [arrival.memory is not None for arrival in arrivals] == [True, False, False]
 
 
-@pytest.mark.parametrize("positions", [[0, 2], [1, 2], [0, 1, 1]])
-def test_what_is_not_the_stream_is_noticed(positions: list[int]) -> None:
-    with pytest.raises(AssertionError, match="out of order"):
-        arrivals_of([{"position": np.array(positions)}], Watch(1))
+@pytest.mark.parametrize("positions", [(0, 2), (1, 2), (0, 1, 1)])
+def test_samples_out_of_order_are_an_error(positions: tuple[int, ...]) -> None:
+    with pytest.raises(AssertionError, match="order"):
+        receive([batch_of(*positions)])
 
 
-def arrivals(*at: float) -> list[Arrival]:
-    """Batches of ten clips, each waited for half the time."""
-    before = (0.0, *at)
-    return [
-        Arrival(10 * number, time, (time - before[number - 1]) / 2)
-        for number, time in enumerate(at, start=1)
+def test_a_sample_that_cannot_be_drawn_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no disk"):
+        receive([batch_of(0, errors=("no disk",))])
+
+
+def delivery(*arrivals: Arrival) -> Delivery:
+    """Two actors; one process alone draws 10 clips/s, 90 ms of CPU time each."""
+    return Delivery("ctp", 2, arrivals, Drawn(50, 5, 4.5))
+
+
+def arrivals_at(*seconds: float) -> Iterator[Arrival]:
+    """Batches of ten clips that take a second of CPU time; the worker waits half the time."""
+    before = seconds[0]
+    for number, now in enumerate(seconds, start=1):
+        yield Arrival(10 * number, now, (now - before) / 2, cpu_seconds=5.0 + number)
+        before = now
+
+
+def test_speed_is_of_the_clips_after_the_first_arrival() -> None:
+    """70 clips in 7 · ⅝ seconds are 16 clips/s, 100 ms of CPU time each."""
+    came = delivery(*arrivals_at(*(60 + number * 0.625 for number in range(8))))
+    assert came.clips == 70
+    assert came.clips_per_second == pytest.approx(16)
+    assert came.cpu_ms_per_clip == pytest.approx(100)
+    assert came.wait_share == pytest.approx(0.5)
+
+
+def test_efficiency_is_the_fraction_of_linear_scaling() -> None:
+    came = delivery(*arrivals_at(*(number * 0.625 for number in range(8))))
+    assert came.efficiency == pytest.approx(0.8)  # 16 of 2 · 10 clips/s
+    assert came.figures()["cpu_efficiency"] == pytest.approx(0.9)
+
+
+def test_memory_grows_by_the_slope_of_its_measurements() -> None:
+    """3 MiB for each 1000 clips; memory of files is left out."""
+    measured = [
+        Arrival(1000 * i, i, 0, i, Memory(500 + 3 * i + files, 40, files))
+        for i, files in enumerate((9, 0, 0, 4))
     ]
-
-
-def test_the_rate_is_of_what_came_after_the_first() -> None:
-    """70 clips in 7 seconds, however long the first ones took."""
-    came = arrivals(60, 61, 62, 63, 64, 65, 66, 67)
-    assert clips_per_second(came) == pytest.approx(10)
-    assert wait_share(came) == pytest.approx(0.5)
-
-
-def delivery(*samples: Sample) -> Delivery:
-    """Two actors that deliver 160 clips/s, where one process alone makes 100 of 9 ms."""
-    rate, alone = Rate(160, 10), Rate(100, 9)
-    return Delivery("cpu", 2, 1000, rate, alone, 0.9, samples)
-
-
-def test_the_ratio_is_of_what_all_cores_would_make() -> None:
-    assert delivery().ratio == pytest.approx(0.8)
-    assert delivery().cpu_ratio == pytest.approx(0.9)
-
-
-def test_memory_grows_by_the_slope_of_its_samples() -> None:
-    """3 MiB for each 1000 clips, whoever else uses the files; one look was not at memory."""
-    looks = [
-        Sample(1000 * i, 0, Memory(500 + 3 * i + of_files, 40, of_files))
-        for i, of_files in enumerate((9, 0, 0, 4))
-    ]
-    grown = delivery(*looks, Sample(3500, 0, None))
+    grown = delivery(*measured, Arrival(3500, 4, 0))
     assert grown.mib_per_1000_clips == pytest.approx(3)
-    row = grown.as_row()
-    assert (row["peak_memory_mib"], row["peak_shared_mib"]) == (513, 40)
-    assert json.loads(json.dumps(row)) == row
-    assert delivery().mib_per_1000_clips is None
-    assert delivery().as_row()["peak_memory_mib"] is None
+    figures = grown.figures()
+    assert (figures["peak_memory_mib"], figures["peak_shared_mib"]) == (513, 40)
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_figures_of_a_system_without_proc_are_none() -> None:
+    came = delivery(Arrival(10, 1, 0), Arrival(20, 2, 0.5))
+    figures = came.figures()
+    assert figures["clips_per_second"] == 10
+    for name in ("cpu_ms_per_clip", "cpu_efficiency", "peak_memory_mib", "mib_per_1000_clips"):
+        assert figures[name] is None
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_a_stream_is_delivered_and_its_figures_are_there(
-    small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every clip once and in order, or `arrivals_of` would not go on."""
-    monkeypatch.setattr(ingest, "MOST_STEPS_PER_BLOCK", 5)
-    config = small_run.replace(scaling={"num_actors": 2, "cpus_per_actor": 0.5})
-    maker = ClipMaker(config, open_catalog("corpus:8"))
+def test_a_stream_is_delivered(small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_STEPS_PER_BLOCK", 5)
+    run = small_run.replace(scaling={"num_actors": 2})
     ray.init("local", num_cpus=3, object_store_memory=256 * 2**20, include_dashboard=False)
     try:
-        done = deliver(maker, 400, look_seconds=0.02)
+        came = deliver(run, open_pretraining(run).stream, 400)
     finally:
         ray.shutdown()
-    assert done.clips == 400
-    assert done.num_actors == 2
-    assert done.rate.clips_per_second > 0
-    assert done.alone.cpu_ms_per_clip is not None
-    assert done.ratio > 0
-    assert 0 < done.wait_share <= 1
+    assert came.clips == 400
+    assert came.num_actors == 2
+    assert came.efficiency > 0
+    assert 0 < came.wait_share <= 1
     if sys.platform == "linux":
-        assert all(100 <= sample.clips <= 500 for sample in done.samples)
-        assert done.cpu_ratio is not None
-        assert done.cpu_ratio > 0
+        assert came.figures()["cpu_efficiency"] > 0

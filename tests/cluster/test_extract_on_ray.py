@@ -1,4 +1,4 @@
-"""Features made by Ray are those made in one process, and a fault names itself in one line."""
+"""Features computed by Ray equal those of one process, and errors take one line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
+from ctp.cluster.errors import StoppedError
 from ctp.cluster.extract import extract
-from ctp.cluster.faults import StoppedError
-from ctp.downstream import extraction
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.downstream.extraction import open_extraction
+from ctp.downstream.extraction import embed_part, open_extraction, read_part
+from ctp.downstream.feature_folder import write_part
+from ctp.downstream.features import open_embedder
 
 pytestmark = [
     pytest.mark.ray,
@@ -50,11 +51,18 @@ def check_the_same(first: EmbedConfig, second: EmbedConfig) -> None:
 def alone(small_embedding: EmbedConfig, tmp_path: Path) -> EmbedConfig:
     """The same, made in this process."""
     config = small_embedding.replace(out=str(tmp_path / "alone"))
-    extraction.extract(open_extraction(config), lambda number: None)
+    work = open_extraction(config)
+    embedder = open_embedder(work.config, work.encoder)
+    for number in work.left:
+        write_part(
+            work.folder, number, embed_part(embedder, read_part(work.config, work.catalog, number))
+        )
     return config
 
 
-def test_ray_makes_what_one_process_makes(small_embedding: EmbedConfig, alone: EmbedConfig) -> None:
+def test_features_computed_on_ray_equal_those_of_one_process(
+    small_embedding: EmbedConfig, alone: EmbedConfig
+) -> None:
     scaling = {"num_readers": 2, "num_encoders": 2, "cpus_per_encoder": 0.5}
     work = open_extraction(small_embedding.replace(scaling=scaling))
     shown: list[int] = []
@@ -68,7 +76,7 @@ def test_ray_makes_what_one_process_makes(small_embedding: EmbedConfig, alone: E
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes by /proc")
-def test_lost_actors_cost_nothing(
+def test_lost_actors_change_nothing(
     small_embedding: EmbedConfig, alone: EmbedConfig, own_processes: Callable[[str], list[int]]
 ) -> None:
     over, killed = threading.Event(), set[str]()
@@ -93,7 +101,7 @@ def test_lost_actors_cost_nothing(
     check_the_same(small_embedding, alone)
 
 
-def test_a_fault_of_the_storage_stops_the_work(small_embedding: EmbedConfig) -> None:
+def test_a_storage_fault_stops_the_job(small_embedding: EmbedConfig) -> None:
     work = open_extraction(small_embedding)
     for name in ("part-00000.parquet", "part-00001.parquet", "part-00002.parquet"):
         Path(small_embedding.out, name).mkdir()  # in the way of what is written
@@ -102,7 +110,7 @@ def test_a_fault_of_the_storage_stops_the_work(small_embedding: EmbedConfig) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_the_cluster_is_said(small_embedding: EmbedConfig) -> None:
+def test_a_job_that_does_not_fit_the_cluster_is_refused(small_embedding: EmbedConfig) -> None:
     work = open_extraction(small_embedding.replace(scaling={"num_readers": 9}))
-    with pytest.raises(ValueError, match=r"asks for 10 CPUs .*, and the cluster has 3 to give"):
+    with pytest.raises(ValueError, match=r"needs 10 CPUs .* the cluster offers 3"):
         extract(work, print)

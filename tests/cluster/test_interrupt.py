@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ctp.cluster.train import _fit
+from ctp.cluster.train import fit_until_stopped
 
 
 class Quiet:
@@ -36,25 +36,25 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_stop(number: int) -> None:
+def test_a_signal_stops_it(number: int) -> None:
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     called: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        _fit(Interrupted(number), lambda: called.append("saved"))  # type: ignore[arg-type]
+        fit_until_stopped(Interrupted(number), lambda: called.append("saved"))  # type: ignore[arg-type]
     assert called == ["saved"]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_not_told_to_stop() -> None:
+def test_without_a_signal_it_does_not_stop() -> None:
     def never() -> None:
         raise AssertionError
 
-    assert _fit(Quiet(), never) == "done"  # type: ignore[arg-type]
+    assert fit_until_stopped(Quiet(), never) == "done"  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="lost"):
-        _fit(Failing(), never)  # type: ignore[arg-type]
+        fit_until_stopped(Failing(), never)  # type: ignore[arg-type]
 
 
 def test_off_the_main_thread_no_handler_is_touched() -> None:
     with ThreadPoolExecutor(1) as pool:
-        fitted = pool.submit(_fit, Quiet(), lambda: None)  # type: ignore[arg-type]
+        fitted = pool.submit(fit_until_stopped, Quiet(), lambda: None)  # type: ignore[arg-type]
         assert fitted.result() == "done"  # type: ignore[comparison-overlap]

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 
 from ctp.cluster.knn import knn_features
-from ctp.downstream.config import LabeledDataConfig
+from ctp.data.stream import load_here
+from ctp.downstream.config import LabeledVideosConfig
 from ctp.downstream.knn import knn_score
 from ctp.downstream.labels import open_labeled
 from ctp.pretext.config import PretrainConfig
@@ -24,7 +25,7 @@ pytestmark = [
 ]
 
 
-def test_every_epoch_and_at_the_end_whatever_cannot_be_scored(
+def test_snapshots_are_scored_at_epoch_ends_and_damaged_ones_are_kept(
     small_run: PretrainConfig,
     load_job: Callable[[str], Any],
     tmp_path: Path,
@@ -34,8 +35,8 @@ def test_every_epoch_and_at_the_end_whatever_cannot_be_scored(
     config = small_run.replace(
         data={"uri": "corpus:40", "heldout_share": 0.25},
         schedule={"unit": "steps", "length": 17, "decay_at": ()},
-        knn={"uri": "corpus:24", "every_epochs": 1, "k": 3, "cpus": 0.5},
-        scaling={"cpus_per_actor": 0.25, "cpus_per_worker": 0.25},
+        knn={"uri": "corpus:24", "every_epochs": 1},
+        scaling={"cpus_per_worker": 0.25},
     )
     folder = Path(config.storage) / config.name
     damaged = folder / "snapshots" / "00000001.safetensors"  # of an earlier start, say
@@ -51,8 +52,8 @@ def test_every_epoch_and_at_the_end_whatever_cannot_be_scored(
     assert "kNN accuracy after step 17" in out
     assert "step 1 has no kNN score: " in out
 
-    labeled = open_labeled(LabeledDataConfig(uri="corpus:24", test_share=0.25), config.seed)
+    labeled = open_labeled(LabeledVideosConfig(uri="corpus:24", test_share=0.25), config.seed)
     encoder = (folder / "encoder.safetensors").read_bytes()
-    expected = knn_score(encoder, knn_features(config), labeled, k=3)
+    expected = knn_score(encoder, knn_features(config), labeled, 5, load_here)
     assert expected["knn_tested"] == len(labeled.test)
     assert {name: rows[-1][name] for name in expected} == expected

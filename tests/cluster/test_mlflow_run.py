@@ -14,9 +14,8 @@ from mlflow.entities import Run
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.mlflow_run import FILE, mlflow_run
 from ctp.pretext.config import PretrainConfig
-from ctp.training.claim import run_storage
 from ctp.training.config import RunConfig
-from ctp.training.run_folder import Row
+from ctp.training.run_folder import Row, folder_of
 from ctp.training.trainer import RunStoppedError
 
 
@@ -55,7 +54,7 @@ def known_losses(config: RunConfig) -> list[tuple[int, float]]:
     return [(metric.step, metric.value) for metric in history]
 
 
-def test_a_run_that_is_broken_off_and_continued_is_one_run(config: PretrainConfig) -> None:
+def test_a_resumed_run_continues_its_mlflow_run(config: PretrainConfig) -> None:
     again = row(3, 0.8)  # workers were started again, from a checkpoint before
     with pytest.raises(KeyboardInterrupt):
         run_once(config, row(2, 0.9), row(4, 0.7), again, ending=KeyboardInterrupt())
@@ -75,7 +74,7 @@ def test_it_has_the_config_and_where_things_lie(config: PretrainConfig) -> None:
     assert run.data.params["optimizer.learning_rate"] == "0.01"
     assert run.data.params["data.uri"] == "corpus:20"
     assert run.data.params["seed"] == "0"
-    folder = run_storage(config)
+    folder = folder_of(config)
     assert run.data.tags["ctp.folder"] == folder.uri
     assert run.data.tags["ctp.result"] == folder.join("encoder.safetensors").uri
 
@@ -83,11 +82,11 @@ def test_it_has_the_config_and_where_things_lie(config: PretrainConfig) -> None:
 def test_a_run_that_begins_anew_is_another_run(config: PretrainConfig) -> None:
     for _ in range(2):
         run_once(config, row(2, 0.9))
-        run_storage(config).delete_folder()
+        folder_of(config).delete_folder()
     assert len(known_runs(config)) == 2
 
 
-def test_a_loss_that_is_not_finite_is_told(config: PretrainConfig) -> None:
+def test_a_loss_that_is_not_finite_is_reported(config: PretrainConfig) -> None:
     ending = RunStoppedError("the loss is not finite")
     with pytest.raises(RunStoppedError, match="the loss is not finite"):
         run_once(config, row(2, math.nan), ending=ending)
@@ -97,7 +96,7 @@ def test_a_loss_that_is_not_finite_is_told(config: PretrainConfig) -> None:
     assert known_runs(config)[0].info.status == "FAILED"
 
 
-def test_the_run_goes_on_when_mlflow_fails(
+def test_the_run_continues_when_mlflow_fails(
     config: PretrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with mlflow_run(config) as log:
@@ -106,12 +105,12 @@ def test_the_run_goes_on_when_mlflow_fails(
         MlflowClient(config.mlflow_uri).delete_run(run.info.run_id)
         log(row(4, 0.7))
         log(row(6, 0.5))
-    assert capsys.readouterr().err.count("MLflow fails, the run goes on without it") == 2
+    assert capsys.readouterr().err.count("MLflow failed") == 2
     with pytest.raises(ValueError, match=rf"cannot be used.*delete .*{FILE}"):
         run_once(config)
 
 
-def test_a_server_that_is_not_there_is_said_beforehand(
+def test_a_missing_server_is_reported_before_the_run(
     config: PretrainConfig, free_port: int
 ) -> None:
     config = config.replace(mlflow_uri=f"http://127.0.0.1:{free_port}")
@@ -124,11 +123,11 @@ def test_another_server_has_another_run(config: PretrainConfig, tmp_path: Path) 
     for each in (config, other):
         run_once(each, row(2, 0.9))
     assert known_losses(other) == known_losses(config) == [(2, 0.9)]
-    assert json.loads(run_storage(config).join(FILE).read_bytes())["uri"] == other.mlflow_uri
-    assert config.mismatch(other) == []  # it may change when a run is continued
+    assert json.loads(folder_of(config).join(FILE).read_bytes())["uri"] == other.mlflow_uri
+    assert config.differences(other) == []  # it may change when a run is continued
 
 
-def test_without_mlflow_it_is_said_what_to_install(
+def test_without_mlflow_the_error_says_what_to_install(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "ctp.cluster.mlflow_run")

@@ -14,23 +14,17 @@ from typing import Any
 import pytest
 
 from ctp.cli import CommandLine
-from ctp.pretext.pretrain import Pretraining
+from ctp.pretext.pretraining import open_pretraining
 from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
-from ctp.training.distributed import Worker
-from ctp.training.maker import local_stream
 from ctp.training.run_folder import read_metrics
-from ctp.training.trainer import run
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 400
 SMALL = {
-    "sampling.num_frames": 4, "augment.frame_size_px": 32, "augment.short_sides_px": "32,40",
-    "game.min_box_size_px": 8, "game.max_box_size_px": 16, "encoder.width": 4,
-    "head.hidden_channels": 8, "schedule.length": 40, "compute.total_batch": 4,
-    "health.num_clips": 8, "health.every_steps": 20, "checkpoint.every_steps": 5,
-    "log_every_steps": 5, "data.clips_per_visit": 2, "data.max_quarantined_share": 0.3,
-    "curriculum": "none", "scaling.play_on": "device", "optimizer.name": "sgd",
+    "config": Path(__file__).with_name("small.yaml"), "schedule.length": 40,
+    "log_every_steps": 5, "data.repeats_per_pass": 2, "data.max_quarantined_share": 0.3,
+    "task.curriculum": "none", "optimizer.name": "sgd",
     "scaling.cpus_per_worker": 0.5,
     # rounding does not add up, and the losses tell the clips
     "optimizer.learning_rate": 1e-4,
@@ -88,6 +82,7 @@ def test_shards_on_s3_to_an_encoder(
     tmp_path: Path,
     encode_video: Callable[..., bytes],
     kill_session: Callable[[int], None],
+    train_alone: Callable[[Any], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)  # the test itself has a good day
@@ -102,23 +97,23 @@ def test_shards_on_s3_to_an_encoder(
     out = finish(start("build_shards.py", options(source=tmp_path / "videos", out=shards,
                                                   num_shards=2)))  # fmt: skip
     assert "text.mp4" in out
-    manifest = json.loads(Storage.of(shards).join("manifest.json").read_bytes())
+    manifest = json.loads(Storage.from_uri(shards).join("manifest.json").read_bytes())
     assert manifest["videos"] == 14
 
     # the same run on the same shards, alone and with no faults
     settings = {"data.uri": shards, "storage": f"{faulty_s3.bucket}/runs"} | SMALL
     _, config = CommandLine(PRETRAIN, "tiny", "").parse(options(**settings, name="alone"))
-    run(Pretraining.of(config), Worker(), lambda maker, first: local_stream(maker, first, 0, 1))
+    train_alone(open_pretraining(config))
 
     faulty_s3.fail(*BAD_DAY)
-    runs = Storage.of(f"{faulty_s3.bucket}/runs")
+    runs = Storage.from_uri(f"{faulty_s3.bucket}/runs")
     arguments = options(**settings, name="bad-day")
     with start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url) as process:
         wait_for_step(process, runs.join("bad-day"), 12)
         kill_session(process.pid)
     arguments += options(**{"scaling.num_workers": 2})  # it goes on with more workers
     out = finish(start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url))
-    assert "continuing after step" in out
+    assert "resuming after step" in out
     assert {entry["fault"] for entry in faulty_s3.log()} >= {"status", "refused", "cut", "reset"}
     assert runs.join("bad-day", "encoder.safetensors").exists()
     assert not runs.join("bad-day", "quarantine.jsonl").exists()

@@ -21,11 +21,11 @@ JOB = str(ROOT / "jobs" / "pretrain.py")
 STEPS = 40
 TIMEOUT_SECONDS = 600
 TRAIN_WORKER, ACTOR = "RayTrainWorker", "MapWorker"
-DECODER, BOARD = "isolation.serve", "ray::Board"
+COORDINATOR = "ray::RunCoordinator"
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "config": Path(__file__).with_name("small.yaml"),
     "data.uri": "corpus:24",
     "schedule.length": STEPS,
@@ -112,14 +112,16 @@ def test_the_stream_of_ray_data_is_the_stream_of_one_process(
     assert losses(storage, "alone") == losses(storage, "whole")
 
 
-def test_told_to_stop_then_killed_it_comes_to_the_same_bit_for_bit(
+def test_stopped_then_killed_equals_uninterrupted_bit_for_bit(
     storage: Path,
     whole: str,
     held: Callable[[int, str], AbstractContextManager[None]],
     kill_session: Callable[[int], None],
 ) -> None:
-    """It is told as `ray job stop` and Kubernetes do it, and saves for that reason alone."""
-    argv = command(storage, "stopped", checkpoint__every_steps="none")
+    """It is stopped as `ray job stop` and Kubernetes do, and saves only for this reason."""
+    rarely = storage / "rarely.yaml"
+    rarely.write_text(SMALL["config"].read_text().replace("every_steps: 5", "every_minutes: 60"))
+    argv = command(storage, "stopped", config=rarely)
     told = storage / "told.txt"
     with told.open("w") as file, start(argv, file) as process:
         wait_for_step(process, storage, "stopped", 7)
@@ -132,16 +134,16 @@ def test_told_to_stop_then_killed_it_comes_to_the_same_bit_for_bit(
     saved = re.search(r"saved after step (\d+)", out)
     assert saved, out
     assert int(saved[1]) >= 7
-    assert "stopped; the same command with --name stopped goes on from here" in out
+    assert "The same command with --name stopped resumes the run" in out
     with start(argv) as process:
         wait_for_step(process, storage, "stopped", int(saved[1]) + 5)
         kill_session(process.pid)
     assert not (storage / "stopped" / "encoder.safetensors").exists()
-    assert f"continuing after step {saved[1]}" in finish(argv)
+    assert f"resuming after step {saved[1]}" in finish(argv)
     assert losses(storage, "stopped") == losses(storage, "whole")
 
 
-def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> None:
+def test_fewer_workers_continue_when_a_node_is_lost(storage: Path, whole: str) -> None:
     from ray.cluster_utils import Cluster
 
     def node(cpus: int) -> dict[str, int]:
@@ -149,7 +151,7 @@ def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> No
 
     argv = command(
         storage, "shrunk", scaling__num_workers=2, scaling__min_workers=1,
-        scaling__cpus_per_worker=3, scaling__cpus_per_actor=0.25,
+        scaling__cpus_per_worker=3,
     )  # fmt: skip
     # the head has room for actors alone, the others for a worker each
     cluster = Cluster(initialize_head=True, head_node_args=node(2))
@@ -175,15 +177,14 @@ def test_fewer_workers_go_on_when_a_node_leaves(storage: Path, whole: str) -> No
 def test_lost_processes_change_nothing(
     storage: Path, whole: str, processes_of: Callable[..., list[int]]
 ) -> None:
-    """The process that decodes is killed, as for want of memory, then the actor it belongs to, the
-    one that carries log lines, and the one that trains."""
+    """An actor is killed, as for want of memory, then the coordinator and the training worker."""
 
     def kill(title: str) -> None:
         wait_until(process, lambda: bool(processes_of(process.pid, title)))
         os.kill(processes_of(process.pid, title)[0], signal.SIGKILL)
 
     with start(command(storage, "hurt")) as process:
-        for title in (DECODER, ACTOR, BOARD):
+        for title in (ACTOR, COORDINATOR):
             kill(title)
         wait_for_step(process, storage, "hurt", 13)
         kill(TRAIN_WORKER)
@@ -194,17 +195,17 @@ def test_lost_processes_change_nothing(
     assert losses(storage, "hurt") == losses(storage, "whole")
 
 
-def test_a_node_that_leaves_takes_no_clip_along(
+def test_no_sample_is_lost_with_a_node(
     storage: Path, pretrain_alone: Callable[[list[str]], None]
 ) -> None:
     from ray.cluster_utils import Cluster
 
     large = {  # clips that take longer to make than a node to leave
-        "sampling__num_frames": 16, "augment__frame_size_px": 112,
-        "augment__short_sides_px": 112, "schedule__length": 60, "health__num_clips": 0,
-        "scaling__num_actors": 2, "scaling__cpus_per_actor": 0.25, "scaling__cpus_per_worker": 0.5,
+        "task__sampling__num_frames": 16, "task__augment__frame_size_px": 112,
+        "task__augment__short_sides_px": 112, "schedule__length": 60,
+        "evaluation__num_clips": 0, "scaling__num_actors": 2, "scaling__cpus_per_worker": 0.5,
     }  # fmt: skip
-    node = {"num_cpus": 2, "object_store_memory": 256 * 2**20}
+    node = {"num_cpus": 4, "object_store_memory": 256 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
         leaving = cluster.add_node(**node)
@@ -231,19 +232,19 @@ def test_a_real_mix_of_videos_with_two_workers(
             scaling__num_workers=2, scaling__cpus_per_worker=0.5,
         )
     )  # fmt: skip
-    assert "1 video(s) could not be used" in out
+    assert "1 file(s) or video(s) could not be used" in out
     assert "text.mp4: cannot be opened as a video" in out
     lines = (storage / "mixed" / "quarantine.jsonl").read_text().splitlines()
     assert [json.loads(line)["video_id"] for line in lines] == ["text.mp4"]
 
 
-def test_no_good_video_ends_the_run_with_a_clear_error(storage: Path, tmp_path: Path) -> None:
+def test_a_run_without_usable_videos_ends_with_a_clear_error(storage: Path, tmp_path: Path) -> None:
     for i in range(6):
         (tmp_path / f"text{i}.mp4").write_text("this is text")
     argv = command(storage, "bad", data__uri=tmp_path, data__heldout_share=0, log_every_steps=10)
     with start(argv) as process:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1
-    assert "tried one after the other for a clip, cannot be used" in out.splitlines()[-1]
+    assert "6 videos were tried for a sample and none can be used" in out.splitlines()[-1]
     assert "Traceback" not in out
     assert len((storage / "bad" / "quarantine.jsonl").read_text().splitlines()) == 6

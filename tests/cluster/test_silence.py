@@ -1,4 +1,4 @@
-"""A run that logs nothing is asked why: at first after two minutes, then ever more seldom."""
+"""A run without log lines is reported: first after two minutes, then after twice that, …"""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import time
 
 import pytest
 
-from ctp.cluster.train import SILENT_SECONDS, _Silence
+from ctp.cluster.train import SILENT_SECONDS, Silence
 
 
-def test_silence_is_told_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_become_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    silence = _Silence()
-    told = []
+    silence = Silence()
+    reported = []
     for seconds in range(int(9 * SILENT_SECONDS)):
         now = 1000.0 + seconds
-        if silence.is_worth_a_word(is_over=False):
-            told.append(seconds / SILENT_SECONDS)
-    assert told == [1, 2, 4, 8]
-    assert not silence.is_worth_a_word(is_over=True)
+        if silence.should_report(has_rows=False):
+            reported.append(seconds / SILENT_SECONDS)
+    assert reported == [1, 2, 4, 8]
+    assert not silence.should_report(has_rows=True)
     assert silence.seconds() == 0
     now += SILENT_SECONDS
-    assert silence.is_worth_a_word(is_over=False)
+    assert silence.should_report(has_rows=False)

@@ -152,7 +152,7 @@ def videos(s3_bucket: str, encode_video: Callable[..., bytes]) -> str:
     """Videos in an object store."""
     for number in range(12):
         video = encode_video(20 + number, width=64 + 2 * number, height=48)
-        Storage.of(s3_bucket).join("videos", f"{number}.mp4").write_bytes(video)
+        Storage.from_uri(s3_bucket).join("videos", f"{number}.mp4").write_bytes(video)
     return f"{s3_bucket}/videos"
 
 
@@ -182,7 +182,10 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     storage = videos.replace("videos", "runs")
-    run, places = Storage.of(storage).join("run"), [f"--storage={storage}", f"--data.uri={videos}"]
+    run, places = (
+        Storage.from_uri(storage).join("run"),
+        [f"--storage={storage}", f"--data.uri={videos}"],
+    )
     grace = {"RAY_JOB_STOP_WAIT_TIME_S": "120", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 
     def is_at(step: int) -> bool:
@@ -207,19 +210,19 @@ def test_a_node_is_killed_and_the_job_stopped_and_submitted_again(
     log = cluster.log("first")
     saved = re.search(r"saved after step (\d+)", log)
     assert saved, log
-    assert "stopped; the same command with --name run goes on from here" in log
+    assert "The same command with --name run resumes the run" in log
     assert not run.join(ENCODER).exists()
 
     again = cluster.ray(*submit("--submission-id=second", **grace), *places)
     assert again.returncode == 0, again.stdout
-    continued = re.search(r"continuing after step (\d+)", again.stdout)
+    continued = re.search(r"resuming after step (\d+)", again.stdout)
     assert continued, again.stdout
     assert int(continued[1]) >= int(saved[1])  # a step or two may have come after
     assert run.join(ENCODER).exists()
 
     monkeypatch.chdir(ROOT)
     pretrain_alone([*SMALL, f"--data.uri={videos}", f"--storage={storage}/alone"])
-    expected = losses(read_metrics(Storage.of(storage).join("alone", "run")))
+    expected = losses(read_metrics(Storage.from_uri(storage).join("alone", "run")))
     assert losses(read_metrics(run)) == expected
     assert len(expected) == STEPS
     check_log(log)
@@ -244,16 +247,16 @@ def test_results_in_the_working_directory_are_refused(cluster: RayCluster, video
     assert "Traceback" not in said.stdout
 
 
-def test_what_a_node_does_not_see_is_told(cluster: RayCluster) -> None:
-    join = "cluster(places=['/bin', ('/not/here', 's3://b'), 'corpus:9', ''])"
+def test_a_path_that_a_node_does_not_see_is_reported(cluster: RayCluster) -> None:
+    join = "cluster(paths=['/bin', ('/not/here', 's3://b'), 'corpus:9', ''])"
     script = f"from ctp.cluster.connect import cluster; {join}.__enter__()"
     said = cluster.ray("job", "submit", "--working-dir", ".", "--", "python", "-c", script)
-    assert "ValueError: /not/here is not seen by" in said.stdout
+    assert "ValueError: /not/here does not exist on" in said.stdout
     assert said.returncode == 1
 
 
 @pytest.mark.parametrize("token", ["", "0" * 32], ids=["none", "another"])
-def test_a_token_that_lacks_is_told(cluster: RayCluster, token: str, tmp_path: Path) -> None:
+def test_a_missing_token_is_reported(cluster: RayCluster, token: str, tmp_path: Path) -> None:
     said = cluster.ray(*submit(), token=token)
     assert said.returncode != 0
     assert "token" in said.stdout.lower()
@@ -266,11 +269,11 @@ def test_a_token_that_lacks_is_told(cluster: RayCluster, token: str, tmp_path: P
     last = joined.stderr.splitlines()[-1]
     assert joined.returncode == 1
     assert last.startswith("error: the cluster at 127.0.0.1:")
-    assert "If it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in last
+    assert "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN" in last
     assert "Traceback" not in joined.stderr
 
 
-def test_results_and_videos_beside_the_code_are_not_sent_along(
+def test_results_and_videos_beside_the_code_are_not_uploaded(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / ".gitignore", tmp_path)

@@ -1,8 +1,7 @@
-"""Sweeps: how many trials fit, which are stopped early, and one that is killed and goes on."""
+"""Sweeps: how many trials fit, which are stopped early, and one that is killed and resumed."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,24 +18,20 @@ from ctp.cluster.connect import Demand
 from ctp.cluster.sweep import (
     TRIAL_MEMORY_BYTES,
     Asha,
-    Watch,
-    sweep_demands,
+    SweepCallback,
+    trial_demands,
     trials_at_once,
 )
-from ctp.cluster.trial import Work, line_of, outcome
-from ctp.downstream.classification import Finetuning
-from ctp.downstream.config import FinetuneConfig
-from ctp.downstream.initial import settled_encoder
-from ctp.pretext.pretrain import Pretraining
+from ctp.cluster.trial import TrialRunner, error_line
+from ctp.pretext.pretraining import open_pretraining
 from ctp.storage import StorageError
 from ctp.sweeps.config import AshaConfig, SweepConfig
-from ctp.sweeps.folder import claim_sweep, read_sweep, state_of
+from ctp.sweeps.folder import read_sweep, state_of, write_config
 from ctp.sweeps.plan import Plan, Trial
-from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
-from ctp.sweeps.standing import Running, Standing
-from ctp.training.claim import run_storage
-from ctp.training.run_folder import ENCODER, read_metrics
-from ctp.training.trainer import Job
+from ctp.sweeps.progress import SweepProgress, TrialProgress
+from ctp.sweeps.scores import RetrievalConfig, TrainedEncoder, retrieval_scores
+from ctp.training.run_folder import ENCODER, folder_of, read_metrics
+from ctp.training.trainer import TrainingSpec
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 1200
@@ -57,7 +52,7 @@ def demand(number: int, cpus: float, gpus: float = 0) -> Demand:
         (100, 0, 2.5 * TRIAL_MEMORY_BYTES, 2),
     ],
 )
-def test_as_many_trials_as_their_largest_phase_leaves_room_for(
+def test_the_largest_phase_limits_the_trials_at_a_time(
     cpus: float, gpus: float, memory: float, expected: int
 ) -> None:
     phases = [[demand(1, 1), demand(2, 0.5)], [demand(1, 1.5)]]  # of 2 CPUs and of 1.5
@@ -74,37 +69,38 @@ def test_what_the_phases_of_a_trial_need(tmp_path: Path) -> None:
     config = SweepConfig(
         name="x",
         storage=str(tmp_path),
-        grid=("game.num_patches=1",),
+        grid=("task.num_patches=1",),
         set=("scaling.num_actors=3", "knn.uri=corpus:8", "linear.scaling.num_actors=2"),
     )
-    phases = sweep_demands(Plan.of(config))
-    assert [sum(each.number * each.cpus for each in phase) for phase in phases] == [5, 1, 3]
+    phases = trial_demands(Plan.from_config(config))
+    assert [sum(each.number * each.cpus for each in phase) for phase in phases] == [4.5, 1, 3]
     assert all(each.options.startswith("--set linear.scaling.") for each in phases[-1])
 
 
-def test_what_falls_behind_is_told_to_stop_and_what_was_told_before_counts() -> None:
+def test_trials_that_fall_behind_are_asked_to_stop_and_reported_scores_count() -> None:
     stopped: dict[str, str] = {}
-    scheduler = Asha(AshaConfig(time="step", grace=10, reduction=2), stopped.__setitem__)
+    config = AshaConfig(time="step", grace=10, reduction=2)
+    scheduler = Asha(config, "iou", stopped.__setitem__)
     trials = {}
     for name in ("good", "bad", "late"):
         trials[name] = SimpleNamespace(trial_id=name, config={"trial": name})
         scheduler.on_trial_add(None, trials[name])
 
-    def tell(name: str, step: int, iou: float) -> None:
+    def report(name: str, step: int, iou: float) -> None:
         found = scheduler.on_trial_result(None, trials[name], {"step": step, "iou": iou})
-        assert found == "CONTINUE"  # Tune is to kill none
+        assert found == "CONTINUE"  # Tune must not kill it
 
-    tell("good", 10, 0.6)
-    tell("good", 40, 0.7)
-    tell("bad", 5, 0.1)  # before its grace is over
+    report("good", 10, 0.6)
+    report("good", 40, 0.7)
+    report("bad", 5, 0.1)  # before its grace is over
     assert not stopped
-    tell("bad", 10, 0.5)
+    report("bad", 10, 0.5)
     assert stopped == {"bad": "by ASHA at step 10, with iou 0.500"}
-    tell("bad", 20, 0.4)  # it is stopping already
-    tell("late", 12, 0.65)
-    tell("late", 13, 0.1)  # it was compared already
+    report("bad", 20, 0.4)  # it is stopping already
+    report("late", 12, 0.65)
+    report("late", 13, 0.1)  # it was compared already
     assert list(stopped) == ["bad"]
-    tell("late", 40, 0.1)
+    report("late", 40, 0.1)
     assert list(stopped) == ["bad", "late"]
 
 
@@ -112,8 +108,8 @@ def test_what_falls_behind_is_told_to_stop_and_what_was_told_before_counts() -> 
 def plan(tmp_path: Path) -> Plan:
     """Four trials, compared by ASHA, in a folder of their own."""
     config = SweepConfig(name="mine", storage=str(tmp_path), table="table9", asha=AshaConfig())
-    made = Plan.of(config)
-    claim_sweep(made)
+    made = Plan.from_config(config)
+    write_config(made)
     return made
 
 
@@ -126,62 +122,64 @@ def test_a_trial_that_failed_too_often_is_in_the_table_with_its_last_reason(
         "Failure # 2 (occurred at one)\nTraceback (most recent call last):\n"
         '  File "a"\nOSError: full\n'
     )
-    standing = Standing(4, {}, {name: Running("pretrain")})
-    watch = Watch(plan, standing, lambda standing: None)
-    watch.on_trial_error(0, [], SimpleNamespace(config={"trial": name}, error_file=str(error_file)))
-    assert standing.ended == {name: "failed"}
-    assert not standing.running
+    progress = SweepProgress(4, {}, {name: TrialProgress("pretrain")})
+    callback = SweepCallback(plan, progress, lambda progress: None)
+    trial = SimpleNamespace(config={"trial": name}, error_file=str(error_file))
+    callback.on_trial_error(0, [], trial)
+    assert progress.ended == {name: "failed"}
+    assert not progress.running
     assert (
         f"| {name} | failed | 0 | OSError: full |" in (tmp_path / "mine" / "table.md").read_text()
     )
     assert name in state_of(plan).left  # the same command tries it again
 
 
-def test_an_error_that_another_start_may_mend_is_raised(plan: Plan, tmp_path: Path) -> None:
+def test_an_error_that_a_restart_may_mend_is_raised(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "mine" / "runs").write_text("a file where a folder should be")
     with pytest.raises(StorageError):
-        outcome(Work(plan, plan.trials[0], None))
+        TrialRunner(plan, plan.trials[0], None).result()
 
 
 @pytest.mark.parametrize(("reason", "status"), [(None, "failed"), ("by ASHA", "stopped")])
-def test_an_error_that_none_would_mend_is_the_trials_result(
+def test_another_error_is_the_trials_result(
     tmp_path: Path, reason: str | None, status: str
 ) -> None:
     config = SweepConfig(
-        name="x", storage=str(tmp_path), grid=("game.num_patches=1",), set=("data.uri=/nowhere",)
+        name="x", storage=str(tmp_path), grid=("task.num_patches=1",), set=("data.uri=/nowhere",)
     )
-    plan = Plan.of(config)
-    work = Work(plan, plan.trials[0], None)
-    work.reason_to_stop = reason
-    result = outcome(work)
+    plan = Plan.from_config(config)
+    runner = TrialRunner(plan, plan.trials[0], None)
+    runner.reason_to_stop = reason
+    result = runner.result()
     assert result.status == status
     assert (reason or "there is no '/nowhere'") in result.reason
 
 
-def test_reasons_are_told_in_a_line() -> None:
-    assert line_of("one\n  two\n") == "one two"
-    assert len(line_of("many words " * 100)) <= 300
+def test_reasons_are_one_line() -> None:
+    assert error_line("one\n  two\n") == "one two"
+    assert len(error_line("many words " * 100)) <= 300
     coloured = "\x1b[36mray::run()\x1b[39m (pid=1)\n    ^^^^\n"
     frames = '  File "a.py", line 1, in a\n    b()\n    ^^^\n  File "b.py", line 2, in b\n    c()\n'
     error = "OSError: full:\n  /data\n"
-    assert line_of(coloured + frames + error) == "OSError: full: /data"
-    assert line_of(f"Traceback (most recent call last):\n{frames}{error}") == "OSError: full: /data"
-    assert line_of("\x1b[31mred\x1b[0m") == "red"
+    assert error_line(coloured + frames + error) == "OSError: full: /data"
+    assert (
+        error_line(f"Traceback (most recent call last):\n{frames}{error}") == "OSError: full: /data"
+    )
+    assert error_line("\x1b[31mred\x1b[0m") == "red"
 
 
 SMALL = {
     "data.uri": "corpus:24",
-    "sampling.num_frames": 4,
-    "augment.frame_size_px": 32,
-    "augment.short_sides_px": 32,
-    "game.min_box_size_px": 8,
-    "game.max_box_size_px": 16,
+    "task.sampling.num_frames": 4,
+    "task.augment.frame_size_px": 32,
+    "task.augment.short_sides_px": 32,
+    "task.box_size_px": "8,16",
     "encoder.width": 4,
-    "head.hidden_channels": 8,
+    "task.head.hidden_channels": 8,
     "schedule.length": 16,
     "compute.total_batch": 4,
-    "health.num_clips": 6,
-    "health.every_steps": 8,
+    "evaluation.num_clips": 6,
+    "evaluation.every_steps": 8,
     "checkpoint.every_steps": 2,
     "log_every_steps": 1,
 }
@@ -195,10 +193,7 @@ SCORED = SMALL | {
     "linear.sampling.num_frames": 4,
     "linear.augment.frame_size_px": 32,
     "linear.augment.short_sides_px": 32,
-    "linear.views.num_clips": 1,
-    "linear.views.num_frames": 4,
-    "linear.views.frame_size_px": 32,
-    "linear.views.short_side_px": 32,
+    "linear.clips_per_test_video": 1,
     "linear.schedule.unit": "steps",
     "linear.schedule.length": 3,
     "linear.compute.total_batch": 4,
@@ -229,32 +224,40 @@ def wait_for(process: subprocess.Popen[str], is_there: Callable[[], bool]) -> No
         time.sleep(0.1)
 
 
-def scores_alone(run_alone: Callable[[Job], None], plan: Plan, trial: Trial) -> dict[str, float]:
-    """What a trial's scores are to be."""
-    run_alone(Pretraining.of(trial.pretrain))
-    folder = run_storage(trial.pretrain)
-    encoder, found = folder.join(ENCODER), dict(read_metrics(folder)[-1])
+class RunnerAlone:
+    """Scores encoders without a cluster."""
+
+    def __init__(self, train_alone: Callable[[TrainingSpec[Any]], None]):
+        self._train_alone = train_alone
+
+    def train(self, phase: str, spec: TrainingSpec[Any]) -> None:
+        self._train_alone(spec)
+
+    def retrieve(self, phase: str, encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
+        return retrieval_scores(encoder, config)
+
+
+def scores_alone(
+    train_alone: Callable[[TrainingSpec[Any]], None], plan: Plan, trial: Trial
+) -> dict[str, float]:
+    """Return the scores that a trial must have."""
+    train_alone(open_pretraining(trial.config))
+    folder = folder_of(trial.config)
+    found = dict(read_metrics(folder)[-1])
+    encoder = TrainedEncoder(trial.name, folder.join(ENCODER), trial.config.storage, trial.seed)
     for score in plan.scores:
-        if isinstance(score.config, RetrievalConfig):
-            found |= score.numbered(retrieval_scores(encoder.read_bytes(), score.config))
-        elif isinstance(score.config, FinetuneConfig):
-            known = settled_encoder(None, encoder.uri).model_dump()
-            config = score.config.replace(
-                name="linear", storage=trial.pretrain.storage, initial=encoder.uri, encoder=known
-            )
-            run_alone(Finetuning.of(config))
-            tested = json.loads(run_storage(config).join("scores.json").read_bytes())
-            found |= score.numbered({name: tested[name] for name in ("top1", "tested")})
+        numbers = score.compute(encoder, RunnerAlone(train_alone))
+        found |= {f"{score.name}.{name}": value for name, value in numbers.items()}
     return found
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_killed_and_started_again_a_sweep_comes_to_the_same(
+def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
     tmp_path: Path,
     own_processes: Callable[[str], list[int]],
     kill_session: Callable[[int], None],
-    run_alone: Callable[[Job], None],
+    train_alone: Callable[[TrainingSpec[Any]], None],
 ) -> None:
     """First the whole sweep is killed, then the process of the trial that goes on."""
     grid = f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}"
@@ -290,10 +293,10 @@ def test_killed_and_started_again_a_sweep_comes_to_the_same(
     failed = next(line for line in table.splitlines() if line.startswith("| learning_rate-1e"))
     assert "the loss or its gradient is not finite" in failed
 
-    steps = [row["step"] for row in read_metrics(run_storage(sweep.plan.trial(SECOND).pretrain))]
+    steps = [row["step"] for row in read_metrics(folder_of(sweep.plan.trial(SECOND).config))]
     assert steps == list(range(1, 17))
-    elsewhere = Plan.of(sweep.plan.config.replace(storage=str(tmp_path / "alone")))
-    expected = scores_alone(run_alone, elsewhere, elsewhere.trial(SECOND))
+    elsewhere = Plan.from_config(sweep.plan.config.replace(storage=str(tmp_path / "alone")))
+    expected = scores_alone(train_alone, elsewhere, elsewhere.trial(SECOND))
     found = sweep.results[SECOND].scores
     names = ("loss", "iou", "still_iou", "retrieval.top1", "retrieval.tested", "linear.top1")
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}
@@ -306,9 +309,9 @@ def test_trials_that_are_stopped_early_leave_room_for_others(tmp_path: Path) -> 
     tells as much."""
     argv = command(
         tmp_path,
-        SMALL | {"schedule.length": 60, "health.every_steps": 2, "sampling.num_frames": 8},
-        "--grid=game.max_speed_px_per_frame=0.5,12,15",
-        *("--scores=iou", "--asha.time=step", "--asha.grace=4", "--asha.reduction=2"),
+        SMALL | {"schedule.length": 60, "evaluation.every_steps": 2, "task.sampling.num_frames": 8},
+        "--grid=task.max_speed_px_per_frame=0.5,12,15",
+        *("--scores=task", "--asha.time=step", "--asha.grace=4", "--asha.reduction=2"),
     )
     with start(argv) as process:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)

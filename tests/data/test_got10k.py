@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ctp.data.got10k import in_sight, parse_boxes, parse_class, parse_flags
+from ctp.data.got10k import is_visible, parse_boxes, parse_class, parse_flags
 
 
 def test_left_top_width_height_becomes_corners() -> None:
@@ -14,40 +14,40 @@ def test_left_top_width_height_becomes_corners() -> None:
     assert boxes.tolist() == [[10, 20, 40, 60], [0.5, 1.5, 2.5, 4.5]]
 
 
-def test_flags_are_a_number_a_line() -> None:
+def test_flags_are_one_number_per_line() -> None:
     flags = parse_flags(b"0\n8\n1\n", "cover.label")
     assert flags.dtype == np.int8
     assert flags.tolist() == [0, 8, 1]
 
 
-def test_an_object_is_in_sight_where_it_has_a_box_and_some_of_it_shows() -> None:
+def test_an_object_is_visible_with_a_box_and_a_cover_above_0() -> None:
     boxes = np.array([[1, 1, 5, 5]] * 6 + [[3, 1, 3, 9], [np.nan, 1, 2, 3]], np.float32)
     absence = np.array([0, 1, 0, 0, 1, 0, 0, 0], np.int8)
     cover = np.array([8, 8, 0, 1, 0, 4, 8, 8], np.int8)
-    assert np.flatnonzero(in_sight(boxes, absence, cover)).tolist() == [0, 3, 5]
-    assert np.flatnonzero(in_sight(boxes, absence, None)).tolist() == [0, 2, 3, 5]
-    assert np.flatnonzero(in_sight(boxes, None, cover)).tolist() == [0, 1, 3, 5]
-    assert np.flatnonzero(in_sight(boxes, None, None)).tolist() == [0, 1, 2, 3, 4, 5]
+    assert np.flatnonzero(is_visible(boxes, absence, cover)).tolist() == [0, 3, 5]
+    assert np.flatnonzero(is_visible(boxes, absence, None)).tolist() == [0, 2, 3, 5]
+    assert np.flatnonzero(is_visible(boxes, None, cover)).tolist() == [0, 1, 3, 5]
+    assert np.flatnonzero(is_visible(boxes, None, None)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_the_class_is_named_if_it_is_known() -> None:
+def test_the_class_is_none_if_unknown() -> None:
     text = b"[METAINFO]\nurl: https://a.b/c?d=%20\nbegin: 00:00:24\nobject_class: sea lion\n"
     assert parse_class(text) == "sea lion"
     assert parse_class(b"[METAINFO]\nurl: x\n") is None
 
 
 @pytest.mark.parametrize("text", [b"", b"1,2,3\n", b"1,2,3,4\n1,2,3\n", b"1,2,3,x\n", b"\xff\xfe"])
-def test_boxes_that_are_none(text: bytes) -> None:
+def test_malformed_boxes_are_refused(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         parse_boxes(text)
 
 
 @pytest.mark.parametrize("text", [b"x\n", b"300\n", b"0.5\n"])
-def test_flags_that_are_none(text: bytes) -> None:
-    with pytest.raises(ValueError, match=r"absence\.label: wanted a small number a line"):
+def test_malformed_flags_are_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"absence\.label: expected an 8-bit number"):
         parse_flags(text, "absence.label")
 
 
-def test_a_description_that_is_none() -> None:
+def test_a_malformed_description_is_refused() -> None:
     with pytest.raises(ValueError, match=r"meta_info\.ini: File contains no section headers"):
         parse_class(b"what is this\n")

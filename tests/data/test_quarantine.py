@@ -13,7 +13,7 @@ FIRST = QuarantinedVideo("a", "s3://x/a", "is empty")
 SECOND = QuarantinedVideo("b", "/ä b", 'has no "frames"\nat all')
 
 
-def test_an_entry_tells_all_of_an_error() -> None:
+def test_an_entry_contains_the_whole_error() -> None:
     error = pickle.loads(pickle.dumps(VideoError("a", "s3://x/a", "is empty")))
     assert QuarantinedVideo.from_error(error) == FIRST
 

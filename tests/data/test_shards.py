@@ -1,4 +1,4 @@
-"""Shards: any Parquet reader reads them, and each video lies where the index says."""
+"""Shards: any Parquet reader reads them, and the index gives the position of each video."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def make_rows(sizes: tuple[int, ...] = SIZES) -> list[ShardRow]:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     local = request.param == "local"
     uri = tmp_path / "my shards" if local else f"{request.getfixturevalue('s3_bucket')}/my shards"
-    return Storage.of(uri).join("train", "a.parquet")
+    return Storage.from_uri(uri).join("train", "a.parquet")
 
 
-def test_a_range_of_the_file_is_the_video(place: Storage) -> None:
+def test_the_indexed_range_of_the_file_is_the_video(place: Storage) -> None:
     rows = make_rows()
     write_shard(place, rows, MIB)
     index = read_index(place)
@@ -77,7 +77,7 @@ def test_a_range_of_the_file_is_the_video(place: Storage) -> None:
         assert found["num_frames"] == row.num_frames
 
 
-def test_any_parquet_reader_reads_all_of_it(place: Storage) -> None:
+def test_any_parquet_reader_reads_all_columns(place: Storage) -> None:
     rows = make_rows()
     write_shard(place, rows, MIB)
     table = pq.read_table(place.path, filesystem=place.filesystem)
@@ -93,13 +93,13 @@ def test_any_parquet_reader_reads_all_of_it(place: Storage) -> None:
 
 
 def test_a_row_group_is_closed_when_it_is_long_enough(tmp_path: Path) -> None:
-    write_shard(Storage.of(tmp_path / "a.parquet"), make_rows((4, 4, 4, 10, 1, 9, 1)), 10)
+    write_shard(Storage.from_uri(tmp_path / "a.parquet"), make_rows((4, 4, 4, 10, 1, 9, 1)), 10)
     metadata = pq.read_metadata(tmp_path / "a.parquet")
     assert [metadata.row_group(i).num_rows for i in range(4)] == [3, 1, 2, 1]
     assert metadata.metadata[b"ctp.shard"] == b"1"
 
 
-def test_rows_are_taken_as_the_file_grows(tmp_path: Path) -> None:
+def test_rows_are_consumed_one_by_one(tmp_path: Path) -> None:
     taken: list[str] = []
 
     def stream() -> Iterator[ShardRow]:
@@ -109,12 +109,12 @@ def test_rows_are_taken_as_the_file_grows(tmp_path: Path) -> None:
         raise RuntimeError("the source ends early")
 
     with pytest.raises(RuntimeError, match="ends early"):
-        write_shard(Storage.of(tmp_path / "a.parquet"), stream(), 20)
+        write_shard(Storage.from_uri(tmp_path / "a.parquet"), stream(), 20)
     assert len(taken) == 6
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_shard(place: Storage) -> None:
+def test_a_failed_write_keeps_the_old_shard(place: Storage) -> None:
     write_shard(place, make_rows((1, 2)))
 
     def stream() -> Iterator[ShardRow]:
@@ -142,13 +142,13 @@ def test_a_shard_may_be_empty(place: Storage) -> None:
     assert pq.read_table(place.path, filesystem=place.filesystem).num_rows == 0
 
 
-def test_the_same_rows_make_the_same_file(tmp_path: Path) -> None:
-    first = write_shard(Storage.of(tmp_path / "a.parquet"), make_rows((5, 6)))
-    assert write_shard(Storage.of(tmp_path / "b.parquet"), make_rows((5, 6))) == first
+def test_equal_rows_give_equal_files(tmp_path: Path) -> None:
+    first = write_shard(Storage.from_uri(tmp_path / "a.parquet"), make_rows((5, 6)))
+    assert write_shard(Storage.from_uri(tmp_path / "b.parquet"), make_rows((5, 6))) == first
 
 
-def test_a_long_index_is_read_too(tmp_path: Path) -> None:
-    place = Storage.of(tmp_path / "a.parquet")
+def test_an_index_longer_than_the_first_read(tmp_path: Path) -> None:
+    place = Storage.from_uri(tmp_path / "a.parquet")
     ids = [f"{generator(0, i).bytes(20).hex()}" for i in range(3000)]
     write_shard(place, [ShardRow(name, b"123", 1, 25.0, 2, 2) for name in ids], 300)
     assert read_index(place)["id"].to_pylist() == ids
@@ -175,8 +175,8 @@ def damage(data: bytes, how: str) -> bytes:
         "front cut",
     ],
 )
-def test_damage_is_told_with_what_to_do(how: str, tmp_path: Path) -> None:
-    place = Storage.of(tmp_path / "a.parquet")
+def test_damage_is_an_error_that_says_what_to_do(how: str, tmp_path: Path) -> None:
+    place = Storage.from_uri(tmp_path / "a.parquet")
     write_shard(place, make_rows())
     place.write_bytes(damage(place.read_bytes(), how))
     with pytest.raises(ShardError, match=r"a\.parquet .*Build this shard again") as caught:
@@ -184,58 +184,60 @@ def test_damage_is_told_with_what_to_do(how: str, tmp_path: Path) -> None:
     assert str(caught.value).count("\n") == 0
 
 
-def test_a_shard_that_another_program_wrote_anew_is_told(tmp_path: Path) -> None:
-    place = Storage.of(tmp_path / "a.parquet")
+def test_a_shard_rewritten_by_another_program_is_refused(tmp_path: Path) -> None:
+    place = Storage.from_uri(tmp_path / "a.parquet")
     write_shard(place, make_rows())
     marks = dict(pq.read_metadata(tmp_path / "a.parquet").metadata)
     del marks[b"ARROW:schema"]
     table = pq.read_table(tmp_path / "a.parquet").replace_schema_metadata(marks)
     for options in ({}, {"compression": "none"}, {"compression": "none", "use_dictionary": False}):
         pq.write_table(table, tmp_path / "a.parquet", **options)
-        with pytest.raises(ShardError, match="written anew"):
+        with pytest.raises(ShardError, match="rewritten"):
             read_index(place)
     pq.write_table(table.slice(2), tmp_path / "a.parquet")
-    with pytest.raises(ShardError, match="8 videos, and an index of 10"):
+    with pytest.raises(ShardError, match="8 videos but 10 in its index"):
         read_index(place)
 
 
-def test_another_parquet_file_is_no_shard(tmp_path: Path) -> None:
+def test_another_parquet_file_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "data": [b"1"]}), tmp_path / "a.parquet")
-    with pytest.raises(ShardError, match="no shard"):
-        read_index(Storage.of(tmp_path / "a.parquet"))
+    with pytest.raises(ShardError, match="not a shard"):
+        read_index(Storage.from_uri(tmp_path / "a.parquet"))
 
 
-def test_a_full_disk_is_told(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
     try:
-        with pytest.raises(StorageError, match=r"cannot write a shard to .* or let TMPDIR name"):
-            write_shard(Storage.of(tmp_path / "a.parquet"), make_rows(), MIB)
+        with pytest.raises(StorageError, match=r"cannot write a shard to .* or set TMPDIR"):
+            write_shard(Storage.from_uri(tmp_path / "a.parquet"), make_rows(), MIB)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_shard_is_the_storages_error(tmp_path: Path) -> None:
+def test_a_missing_shard_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"a\.parquet"):
-        read_index(Storage.of(tmp_path / "a.parquet"))
+        read_index(Storage.from_uri(tmp_path / "a.parquet"))
 
 
 def test_an_object_that_becomes_shorter_while_it_is_read(faulty_s3: Any) -> None:
-    place = Storage.of(f"{faulty_s3.bucket}/a.parquet")
+    place = Storage.from_uri(f"{faulty_s3.bucket}/a.parquet")
     write_shard(place, make_rows())
     faulty_s3.fail({"kind": "shorter", "method": "GET"})
     with pytest.raises(StorageError, match="it became shorter while it was read"):
         read_index(place)
 
 
-def test_a_video_may_be_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_that_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ctp.data.shards.MAX_VIDEO_BYTES", 9)
     with pytest.raises(ValueError, match=r"'class/ä 1\.mp4' has 10 bytes"):
-        write_shard(Storage.of(tmp_path / "a.parquet"), make_rows((9, 10)))
+        write_shard(Storage.from_uri(tmp_path / "a.parquet"), make_rows((9, 10)))
 
 
-def test_annotations_come_without_the_videos(place: Storage) -> None:
+def test_annotations_are_read_without_the_videos(place: Storage) -> None:
     rows = make_rows()
     write_shard(place, rows, MIB)
     table = read_annotations(place)
@@ -251,9 +253,9 @@ def test_annotations_come_without_the_videos(place: Storage) -> None:
             assert found[name] == (None if wanted is None else wanted.tolist())
 
 
-def test_annotations_of_what_is_no_shard(tmp_path: Path) -> None:
+def test_annotations_of_another_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"this is text")
     with pytest.raises(ShardError, match="has no footer"):
-        read_annotations(Storage.of(tmp_path / "a.parquet"))
+        read_annotations(Storage.from_uri(tmp_path / "a.parquet"))
     with pytest.raises(StorageError):
-        read_annotations(Storage.of(tmp_path / "b.parquet"))
+        read_annotations(Storage.from_uri(tmp_path / "b.parquet"))

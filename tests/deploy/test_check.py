@@ -127,7 +127,7 @@ SPOT = [{"key": "cloud.google.com/gke-spot", "operator": "Exists"}]
         ("spec/rayVersion", "2.59.0", "rayVersion is 2.59.0; deploy/constraints.txt puts 2.60.0"),
     ],
 )
-def test_a_mistake_in_a_cluster_is_seen(check: Any, path: str, value: Any, said: str) -> None:
+def test_a_mistake_in_a_cluster_is_found(check: Any, path: str, value: Any, said: str) -> None:
     assert said in "\n".join(check.faults([account(), put(cluster(), path, value)]))
 
 
@@ -147,27 +147,27 @@ def test_a_mistake_in_a_cluster_is_seen(check: Any, path: str, value: Any, said:
         ("spec/entrypoint", ENTRYPOINT.replace("--name a", ""), "backoffLimit without --name"),
         ("spec/entrypoint", ENTRYPOINT.replace("s3://b/", ""), "a pod's disk goes with the pod"),
         ("spec/entrypoint", f"{ENTRYPOINT} --checkpoint.grace_seconds 90", "of the head is 90"),
-        ("spec/rayClusterSpec/workerGroupSpecs/0/replicas", 0, "the cluster of replicas has 2"),
+        ("spec/rayClusterSpec/workerGroupSpecs/0/replicas", 0, "the cluster of replicas offers 2"),
         (
             "spec/entrypoint",
             f"{ENTRYPOINT} --scaling.use_gpu true --scaling.num_actors 99",
-            "the cluster of maxReplicas has 79",
+            "the cluster of maxReplicas offers 79",
         ),
         (
             "spec/entrypoint",
             f"{ENTRYPOINT} --scaling.use_gpu true",
-            "the run asks for 2 GPUs (2 worker(s) of 1), and the cluster of replicas has 1",
+            "the run needs 2 GPUs (2 worker(s) of 1), but the cluster of replicas offers 1",
         ),
         (
             "spec/entrypoint",
             f"{ENTRYPOINT} --scaling.use_gpu true --compute.total_batch 18 "
             "--scaling.num_workers 9 --scaling.min_workers 1",
-            "the run asks for 9 GPUs (9 worker(s) of 1), and the cluster of maxReplicas has 8",
+            "the run needs 9 GPUs (9 worker(s) of 1), but the cluster of maxReplicas offers 8",
         ),
         ("spec/entrypoint", f"{ENTRYPOINT} --data.uri videos", "videos of videos: wanted s3://"),
         ("spec/entrypoint", f"{SWEEP} --grid banana=3", "there is no option banana"),
-        ("spec/entrypoint", f"{SWEEP} --grid seed=1,2", "say --seeds NUMBER"),
-        ("spec/entrypoint", f"{SWEEP} --scores nonsense", "there is no score 'nonsense'"),
+        ("spec/entrypoint", f"{SWEEP} --grid seed=1,2", "give --seeds NUMBER"),
+        ("spec/entrypoint", f"{SWEEP} --scores nonsense", "unknown score 'nonsense'"),
         ("spec/entrypoint", f"{SWEEP} --scale paper", "data/ucf101/train: wanted s3://"),
         (
             "spec/entrypoint",
@@ -176,7 +176,7 @@ def test_a_mistake_in_a_cluster_is_seen(check: Any, path: str, value: Any, said:
         ),
     ],
 )
-def test_a_mistake_in_a_job_is_seen(check: Any, path: str, value: Any, said: str) -> None:
+def test_a_mistake_in_a_job_is_found(check: Any, path: str, value: Any, said: str) -> None:
     assert said in "\n".join(check.faults([account(), put(job(), path, value)]))
 
 
@@ -200,7 +200,7 @@ def queued() -> Document:
         ),
     ],
 )
-def test_what_kueue_refuses_is_seen(check: Any, path: str, value: Any, said: str) -> None:
+def test_what_kueue_refuses_is_found(check: Any, path: str, value: Any, said: str) -> None:
     assert list(check.faults([account(), queued()])) == []
     assert said in "\n".join(check.faults([account(), put(queued(), path, value)]))
 
@@ -217,11 +217,11 @@ def test_what_kueue_refuses_is_seen(check: Any, path: str, value: Any, said: str
         ("metadata/annotations", {"key": "-----BEGIN RSA PRIVATE KEY-----"}, "holds what looks"),
     ],
 )
-def test_a_secret_is_seen(check: Any, path: str, value: Any, said: str) -> None:
+def test_a_secret_is_found(check: Any, path: str, value: Any, said: str) -> None:
     assert said in "\n".join(check.faults([account(), put(job(), path, value)]))
 
 
-def test_a_key_in_the_environment_is_seen(check: Any) -> None:
+def test_a_key_in_the_environment_is_found(check: Any) -> None:
     mistaken = cluster()
     variables = mistaken["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["env"]
     variables.append({"name": "AWS_SECRET_ACCESS_KEY", "value": "x"})
@@ -288,7 +288,7 @@ def test_our_image_has_no_fault(check: Any) -> None:
         ({"constraints": ("\ncaptum==", "\ncaption==")}, "captum is not pinned"),
     ],
 )
-def test_a_mistake_in_the_image_is_seen(
+def test_a_mistake_in_the_image_is_found(
     check: Any, tmp_path: Path, change: dict[str, tuple[str, str]], said: str
 ) -> None:
     found = list(check.image_faults(project(tmp_path, **change)))
@@ -320,7 +320,7 @@ def test_hadolint_sees_a_mistake(hadolint: str) -> None:
     assert "DL3015" in done.stdout
 
 
-def test_the_command_tells_each_fault_and_fails(
+def test_the_command_prints_each_fault_and_fails(
     check: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -347,7 +347,7 @@ def test_a_folder_that_kustomize_refuses_is_a_fault(
         check.render(tmp_path)
 
 
-def test_the_readme_names_what_is_there() -> None:
+def test_the_readme_names_existing_files() -> None:
     text = (DEPLOY / "README.md").read_text()
     named = set(re.findall(r"(?:deploy|jobs|ctp)/[\w/.-]*\w", text))
     assert named

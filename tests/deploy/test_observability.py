@@ -25,15 +25,15 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from ctp.cluster.metrics import MakerMetrics, RunMetrics
+from ctp.cluster.metrics import RunMetrics, SampleMetrics
 from ctp.cluster.mlflow_run import FILE, mlflow_run
 from ctp.cluster.train import train
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretrain import Pretraining
+from ctp.pretext.pretraining import open_pretraining
+from ctp.score import Score
 from ctp.storage import Storage
-from ctp.training.claim import open_run, run_storage
 from ctp.training.config import RunConfig
-from ctp.training.run_folder import Row, read_metrics
+from ctp.training.run_folder import Row, create_or_resume, folder_of, read_metrics
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "observability"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
@@ -208,18 +208,20 @@ def row(step: int, **values: float) -> Row:
 
 
 @on_ray
-def test_what_log_lines_tell_arrives(prometheus: Prometheus) -> None:
+def test_the_metrics_of_log_lines_arrive(prometheus: Prometheus) -> None:
     """Through a restart, and a loss that is not finite."""
-    run: Any = ray.remote(num_cpus=0)(RunMetrics).remote({"run": "known", "kind": "track"}, 20)
+    tags, score = {"run": "known", "kind": "track"}, Score("iou", "IoU", "still_iou", "still box")
+    run: Any = ray.remote(num_cpus=0)(RunMetrics).remote(tags, 20, score)
     run.start.remote(0)
-    run.take.remote(row(2))
-    run.take.remote(row(4, checkpoint_seconds=0.3))
+    run.update.remote(row(2))
+    run.update.remote(row(4, checkpoint_seconds=0.3))
     run.start.remote(8)  # from the checkpoint after step 2
-    run.take.remote(row(4, iou=0.25))
-    run.take.remote(row(6, loss=nan, clips_per_second=0.4, quarantined=5))
+    run.update.remote(row(4, iou=0.25, still_iou=0.125))
+    run.update.remote(row(6, loss=nan, clips_per_second=0.4, quarantined=5))
     prometheus.wait_for('ray_ctp_clips_total{run="known",kind="track"}', [32.0])
     told = {
-        "starts_total": 2, "step": 6, "videos": 20, "quarantined": 5, "iou": 0.25, "loss": 0.5,
+        "starts_total": 2, "step": 6, "videos": 20, "quarantined": 5, "score": 0.25,
+        "baseline_score": 0.125, "loss": 0.5,
         "not_finite": 1, "checkpoint_seconds_count": 1, 'step_seconds_bucket{le="0.5"}': 0,
         'step_seconds_bucket{le="1.0"}': 3, 'step_seconds_bucket{le="5.0"}': 3,
         'step_seconds_bucket{le="10.0"}': 4,
@@ -234,21 +236,21 @@ def test_what_log_lines_tell_arrives(prometheus: Prometheus) -> None:
 
 
 @on_ray
-def test_what_makers_tell_arrives(prometheus: Prometheus) -> None:
-    maker: Any = ray.remote(num_cpus=0)(MakerMetrics).remote({"run": "made", "kind": "track"})
-    maker.made.remote(clips=10, videos=4, seconds=0.3)
-    maker.made.remote(clips=10, videos=5, seconds=4.0)
+def test_the_metrics_of_sample_actors_arrive(prometheus: Prometheus) -> None:
+    actor: Any = ray.remote(num_cpus=0)(SampleMetrics).remote({"run": "drawn", "kind": "track"})
+    actor.record_block.remote(samples=10, videos=4, seconds=0.3)
+    actor.record_block.remote(samples=10, videos=5, seconds=4.0)
     for name, wanted in {
-        "clips_made_total": 20, "videos_read_total": 9, "making_seconds_total": 4.3,
+        "clips_drawn_total": 20, "videos_read_total": 9, "drawing_seconds_total": 4.3,
         "decode_seconds_count": 2,
     }.items():  # fmt: skip
-        prometheus.wait_for(f'round(ray_ctp_{name}{{run="made"}}, 0.001)', [wanted])
-    assert prometheus.values('ray_ctp_decode_seconds_bucket{run="made",le="0.05"}') == [1.0]
+        prometheus.wait_for(f'round(ray_ctp_{name}{{run="drawn"}}, 0.001)', [wanted])
+    assert prometheus.values('ray_ctp_decode_seconds_bucket{run="drawn",le="0.05"}') == [1.0]
 
 
 def in_mlflow(config: RunConfig) -> list[Metric]:
     """The losses that MLflow knows of a run."""
-    known = json.loads(run_storage(config).join(FILE).read_bytes())
+    known = json.loads(folder_of(config).join(FILE).read_bytes())
     return list(MlflowClient(config.mlflow_uri).get_metric_history(known["run_id"], "loss"))
 
 
@@ -269,13 +271,13 @@ def test_every_query_of_the_dashboard_returns_numbers(
         name="watched",
         schedule={"unit": "steps", "length": 240, "decay_at": ()},
         checkpoint={"every_steps": 30},
-        health={"num_clips": 6, "every_steps": 30},
-        mlflow_uri=Storage.of(small_run.storage).join("mlflow").uri,
+        evaluation={"num_clips": 6, "every_steps": 30},
+        mlflow_uri=Storage.from_uri(small_run.storage).join("mlflow").uri,
     )
     began = time.time()
-    open_run(config)
+    create_or_resume(config)
     with mlflow_run(config) as log:
-        train(Pretraining.of(config), log)
+        train(open_pretraining(config), log)
     found = {each: prometheus.finite(each.text, began) for each in queries("watched")}
     for each, series in found.items():
         values = [value for of_one in series.values() for value in of_one]
@@ -285,7 +287,7 @@ def test_every_query_of_the_dashboard_returns_numbers(
     seen = {each.title: next(iter(series.values())) for each, series in found.items()}
     assert 0 < max(seen["Done"]) <= 1
     assert set(seen["Restarts"]) == {0}
-    losses = {(each["step"], each["loss"]) for each in read_metrics(run_storage(config))}
+    losses = {(each["step"], each["loss"]) for each in read_metrics(folder_of(config))}
     assert set(seen["Loss"]) <= {loss for _, loss in losses}
     assert losses > {(each.step, each.value) for each in in_mlflow(config)} > set()
     assert prometheus.values('ALERTS{run="watched",alertstate="firing"}') == []

@@ -1,10 +1,9 @@
-"""Fine-tuning: the classifier, how it is tested, and whole runs in one process and in two."""
+"""Fine-tuning: the classifier, its scores, and whole runs by one worker and by two."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,82 +12,68 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctp.data.stream import load_here
 from ctp.downstream.classification import (
     Classifier,
-    Finetuning,
     Scores,
     classifier_bytes,
     dropout_mask,
     load_classifier,
+    open_finetuning,
+    resolve,
 )
-from ctp.downstream.config import ClassifierHeadConfig, FinetuneConfig, LabeledDataConfig
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.downstream.config import FinetuneConfig
+from ctp.encoders.config import R3dConfig
+from ctp.encoders.resnet3d import R3d
 from ctp.encoders.weights import encoder_bytes
-from ctp.training import run_folder
-from ctp.training.claim import open_run, run_storage
-from ctp.training.distributed import Worker
-from ctp.training.maker import StreamMaker, local_stream
-from ctp.training.trainer import run
+from ctp.training.run_folder import CLASSIFIER, QUARANTINE, folder_of, read_metrics
+from ctp.video.augment import to_input
+from ctp.video.planes import to_rgb
 
-TINY = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1), last_stage_spatial_stride=2)
+TINY = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1), spatial_stride=16)
 CPU = torch.device("cpu")
+Train = Callable[..., None]
+ReadLosses = Callable[[FinetuneConfig], list[float]]
+ReadScores = Callable[[FinetuneConfig], dict[str, Any]]
 
 
-def train(config: FinetuneConfig, breaks_at: int | None = None) -> None:
-    open_run(config)
-
-    def stream(maker: StreamMaker[Any], first_clip: int) -> Iterator[Mapping[str, Any]]:
-        for number, batch in enumerate(local_stream(maker, first_clip, 0, 1)):
-            if number == breaks_at:
-                raise InterruptedError
-            yield batch
-
-    run(Finetuning.of(config), Worker(), stream)
-
-
-def losses(config: FinetuneConfig) -> list[float]:
-    return [row["loss"] for row in run_folder.read_metrics(run_storage(config))]
-
-
-def scores(config: FinetuneConfig) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(run_storage(config).join(config.RESULT).read_bytes())
-    return found
+def trained(config: FinetuneConfig) -> tuple[Classifier, tuple[str, ...]]:
+    """Return the classifier of a finished run and its classes."""
+    return load_classifier(folder_of(config).join(CLASSIFIER).read_bytes(), CLASSIFIER)
 
 
 def weights(config: FinetuneConfig) -> dict[str, Tensor]:
-    data = run_storage(config).join(run_folder.CLASSIFIER).read_bytes()
-    return load_classifier(data, "it")[0].state_dict()
+    return trained(config)[0].state_dict()
 
 
 class TestClassifier:
-    def test_is_a_linear_layer_on_the_average(self) -> None:
-        model = Classifier(ResNet3d(TINY), 3).eval()
+    def test_is_a_linear_layer_on_the_average_of_the_features(self) -> None:
+        model = Classifier(R3d(TINY), 3).eval()
         clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
         features = model.encoder(clips).flatten(2).mean(dim=2)
         torch.testing.assert_close(model(clips), features @ model.fc.weight.T + model.fc.bias)
         keep = torch.zeros(2, 32)
         torch.testing.assert_close(model(clips, keep), model.fc.bias.expand(2, 3))
 
-    def test_a_frozen_encoder_stays(self) -> None:
-        model = Classifier(ResNet3d(TINY), 3, frozen=True).train()
+    def test_a_frozen_encoder_does_not_learn(self) -> None:
+        model = Classifier(R3d(TINY), 3, frozen=True).train()
         before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
         model(torch.randn(2, 3, 4, 32, 32)).sum().backward()
-        assert [name for name, each in model.named_parameters() if each.grad is not None] == [
-            "fc.weight",
-            "fc.bias",
-        ]
+        learning = [name for name, each in model.named_parameters() if each.grad is not None]
+        assert learning == ["fc.weight", "fc.bias"]
         for name, value in model.encoder.state_dict().items():
             assert torch.equal(value, before[name]), name
 
-    def test_comes_back_from_its_file(self) -> None:
-        model = Classifier(ResNet3d(TINY), 2).eval()
+    def test_its_file_restores_it(self) -> None:
+        model = Classifier(R3d(TINY), 2).eval()
         again, classes = load_classifier(classifier_bytes(model, ["a", "b"]), "it")
         clips = torch.randn(1, 3, 4, 32, 32)
         assert classes == ("a", "b")
         assert torch.equal(again(clips), model(clips))
-        with pytest.raises(ValueError, match=r"it holds no classifier; wanted a classifier.safete"):
-            load_classifier(encoder_bytes(model.encoder, {}), "it")
+
+    def test_a_file_without_a_classifier_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"mine\.safetensors .*no classifier"):
+            load_classifier(encoder_bytes(R3d(TINY), {}), "mine.safetensors")
 
 
 def test_dropout_is_a_function_of_seed_and_position() -> None:
@@ -100,7 +85,7 @@ def test_dropout_is_a_function_of_seed_and_position() -> None:
     assert (dropout_mask(0, [0], 50, 0.0) == 1).all()
 
 
-def test_scores_equal_numpys() -> None:
+def test_scores_equal_those_of_numpy() -> None:
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(40, 7)).astype(np.float32), rng.integers(7, size=40)
     found = Scores(7, CPU)
@@ -113,91 +98,112 @@ def test_scores_equal_numpys() -> None:
     confusion = np.zeros((7, 7), int)
     np.add.at(confusion, (label, ranked[:, 0]), 1)
     assert found.confusion() == confusion.tolist()
+
+
+def test_three_classes_have_no_top5() -> None:
     assert Scores(3, CPU).top_k == (1,)
 
 
 class TestRun:
     def test_tests_every_video_once_by_the_average_of_its_views(
-        self, finetuning: FinetuneConfig
+        self, finetuning: FinetuneConfig, train_run: Train, read_scores: ReadScores
     ) -> None:
-        train(finetuning)
-        job, found = Finetuning.of(finetuning), scores(finetuning)
-        data = run_storage(finetuning).join(run_folder.CLASSIFIER).read_bytes()
-        model, classes = load_classifier(data, "it")
+        spec = open_finetuning(finetuning)
+        train_run(spec)
+        found, (model, classes) = read_scores(finetuning), trained(finetuning)
         assert list(classes) == found["classes"]
-        assert found["tested"] == len(job.test.catalog) == np.sum(found["confusion"])
-        assert found["trained_on"] == len(job.train.catalog)
-        task = job.task(Worker(), None)  # type: ignore[arg-type]
-        task.model.load_state_dict(model.state_dict())
-        task.model.eval()
-        videos, _ = job.test.views(range(len(job.test.catalog)))
-        taken = [int(task._logits(video).argmax()) for video in videos]
-        right = sum(guess == video.label for guess, video in zip(taken, videos, strict=True))
-        assert found["top1"] == pytest.approx(right / len(videos))
-        rows = run_folder.read_metrics(run_storage(finetuning))
+        assert found["tested"] == len(spec.evaluation.catalog) == np.sum(found["confusion"])
+        assert found["trained_on"] == len(spec.stream.catalog)
+        right = 0
+        for loaded in load_here(spec.evaluation, range(found["tested"])):
+            for planes, label in loaded.items:
+                clips = to_input(to_rgb(torch.from_numpy(planes), 32))
+                assert len(clips) == finetuning.clips_per_test_video
+                with torch.no_grad():
+                    right += int(model(clips).mean(dim=0).argmax()) == label
+        assert found["top1"] == pytest.approx(right / found["tested"])
+        rows = read_metrics(folder_of(finetuning))
         assert [row["step"] for row in rows if "top1" in row] == [4, 6]  # an epoch is 3.75 steps
         assert all("train_top1" in row for row in rows)
 
-    def test_goes_on_where_it_was_broken_off(
-        self, finetuning: FinetuneConfig, tmp_path: Path
+    def test_interrupted_and_resumed_equals_uninterrupted(
+        self,
+        finetuning: FinetuneConfig,
+        tmp_path: Path,
+        train_run: Train,
+        read_losses: ReadLosses,
+        read_scores: ReadScores,
     ) -> None:
         whole = finetuning.replace(storage=str(tmp_path / "whole"))
-        train(whole)
+        train_run(open_finetuning(whole))
         with pytest.raises(InterruptedError):
-            train(finetuning, breaks_at=5)
-        train(finetuning)
-        assert losses(finetuning) == losses(whole)
-        assert scores(finetuning) == scores(whole)
+            train_run(open_finetuning(finetuning), interrupt_at=5)
+        train_run(open_finetuning(finetuning))
+        assert read_losses(finetuning) == read_losses(whole)
+        assert read_scores(finetuning) == read_scores(whole)
         for name, value in weights(whole).items():
             assert torch.equal(weights(finetuning)[name], value), name
 
     def test_two_workers_learn_and_score_as_one(
-        self, finetuning: FinetuneConfig, tmp_path: Path, train_as_two: Callable[..., None]
+        self,
+        finetuning: FinetuneConfig,
+        tmp_path: Path,
+        train_run: Train,
+        train_as_two: Callable[..., None],
+        read_losses: ReadLosses,
+        read_scores: ReadScores,
     ) -> None:
-        train(finetuning)
+        train_run(open_finetuning(finetuning))
         two = finetuning.replace(storage=str(tmp_path / "two"), scaling={"num_workers": 2})
-        open_run(two)
-        train_as_two(Finetuning, two)
-        assert losses(two) == pytest.approx(losses(finetuning), rel=1e-4)
-        assert scores(two)["tested"] == scores(finetuning)["tested"]
-        assert np.sum(scores(two)["confusion"]) == scores(two)["tested"]
+        train_as_two(open_finetuning, two)
+        assert read_losses(two) == pytest.approx(read_losses(finetuning), rel=1e-4)
+        found = read_scores(two)
+        assert found["tested"] == read_scores(finetuning)["tested"] == np.sum(found["confusion"])
 
-    def test_a_video_that_cannot_be_read_is_told_beside_the_score(
-        self, finetuning: FinetuneConfig, video_folder: Any, tmp_path: Path
+    def test_a_test_video_that_cannot_be_read_is_reported_beside_the_score(
+        self,
+        finetuning: FinetuneConfig,
+        video_folder: Callable[..., Path],
+        tmp_path: Path,
+        train_run: Train,
+        read_scores: ReadScores,
     ) -> None:
-        source = video_folder(good=6, bad=1)
-        for number, path in enumerate(sorted(source.glob("*.mp4"))):
-            place = tmp_path / "all" / "ab"[number % 2]
-            place.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, place / path.name)
-        listed = tmp_path / "test.txt"
-        names = sorted(path.relative_to(tmp_path / "all") for path in place.parent.rglob("*.mp4"))
-        tested = [name for name in names if "bad" in name.name or name.stem in {"good0", "good1"}]
-        listed.write_text("\n".join(map(str, tested)))
-        data = LabeledDataConfig(uri=str(tmp_path / "all"), test_list=str(listed))
-        config = finetuning.replace(data=data)
-        train(config)
-        found = scores(config)
+        for number, path in enumerate(sorted(video_folder(good=6, bad=1).glob("*.mp4"))):
+            part = "test" if path.stem in {"bad0", "good0", "good1"} else "train"
+            place = tmp_path / part / "ab"[number % 2] / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+        config = finetuning.replace(
+            data={"uri": str(tmp_path / "train"), "test_uri": str(tmp_path / "test")}
+        )
+        train_run(open_finetuning(config))
+        found = read_scores(config)
         assert found["tested"] == 2
         assert [Path(entry["video_id"]).name for entry in found["quarantined"]] == ["bad0.mp4"]
-        ledger = run_storage(config).join(run_folder.QUARANTINE).read_bytes()
-        assert b"bad0.mp4" in ledger
+        assert b"bad0.mp4" in folder_of(config).join(QUARANTINE).read_bytes()
 
-    def test_a_linear_probe_leaves_the_encoder_as_it_came(
-        self, finetuning: FinetuneConfig, tmp_path: Path
+    def test_a_linear_probe_does_not_change_the_encoder(
+        self, finetuning: FinetuneConfig, tmp_path: Path, train_run: Train
     ) -> None:
-        encoder = ResNet3d(TINY.replace(last_stage_spatial_stride=1))
-        given = tmp_path / "encoder.safetensors"
-        given.write_bytes(encoder_bytes(encoder, {}))
-        head = ClassifierHeadConfig(frozen_encoder=True)
-        train(finetuning.replace(initial=str(given), head=head))
-        learnt = weights(finetuning)
+        encoder = R3d(TINY.replace(spatial_stride=8))
+        file = tmp_path / "encoder.safetensors"
+        file.write_bytes(encoder_bytes(encoder, {}))
+        config = finetuning.replace(initial=str(file), frozen_encoder=True)
+        train_run(open_finetuning(config))
+        learnt = weights(config)
         for name, value in encoder.state_dict().items():
             assert torch.equal(learnt[f"encoder.{name}"], value), name
 
 
-def test_an_encoder_that_is_described_in_part_has_the_downstream_stride() -> None:
-    config = FinetuneConfig.model_validate({"encoder": {"width": 8}})
-    assert config.encoder is not None
-    assert config.encoder.last_stage_spatial_stride == 2
+def test_the_encoder_is_built_at_the_downstream_stride() -> None:
+    config = FinetuneConfig.model_validate({"encoder": {"name": "r3d", "width": 8}})
+    assert resolve(config).encoder == R3dConfig(width=8, spatial_stride=16)
     assert FinetuneConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_run_folder_means_its_encoder(tmp_path: Path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    file.write_bytes(encoder_bytes(R3d(TINY.replace(norm_eps=0.01, spatial_stride=8)), {}))
+    config = resolve(FinetuneConfig(initial=str(tmp_path)))
+    assert config.initial == str(file)
+    assert config.encoder == TINY.replace(norm_eps=0.01)

@@ -1,124 +1,132 @@
-"""From videos to a folder of features, in this process: all of it, gone on with, never silent."""
+"""From videos to a folder of features, in one process: complete, resumable, and never silent."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ctp.data.catalog import open_catalog
 from ctp.data.quarantine import QuarantineLedger
+from ctp.data.sources import open_catalog
+from ctp.data.stream import load_here
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.downstream.extraction import embed_videos, extract, open_extraction
-from ctp.downstream.feature_folder import finish, read_features
+from ctp.downstream.extraction import (
+    embed_part,
+    embed_videos,
+    open_extraction,
+    part_range,
+    read_part,
+)
+from ctp.downstream.feature_folder import finish, read_features, write_part
 from ctp.downstream.features import open_embedder, read_encoder_file
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.resnet3d import R3d
 from ctp.encoders.weights import encoder_bytes
 from ctp.storage import Storage
+from ctp.video.decode import VideoReader
 from ctp.video.views import read_view_planes
 
 GOOD = ["a/0.mp4", "a/1.mp4", "a/2.mp4", "b/3.mp4", "b/4.mp4"]
 BAD = "a/bad.mp4"
 
 
-def embed(config: EmbedConfig) -> list[int]:
-    """Do all that is left; returns what was shown."""
-    extraction, shown = open_extraction(config), list[int]()
-    extract(extraction, shown.append)
+def extract(config: EmbedConfig) -> Iterator[int]:
+    """Make the parts that are left, one at a time, and complete the folder; yield the number of
+    videos of each part."""
+    extraction = open_extraction(config)
+    embedder = open_embedder(extraction.config, extraction.encoder)
+    for number in extraction.left:
+        rows = read_part(extraction.config, extraction.catalog, number)
+        write_part(extraction.folder, number, embed_part(embedder, rows))
+        yield len(part_range(extraction.config, extraction.catalog, number))
     finish(extraction.folder, extraction.manifest, extraction.catalog.quarantined)
-    return shown
 
 
 def parts(config: EmbedConfig) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in Path(config.out).glob("part-*.parquet")}
 
 
-def test_each_videos_features_are_the_encoders(small_embedding: EmbedConfig) -> None:
-    assert embed(small_embedding) == [2, 2, 2]
+def part_times(config: EmbedConfig) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in Path(config.out).glob("part-*")}
+
+
+def test_features_are_those_of_the_encoder(small_embedding: EmbedConfig) -> None:
+    assert list(extract(small_embedding)) == [2, 2, 2]
     _, videos = read_features(small_embedding.out)
     assert videos.ids == GOOD
     assert videos.labels == ["a", "a", "a", "b", "b"]
     encoder, _ = read_encoder_file(small_embedding)
-    make = open_embedder(small_embedding, encoder)
+    embedder = open_embedder(small_embedding, encoder)
     catalog = {entry.id: entry for entry in open_catalog(small_embedding.data.uri)}
     for name, feature in zip(videos.ids, videos.features, strict=True):
-        planes = read_view_planes(small_embedding.views, catalog[name].read())
-        expected = make(planes).mean(axis=0)
+        with VideoReader(catalog[name].read()) as reader:
+            planes = read_view_planes(small_embedding.views, reader)
+        expected = embedder.embed(planes[None])[0].mean(axis=0)
         np.testing.assert_allclose(feature, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_cannot_be_read_is_told_and_not_made_up(small_embedding: EmbedConfig) -> None:
-    embed(small_embedding)
+def test_a_video_that_cannot_be_read_is_reported_and_has_no_feature(
+    small_embedding: EmbedConfig,
+) -> None:
+    list(extract(small_embedding))
     quarantine = Path(small_embedding.out, "quarantine.jsonl").read_bytes()
     assert [entry.video_id for entry in QuarantineLedger.from_jsonl(quarantine)] == [BAD]
-    assert (
-        BAD not in pq.read_table(Path(small_embedding.out, "part-00001.parquet"))["id"].to_pylist()
-    )
+    ids = pq.read_table(Path(small_embedding.out, "part-00001.parquet"))["id"].to_pylist()
+    assert set(ids) == {"a/2.mp4"}
 
 
-def test_only_what_is_missing_is_made(small_embedding: EmbedConfig) -> None:
-    embed(small_embedding)
-    whole, times = parts(small_embedding), times_of(small_embedding)
+def test_only_missing_parts_are_made(small_embedding: EmbedConfig) -> None:
+    list(extract(small_embedding))
+    whole, times = parts(small_embedding), part_times(small_embedding)
     Path(small_embedding.out, "part-00001.parquet").unlink()
-    assert embed(small_embedding) == [2]
+    assert list(extract(small_embedding)) == [2]
     assert parts(small_embedding) == whole
-    assert {n: t for n, t in times_of(small_embedding).items() if n != "part-00001.parquet"} == {
-        n: t for n, t in times.items() if n != "part-00001.parquet"
-    }
-    assert embed(small_embedding) == []
+    remade = part_times(small_embedding)
+    assert {name for name in times if remade[name] != times[name]} == {"part-00001.parquet"}
+    assert list(extract(small_embedding)) == []
 
 
-def times_of(config: EmbedConfig) -> dict[str, int]:
-    return {file.name: file.stat().st_mtime_ns for file in Path(config.out).glob("part-*")}
-
-
-def test_work_that_is_broken_off_goes_on(small_embedding: EmbedConfig, tmp_path: Path) -> None:
-    def stop(number: int) -> None:
-        raise KeyboardInterrupt
-
-    extraction = open_extraction(small_embedding)
-    with pytest.raises(KeyboardInterrupt):
-        extract(extraction, stop)
-    with pytest.raises(ValueError, match="2 of 3 parts are missing"):
+def test_interrupted_work_is_resumed(small_embedding: EmbedConfig, tmp_path: Path) -> None:
+    next(extract(small_embedding))
+    with pytest.raises(ValueError, match="2 of 3 parts"):
         read_features(small_embedding.out)
-    assert embed(small_embedding) == [2, 2]
+    assert list(extract(small_embedding)) == [2, 2]
     in_one_go = small_embedding.replace(out=str(tmp_path / "other"))
-    embed(in_one_go)
+    list(extract(in_one_go))
     assert parts(in_one_go) == parts(small_embedding)
 
 
-def test_another_encoder_does_not_come_in(small_embedding: EmbedConfig) -> None:
+def test_another_encoder_is_refused(small_embedding: EmbedConfig) -> None:
     open_extraction(small_embedding)
-    with pytest.raises(ValueError, match="encoder_sha256 is"):
+    with pytest.raises(ValueError, match="encoder_sha256"):
         open_extraction(small_embedding.replace(seed=1))
-    with pytest.raises(ValueError, match=r"features\.pooling is 'max' there, and 'average' here"):
+    with pytest.raises(ValueError, match=r"features\.pooling.*'max'.*'average'"):
         open_extraction(small_embedding.replace(features={"pooling": "average"}))
 
 
-def test_another_catalogue_does_not_come_in(
+def test_another_catalogue_is_refused(
     small_embedding: EmbedConfig, encode_video: Callable[..., bytes]
 ) -> None:
     open_extraction(small_embedding)
     Path(str(small_embedding.data.uri), "b", "5.mp4").write_bytes(encode_video(4))
-    with pytest.raises(ValueError, match="num_listed is 6 there, and 7 here"):
+    with pytest.raises(ValueError, match=r"num_listed.*6.*7"):
         open_extraction(small_embedding)
 
 
-def test_the_manifest_tells_the_files_own_sha256(
+def test_the_manifest_has_the_sha256_of_the_encoder_file(
     small_embedding: EmbedConfig, tmp_path: Path
 ) -> None:
     file = tmp_path / "encoder.safetensors"
-    file.write_bytes(encoder_bytes(ResNet3d(small_embedding.architecture), {"run": "one"}))
+    file.write_bytes(encoder_bytes(R3d(small_embedding.architecture), {"run": "one"}))
     manifest = open_extraction(small_embedding.replace(encoder=str(file))).manifest
     assert manifest.encoder_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert manifest.encoder == str(file)
 
 
-def test_relative_paths_are_told_whole(
+def test_relative_paths_are_made_absolute(
     small_embedding: EmbedConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -129,38 +137,46 @@ def test_relative_paths_are_told_whole(
     open_extraction(small_embedding)  # the same
 
 
-def test_videos_and_features_in_an_object_store(
+def test_videos_and_features_may_be_in_an_object_store(
     small_embedding: EmbedConfig, s3_bucket: str
 ) -> None:
     for name in (*GOOD, BAD):
         data = Path(str(small_embedding.data.uri), name).read_bytes()
-        Storage.of(f"{s3_bucket}/videos/{name}").write_bytes(data)
-    away = small_embedding.replace(data={"uri": f"{s3_bucket}/videos"}, out=f"{s3_bucket}/features")
-    embed(away)
-    embed(small_embedding)
-    (_, there), (_, here) = read_features(away.out), read_features(small_embedding.out)
+        Storage.from_uri(f"{s3_bucket}/videos/{name}").write_bytes(data)
+    remote = small_embedding.replace(
+        data={"uri": f"{s3_bucket}/videos"}, out=f"{s3_bucket}/features"
+    )
+    list(extract(remote))
+    list(extract(small_embedding))
+    (_, there), (_, here) = read_features(remote.out), read_features(small_embedding.out)
     assert there.ids == here.ids
     np.testing.assert_array_equal(there.features, here.features)
 
 
-def test_features_in_memory_are_those_of_the_folder(small_embedding: EmbedConfig) -> None:
-    embed(small_embedding)
+def test_features_in_memory_equal_those_of_the_folder(small_embedding: EmbedConfig) -> None:
+    list(extract(small_embedding))
     _, written = read_features(small_embedding.out)
     encoder, _ = read_encoder_file(small_embedding)
     catalog = open_catalog(small_embedding.data.uri)
-    made, quarantined = embed_videos(
-        open_embedder(small_embedding, encoder), small_embedding, catalog
-    )
+    embedder = open_embedder(small_embedding, encoder)
+    made, quarantined = embed_videos(embedder, small_embedding, catalog, load_here)
     assert (made.ids, made.labels) == (written.ids, written.labels)
     np.testing.assert_array_equal(made.features, written.features)
     assert [entry.video_id for entry in quarantined] == [BAD]
 
 
-def test_what_is_missing_or_in_the_way_is_said(small_embedding: EmbedConfig) -> None:
-    with pytest.raises(ValueError, match=r"--data\.uri is missing"):
-        open_extraction(small_embedding.replace(data={}))
-    with pytest.raises(ValueError, match="--out is missing"):
-        open_extraction(small_embedding.replace(out=""))
-    inside = f"{small_embedding.data.uri}/features"
-    with pytest.raises(ValueError, match=r"lies in .*; it would count as videos"):
-        open_extraction(small_embedding.replace(out=inside))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {}}, r"--data\.uri"),
+        ({"out": ""}, "--out"),
+        ({"out": "{videos}/features"}, "--out .*/features"),
+    ],
+)
+def test_missing_options_and_a_folder_among_the_videos_are_refused(
+    small_embedding: EmbedConfig, changes: dict[str, object], message: str
+) -> None:
+    uri = str(small_embedding.data.uri)
+    named = {k: v.format(videos=uri) if isinstance(v, str) else v for k, v in changes.items()}
+    with pytest.raises(ValueError, match=message):
+        open_extraction(small_embedding.replace(**named))

@@ -11,7 +11,7 @@ from ctp.downstream import retrieval
 from ctp.downstream.feature_folder import VideoFeatures
 from ctp.downstream.retrieval import knn_accuracy, nearest, retrieve
 
-# seen from the origin, at so many degrees
+# unit vectors by their angle in degrees
 GALLERY = {0: "run", 10: "walk", 20: "run", 90: "walk", 180: "sit"}
 QUERIES = {4: "run", 7: "run", 99: "sit", 170: "sit"}
 
@@ -24,7 +24,7 @@ def at(degrees: dict[int, str], lengths: Sequence[float] | None = None) -> Video
     return VideoFeatures([f"{d}.mp4" for d in degrees], list(degrees.values()), features)
 
 
-def test_by_hand() -> None:
+def test_neighbours_and_accuracy_by_hand() -> None:
     found = retrieve(at(GALLERY), at(QUERIES), ks=(1, 2, 3))
     assert found.neighbours.indices.tolist() == [[0, 1, 2], [1, 0, 2], [3, 2, 4], [4, 3, 2]]
     np.testing.assert_allclose(
@@ -44,7 +44,7 @@ def test_chance_by_hand() -> None:
     assert found.chance[5] == 1
 
 
-def test_lengths_do_not_matter() -> None:
+def test_the_lengths_of_features_do_not_matter() -> None:
     plain = retrieve(at(GALLERY), at(QUERIES), ks=(5,))
     scaled = retrieve(at(GALLERY, (9, 0.1, 3, 100, 1)), at(QUERIES, (1, 0.01, 7, 50)), ks=(5,))
     assert (plain.neighbours.indices == scaled.neighbours.indices).all()
@@ -53,7 +53,7 @@ def test_lengths_do_not_matter() -> None:
 def reference(
     gallery: VideoFeatures, queries: VideoFeatures, ks: Sequence[int]
 ) -> tuple[np.ndarray, dict[int, float]]:
-    """All at once, in float64: the order of the gallery for each query, and the accuracies."""
+    """Return the order of the gallery for each query, and the accuracies, computed in float64."""
     first, second = (
         each.features.astype(np.float64) / np.linalg.norm(each.features, axis=1, keepdims=True)
         for each in (queries, gallery)
@@ -77,7 +77,7 @@ def random_features(number: int, seed: int) -> VideoFeatures:
 
 
 @pytest.mark.parametrize(("queries_at_once", "gallery_at_once"), [(4096, 8192), (7, 13), (1, 30)])
-def test_as_the_reference_whatever_is_compared_at_a_time(
+def test_equals_the_reference_for_any_size_of_blocks(
     monkeypatch: pytest.MonkeyPatch, queries_at_once: int, gallery_at_once: int
 ) -> None:
     monkeypatch.setattr(retrieval, "QUERIES_AT_ONCE", queries_at_once)
@@ -90,7 +90,7 @@ def test_as_the_reference_whatever_is_compared_at_a_time(
     assert list(found.accuracy) == [1, 5, 10, 20, 50]
 
 
-def test_most_neighbours_decide() -> None:
+def test_the_class_of_most_neighbours_wins() -> None:
     # of the query at 7: walk; walk, run; walk, run, run
     assert knn_accuracy(at(GALLERY), at({7: "run"}), k=1) == 0
     assert knn_accuracy(at(GALLERY), at({7: "run"}), k=2) == 0  # the nearer of the two
@@ -98,35 +98,34 @@ def test_most_neighbours_decide() -> None:
     assert knn_accuracy(at(GALLERY), at(QUERIES), k=1) == 0.5
 
 
-def test_a_k_larger_than_the_gallery() -> None:
-    with pytest.raises(ValueError, match="k is 50, and the gallery has 5 videos"):
+def test_a_k_that_does_not_fit_the_gallery_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"50.* 5, "):
         retrieve(at(GALLERY), at(QUERIES))
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(ValueError, match="k is 0; expected 1 to 5"):
         nearest(at(GALLERY).features, at(QUERIES).features, 0)
 
 
-def test_videos_without_a_label() -> None:
+def test_videos_without_a_label_are_refused() -> None:
     bare = at(dict.fromkeys(range(12), ""))
-    with pytest.raises(ValueError, match=r"12 video\(s\) of the queries have no label: '0.mp4'"):
+    with pytest.raises(ValueError, match=r"12 query.*'0\.mp4'"):
         retrieve(at(GALLERY), bare, ks=(1,))
     unknown = VideoFeatures(bare.ids, [None] * 12, bare.features)
-    with pytest.raises(ValueError, match=r"of the gallery have no label: .* and 7 more\. Put each"):
+    with pytest.raises(ValueError, match=r"gallery.* 7 more"):
         knn_accuracy(unknown, at(QUERIES), k=1)
 
 
-def test_classes_that_the_gallery_lacks() -> None:
+def test_queries_of_classes_that_the_gallery_lacks_are_refused() -> None:
     queries = at({1: "run", 2: "jump", 3: "jump", 4: "fly"})
-    said = r"3 queries are of 2 class\(es\) that the gallery lacks: 'fly', 'jump'. The gallery has"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=r"3 queries .*'fly', 'jump'"):
         retrieve(at(GALLERY), queries, ks=(1,))
 
 
-def test_a_gallery_of_one_class() -> None:
-    with pytest.raises(ValueError, match="all 2 videos of the gallery are of one class, 'run'"):
+def test_a_gallery_of_one_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 gallery videos .*'run'"):
         retrieve(at({0: "run", 1: "run"}), at({2: "run"}), ks=(1,))
 
 
-def test_nothing_to_look_up() -> None:
+def test_no_queries_are_refused() -> None:
     nothing = VideoFeatures([], [], np.empty((0, 2), np.float32))
-    with pytest.raises(ValueError, match="no videos among the queries"):
+    with pytest.raises(ValueError, match="no query videos"):
         retrieve(at(GALLERY), nothing, ks=(1,))

@@ -6,19 +6,22 @@ import urllib.request
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.video import r2plus1d_18, r3d_18
 
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.initial import initialise, matched
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.config import R2plus1dConfig, R3dConfig
+from ctp.encoders.initial import load_initial_weights, with_norm_eps_of
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.resnet3d import R3d
 from ctp.encoders.weights import encoder_bytes
 from ctp.storage import Storage, StorageError
 
-SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+SMALL = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+SMALL_2PLUS1 = R2plus1dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 KINETICS = {
     "r3d": (r3d_18, "r3d_18-b3b3357e.pth"),
     "r2plus1d": (r2plus1d_18, "r2plus1d_18-91a641e6.pth"),
@@ -112,7 +115,7 @@ def trained(net, seed=0):
 def build(config=SMALL, seed=1):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet3d(config)
+        return build_encoder(config)
 
 
 def clips(*shape):
@@ -171,33 +174,33 @@ def image_net_of(encoder):
 def test_random_changes_nothing():
     encoder = build()
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    assert initialise(encoder, "random") == "random weights"
-    assert encoder.config == matched(SMALL, "random") == SMALL
+    assert load_initial_weights(encoder, "random") == "random weights"
+    assert encoder.config == with_norm_eps_of("random", SMALL) == SMALL
     for key, value in encoder.state_dict().items():
         assert torch.equal(value, before[key]), key
 
 
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("stride", [8, 16])
 def test_of_a_run_with_its_epsilon(tmp_path, stride):
-    saved = trained(build(SMALL.replace(norm_eps=1e-5, last_stage_spatial_stride=1)))
+    saved = trained(build(SMALL.replace(norm_eps=1e-5, spatial_stride=8)))
     (tmp_path / "encoder.safetensors").write_bytes(encoder_bytes(saved, {}))
     uri = str(tmp_path / "encoder.safetensors")
-    config = SMALL.replace(last_stage_spatial_stride=stride)
+    config = SMALL.replace(spatial_stride=stride)
     encoder = build(config, seed=2)
-    said = initialise(encoder, uri)
+    said = load_initial_weights(encoder, uri)
     assert said == f"{uri}: 72 tensors, ε of batch normalisation 1e-05"
-    assert encoder.config == matched(config, uri) == config.replace(norm_eps=1e-5)
-    expected = ResNet3d(encoder.config).eval()
+    assert encoder.config == with_norm_eps_of(uri, config) == config.replace(norm_eps=1e-5)
+    expected = R3d(encoder.config).eval()
     expected.load_state_dict(saved.state_dict())
     assert_alike(encoder, expected)
 
 
 def test_of_a_run_on_s3(s3_bucket):
     saved = trained(build())
-    place = Storage.of(s3_bucket).join("runs", "a", "encoder.safetensors")
+    place = Storage.from_uri(s3_bucket).join("runs", "a", "encoder.safetensors")
     place.write_bytes(encoder_bytes(saved, {}))
     encoder = build(seed=2)
-    assert place.uri in initialise(encoder, place.uri)
+    assert place.uri in load_initial_weights(encoder, place.uri)
     assert_alike(encoder, saved)
 
 
@@ -208,12 +211,12 @@ def test_of_the_authors(tmp_path, prefix, legacy):
     (tmp_path / "epoch_300.pth").write_bytes(checkpoint(theirs, prefix=prefix, legacy=legacy))
     uri = str(tmp_path / "epoch_300.pth")
     encoder = build(SMALL.replace(norm_eps=1e-5))
-    said = initialise(encoder, uri)
+    said = load_initial_weights(encoder, uri)
     assert said == (
         f"{uri} of the authors' code: 72 tensors, ε of batch normalisation 0.001; "
         "left out: head.fc1, head.pred_head, head.temporal_conv"
     )
-    assert encoder.config == SMALL == matched(SMALL.replace(norm_eps=1e-5), uri)
+    assert encoder.config == SMALL == with_norm_eps_of(uri, SMALL.replace(norm_eps=1e-5))
     assert_alike(encoder, theirs)
 
 
@@ -223,16 +226,16 @@ def test_of_the_authors(tmp_path, prefix, legacy):
 def test_r2plus1d_of_the_authors(tmp_path, rule, middle_channels):
     theirs = trained(TheirNet(rule))
     (tmp_path / "theirs.pth").write_bytes(checkpoint(theirs))
-    encoder = build(SMALL.replace(arch="r2plus1d", middle_channels=middle_channels))
-    initialise(encoder, str(tmp_path / "theirs.pth"))
+    encoder = build(SMALL_2PLUS1.replace(middle_channels=middle_channels))
+    load_initial_weights(encoder, str(tmp_path / "theirs.pth"))
     assert_alike(encoder, theirs)
 
 
 def test_the_authors_r2plus1d_is_wider_and_each_key_is_named(tmp_path):
     (tmp_path / "theirs.pth").write_bytes(checkpoint(TheirNet(per_convolution)))
-    encoder = build(SMALL.replace(arch="r2plus1d"))
-    with pytest.raises(ValueError, match="an R\\(2\\+1\\)D of middle_channels convol") as error:
-        initialise(encoder, str(tmp_path / "theirs.pth"))
+    encoder = build(SMALL_2PLUS1)
+    with pytest.raises(ValueError, match="with middle_channels convolution") as error:
+        load_initial_weights(encoder, str(tmp_path / "theirs.pth"))
     lines = str(error.value).splitlines()[1:]
     assert (
         lines[0] == "  layer2.0.conv2.0.0.weight: (18, 8, 1, 3, 3) where (14, 8, 1, 3, 3) is needed"
@@ -253,12 +256,14 @@ def test_kinetics_by_name_and_by_path(hub, arch):
     theirs = trained(make(weights=None))
     torch.save(theirs.state_dict(), hub / file)
     theirs.avgpool, theirs.fc = nn.Identity(), nn.Identity()
-    config = EncoderConfig(arch=arch, last_stage_spatial_stride=2)
+    config = (R3dConfig if arch == "r3d" else R2plus1dConfig)(spatial_stride=16)
     encoder = build(config).eval()
-    said = initialise(encoder, "kinetics400")
+    said = load_initial_weights(encoder, "kinetics400")
     assert str(hub / file) in said
     assert said.endswith("ε of batch normalisation 1e-05; left out: fc")
-    assert encoder.config == matched(config, "kinetics400") == config.replace(norm_eps=1e-5)
+    assert (
+        encoder.config == with_norm_eps_of("kinetics400", config) == config.replace(norm_eps=1e-5)
+    )
     picture = clips(1, 3, 8, 32, 32)
     features = encoder(picture)
     torch.testing.assert_close(features.flatten(1), theirs(picture), rtol=1e-4, atol=1e-4)
@@ -268,7 +273,7 @@ def test_kinetics_by_name_and_by_path(hub, arch):
             part.weight.zero_()
         elif isinstance(part, nn.BatchNorm3d):
             part.eps = 1e-3
-    initialise(encoder, str(hub / file))
+    load_initial_weights(encoder, str(hub / file))
     assert torch.equal(encoder(picture), features)
 
     for part in encoder.modules():
@@ -283,25 +288,28 @@ def test_imagenet_inflated_is_the_image_net_without_its_pool_on_a_clip_that_stan
     state = images.state_dict()
     # files of that age lack the counters
     torch.save({key: state[key] for key in state if "num_batches" not in key}, hub / IMAGES)
-    config = EncoderConfig(last_stage_spatial_stride=2)
+    config = R3dConfig(spatial_stride=16)
     encoder = build(config)
-    said = initialise(encoder, "imagenet")
+    said = load_initial_weights(encoder, "imagenet")
     assert str(hub / IMAGES) in said
-    assert said.endswith("inflated: 100 tensors, ε of batch normalisation 1e-05; left out: fc")
-    assert encoder.config == matched(config, "imagenet") == config.replace(norm_eps=1e-5)
+    assert said.endswith(": 100 tensors, ε of batch normalisation 1e-05; left out: fc")
+    assert encoder.config == with_norm_eps_of("imagenet", config) == config.replace(norm_eps=1e-5)
 
     images.maxpool, images.avgpool, images.fc = nn.Identity(), nn.Identity(), nn.Identity()
-    picture = clips(1, 3, 16, 16)
-    expected = images(picture)
+    # in double precision: these random weights make features of up to 1e12
+    picture = clips(1, 3, 16, 16).double()
+    expected = images.double()(picture)
     # 54 frames to either side reach a feature; beyond the clip's ends there is nothing
-    features = encoder.eval()(picture[:, :, None].expand(-1, -1, 128, -1, -1))
+    features = encoder.double().eval()(picture[:, :, None].expand(-1, -1, 128, -1, -1))
     torch.testing.assert_close(features[:, :, 8].flatten(1), expected, rtol=1e-3, atol=1e-3)
     assert not torch.allclose(features[:, :, 0].flatten(1), expected, rtol=0.1, atol=0.1)
 
 
 def test_imagenet_does_not_fit_r2plus1d():
     with pytest.raises(ValueError, match=r"imagenet weights do not fit r2plus1d.*kinetics400"):
-        initialise(build(SMALL.replace(arch="r2plus1d")), "imagenet")
+        load_initial_weights(build(SMALL_2PLUS1), "imagenet")
+    with pytest.raises(ValueError, match="imagenet weights do not fit r2plus1d"):
+        with_norm_eps_of("imagenet", SMALL_2PLUS1)
 
 
 @pytest.mark.parametrize(
@@ -314,8 +322,8 @@ def test_another_width_or_depth_is_refused_and_nothing_changes(hub, source, chan
     torch.save(held.state_dict(), hub / KINETICS["r3d"][1])
     torch.save(image_net_of(held), hub / IMAGES)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    with pytest.raises(ValueError, match=f"^{source} .* does not fit the encoder r3d of") as error:
-        initialise(encoder, source)
+    with pytest.raises(ValueError, match=f"^{source} .* does not fit the encoder r3d") as error:
+        load_initial_weights(encoder, source)
     wanted = {key: tuple(value.shape) for key, value in before.items()}
     came = {key: tuple(value.shape) for key, value in held.state_dict().items()}
     differ = {key for key in wanted | came if wanted.get(key) != came.get(key)}
@@ -336,31 +344,41 @@ def test_without_network_it_says_where_to_put_the_file(hub, source, file, free_p
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{free_port}")
     with pytest.raises(ValueError, match=f"^cannot get the {source} weights: .*refused") as error:
-        initialise(build(EncoderConfig()), source)
+        load_initial_weights(build(R3dConfig()), source)
     assert f"put https://download.pytorch.org/models/{file} at {hub / file}" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_damaged_file_in_the_hub_is_named(hub):
     file = hub / KINETICS["r3d"][1]
-    torch.save(ResNet3d(SMALL).state_dict(), file)
+    torch.save(R3d(SMALL).state_dict(), file)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(
         ValueError, match=r"cannot be read: RuntimeError.*Delete that file"
     ) as error:
-        initialise(build(EncoderConfig()), "kinetics400")
+        load_initial_weights(build(R3dConfig()), "kinetics400")
     assert str(file) in str(error.value)
 
 
 @pytest.mark.parametrize("source", ["imagnet", "", "runs/my-run", "s3://bucket/weights.bin"])
 def test_an_unknown_source_names_those_there_are(source):
-    with pytest.raises(ValueError, match=r"wanted random, kinetics400, imagenet, or the path"):
-        initialise(build(), source)
+    with pytest.raises(ValueError, match=r"expected random, kinetics400, imagenet, or the path"):
+        load_initial_weights(build(), source)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"no\.pth"):
-        initialise(build(), str(tmp_path / "no.pth"))
+        load_initial_weights(build(), str(tmp_path / "no.pth"))
+
+
+def test_a_checkpoint_with_numpy_scalars_beside_its_state_dict(tmp_path):
+    held = trained(build())
+    scores = {"best_acc1": np.float32(71.3), "epoch": np.int64(3), "is_best": np.bool_(True)}
+    torch.save({"state_dict": held.state_dict(), **scores}, tmp_path / "best.pth")
+    encoder = build(seed=2)
+    load_initial_weights(encoder, str(tmp_path / "best.pth"))
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(value, held.state_dict()[key]), key
 
 
 def saved(value):
@@ -387,6 +405,6 @@ def test_what_is_no_checkpoint(tmp_path, data, said):
     path = Path(tmp_path / "theirs.pth")
     path.write_bytes(data)
     with pytest.raises(ValueError, match=said) as error:
-        initialise(build(), str(path))
+        load_initial_weights(build(), str(path))
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)

@@ -5,12 +5,15 @@ import torch
 from torch import nn
 from torchvision.models.video import r2plus1d_18, r3d_18
 
-from ctp.encoders.config import EncoderConfig, HeadConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.config import R2plus1dConfig, R3dConfig
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.resnet3d import R3d
+from ctp.pretext.ctp.config import HeadConfig
 from ctp.pretext.ctp.head import TrackHead
 
 TORCHVISION = {"r3d": r3d_18, "r2plus1d": r2plus1d_18}
-SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+SMALL = {"width": 4, "blocks_per_stage": (1, 1, 1, 1)}
+CONFIGS = {"r3d": R3dConfig, "r2plus1d": R2plus1dConfig}
 
 
 def count_parameters(module):
@@ -20,12 +23,12 @@ def count_parameters(module):
 def build(config, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ResNet3d(config)
+        return build_encoder(config)
 
 
 @pytest.mark.parametrize(("arch", "parameters"), [("r3d", 33_166_272), ("r2plus1d", 31_300_125)])
 def test_is_torchvisions_net(arch, parameters):
-    config = EncoderConfig(arch=arch, norm_eps=1e-5, last_stage_spatial_stride=2)
+    config = CONFIGS[arch](norm_eps=1e-5, spatial_stride=16)
     ours, theirs = build(config), TORCHVISION[arch](weights=None)
     theirs.avgpool, theirs.fc = nn.Identity(), nn.Identity()
     shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
@@ -45,7 +48,7 @@ def test_is_torchvisions_net(arch, parameters):
 
 
 def test_encoder_share_of_the_pretrained_model():
-    encoder = ResNet3d(EncoderConfig())
+    encoder = R3d(R3dConfig())
     head = TrackHead(HeadConfig(), encoder, num_frames=16)
     share = count_parameters(encoder) / (count_parameters(encoder) + count_parameters(head))
     assert round(100 * share, 1) == 82.3
@@ -53,30 +56,28 @@ def test_encoder_share_of_the_pretrained_model():
 
 @pytest.mark.parametrize("arch", ["r3d", "r2plus1d"])
 @pytest.mark.parametrize(
-    ("last_stride", "size", "expected"),
+    ("stride", "size", "expected"),
     [
-        (1, (16, 112, 112), (2, 14, 14)),
-        (2, (16, 112, 112), (2, 7, 7)),
-        (1, (9, 50, 33), (2, 7, 5)),
-        (2, (8, 50, 33), (1, 4, 3)),
+        (8, (16, 112, 112), (2, 14, 14)),
+        (16, (16, 112, 112), (2, 7, 7)),
+        (8, (9, 50, 33), (2, 7, 5)),
+        (16, (8, 50, 33), (1, 4, 3)),
     ],
 )
-def test_output_shape(arch, last_stride, size, expected):
-    config = SMALL.replace(arch=arch, last_stage_spatial_stride=last_stride)
+def test_output_shape(arch, stride, size, expected):
+    config = CONFIGS[arch](**SMALL, spatial_stride=stride)
     encoder = build(config)
     with torch.no_grad():
         features = encoder(torch.zeros(1, 3, *size))
     assert features.shape == (1, 32, *expected)
-    assert (encoder.out_channels, encoder.temporal_stride) == (32, 8)
-    assert encoder.spatial_stride == 8 * last_stride
-    assert encoder.out_frames(size[0]) == expected[0]
+    assert (encoder.out_channels, encoder.stride) == (32, (8, stride, stride))
 
 
 @pytest.mark.parametrize("arch", ["r3d", "r2plus1d"])
 def test_weights_fit_both_strides(arch):
-    config = SMALL.replace(arch=arch)
+    config = CONFIGS[arch](**SMALL)
     pretrained = build(config)
-    downstream = build(config.replace(last_stage_spatial_stride=2), seed=1)
+    downstream = build(config.replace(spatial_stride=16), seed=1)
     downstream.load_state_dict(pretrained.state_dict())
     clips = torch.randn(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -86,7 +87,7 @@ def test_weights_fit_both_strides(arch):
 
 
 def test_width_and_depth():
-    encoder = build(EncoderConfig(width=8, blocks_per_stage=(1, 2, 3, 1)))
+    encoder = build(R3dConfig(width=8, blocks_per_stage=(1, 2, 3, 1)))
     stages = [encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4]
     assert [len(stage) for stage in stages] == [1, 2, 3, 1]
     assert [stage[-1].conv2[0].out_channels for stage in stages] == [8, 16, 32, 64]
@@ -95,7 +96,7 @@ def test_width_and_depth():
 
 @pytest.mark.parametrize("arch", ["r3d", "r2plus1d"])
 def test_initialisation(arch):
-    encoder = build(EncoderConfig(arch=arch, width=32, blocks_per_stage=(1, 1, 1, 1)))
+    encoder = build(CONFIGS[arch](width=32, blocks_per_stage=(1, 1, 1, 1)))
     convs = [part for part in encoder.modules() if isinstance(part, nn.Conv3d)]
     norms = [part for part in encoder.modules() if isinstance(part, nn.BatchNorm3d)]
     assert len(convs) == len(norms) > 8
@@ -111,7 +112,7 @@ def test_initialisation(arch):
         assert torch.equal(norm.bias, torch.zeros_like(norm.bias))
 
 
-@pytest.mark.parametrize("fields", [{"width": 2}, {"blocks_per_stage": (1, 1)}, {"arch": "c2d"}])
+@pytest.mark.parametrize("fields", [{"width": 2}, {"blocks_per_stage": (1, 1)}, {"name": "c2d"}])
 def test_wrong_configs_are_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
-        EncoderConfig(**fields)
+        R3dConfig(**fields)

@@ -8,11 +8,25 @@ import safetensors.torch
 import torch
 from torchvision.models.video import r3d_18
 
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.resnet3d import ResNet3d
-from ctp.encoders.weights import encoder_bytes, load_encoder, read_encoder, stored_config
+from ctp.encoders.config import ANY_ENCODER_CONFIG, R2plus1dConfig, R3dConfig
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.resnet3d import R3d
+from ctp.encoders.weights import (
+    encoder_bytes,
+    load_encoder,
+    load_state,
+    read_encoder,
+    read_state,
+    stored_config,
+)
+from ctp.storage import Storage
 
-SMALL = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+SMALL = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+SMALL_2PLUS1 = R2plus1dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
+
+
+def load(encoder, data, name):
+    load_state(encoder, read_state(data, name), name)
 
 
 def metadata_of(data):
@@ -20,12 +34,11 @@ def metadata_of(data):
     return json.loads(data[8 : 8 + length])["__metadata__"]
 
 
-@pytest.mark.parametrize("arch", ["r3d", "r2plus1d"])
-def test_round_trip(arch):
-    config = SMALL.replace(arch=arch)
-    saved, loaded = ResNet3d(config), ResNet3d(config)
+@pytest.mark.parametrize("config", [SMALL, SMALL_2PLUS1])
+def test_round_trip(config):
+    saved, loaded = build_encoder(config), build_encoder(config)
     saved(torch.randn(2, 3, 8, 32, 32))  # moves the running statistics
-    load_encoder(loaded, encoder_bytes(saved, {}), "weights")
+    load(loaded, encoder_bytes(saved, {}), "weights")
     state = saved.state_dict()
     assert state["stem.1.num_batches_tracked"] == 1
     assert list(loaded.state_dict()) == list(state)
@@ -34,22 +47,22 @@ def test_round_trip(arch):
 
 
 def test_metadata_names_the_encoder():
-    metadata = metadata_of(encoder_bytes(ResNet3d(SMALL), {"run": "tiny"}))
+    metadata = metadata_of(encoder_bytes(R3d(SMALL), {"run": "tiny"}))
     assert metadata["run"] == "tiny"
-    assert EncoderConfig.model_validate_json(metadata["encoder"]) == SMALL
+    assert ANY_ENCODER_CONFIG.validate_json(metadata["encoder"]) == SMALL
 
 
 def test_another_spatial_stride_takes_them():
-    saved, loaded = ResNet3d(SMALL), ResNet3d(SMALL.replace(last_stage_spatial_stride=2))
-    load_encoder(loaded, encoder_bytes(saved, {}), "weights")
+    saved, loaded = R3d(SMALL), R3d(SMALL.replace(spatial_stride=16))
+    load(loaded, encoder_bytes(saved, {}), "weights")
     assert torch.equal(loaded.layer4[0].conv1[0].weight, saved.layer4[0].conv1[0].weight)
     assert loaded(torch.zeros(1, 3, 8, 32, 32)).shape[-2:] == (2, 2)
 
 
-@pytest.mark.parametrize("arch", ["r3d", "r2plus1d"])
-def test_an_encoder_is_read_from_its_file_alone(arch):
-    config = SMALL.replace(arch=arch, norm_eps=1e-5)
-    saved = ResNet3d(config)
+@pytest.mark.parametrize("config", [SMALL, SMALL_2PLUS1])
+def test_an_encoder_is_read_from_its_file_alone(config):
+    config = config.replace(norm_eps=1e-5)
+    saved = build_encoder(config)
     clips = torch.randn(2, 3, 8, 32, 32)
     saved(clips)
     data = encoder_bytes(saved, {"run": "tiny"})
@@ -58,36 +71,65 @@ def test_an_encoder_is_read_from_its_file_alone(arch):
     assert encoder.config == config
     assert not encoder.training
     assert torch.equal(encoder(clips), saved.eval()(clips))
-    assert read_encoder(data, "weights", last_stage_spatial_stride=2).spatial_stride == 16
+    assert read_encoder(data, "weights", spatial_stride=16).stride == (8, 16, 16)
 
 
-def test_a_file_that_does_not_tell_its_encoder_is_loaded_but_not_read():
-    saved = ResNet3d(SMALL)
+def test_a_file_without_a_config_is_loaded_but_not_read():
+    saved = R3d(SMALL)
     data = safetensors.torch.save(saved.state_dict())
-    load_encoder(ResNet3d(SMALL), data, "theirs")
+    load(R3d(SMALL), data, "theirs")
     assert stored_config(data, "theirs") is None
     with pytest.raises(ValueError, match=r"^theirs does not tell what encoder it holds"):
         read_encoder(data, "theirs")
 
 
 def test_an_encoder_of_another_kind_is_named():
-    metadata = {"encoder": '{"arch": "c3d"}'}
+    metadata = {"encoder": '{"name": "c5d"}'}
     data = safetensors.torch.save({"stem": torch.zeros(2)}, metadata=metadata)
     with pytest.raises(
-        ValueError, match=r'^theirs holds an encoder .* known here: {"arch": "c3d"}'
+        ValueError, match=r'^theirs holds an encoder .* known here: {"name": "c5d"}'
     ):
         stored_config(data, "theirs")
 
 
+def test_a_file_of_an_older_version_is_named_as_such():
+    metadata = {"encoder": '{"arch": "r3d", "width": 4}'}
+    data = safetensors.torch.save({"stem": torch.zeros(2)}, metadata=metadata)
+    with pytest.raises(ValueError, match="old was written by an older version"):
+        stored_config(data, "old")
+
+
+@pytest.mark.parametrize("name", ["", "encoder.safetensors"])
+def test_load_encoder_takes_a_run_folder_or_a_file(tmp_path, name):
+    saved = R3d(SMALL)
+    clips = torch.randn(2, 3, 8, 32, 32)
+    saved(clips)  # moves the running statistics
+    (tmp_path / "encoder.safetensors").write_bytes(encoder_bytes(saved, {}))
+    encoder = load_encoder(str(tmp_path / name))
+    assert not encoder.training
+    assert torch.equal(encoder(clips), saved.eval()(clips))
+
+
+def test_load_encoder_from_s3(s3_bucket):
+    place = Storage.from_uri(s3_bucket).join("run", "encoder.safetensors")
+    place.write_bytes(encoder_bytes(R3d(SMALL), {}))
+    assert load_encoder(place.parent.uri).config == SMALL
+
+
+def test_load_encoder_names_the_place_where_there_is_none(tmp_path):
+    with pytest.raises(ValueError, match=f"no encoder at {tmp_path}"):
+        load_encoder(str(tmp_path))
+
+
 def test_every_unmatched_key_is_named():
-    state = ResNet3d(SMALL).state_dict()
+    state = R3d(SMALL).state_dict()
     del state["stem.0.weight"], state["layer1.0.conv1.1.bias"]
     state["fc.weight"] = torch.zeros(2, 2)
     state["layer4.0.conv2.1.weight"] = torch.zeros(5)
-    encoder = ResNet3d(SMALL)
+    encoder = R3d(SMALL)
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    with pytest.raises(ValueError, match=r"^theirs does not fit the encoder r3d of") as error:
-        load_encoder(encoder, safetensors.torch.save(state), "theirs")
+    with pytest.raises(ValueError, match=r"^theirs does not fit the encoder r3d, width 4") as error:
+        load(encoder, safetensors.torch.save(state), "theirs")
     assert str(error.value).splitlines()[1:] == [
         "  stem.0.weight: missing",
         "  layer1.0.conv1.1.bias: missing",
@@ -101,13 +143,13 @@ def test_every_unmatched_key_is_named():
 @pytest.mark.parametrize("data", [b"", b"not a safetensors file at all", b"\x80\x02}q\x00."])
 def test_not_a_safetensors_file(data):
     with pytest.raises(ValueError, match=r"weights\.pt is not a safetensors file"):
-        load_encoder(ResNet3d(SMALL), data, "weights.pt")
+        load(R3d(SMALL), data, "weights.pt")
     with pytest.raises(ValueError, match=r"weights\.pt is not a safetensors file"):
         stored_config(data, "weights.pt")
 
 
 def test_torchvision_takes_them_and_misses_fc_alone():
-    saved = ResNet3d(EncoderConfig())
+    saved = R3d(R3dConfig())
     theirs = r3d_18(weights=None)
     weights = safetensors.torch.load(encoder_bytes(saved, {}))
     unmatched = theirs.load_state_dict(weights, strict=False)

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.config import R3dConfig
+from ctp.encoders.resnet3d import R3d
 from ctp.encoders.weights import encoder_bytes
 
 
@@ -26,7 +26,7 @@ def options(small_embedding: EmbedConfig, tmp_path: Path) -> list[str]:
     """Options that name videos, a run's folder, and a small size."""
     run = tmp_path / "runs" / "mine"
     run.mkdir(parents=True)
-    encoder = ResNet3d(EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1)))
+    encoder = R3d(R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1)))
     (run / "encoder.safetensors").write_bytes(encoder_bytes(encoder, {}))
     views = {"num_clips": 2, "num_frames": 4, "frame_size_px": 32, "short_side_px": 40}
     return [
@@ -39,34 +39,34 @@ def options(small_embedding: EmbedConfig, tmp_path: Path) -> list[str]:
 def test_help_names_recipes_and_options(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         job.main(["--help"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in ("retrieval", "compact", "small", "--views.num_clips", "--features.pooling"):
-        assert name in said
+        assert name in printed
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        (["--encoder", ""], "error: --encoder is missing"),
-        (["--encoder", "runs/none"], "error: no encoder at .*runs/none"),
-        (["--out", ""], "error: --out is missing"),
-        (["--data.uri", "nothing"], "error: data.uri: "),
-        (["--scaling.num_readers", "999"], r"asks for 1000 CPUs \(999 reader\(s\) of 1, 1 encoder"),
+        (["--encoder", ""], "^error: --encoder"),
+        (["--encoder", "runs/none"], "^error: .*runs/none"),
+        (["--out", ""], "^error: --out"),
+        (["--data.uri", "nothing"], "^error: data.uri: .*nothing"),
+        (["--scaling.num_readers", "999"], "^error: .*1000 CPUs .*scaling.num_readers"),
     ],
 )
-def test_what_does_not_work_is_said_in_a_line(
-    job: Any, options: list[str], changes: list[str], said: str
+def test_an_invalid_option_is_an_error_of_one_line(
+    job: Any, options: list[str], changes: list[str], message: str
 ) -> None:
-    with pytest.raises(SystemExit, match=said) as caught:
+    with pytest.raises(SystemExit, match=message) as caught:
         job.main([*options, *changes])
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_is_not_there(
+def test_a_gpu_that_the_machine_lacks_is_an_error(
     job: Any, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SystemExit, match=r"1 GPUs \(1 encoder\(s\) of 1\), and this machine"):
+    with pytest.raises(SystemExit, match=r"1 GPUs .*scaling\.use_gpu"):
         job.main([*options, "--scaling.use_gpu", "true", "--scaling.cpus_per_reader", "0.1"])
 
 
@@ -77,11 +77,12 @@ def test_from_videos_to_features(
     job: Any, options: list[str], small_embedding: EmbedConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job.main(options)
-    told = capsys.readouterr().out
-    assert "6 videos, 2 clips of each, encoder " in told
-    assert "6/6 videos" in told
-    assert "5 videos, 10 features, 1 quarantined\n  a/bad.mp4: cannot be opened as a video" in told
+    printed = capsys.readouterr().out
+    assert "6 videos, 2 clips of each, encoder " in printed
+    assert "6/6 videos" in printed
+    assert "5 videos, 10 features, 1 quarantined" in printed
+    assert "a/bad.mp4: " in printed
     manifest = json.loads(Path(small_embedding.out, "manifest.json").read_bytes())
     assert manifest["counts"] == {"videos": 5, "clips": 10, "quarantined": 1}
-    job.main(options)  # all is done: no cluster, the same told
+    job.main(options)  # all parts exist, so that no cluster is started
     assert "1 of them are done" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The preview job from its command line to its files, without a cluster."""
 
 import io
+import re
 
 import av
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from PIL import Image
 
 from ctp import recipes
-from ctp.pretext.pretrain import build_model
+from ctp.pretext.pretraining import build_model, open_pretraining
 from ctp.storage import Storage
 from ctp.training.checkpoint import CheckpointStore, TrainState
 
@@ -35,10 +36,11 @@ def tiny():
 def make_run(config, folder, *, with_checkpoint=True):
     """A run folder as a run leaves it, its weights untrained."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    values = {"kind": "pretrain", **config.model_dump(mode="json")}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
     if with_checkpoint:
-        state = TrainState(7, 7 * 16, build_model(config).state_dict(), {}, "", "")
-        store = CheckpointStore(Storage.of(folder / "checkpoints"), keep=1)
+        state = TrainState(7, build_model(config).state_dict(), {}, "", "")
+        store = CheckpointStore(Storage.from_uri(folder / "checkpoints"), keep=1)
         store.save(state)
         store.close()
     return folder
@@ -61,7 +63,7 @@ def test_training_clips_of_a_recipe(preview, tmp_path, capsys):
     assert str(out / "clips.mp4") in printed
 
 
-def test_clips_begin_at_the_position_asked_for(preview, tmp_path):
+def test_clips_start_at_the_given_position(preview, tmp_path):
     def picture(first):
         options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", "64"]
         preview.main([*options, "--first_position", first, "--out", str(tmp_path)])
@@ -90,23 +92,28 @@ def test_predictions_of_a_run(preview, tiny, tmp_path, capsys, by_name):
     preview.main([*options, "--num_clips", "2", "--out", str(tmp_path / "out")])
     check_files(tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "after step 7: IoU 0." in printed
-    assert "stays still has 0." in printed
+    assert "after step 7: tracking IoU 0." in printed
+    assert "(still box 0." in printed
+    assert "of these 2 clip(s)" in printed
 
 
-def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path):
-    folder = Storage.of(make_run(tiny, tmp_path / "runs" / "a-run"))
-    model, step = preview._load_model(folder, tiny)
-    assert step == 7
-    assert not model.training
-    (clip,), _ = preview._heldout_maker(tiny, None).heldout([0])
-    total = preview.TrackingTally()
-    scene = preview._predicted_scene(model, tiny, clip, total)
-    assert scene.predicted.shape == clip.boxes.shape
-    found = total.result()
-    assert scene.caption == (
-        f"{clip.video_id}   IoU {found['iou']:.2f} (still {found['still_iou']:.2f})"
+def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path, capsys):
+    folder = make_run(tiny, tmp_path / "runs" / "a-run")
+    preview.main(["--run", str(folder), "--num_clips", "2", "--out", str(tmp_path / "out")])
+    (found,) = re.findall(r"tracking IoU ([\d.]+) \(still box ([\d.]+)\)", capsys.readouterr().out)
+    predicted, still = map(float, found)
+    assert predicted == pytest.approx(still, abs=0.1)
+
+
+def test_a_sample_of_the_picture_is_that_of_the_stream(preview, tiny, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        preview, "clips_png", lambda pictures, columns: drawn.extend(pictures) or b""
     )
+    preview.main(["--data.uri", "corpus:8", "--first_position", "5", "--out", str(tmp_path)])
+    expected = [open_pretraining(tiny).stream.draw(position).video_id for position in range(5, 9)]
+    captions = [picture.caption.split("   ")[0] for picture in drawn]
+    assert captions == [f"clip {5 + n}: {name}" for n, name in enumerate(expected)]
 
 
 def test_predictions_on_other_videos(preview, tiny, tmp_path, encode_video, capsys):
@@ -131,7 +138,7 @@ def error_of(preview, capsys, options):
     return f"{stopped.value.code}{capsys.readouterr().err}"
 
 
-def test_a_run_that_is_not_there_is_named_with_those_that_are(preview, tiny, tmp_path, capsys):
+def test_a_missing_run_is_reported_with_the_existing_runs(preview, tiny, tmp_path, capsys):
     make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
     options = ["--storage", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
     said = error_of(preview, capsys, [*options, "--run", "b-run"])
@@ -156,8 +163,8 @@ def test_a_run_that_holds_nothing_out_asks_for_videos(preview, tiny, tmp_path, c
 
 def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_path, capsys):
     folder = make_run(tiny, tmp_path / "runs" / "a-run")
-    options = ["--run", str(folder), "--game.num_patches", "5", "--out", str(tmp_path / "out")]
-    assert "leave out game.num_patches" in error_of(preview, capsys, options)
+    options = ["--run", str(folder), "--task.num_patches", "5", "--out", str(tmp_path / "out")]
+    assert "leave out task.num_patches" in error_of(preview, capsys, options)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the sweep job refuses, before a cluster is started: one clear line each."""
+"""What the sweep job refuses before a cluster starts, in one line each."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ctp.sweeps.config import SweepConfig
-from ctp.sweeps.folder import claim_sweep
+from ctp.sweeps.folder import write_config
 from ctp.sweeps.plan import Plan
+from ctp.sweeps.recipes import SWEEP
 
 Refusal = Callable[..., str]
 
@@ -46,13 +47,13 @@ def refusal(
     [
         ([], "nothing is varied"),
         (["--recipe=tabel2a"], "no recipe 'tabel2a' (did you mean table2a?)"),
-        (["--grid", "game.num_patchs=1,2"], "did you mean game.num_patches?"),
-        (["--grid=game.num_patches=1,.5"], "game.num_patches"),
-        (["--grid", "game.num_patches=1,2", "--seeds=40"], "more than --max_trials 64"),
+        (["--grid", "task.num_patchs=1,2"], "did you mean task.num_patches?"),
+        (["--grid=task.num_patches=1,.5"], "task.num_patches"),
+        (["--grid", "task.num_patches=1,2", "--seeds=40"], "more than --max_trials 64"),
         (["--recipe=table2a", "--max-trials=9"], "did you mean --max_trials?"),
-        (["--recipe=table2a", "--set", "scaling.num_workers=2"], "the run asks for 3 CPUs"),
+        (["--recipe=table2a", "--set", "scaling.num_workers=2"], "needs 3 CPUs"),
         (["--recipe=table2a", "--set=linear.scaling.num_actors=4"], "linear.scaling.num_actors"),
-        (["--recipe=table2a", "--scale=paper"], "Say which videos by --set data.uri=URI"),
+        (["--recipe=table2a", "--scale=paper"], "by --set data.uri=URI"),
         (["--recipe=table2a", "--set=linear.data.uri=/nowhere"], "--set linear.data.uri=URI"),
         (["--recipe=table2a", "--storage=/proc"], "cannot write"),
     ],
@@ -64,7 +65,7 @@ def test_refusals(refusal: Refusal, argv: list[str], said: str) -> None:
 
 
 def test_a_folder_of_another_sweep(refusal: Refusal, tmp_path: Path) -> None:
-    claim_sweep(Plan.of(SweepConfig(table="table9", name="mine", storage=str(tmp_path))))
+    write_config(Plan.from_config(SweepConfig(table="table9", name="mine", storage=str(tmp_path))))
     assert "table was table9, is table8" in refusal("--recipe=table8", "--name=mine")
 
 
@@ -72,23 +73,22 @@ def test_a_folder_of_another_sweep(refusal: Refusal, tmp_path: Path) -> None:
     ("recipe", "grid", "name"),
     [
         ("table9", (), "table9-tiny"),
-        ("grid", ("game.num_patches=1,2", " sigma =[1,1,1,1]"), "num_patches-sigma-tiny"),
-        ("table9", ("head.squeeze=true,false",), "table9-squeeze-tiny"),
+        ("grid", ("task.num_patches=1,2", " task.sigma =[1,1,1,1]"), "num_patches-sigma-tiny"),
+        ("table9", ("task.head.squeeze=true,false",), "table9-squeeze-tiny"),
     ],
 )
-def test_a_sweep_is_called_by_what_it_varies(
-    job: Any, recipe: str, grid: tuple[str, ...], name: str
-) -> None:
-    assert job._name(recipe, SweepConfig(grid=grid)) == name
+def test_a_sweep_is_named_by_what_it_varies(recipe: str, grid: tuple[str, ...], name: str) -> None:
+    config = SWEEP[recipe]().replace(grid=grid)
+    assert Plan.from_config(config).config.name == name
 
 
 def test_values_survive_the_command_line(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    values = "sigma=[.8,.8,.04,1e-3],[1,1,.05,.05]"
+    values = "task.sigma=[.8,.8,.04,1e-3],[1,1,.05,.05]"
     with pytest.raises(SystemExit):
-        job.main(["--grid", values, f"--set={'sampling.num_frames=4'}", "--print-config"])
+        job.main(["--grid", values, f"--set={'task.sampling.num_frames=4'}", "--print-config"])
     told = capsys.readouterr().out
     assert f"- {values}" in told
-    assert "- sampling.num_frames=4" in told
+    assert "- task.sampling.num_frames=4" in told
 
 
 def test_help_is_complete(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_help_is_complete(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
         job.main(["--help"])
     told = capsys.readouterr().out
     for expected in (
-        "Table 10: how fast patches move", "--grid", "--asha.metric", "goes on with what was",
+        "Table 10: the greatest speed of patches", "--grid", "--asha.metric", "resumes an",
         "sweep.py --recipe table2a --scale small --seeds 3", "--trials_at_once",
     ):  # fmt: skip
         assert expected in told

@@ -1,49 +1,52 @@
-"""What a run's config refuses, and what may change when a run is continued."""
+"""The config of a pretraining run: invalid values, and what may change when a run is resumed."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
-from ctp.pretext.config import CurriculumConfig, DataConfig, PretrainConfig
+from ctp.pretext.config import PretrainConfig, PretrainVideosConfig
 
 
-def test_a_list_of_one_is_that_one() -> None:
-    assert DataConfig(uri=["videos"]) == DataConfig(uri=("videos",)) == DataConfig(uri="videos")
-    assert DataConfig(uri=["a", "b"]).uri == ("a", "b")
-
-
-@pytest.mark.parametrize(
-    ("progress", "share"),
-    [(0.0, 1.0), (0.349, 1.0), (0.35, 1.0), (0.5, 0.5), (0.575, 0.25), (0.65, 0.0), (1.0, 0.0)],
-)
-def test_the_curriculum_by_hand(progress: float, share: float) -> None:
-    assert CurriculumConfig().other_clip_share(progress) == pytest.approx(share)
+def test_a_list_with_one_element_becomes_the_element() -> None:
+    expected = PretrainVideosConfig(uri="videos")
+    assert PretrainVideosConfig(uri=["videos"]) == PretrainVideosConfig(uri=("videos",)) == expected
+    assert PretrainVideosConfig(uri=["a", "b"]).uri == ("a", "b")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"scaling": {"num_workers": 3}}, "total_batch 32 cannot be shared equally"),
-        ({"game": {"max_box_size_px": 200}}, "max_box_size_px 200 exceeds augment.frame_size_px"),
-        ({"sigma": (0.8, 0.8, 0.0, 0.04)}, "sigma must be positive"),
-        ({"name": "a/b"}, "must be a folder name"),
-        ({"curriculum": {"other_clip_until": 0.9}}, "must not exceed own_source_from"),
-        ({"gaem": {}}, "Extra inputs are not permitted"),
+        ({"scaling": {"num_workers": 3}}, "total_batch 32 .*num_workers 3"),
+        ({"task": {"name": "ctp", "box_size_px": (16, 200)}}, "box_size_px.*200"),
+        ({"task": "cpt"}, "cpt.*ctp"),
+        ({"name": "a/b"}, "'a/b'.*folder name"),
+        ({"gaem": {}}, "gaem"),
     ],
 )
-def test_what_makes_no_run_is_refused(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(ValidationError, match=said):
+def test_an_invalid_value_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         PretrainConfig(**changes)
 
 
-def test_replace_validates() -> None:
-    with pytest.raises(ValidationError, match="cannot be shared equally"):
+def test_a_copy_with_changes_is_validated() -> None:
+    with pytest.raises(ValidationError, match=r"total_batch 3 .*num_workers 2"):
         PretrainConfig().replace(compute={"total_batch": 3}, scaling={"num_workers": 2})
 
 
-def test_mismatch_names_what_shapes_the_result_and_nothing_else() -> None:
+def test_differences_are_the_options_that_shape_the_result_and_no_others() -> None:
     first = PretrainConfig(name="a", seed=1, scaling={"num_workers": 2})
-    second = PretrainConfig(name="a", seed=2, encoder={"width": 8}, storage="elsewhere")
-    assert first.mismatch(second) == ["seed was 2, is 1", "encoder.width was 8, is 64"]
-    assert first.mismatch(first) == []
+    second = PretrainConfig(
+        name="a",
+        seed=2,
+        encoder={"name": "r3d", "width": 8},
+        task={"name": "ctp", "num_patches": 2},
+        storage="elsewhere",
+        evaluation={"num_clips": 8},
+    )
+    assert sorted(first.differences(second)) == [
+        ("encoder.width", 64, 8),
+        ("seed", 1, 2),
+        ("task.num_patches", 3, 2),
+    ]
+    assert first.differences(first) == []

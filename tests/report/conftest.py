@@ -9,19 +9,17 @@ from typing import Any
 
 import pytest
 
-from ctp.cli import merge
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.resnet3d import R3d
 from ctp.encoders.weights import encoder_bytes
 from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage
-from ctp.training.claim import open_run, run_storage
+from ctp.training import run_folder
 from ctp.training.config import RunConfig
-from ctp.training.metrics_log import MetricsLog
 from ctp.training.run_folder import ENCODER
 
-SMALL: Mapping[str, Any] = {"width": 4, "blocks_per_stage": (1, 1, 1, 1)}
+SMALL: Mapping[str, Any] = {"name": "r3d", "width": 4, "blocks_per_stage": (1, 1, 1, 1)}
 WriteRun = Callable[..., Storage]
 
 
@@ -30,11 +28,9 @@ def _write(
     scores: Mapping[str, Any] | None,
     rows: Sequence[Mapping[str, float]],
 ) -> Storage:
-    open_run(config)
-    folder = run_storage(config)
-    log = MetricsLog(folder, 0)
-    log.write(rows)
-    log.close()
+    run_folder.create_or_resume(config)
+    folder = run_folder.folder_of(config)
+    folder.join(run_folder.METRICS).write_bytes(run_folder.to_jsonl(rows))
     if scores is not None:
         folder.join(config.RESULT).write_bytes(json.dumps(scores).encode())
     return folder
@@ -42,13 +38,13 @@ def _write(
 
 @pytest.fixture
 def pretrained(tmp_path: Path) -> WriteRun:
-    """`pretrained(name, seed=, game=…)`: the folder of a finished pretraining run."""
+    """`pretrained(name, seed=, task=…)`: the folder of a finished pretraining run."""
 
     def write(name: str, **changes: Any) -> Storage:
         own = {"name": name, "storage": str(tmp_path / "runs"), "encoder": SMALL}
-        config = PretrainConfig.model_validate(merge(own, changes))
+        config = PretrainConfig().override(own).override(changes)
         folder = _write(config, None, [{"step": 5, "iou": 0.6, "still_iou": 0.5}])
-        folder.join(ENCODER).write_bytes(encoder_bytes(ResNet3d(config.encoder), {"run": name}))
+        folder.join(ENCODER).write_bytes(encoder_bytes(R3d(config.encoder), {"run": name}))
         return folder
 
     return write
@@ -76,7 +72,7 @@ def finetuned(tmp_path: Path) -> WriteRun:
             "encoder": SMALL,
             "data": {"test_uri": "corpus:8"},
         }
-        config = FinetuneConfig.model_validate(merge(own, changes))
+        config = FinetuneConfig().override(own).override(changes)
         scores = {"top1": top1, "top5": 0.9, "tested": 8, "quarantined": [], "trained_on": 100}
         reached = 0.1 if top1 is None else top1
         rows = [
@@ -94,7 +90,7 @@ def tracked(tmp_path: Path) -> WriteRun:
 
     def write(name: str, iou: float | None, **changes: Any) -> Storage:
         own = {"name": name, "storage": str(tmp_path / "runs"), "encoder": SMALL}
-        config = TrackConfig.model_validate(merge(own, changes))
+        config = TrackConfig().override(own).override(changes)
         scores = {"tested": 3, "quarantined": []} | {
             f"{still}{name}": value
             for still, value in (("", iou), ("still_", 0.4))

@@ -1,88 +1,84 @@
-"""Pictures of runs from different initial weights: what is drawn is what there is to see."""
+"""Pictures of runs from different initial weights: what is drawn depends on what is given."""
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
+import pandas as pd
 import pytest
-from numpy.typing import NDArray
-from PIL import Image
+from matplotlib.figure import Figure
 
-from ctp.report.comparison import LinePoint, at_the_end, frozen_png, labels_png, learning_png
+from ctp.report.comparison import draw_learning, draw_lines
+from ctp.report.figures import to_png
+from ctp.score import Score
 from ctp.training.run_folder import Row
 
-Log = list[Row]
-GREY = (0x6B, 0x72, 0x80)
+SCORE = Score("iou", "mIoU", "still_iou", "still box")
+POINTS = pd.DataFrame(
+    [
+        {"weights": line, "at": stages, "mean": 0.7 - 0.02 * stages - number / 10, "std": spread}
+        for number, (line, spread) in enumerate((("random", None), ("pretrained", 0.02)))
+        for stages in (5, 0, 3)
+    ]
+)
 
 
-def picture(png: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(png)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def log(offset: float, *, steps: int = 100, every: int = 20) -> Log:
-    """Loss falls and accuracy rises over the steps, tested at every so many."""
-    rows: Log = []
+def log(offset: float, *, steps: int = 100, every: int = 20) -> list[Row]:
+    """Loss falls and accuracy rises over the steps, tested every few."""
+    rows: list[Row] = []
     for step in range(1, steps + 1):
-        row = {"step": step, "loss": 2 - step / steps + offset, "train_top1": step / steps}
-        rows.append(row | ({} if step % every else {"top1": step / (2 * steps) + offset}))
+        row = {"step": step, "loss": 2 - step / steps + offset, "train_iou": step / steps}
+        rows.append(row | ({} if step % every else {"iou": step / (2 * steps) + offset}))
     return rows
 
 
-POINTS = [
-    LinePoint(line, stages, 0.7 - 0.02 * stages - number / 10)
-    for number, line in enumerate(("random", "imagenet", "pretrained"))
-    for stages in (5, 0, 3)
-]
+def lines(figure: Figure, panel: int = 0) -> dict[str, list[tuple[float, float]]]:
+    handles, labels = figure.axes[panel].get_legend_handles_labels()
+    found = {}
+    for handle, label in zip(handles, labels, strict=True):
+        line = handle[0] if isinstance(handle, tuple) else handle
+        found[label] = [tuple(point) for point in line.get_xydata().tolist()]
+    return found
 
 
-def test_a_line_for_each_kind_of_initial_weights() -> None:
-    whole = picture(frozen_png(POINTS, 0.45, "GOT-10k"))
-    assert (whole != picture(frozen_png(POINTS[:6], 0.45, "GOT-10k"))).any()
-    moved = [*POINTS[:3][::-1], *POINTS[3:]]
-    np.testing.assert_array_equal(whole, picture(frozen_png(moved, 0.45, "GOT-10k")))
-    assert (whole != picture(frozen_png(POINTS, 0.40, "GOT-10k"))).any()
+def test_a_line_for_each_kind_of_initial_weights_by_what_is_varied() -> None:
+    found = lines(draw_lines(POINTS, SCORE, "", "stages", baseline=0.45))
+    assert [at for at, _ in found["random"]] == [0, 3, 5]
+    assert [mean for _, mean in found["pretrained"]] == pytest.approx([0.6, 0.54, 0.5])
+    assert [y for _, y in found["still box 0.450"]] == [0.45, 0.45]
+
+
+def test_the_highest_and_the_lowest_are_named() -> None:
+    texts = [t.get_text() for t in draw_lines(POINTS, SCORE, "", "stages").axes[0].texts]
+    assert texts == ["0.700", "0.600", "0.640", "0.540", "0.600", "0.500"]
 
 
 def test_a_bar_is_as_long_as_the_spread() -> None:
-    def bar_px(spread: float) -> int:
-        """The most pixels of the first line's grey in a column."""
-        far = [LinePoint("far", 0, 0.9), LinePoint("far", 2, 0.1)]  # they make the axis
-        drawn = picture(frozen_png([LinePoint("near", 1, 0.5, spread), *far], 0.5))
-        return int((drawn == GREY).all(axis=-1).sum(axis=0).max())
-
-    assert bar_px(0.2) == pytest.approx(2 * bar_px(0.1), rel=0.05)
-
-
-def test_labels_from_one_to_all() -> None:
-    points = [LinePoint(line, share, share / 2) for line in "ab" for share in (0.01, 0.1, 1)]
-    whole = picture(labels_png(points, "UCF-101"))
-    np.testing.assert_array_equal(
-        whole, picture(labels_png([*reversed(points[:3]), *points[3:]], "UCF-101"))
-    )
-    assert (whole != picture(labels_png(points[:5], "UCF-101"))).any()
+    (bars,) = [
+        container.lines[2][0].get_segments()
+        for container in draw_lines(POINTS, SCORE, "", "stages").axes[0].containers
+        if container.get_label() == "pretrained"
+    ]
+    assert [bar[1][1] - bar[0][1] for bar in bars] == pytest.approx([0.04] * 3)
 
 
-def test_curves_lie_over_one_another() -> None:
-    alone = picture(learning_png({"random": [log(0)]}))
-    both = picture(learning_png({"random": [log(0)], "pretrained": [log(0.1)]}))
-    several = picture(learning_png({"random": [log(-0.1), log(0.1)]}))
-    assert alone.shape == both.shape
-    assert (alone != both).any()
-    assert (alone != several).any()  # the same mean, with a band around it
+def test_shares_are_shown_in_percent_on_a_logarithmic_axis() -> None:
+    points = POINTS.assign(at=POINTS["at"].map({5: 1.0, 0: 0.01, 3: 0.1}))
+    figure = draw_lines(points, SCORE, "", "labels", is_share=True)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1%", "10%", "100%"]
+
+
+def test_curves_are_means_with_a_band() -> None:
+    figure = draw_learning({"random": [log(-0.1), log(0.1)], "alone": [log(0)]}, SCORE)
+    test = lines(figure, 1)
+    np.testing.assert_allclose(test["random"], test["alone"])
+    assert len(figure.axes[1].collections) == 2, "a band around test and training scores"
 
 
 def test_a_mean_is_over_the_steps_that_all_runs_have() -> None:
-    """Runs that are tested at other steps have some in common, or none."""
-    for every in (40, 30, 21):
-        logs = {"random": [log(0), log(0, every=every)], "pretrained": [log(0)]}
-        assert picture(learning_png(logs)).any()
-    assert picture(learning_png({"a": [[]], "b": [log(0)]})).any()
-
-
-def test_the_end_of_a_run() -> None:
-    rows: Log = [{"step": n, "loss": float(n)} for n in range(1, 101)]
-    assert at_the_end(rows, "loss") == np.mean([97, 98, 99, 100])
-    assert at_the_end(rows[:3], "loss") == 3
-    assert at_the_end(rows, "top1") is None
+    figure = draw_learning({"random": [log(0), log(0, every=30)], "b": [log(0)]}, SCORE)
+    assert [step for step, _ in lines(figure, 1)["random"]] == [60]
+    for logs in ({"random": [log(0), log(0, every=21)]}, {"a": [[]], "b": [log(0)]}):
+        assert to_png(draw_learning(logs, SCORE)).startswith(b"\x89PNG")

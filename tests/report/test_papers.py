@@ -1,4 +1,4 @@
-"""When a number of the paper may stand beside one of ours."""
+"""When a number of the paper may be beside one of ours."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from ctp import recipes
-from ctp.cli import merge
 from ctp.downstream.config import FinetuneConfig
-from ctp.pretext.config import PretrainConfig
-from ctp.report.papers import dataset_of, differences, papers_name, same_as
+from ctp.report.papers import dataset_of, differences, encoder_method, same_as
 
-ARCH = {"encoder": {"arch": "r3d"}, "data": {"uri": "s3://b/ucf101/train", "test_uri": "s3://b/t"}}
+RESOLVED = {
+    "encoder": {"name": "r3d", "spatial_stride": 16},
+    "data": {"uri": "s3://b/ucf101/train", "test_uri": "s3://b/t"},
+}
 
 
 def finetuning(**changes: Any) -> FinetuneConfig:
-    usual = merge(recipes.finetune_ucf101().model_dump(), ARCH)
-    return FinetuneConfig.model_validate(merge(usual, changes))
+    return recipes.finetune_ucf101().override(RESOLVED).override(changes)
 
 
 @pytest.mark.parametrize(
@@ -26,13 +26,13 @@ def finetuning(**changes: Any) -> FinetuneConfig:
         ({}, "none", 65.0),
         ({}, "CtP, Kinetics-400", 86.2),
         ({}, "CtP, UCF-101", 83.9),
-        ({"encoder": {"arch": "r2plus1d"}}, "CtP, UCF-101", 86.2),
+        ({"encoder": {"name": "r2plus1d", "spatial_stride": 16}}, "CtP, UCF-101", 86.2),
         ({"data": {"uri": "/data/HMDB51/train"}}, "ImageNet, supervised", 40.0),
         ({"compute": {"precision": "bf16"}, "seed": 3}, "none", 65.0),
         ({"encoder": {"norm_eps": 1e-5}}, "Kinetics-400, supervised", 91.6),
         ({"schedule": {"length": 100, "decay_at": (60,)}}, "none", None),
         ({"encoder": {"width": 8}}, "none", None),
-        ({"head": {"frozen_encoder": True}}, "none", None),
+        ({"frozen_encoder": True}, "none", None),
         ({"data": {"label_fraction": 0.5}}, "none", None),
         ({"data": {"uri": "/data/mine"}}, "none", None),
         ({}, "", None),
@@ -50,15 +50,14 @@ def test_only_of_the_same_data_protocol_and_weights(
     [
         ("ucf101-r3d18", {}, "CtP, UCF-101"),
         ("kinetics400-r2plus1d18", {"seed": 1}, "CtP, Kinetics-400"),
-        ("ucf101-r3d18", {"game": {"num_patches": 1}}, ""),
+        ("ucf101-r3d18", {"task": {"num_patches": 1}}, ""),
         ("ucf101-r3d18", {"initial_encoder": "s3://b/e.safetensors"}, ""),
         ("ucf101-r3d18", {"data": {"uri": "s3://b/mine"}}, ""),
         ("small", {}, ""),
     ],
 )
 def test_encoders_that_the_paper_has(recipe: str, changes: dict[str, Any], name: str) -> None:
-    values = merge(recipes.PRETRAIN[recipe]().model_dump(), changes)
-    assert papers_name(PretrainConfig.model_validate(values)) == name
+    assert encoder_method(recipes.PRETRAIN[recipe]().override(changes)) == name
 
 
 def test_differences_name_both_values() -> None:

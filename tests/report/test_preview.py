@@ -1,201 +1,148 @@
-"""Pictures of clips: boxes are drawn where they are, and what is hidden looks otherwise."""
+"""Clips in a picture and in a video: every frame in its place, all texts inside."""
+
+from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from ctp.pretext.batches import Clip
-from ctp.report.html import GAP_PX, LOOP_SECONDS, MARGIN_PX, TEXT_LINE_PX
+from ctp.data.sources import open_catalog
+from ctp.pretext.task import SamplePicture
 from ctp.report.preview import (
-    PREDICTED_COLOR,
-    TRAJECTORY_COLORS,
-    Scene,
-    draw_scene,
-    grid_mp4,
-    grid_png,
-    seen_frames,
+    GAP_PX,
+    LINE_PX,
+    LOOP_SECONDS,
+    clips_mp4,
+    clips_png,
+    encode_mp4,
+    enlarge,
+    read_clip,
 )
+from ctp.video.config import ViewsConfig
+from ctp.video.encoded import VideoError
 
-GREY = 100
-FIRST, SECOND = TRAJECTORY_COLORS[:2]
-BOX = (20.0, 30.0, 60.0, 70.0)
-
-
-def scene(boxes=(BOX,), visible=True, predicted=None, num_frames=2, size=100, caption="a clip"):
-    """A grey clip whose boxes stay still."""
-
-    def through_time(boxes):
-        return np.repeat(np.array(boxes, np.float32)[:, None], num_frames, axis=1)
-
-    return Scene(
-        frames=np.full((num_frames, size, size, 3), GREY, np.uint8),
-        boxes=through_time(boxes),
-        visible=np.full((len(boxes), num_frames), visible),
-        caption=caption,
-        predicted=None if predicted is None else through_time(predicted),
-    )
+Pixels = NDArray[np.uint8]
+SIDE = 40
 
 
-def is_color(pixels, color):
-    return (pixels == np.array(color, np.uint8)).all(axis=-1)
+def clip(red: int, num_frames: int = 4, caption: str = "a clip") -> SamplePicture:
+    """Frame n of clip `red` has the colour (red, n, 77) everywhere."""
+    frames = np.full((num_frames, SIDE, SIDE, 3), 77, np.uint8)
+    frames[..., 0] = red
+    frames[..., 1] = np.arange(num_frames)[:, None, None]
+    return SamplePicture(frames, caption)
 
 
-def test_a_visible_box_is_a_whole_line_right_around_the_patch():
-    (picture,) = draw_scene(scene(), [0], size_px=100)
-    drawn = is_color(picture, FIRST)
-    expected = np.zeros((100, 100), bool)
-    expected[28:72, 18:62] = True  # two pixels wide at this size
-    expected[30:70, 20:60] = False
-    np.testing.assert_array_equal(drawn, expected)
+def png(*clips: SamplePicture, **options: object) -> Pixels:
+    return np.array(Image.open(io.BytesIO(clips_png(clips, **options))).convert("RGB"))  # type: ignore[arg-type]
 
 
-def test_what_the_box_holds_is_left_alone_but_for_a_dark_edge():
-    (picture,) = draw_scene(scene(), [0], size_px=100)
-    assert (picture[31:69, 21:59] == GREY).all()
-    assert (picture[30, 20:60] < GREY).all()
-    assert (picture[:27] == GREY).all()
+def frames_of(data: bytes) -> list[Pixels]:
+    with av.open(io.BytesIO(data)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_boxes_grow_with_a_clip_that_is_scaled_up():
-    (picture,) = draw_scene(scene(), [0], size_px=300)
-    assert picture.shape == (300, 300, 3)
-    ys, xs = np.nonzero(is_color(picture, FIRST))
-    line = 4
-    assert (xs.min(), ys.min()) == (60 - line, 90 - line)
-    assert (xs.max(), ys.max()) == (180 + line - 1, 210 + line - 1)
+def corner(page: Pixels, *color: int) -> tuple[int, int]:
+    """The upper left corner of a cell of one colour, which must be whole."""
+    rows, columns = np.nonzero((page == np.array(color)).all(axis=-1))
+    assert len(rows) == SIDE**2
+    return int(columns.min()), int(rows.min())
 
 
-def test_a_large_clip_is_not_scaled_down():
-    (picture,) = draw_scene(scene(size=120), [0], size_px=100)
-    assert picture.shape == (120, 120, 3)
+def test_each_frame_is_in_its_row_and_column() -> None:
+    page = png(clip(10), clip(20))
+    x, y = corner(page, 10, 0, 77)
+    for row, red in enumerate((10, 20)):
+        for frame in range(4):
+            expected = x + frame * (SIDE + GAP_PX), y + row * (SIDE + GAP_PX + LINE_PX)
+            assert corner(page, red, frame, 77) == expected
 
 
-def test_a_hidden_box_is_dashed_where_a_visible_one_is_solid():
-    (shown,) = draw_scene(scene(), [0], size_px=300)
-    (hidden,) = draw_scene(scene(visible=False), [0], size_px=300)
-    solid, dashed = is_color(shown, FIRST), is_color(hidden, FIRST)
-    assert 0.2 < dashed.sum() / solid.sum() < 0.6
-    assert not (dashed & ~solid).any()
-    left, right, y = 60, 180, 88  # along the upper edge there are dashes and gaps
-    changes = np.abs(np.diff(dashed[y, left:right].astype(int))).sum()
-    assert changes >= 6
+@pytest.mark.parametrize(
+    ("num_frames", "wanted", "shown"),
+    [(16, 4, [0, 5, 10, 15]), (5, 8, [0, 1, 2, 3, 4]), (9, 2, [0, 8]), (7, 1, [0])],
+)
+def test_frames_are_chosen_from_the_first_to_the_last(
+    num_frames: int, wanted: int, shown: list[int]
+) -> None:
+    page = png(clip(10, num_frames), num_columns=wanted)
+    is_cell = (page[..., 0] == 10) & (page[..., 2] == 77)
+    assert sorted(set(page[is_cell][:, 1].tolist())) == shown
 
 
-def test_each_trajectory_has_a_colour_and_colours_come_in_turn():
-    many = [(4.0 + 14 * i, 10.0, 12.0 + 14 * i, 20.0) for i in range(len(TRAJECTORY_COLORS) + 1)]
-    (picture,) = draw_scene(scene(many), [0], size_px=100)
-    for number, box in enumerate(many):
-        x = int(box[0] + box[2]) // 2
-        color = TRAJECTORY_COLORS[number % len(TRAJECTORY_COLORS)]
-        assert tuple(picture[9, x]) == color
+@pytest.mark.parametrize(
+    "caption", ["short", "much too long for the room " * 9, "x" * 500, "ж → é"]
+)
+def test_a_caption_stays_above_its_clip(caption: str) -> None:
+    page, bare = png(clip(10, caption=caption)), png(clip(10, caption=""))
+    assert page.shape[1] == bare.shape[1]
+    _, top = corner(page, 10, 0, 77)
+    assert (page[LINE_PX * 2 : top] < 128).any(), "the caption is written"
+    assert (page[top + SIDE :] == 255).all()
 
 
-def test_a_perfect_prediction_is_seen_beside_the_true_box():
-    (picture,) = draw_scene(scene(predicted=[BOX]), [0], size_px=300)
-    assert is_color(picture, PREDICTED_COLOR)[90, 80:160].all()
-    assert is_color(picture, FIRST)[87, 80:160].all()
-
-
-def test_a_box_at_the_border_shows_its_line_and_one_beyond_it_does_not():
-    at = scene([(0.0, 20.0, 100.0, 60.0)])
-    (picture,) = draw_scene(at, [0], size_px=100)
-    drawn = is_color(picture, FIRST)
-    assert drawn[30:50, 0].all()
-    assert drawn[30:50, 99].all()
-    beyond = scene([(-30.0, 20.0, 130.0, 60.0)])
-    (picture,) = draw_scene(beyond, [0], size_px=100)
-    drawn = is_color(picture, FIRST)
-    assert drawn[19].all()
-    assert not drawn[30:50].any()
-
-
-def test_a_box_out_of_the_picture_is_not_drawn():
-    (picture,) = draw_scene(scene([(-50.0, -50.0, -20.0, -20.0)]), [0], size_px=100)
-    assert (picture == GREY).all()
-
-
-def test_drawing_leaves_the_clip_as_it_is():
-    one = scene()
-    draw_scene(one, [0, 1], size_px=100)
-    assert (one.frames == GREY).all()
-
-
-def test_the_grid_has_a_row_a_clip_and_a_column_a_frame():
-    def size(rows, columns):
-        data = grid_png([scene(num_frames=9)] * rows, num_columns=columns, size_px=100)
-        return Image.open(io.BytesIO(data)).size
-
-    (width, height), (wider, _), (_, higher) = size(1, 5), size(1, 6), size(3, 5)
-    assert wider - width == 100 + GAP_PX
-    assert higher - height == 2 * (100 + GAP_PX + TEXT_LINE_PX)
-    assert 5 * 100 < width < 5 * 100 + 60
-
-
-def test_the_grid_shows_each_clip_in_its_row():
-    scenes = [scene([BOX], num_frames=4), scene([BOX, (70.0, 5.0, 90.0, 25.0)], num_frames=4)]
-    picture = np.array(Image.open(io.BytesIO(grid_png(scenes, num_columns=4, size_px=100))))
-    drawn = is_color(picture[: -3 * TEXT_LINE_PX], SECOND)  # without the legend
-    rows, columns = np.nonzero(drawn)
-    # the second clip alone has a second box: in its row, in each of the four columns
-    assert rows.min() > picture.shape[0] // 2
-    assert drawn.sum() == 4 * (24 * 24 - 20 * 20)
-    assert len(np.unique(columns)) == 4 * 24
-
-
-def test_a_palette_makes_the_file_smaller_and_not_another_picture():
-    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    one = Scene(noise, scene().boxes, scene().visible, "noise")
-    whole, reduced = grid_png([one]), grid_png([one], num_colors=256)
-    assert len(reduced) < 0.7 * len(whole)
-    first, second = (
-        np.array(Image.open(io.BytesIO(data)).convert("RGB"), np.float64)
-        for data in (whole, reduced)
-    )
-    assert first.shape == second.shape
-    assert np.abs(first - second).mean() < 16
+def test_colours_are_explained_below() -> None:
+    colors = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    page = png(clip(10), key={"less to more": colors})
+    reds, blues = (np.nonzero((page == color).all(axis=-1)) for color in colors)
+    assert min(reds[0]) > corner(page, 10, 0, 77)[1] + SIDE
+    assert max(reds[1]) + 1 == min(blues[1])
+    assert (page[min(reds[0]) : max(reds[0]), max(blues[1]) + 1 :] < 128).any(), "its text"
 
 
 @pytest.mark.parametrize("num_clips", [1, 2, 3])
-def test_the_video_plays_all_frames_over_and_over(num_clips):
-    data = grid_mp4([scene(num_frames=5)] * num_clips, size_px=100, frames_per_second=8)
+def test_the_video_plays_all_frames_over_and_over(num_clips: int) -> None:
+    frames = frames_of(clips_mp4([clip(200, 5)] * num_clips))
+    assert len(frames) == 5 * math.ceil(LOOP_SECONDS * 8 / 5)
+    assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
+
+
+def test_a_short_clip_waits_for_a_long_one() -> None:
+    white, black = (np.full((n, SIDE, SIDE, 3), v, np.uint8) for n, v in ((2, 255), (9, 0)))
+    white[-1] = 100
+    data = clips_mp4([SamplePicture(white, ""), SamplePicture(black, "")], frames_per_second=2)
+    frames = frames_of(data)
+    assert len(frames) == 9 * math.ceil(LOOP_SECONDS * 2 / 9)
+    assert [bool((abs(frame.astype(int) - 100) < 9).mean() > 0.1) for frame in frames[:9]] == [
+        False,
+        *[True] * 8,
+    ]
+
+
+def test_the_video_can_be_played_before_it_is_complete() -> None:
+    data = encode_mp4([np.zeros((32, 32, 3), np.uint8)] * 3, 8)
+    assert data.index(b"moov") < data.index(b"mdat")
     with av.open(io.BytesIO(data)) as container:
         stream = container.streams.video[0]
-        frames = list(container.decode(stream))
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert stream.average_rate == 8
-    assert len(frames) == 5 * math.ceil(LOOP_SECONDS * 8 / 5)
-    assert frames[0].width % 2 == frames[0].height % 2 == 0
 
 
-def test_the_video_has_the_colours_of_the_boxes():
-    data = grid_mp4([scene(num_frames=5)], size_px=400)
-    with av.open(io.BytesIO(data)) as container:
-        first = next(container.decode(video=0))
-    picture = first.to_ndarray(format="rgb24").astype(np.int64)
-    x, y = MARGIN_PX, MARGIN_PX + TEXT_LINE_PX
-    line = picture[y + 200 - 3 : y + 200 - 1, x + 70]  # inside of no line: the box's left is at 80
-    assert np.abs(line - GREY).max() < 12
-    line = picture[y + 160 : y + 240, x + 80 - 3]
-    assert np.abs(line - FIRST).max() < 45
+def test_frames_are_scaled_up_by_their_shorter_side_and_never_down() -> None:
+    assert enlarge(np.zeros((2, 10, 20, 3), np.uint8), 30).shape == (2, 30, 60, 3)
+    large = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
+    np.testing.assert_array_equal(enlarge(large, 30), large)
 
 
-def test_a_long_caption_keeps_its_end_and_fits():
-    long = scene(caption="x" * 500)
-    short = scene(caption="x")
-    sizes = {Image.open(io.BytesIO(grid_png([each]))).size for each in (long, short)}
-    assert len(sizes) == 1
-
-
-def test_seen_frames_have_their_colours_changed():
-    frames = np.full((2, 8, 8, 3), GREY, np.uint8)
-    color = np.array([[0, 1, 0, 1], [0, 1, 20, 1]], np.float32)
-    clip = Clip(frames, np.zeros((1, 2, 4), np.float32), np.ones((1, 2), bool), color, "grey")
-    seen = seen_frames(clip)
-    assert seen.dtype == np.uint8
-    assert (seen[0] == GREY).all()
-    assert (seen[1] == GREY + 20).all()
+def test_the_middle_frame_of_a_video(
+    tmp_path: Path,
+    encode_video: Callable[..., bytes],
+    read_numbers: Callable[[Pixels], list[int]],
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(encode_video(21, width=64, height=64))
+    (tmp_path / "b.mp4").write_bytes(b"text")
+    good, bad = open_catalog(str(tmp_path))
+    middle = ViewsConfig(num_frames=1, interval_frames=1, frame_size_px=48, short_side_px=48)
+    frames = read_clip(middle, good)
+    assert frames.shape == (1, 48, 48, 3)
+    assert read_numbers(frames) == [10]
+    with pytest.raises(VideoError):
+        read_clip(middle, bad)

@@ -17,7 +17,7 @@ def plan_of(tmp_path: Path) -> Callable[..., Plan]:
 
     def make(**fields: Any) -> Plan:
         values = {"name": "mine", "storage": str(tmp_path)} | fields
-        return Plan.of(SweepConfig.model_validate(values))
+        return Plan.from_config(SweepConfig.model_validate(values))
 
     return make
 

@@ -1,4 +1,4 @@
-"""A sweep in a notebook: what is shown, and that it is shown in place."""
+"""A sweep in a notebook is shown in place."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import CapturedIO, capture_output
 from traitlets.config import Config
 
-from ctp.sweeps.folder import Sweep, TrialResult, claim_sweep, state_of, write_result
-from ctp.sweeps.live import (
-    StoppedError,
-    bar,
-    board,
-    follow,
-    standing_markdown,
-)
+from ctp.sweeps.folder import Sweep, TrialResult, state_of, write_config, write_result
+from ctp.sweeps.live import StoppedError, bar, follow, live_progress, progress_markdown
 from ctp.sweeps.plan import Plan
-from ctp.sweeps.standing import Running, Standing
+from ctp.sweeps.progress import SweepProgress, TrialProgress
 from ctp.sweeps.table import result_markdown, rows_markdown
 
 MakePlan = Callable[..., Plan]
@@ -31,8 +25,8 @@ Finished = Callable[..., TrialResult]
 @pytest.fixture
 def plan(plan_of: MakePlan) -> Plan:
     """Two trials, in a folder of their own."""
-    plan = plan_of(table="table8", scores=("iou",))
-    claim_sweep(plan)
+    plan = plan_of(table="table8", scores=("task",))
+    write_config(plan)
     return plan
 
 
@@ -57,24 +51,24 @@ def kinds(shown: CapturedIO) -> list[tuple[str, bool]]:
     return [(kind, each.update) for each in shown.outputs for kind in each.data]
 
 
-def test_what_trials_are_at() -> None:
-    standing = Standing(4, {"a": "finished"}, began=0.0)
-    standing.ended["b"] = "finished"
-    row = {"step": 150, "total_steps": 300, "iou": 0.5}
-    standing.running |= {"c": Running.of("pretrain", row), "d": Running("retrieval")}
-    assert standing_markdown(standing, now=60.0).splitlines() == [
-        "**2 finished of 4 trials** · 2 min left",
+def test_progress_of_trials() -> None:
+    progress = SweepProgress(4, {"a": "finished"}, started=0.0)
+    progress.ended["b"] = "finished"
+    progress.running["c"] = TrialProgress("pretrain", 150, 300, "IoU 0.500")
+    progress.running["d"] = TrialProgress("retrieval")
+    assert progress_markdown(progress, now=60.0).splitlines() == [
+        "**2 finished of 4 trials · 2 min left**",
         "",
-        "| trial | at | steps | score |",
+        "| trial | phase | steps | score |",
         "| --- | --- | --- | --- |",
         "| c | pretrain | ▰▰▰▰▰▰▱▱▱▱▱▱ 150/300 | IoU 0.500 |",
-        "| d | retrieval |   |  |",
+        "| d | retrieval |  |  |",
     ]
 
 
 @pytest.mark.parametrize(("step", "full"), [(0, 0), (1, 0), (13, 1), (299, 12), (300, 12)])
 def test_bars(step: int, full: int) -> None:
-    assert bar(Running("pretrain", step, 300)) == "▰" * full + "▱" * (12 - full)
+    assert bar(TrialProgress("pretrain", step, 300)) == "▰" * full + "▱" * (12 - full)
 
 
 def test_the_table_alone_and_without_its_picture(plan: Plan, finished: Finished) -> None:
@@ -87,24 +81,24 @@ def test_the_table_alone_and_without_its_picture(plan: Plan, finished: Finished)
     assert rows_markdown(sweep) in text
     assert "| no-squeeze-seed0 | to come | 0 |" in text
     assert "plot.png" not in text
-    assert "What is not as in the paper" not in text
+    assert "Differences from the paper" not in text
 
 
 def test_a_sweep_that_runs_here_is_shown_in_one_place(
     plan: Plan, finished: Finished, shown: CapturedIO
 ) -> None:
-    standing = Standing(2, {})
-    with board(plan, every_seconds=1e9) as show:
+    progress = SweepProgress(2, {})
+    with live_progress(plan, every_seconds=1e9) as show:
         for step in (1, 2, 3):  # the later ones come too soon
-            standing.running["no-squeeze-seed0"] = Running("pretrain", step, 300)
-            show(standing)
+            progress.running["no-squeeze-seed0"] = TrialProgress("pretrain", step, 300)
+            show(progress)
         write_result(plan, "no-squeeze-seed0", finished(iou=0.5))
-        standing.ended["no-squeeze-seed0"] = "finished"
-        show(standing)
+        progress.ended["no-squeeze-seed0"] = "finished"
+        show(progress)
     texts = texts_of(shown)
     assert [text.partition("\n")[0] for text in texts] == [
         "**0 finished of 2 trials**",
-        "**1 finished of 2 trials** · 0 s left",
+        "**1 finished of 2 trials · 0 s left**",
         "**2 trials: 1 finished, 1 to come**",
     ]
     assert " 1/300 " in texts[0]
@@ -118,18 +112,18 @@ def test_storage_that_fails_for_a_moment_does_not_end_the_sweep(
 ) -> None:
     result = Path(plan.folder.path, "runs", "squeeze-seed0", "result.json")
     result.mkdir(parents=True)  # cannot be read
-    with board(plan, every_seconds=0) as show:
-        show(Standing(2, {}))
+    with live_progress(plan, every_seconds=0) as show:
+        show(SweepProgress(2, {}))
         result.rmdir()
-        show(Standing(2, {}))
+        show(SweepProgress(2, {}))
     texts = texts_of(shown)
     assert ["| squeeze | 0 |" in text for text in texts] == [False, True, True]
 
 
-def test_an_interrupt_is_told_in_a_line(plan: Plan, shown: CapturedIO) -> None:
-    with pytest.raises(StoppedError) as stopped, board(plan):
+def test_an_interrupt_is_one_line(plan: Plan, shown: CapturedIO) -> None:
+    with pytest.raises(StoppedError) as stopped, live_progress(plan):
         raise KeyboardInterrupt
-    assert stopped.value._render_traceback_() == ["stopped; run this cell again to go on"]
+    assert stopped.value._render_traceback_() == ["stopped; run this cell again to resume"]
     assert not shown.outputs
 
 
@@ -146,11 +140,11 @@ def test_a_sweep_that_has_ended_is_followed_no_further(
 def test_a_submitted_sweep_is_followed_from_before_it_begins_until_its_job_ends(
     plan_of: MakePlan, finished: Finished, shown: CapturedIO
 ) -> None:
-    plan = plan_of(table="table8", scores=("iou",))
+    plan = plan_of(table="table8", scores=("task",))
 
     def job() -> Iterator[bool]:
         yield False
-        claim_sweep(plan)
+        write_config(plan)
         yield False
         yield False
         write_result(plan, "squeeze-seed0", TrialResult(status="failed"))
@@ -161,9 +155,9 @@ def test_a_submitted_sweep_is_followed_from_before_it_begins_until_its_job_ends(
 
     states = job()
     sweep: Sweep = follow(plan.folder.uri, lambda: next(states), every_seconds=0)
-    assert sweep.ended("finished") == ["no-squeeze-seed0", "squeeze-seed0"]
+    assert sweep.with_status("finished") == ["no-squeeze-seed0", "squeeze-seed0"]
     texts = texts_of(shown)
-    assert "is not there yet" in texts[0]
+    assert "does not exist yet" in texts[0]
     assert [text.partition("**")[2].partition("**")[0] for text in texts[1:]] == [
         "2 trials: 2 to come",
         "2 trials: 1 finished, 1 failed",
@@ -174,10 +168,10 @@ def test_a_submitted_sweep_is_followed_from_before_it_begins_until_its_job_ends(
     assert pictures == [False, True]  # one in place of the other
 
 
-def test_following_what_is_no_sweep(tmp_path: Path, shown: CapturedIO) -> None:
-    with pytest.raises(ValueError, match="is no folder of a sweep"):
+def test_following_a_folder_without_a_sweep(tmp_path: Path, shown: CapturedIO) -> None:
+    with pytest.raises(ValueError, match="contains no sweep"):
         follow(str(tmp_path / "nothing"))
-    with pytest.raises(ValueError, match="is no folder of a sweep"):
+    with pytest.raises(ValueError, match="contains no sweep"):
         follow(str(tmp_path / "nothing"), lambda: True)  # the job failed before it began
 
 

@@ -1,76 +1,73 @@
-"""What encoders are scored by, and with which options."""
+"""How encoders are scored, and with which options."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 
 from ctp import recipes
-from ctp.downstream.config import FinetuneConfig
-from ctp.downstream.track_config import TrackConfig
-from ctp.encoders.config import EncoderConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.config import R3dConfig
+from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import encoder_bytes
 from ctp.sweeps.config import Scale
-from ctp.sweeps.scores import (
-    RetrievalConfig,
-    RetrievalDataConfig,
-    retrieval_scores,
-    scores_of,
-    videos_of,
-)
+from ctp.sweeps.scores import RetrievalConfig, choose_scores, retrieval_scores, retrieval_videos
 
 
 def test_the_papers_finetuning_on_both_data_sets() -> None:
-    first, second = scores_of("paper", (), {"finetune.data.uri": "s3://b/any"})
-    assert isinstance(first.config, FinetuneConfig)
-    assert isinstance(second.config, FinetuneConfig)
+    first, second = choose_scores("paper", ("finetune",), {"finetune.data.uri": "s3://b/any"})
     paper = recipes.finetune_ucf101()
     assert first.config.replace(data=paper.data, storage=paper.storage) == paper
     assert first.config.data.uri == second.config.data.uri == "s3://b/any"
 
 
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
-def test_scores_are_of_whatever_encoder_a_trial_has(scale: Scale) -> None:
-    for score in scores_of(scale, ("finetune", "linear", "tracking"), {}):
-        assert isinstance(score.config, FinetuneConfig | TrackConfig)
+def test_runs_train_the_encoder_of_the_trial(scale: Scale) -> None:
+    for score in choose_scores(scale, ("finetune", "linear", "tracking"), {}):
         assert score.config.encoder is None
 
 
-def test_an_option_of_one_data_set_goes_before_that_of_both() -> None:
+def test_an_option_of_one_data_set_overrides_that_of_both() -> None:
     options = {"finetune.hmdb51.data.uri": "s3://b/hmdb", "finetune.data.uri": "s3://b/any"}
-    uris = [score.config.data.uri for score in scores_of("paper", (), options)]  # type: ignore[union-attr]
-    assert uris == ["s3://b/any", "s3://b/hmdb"]
+    scores = choose_scores("paper", ("finetune",), options)
+    assert [score.config.data.uri for score in scores] == ["s3://b/any", "s3://b/hmdb"]
 
 
-def test_a_kind_stands_for_all_its_data_sets_and_a_name_for_one() -> None:
-    names = [score.name for score in scores_of("paper", ("retrieval", "linear-hmdb51"), {})]
+def test_a_kind_means_all_its_data_sets_and_a_name_one() -> None:
+    names = [score.name for score in choose_scores("paper", ("retrieval", "linear-hmdb51"), {})]
     assert names == ["retrieval-ucf101", "retrieval-hmdb51", "linear-hmdb51"]
 
 
-def test_linear_is_finetuning_of_the_linear_layer_alone() -> None:
-    linear, finetune = scores_of("small", ("linear", "finetune"), {})
-    assert isinstance(linear.config, FinetuneConfig)
-    assert isinstance(finetune.config, FinetuneConfig)
-    assert linear.config.head.frozen_encoder
-    assert linear.config.replace(head=finetune.config.head) == finetune.config
+def test_linear_trains_the_linear_layer_alone() -> None:
+    linear, finetune = choose_scores("small", ("linear", "finetune"), {})
+    assert linear.config.frozen_encoder
+    assert linear.config.replace(frozen_encoder=False) == finetune.config
+
+
+def test_numbers_are_named_by_their_score() -> None:
+    (retrieval,) = choose_scores("paper", ("retrieval-hmdb51",), {})
+    assert retrieval.score.key == "retrieval-hmdb51.top1"
+    assert retrieval.score.baseline_key == "retrieval-hmdb51.chance1"
+    assert retrieval.score.label == "retrieval top-1, HMDB-51"
 
 
 @pytest.mark.slow
-def test_retrieval_of_made_videos() -> None:
-    """Colours and backgrounds tell something of a class even to fresh weights; what is tested is
-    that all numbers are there, and the same each time."""
+def test_retrieval_has_all_numbers_and_the_same_each_time() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = ResNet3d(EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1)))
-    config = RetrievalConfig(
-        encoder="fresh",
-        data=RetrievalDataConfig(uri="corpus:24", test_share=0.5),
-        views={"num_clips": 1, "num_frames": 4, "frame_size_px": 32, "short_side_px": 36},
-    )
+        encoder = build_encoder(R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1)))
+    views: dict[str, Any] = {
+        "num_clips": 1,
+        "num_frames": 4,
+        "frame_size_px": 32,
+        "short_side_px": 36,
+    }
+    data = {"uri": "corpus:24", "test_share": 0.5}
+    config = RetrievalConfig.from_values({"encoder": "fresh", "data": data, "views": views})
     found = retrieval_scores(encoder_bytes(encoder, {}), config)
     assert found.keys() == {"top1", "top5", "chance1", "chance5", "tested", "quarantined"}
-    assert found["tested"] == len(videos_of(config, config.seed).test)
+    assert found["tested"] == len(retrieval_videos(config).test)
     assert found["quarantined"] == 0
     assert 0 <= found["top1"] <= found["top5"] <= 1
     assert found == retrieval_scores(encoder_bytes(encoder, {}), config)

@@ -1,4 +1,4 @@
-"""The table, the rows and the picture of a sweep."""
+"""The table, the rows and the plot of a sweep."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from ctp.sweeps.folder import Sweep, TrialResult, claim_sweep, state_of, write_result
+from ctp.sweeps.folder import Sweep, TrialResult, state_of, write_config, write_result
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.plot import plot_png
-from ctp.sweeps.table import table_csv, table_markdown
-from ctp.sweeps.tables import TABLES
-from ctp.sweeps.tell import write_tables
+from ctp.sweeps.recipes import TABLES
+from ctp.sweeps.table import table_markdown, write_tables
 
 MakePlan = Callable[..., Plan]
 Finished = Callable[..., TrialResult]
@@ -23,7 +22,7 @@ Finished = Callable[..., TrialResult]
 @pytest.fixture
 def sweep(plan_of: MakePlan, finished: Finished) -> Sweep:
     """K = 1 with three seeds, K = 2 with two and a failure, K = 3 stopped early, K = 4 to come."""
-    plan = plan_of(table="table2a", seeds=3, scores=("iou", "retrieval"))
+    plan = plan_of(table="table2a", seeds=3, scores=("task", "retrieval"))
     results = {
         "k1-seed0": finished(iou=0.5, still_iou=0.4, retrieval__top1=0.20, retrieval__chance1=0.1),
         "k1-seed1": finished(iou=0.6, still_iou=0.4, retrieval__top1=0.25, retrieval__chance1=0.1),
@@ -46,14 +45,14 @@ def test_means_and_spreads_beside_the_papers_numbers(sweep: Sweep) -> None:
     """The sample standard deviation of .5, .6, .7 is .1, that of .5 and .6 is .071."""
     rows = rows_of(table_markdown(sweep))
     assert rows["K = 1"] == [
-        "K = 1", "3", "0.600 ± 0.100 (0.400)", "25.0 ± 5.0 (10.0)", "81.7", "49.1", "Table 2a",
+        "K = 1", "3", "0.600 ± 0.100 (0.400)", "25.0% ± 5.0% (10.0%)", "81.7%", "49.1%", "Table 2a",
     ]  # fmt: skip
-    assert rows["K = 2"][1:4] == ["2, 1 failed", "0.550 ± 0.071", "10.0 ± 0.0"]
+    assert rows["K = 2"][1:4] == ["2, 1 failed", "0.550 ± 0.071", "10.0% ± 0.0%"]
     assert rows["K = 3"][1:3] == ["0, 1 stopped", ""]
     assert rows["K = 4"][1:3] == ["0", ""]  # not missing
 
 
-def test_what_did_not_finish_is_told_with_its_reason(sweep: Sweep) -> None:
+def test_unfinished_trials_are_listed_with_their_reason(sweep: Sweep) -> None:
     text = table_markdown(sweep)
     rows = rows_of(text)
     assert rows["k2-seed2"] == ["k2-seed2", "failed", "12", "the loss is / not finite"]
@@ -62,25 +61,25 @@ def test_what_did_not_finish_is_told_with_its_reason(sweep: Sweep) -> None:
     assert "12 trials: 5 finished, 1 stopped, 5 to come, 1 failed" in text
 
 
-def test_the_scale_and_what_is_not_as_in_the_paper(sweep: Sweep) -> None:
+def test_the_scale_and_the_differences_from_the_paper(sweep: Sweep) -> None:
     text = table_markdown(sweep)
-    for said in (
+    for expected in (
         "(scale tiny)",
         "- videos: corpus:240",
         "- clip: 8 frames of 48×48",
-        "- pretraining: augment.frame_size_px: 112 in the paper's recipe, 48 here",
+        "- pretraining: task.augment.frame_size_px: 112 in the paper's recipe, 48 here",
         "pretrained on a quarter of Kinetics-400",
         "compare rows with each other, not with the paper's",
     ):
-        assert said in text
-    assert "game.hidden_prob" not in text.partition("### What is not")[2]  # as in this table
+        assert expected in text
+    assert "task.hidden_prob" not in text.partition("### Differences")[2]  # as in this table
 
 
 def test_a_row_for_each_trial(sweep: Sweep) -> None:
-    rows = list(csv.DictReader(io.StringIO(table_csv(sweep))))
+    rows = list(csv.DictReader(io.StringIO(sweep.trials.to_csv(index=False))))
     assert [row["trial"] for row in rows] == [trial.name for trial in sweep.plan.trials]
     first = rows[0]
-    assert first["game.num_patches"] == "1"
+    assert first["task.num_patches"] == "1"
     assert float(first["retrieval.top1"]) == 0.2
     assert first["folder"].endswith("/mine/runs/k1-seed0")
     failed = next(row for row in rows if row["trial"] == "k2-seed2")
@@ -93,12 +92,12 @@ def test_every_table_has_the_papers_row_beside_each_of_its_own(
 ) -> None:
     plan = plan_of(table=name)
     rows = rows_of(table_markdown(Sweep(plan, {}, {t.name: 0 for t in plan.trials})))
-    for cell in plan.cells:
-        assert (rows[cell.name][-1] == cell.row.source) == bool(cell.row.source), cell.name
+    for setting in plan.settings:
+        assert (rows[setting.name][-1] == setting.source) == bool(setting.source), setting.name
 
 
-def test_pictures_of_a_whole_an_empty_and_a_grid_sweep(sweep: Sweep, plan_of: MakePlan) -> None:
-    grid = plan_of(grid=("game.num_patches=1,2", "head.squeeze=true,false"))
+def test_plots_of_a_full_an_empty_and_a_grid_sweep(sweep: Sweep, plan_of: MakePlan) -> None:
+    grid = plan_of(grid=("task.num_patches=1,2", "task.head.squeeze=true,false"))
     empty = Sweep(grid, {}, {trial.name: 0 for trial in grid.trials})
     for each in (sweep, empty):
         with Image.open(io.BytesIO(plot_png(each))) as picture:
@@ -106,8 +105,8 @@ def test_pictures_of_a_whole_an_empty_and_a_grid_sweep(sweep: Sweep, plan_of: Ma
 
 
 def test_the_files_of_a_sweep(plan_of: MakePlan, finished: Finished) -> None:
-    plan = plan_of(table="table8", scores=("iou",))
-    claim_sweep(plan)
+    plan = plan_of(table="table8", scores=("task",))
+    write_config(plan)
     write_result(plan, "squeeze-seed0", finished(iou=0.5))
     write_tables(state_of(plan))
     there = {info.path for info in plan.folder.list_files()}

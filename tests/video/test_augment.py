@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, sample_color, sample_crop, to_input
+from ctp.video.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PRETRAINING_COLORS,
+    sample_color,
+    sample_crop,
+    to_input,
+)
 from ctp.video.config import AugmentConfig
 
 CONFIG = AugmentConfig()
@@ -18,7 +25,7 @@ CONFIG = AugmentConfig()
 def colors(num_clips: int = 4000, num_frames: int = 16) -> np.ndarray:
     """float32 [num_clips, T, 4]."""
     rng = np.random.default_rng(0)
-    return np.stack([sample_color(CONFIG, num_frames, rng) for _ in range(num_clips)])
+    return np.stack([sample_color(PRETRAINING_COLORS, num_frames, rng) for _ in range(num_clips)])
 
 
 def changed(frames: np.ndarray, color: np.ndarray) -> np.ndarray:
@@ -30,7 +37,7 @@ def changed(frames: np.ndarray, color: np.ndarray) -> np.ndarray:
 # ---- geometry -----------------------------------------------------------------------------------
 
 
-def test_crops_are_drawn_alike_often() -> None:
+def test_crops_are_equally_frequent() -> None:
     rng = np.random.default_rng(0)
     crops = [sample_crop(CONFIG, rng) for _ in range(3000)]
     shares = np.array([crop.share for crop in crops])
@@ -48,17 +55,17 @@ def test_a_crop_is_never_larger_than_the_picture() -> None:
     assert sample_crop(CONFIG.replace(frame_size_px=160), rng).share == 1
 
 
-def test_flips_come_at_their_probability() -> None:
+def test_flips_have_the_given_probability() -> None:
     rng = np.random.default_rng(0)
     for prob in (0.0, 1.0):
         config = CONFIG.replace(flip_prob=prob)
         assert {sample_crop(config, rng).flip for _ in range(100)} == {bool(prob)}
 
 
-# ---- what colours are drawn ---------------------------------------------------------------------
+# ---- distribution of the colours ---------------------------------------------------------------
 
 
-def test_colors_change_at_their_probabilities() -> None:
+def test_color_changes_have_the_given_probabilities() -> None:
     different = (colors() != [0, 1, 0, 1]).any(axis=1).mean(axis=0)
     np.testing.assert_allclose(different, [0.25, 0.25, 0.5, 0.5], atol=0.03)
 
@@ -71,7 +78,7 @@ def test_colors_fill_their_ranges() -> None:
     assert (np.abs(flat[:, 2]) <= 30).all()
 
 
-def test_hue_and_saturation_are_alike_in_all_frames_and_the_rest_drifts() -> None:
+def test_hue_and_saturation_are_constant_and_brightness_and_contrast_drift() -> None:
     drawn = colors()
     assert (drawn[:, :, :2] == drawn[:, :1, :2]).all()
     drifting = (drawn[:, :, 2:] != drawn[:, :1, 2:]).any(axis=1).mean(axis=0)
@@ -84,7 +91,7 @@ def test_same_generator_same_choice() -> None:
     assert first == second
 
 
-# ---- what colours do ----------------------------------------------------------------------------
+# ---- effect of the colours ----------------------------------------------------------------------
 
 
 def random_frames(num_frames: int = 2) -> np.ndarray:
@@ -144,7 +151,7 @@ def test_hue_and_saturation_against_colorsys(hue: float, saturation: float) -> N
     np.testing.assert_allclose(out.reshape(-1, 3), expected, atol=1)
 
 
-def test_clips_of_a_batch_have_colors_of_their_own() -> None:
+def test_each_clip_of_a_batch_has_its_own_colors() -> None:
     frames = torch.from_numpy(random_frames())[None].repeat(3, 1, 1, 1, 1)
     color = torch.tensor([[0.0, 1, 0, 1], [10, 1.1, 5, 1.1], [0, 1, 0, 1]])
     color = color[:, None].repeat(1, 2, 1)

@@ -1,4 +1,4 @@
-"""Decoding: each frame shows its number, so a wrong one is seen; a bad file is a VideoError."""
+"""Decoding: each frame shows its number, so that a wrong one is noticed; errors are VideoErrors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from ctp.data.catalog import open_catalog
+from ctp.data.sources import open_catalog
 from ctp.video.decode import Clock, VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
 
@@ -72,14 +72,14 @@ def reader(data: bytes) -> VideoReader:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_exactly_the_frames_asked_for(
+def test_exactly_the_requested_frames(
     kind: str, encode_video: Encode, read_numbers: ReadNumbers
 ) -> None:
     with reader(encode_video(NUM_FRAMES, **KINDS[kind])) as video:
         assert video.num_frames == NUM_FRAMES
         everything = video.read(range(NUM_FRAMES), short_side_px=64)
         assert read_numbers(everything) == list(range(NUM_FRAMES))
-        for first in reversed(range(NUM_FRAMES)):  # backwards: every one needs a seek
+        for first in reversed(range(NUM_FRAMES)):  # in reverse, so that each needs a seek
             wanted = sorted([first, first, min(first + 7, 39), min(first + 12, 39)])
             frames = video.read(wanted, short_side_px=48)
             assert frames.dtype == np.uint8
@@ -111,7 +111,7 @@ TIMES = [i**2 // 3 + i for i in range(2, 42)]
     ],
     ids=["mp4", "mp4, fragmented", "ts", "avi", "bare H.264"],
 )
-def test_when_frames_are_shown(
+def test_the_presentation_times(
     kind: dict[str, Any], times: Sequence[int], encode_video: Encode
 ) -> None:
     with reader(encode_video(NUM_FRAMES, times=times, **kind)) as video:
@@ -122,9 +122,9 @@ def test_when_frames_are_shown(
 
 
 def test_a_clock_of_few_frames() -> None:
-    assert Clock.of([7, 9, 12], Fraction(2, 50)) == Clock([0, 2, 5], Fraction(1, 25))
-    assert Clock.of([7], Fraction(1, 1000)).rate == 25
-    assert Clock.steady(3, Fraction(30000, 1001)).rate == pytest.approx(29.97003)
+    assert Clock.from_times([7, 9, 12], Fraction(2, 50)) == Clock([0, 2, 5], Fraction(1, 25))
+    assert Clock.from_times([7], Fraction(1, 1000)).rate == 25
+    assert Clock.from_rate(3, Fraction(30000, 1001)).rate == pytest.approx(29.97003)
 
 
 def test_one_frame(encode_video: Encode, read_numbers: ReadNumbers) -> None:
@@ -135,7 +135,7 @@ def test_one_frame(encode_video: Encode, read_numbers: ReadNumbers) -> None:
 
 
 @pytest.mark.parametrize("cut", [20, 25])  # at a key frame, and in the middle of a GOP
-def test_what_an_edit_list_cuts_away_is_not_shown(
+def test_frames_cut_by_an_edit_list_are_not_shown(
     cut: int, encode_video: Encode, read_numbers: ReadNumbers
 ) -> None:
     data = encode_video(NUM_FRAMES, options=GOPS, times=range(-cut, NUM_FRAMES - cut))
@@ -181,7 +181,7 @@ def test_the_matrix_of_a_phone_held_upright(encode_video: Encode, paint_number: 
     one = (1 << 16).to_bytes(4, "big")
     minus_one = (-(1 << 16)).to_bytes(4, "big", signed=True)
     zero = bytes(4)
-    # x' = -y, y' = x: what is stored at the top is shown on the right
+    # x' = -y, y' = x: the stored top is shown on the right
     quarter_clockwise = zero + one + zero + minus_one + zero + zero
     start = data.index(b"tkhd") + 44
     assert data[start : start + 24] == one + zero * 3 + one + zero
@@ -191,7 +191,7 @@ def test_the_matrix_of_a_phone_held_upright(encode_video: Encode, paint_number: 
     assert np.abs(frames[0].astype(int) - shown).mean() < 8
 
 
-# ---- bad input ----------------------------------------------------------------------------------
+# ---- damage -------------------------------------------------------------------------------------
 
 
 def sound(*, with_picture: bool) -> bytes:
@@ -264,17 +264,19 @@ def bad_input(kind: str, encode: Encode) -> bytes:
         ("nothing", "cannot be opened as a video"),
         ("noise", "cannot be opened as a video"),
         ("mp4 without its end, where the index is", "cannot be opened as a video"),
-        ("mp4 cut in the middle, index first", r"is truncated: \d+ of 40 frames"),
-        ("avi cut in the middle", r"is truncated: \d+ of 40 frames"),
+        ("mp4 cut in the middle, index first", r"is truncated: it has \d+ of 40 frames"),
+        ("avi cut in the middle", r"is truncated: it has \d+ of 40 frames"),
         ("mp4 without a frame", "has no (frames|video stream)|cannot be opened"),
         ("avi without a frame", "has no (frames|video stream)|cannot be opened"),
         ("sound", "has no video stream"),
         ("sound in a wav", "has no video stream"),
         ("sound with a cover", "has no video stream"),
-        ("unknown codec", "is of a codec that FFmpeg cannot decode"),
+        ("unknown codec", "has a codec that FFmpeg cannot decode"),
     ],
 )
-def test_bad_input_is_named(kind: str, reason: str, encode_video: Encode) -> None:
+def test_a_file_that_is_not_a_video_is_an_error(
+    kind: str, reason: str, encode_video: Encode
+) -> None:
     with pytest.raises(VideoError, match=reason) as caught:
         reader(bad_input(kind, encode_video))
     assert (caught.value.video_id, caught.value.uri) == ("the-id", "the-uri")
@@ -283,7 +285,7 @@ def test_bad_input_is_named(kind: str, reason: str, encode_video: Encode) -> Non
     assert len(caught.value.reason.splitlines()) == 1
 
 
-def test_frames_that_are_gone_are_named(encode_video: Encode, read_numbers: ReadNumbers) -> None:
+def test_missing_frames_are_an_error(encode_video: Encode, read_numbers: ReadNumbers) -> None:
     data = bytearray(encode_video(NUM_FRAMES, options=GOPS))
     with av.open(io.BytesIO(data), "r") as container:
         packets = [(p.pos or 0, p.size) for p in container.demux(video=0) if p.size]
@@ -296,14 +298,17 @@ def test_frames_that_are_gone_are_named(encode_video: Encode, read_numbers: Read
             video.read([15, 22, 39], short_side_px=64)
 
 
-def test_a_picture_size_that_changes(encode_video: Encode) -> None:
+def test_a_frame_size_that_changes_is_an_error(encode_video: Encode) -> None:
     streams = [encode_video(5, format="h264", width=width) for width in (96, 128)]
-    with reader(b"".join(streams)) as video, pytest.raises(VideoError, match="changes its picture"):
+    with (
+        reader(b"".join(streams)) as video,
+        pytest.raises(VideoError, match="has frames of different sizes"),
+    ):
         video.read([0, 9], short_side_px=64)
 
 
 def corrupted(data: bytes, rng: random.Random) -> bytes:
-    """Bytes changed, zeroed, taken out or cut off, at the ends more often than in the middle."""
+    """Change, zero, remove or cut bytes, more often near the ends than in the middle."""
     at = int(len(data) * rng.choice([rng.random(), rng.random() ** 4, 1 - rng.random() ** 4]))
     length = rng.randrange(1, 200)
     match rng.randrange(4):
@@ -320,7 +325,7 @@ def corrupted(data: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize(
     "kind", ["mp4", "mp4, index first", "avi, MPEG-4", "mkv, late start", "ts"]
 )
-def test_damage_is_decoded_or_named(kind: str, encode_video: Encode) -> None:
+def test_a_damaged_video_is_decoded_or_an_error(kind: str, encode_video: Encode) -> None:
     data = encode_video(20, **{**KINDS[kind], "times": range(20)})
     reasons = []
     for number in range(40):
@@ -341,7 +346,7 @@ REAL_VIDEOS = os.environ.get("CTP_REAL_VIDEOS")
 
 
 @pytest.mark.skipif(REAL_VIDEOS is None, reason="CTP_REAL_VIDEOS names no folder of real videos")
-def test_real_videos_decode_or_are_named() -> None:
+def test_a_real_video_is_decoded_or_an_error() -> None:
     rng = np.random.default_rng(0)
     reasons = []
     catalog = open_catalog(str(Path(str(REAL_VIDEOS))))
@@ -358,10 +363,10 @@ def test_real_videos_decode_or_are_named() -> None:
     print(f"{len(catalog) - len(reasons)} of {len(catalog)} videos decode", *reasons, sep="\n")
 
 
-def test_a_strip_is_refused(encode_video):
+def test_an_extreme_aspect_ratio_is_refused(encode_video):
     data = encode_video(3, width=1200, height=16)
     with (
         VideoReader(EncodedVideo("strip", "strip.mp4", data)) as reader,
-        pytest.raises(VideoError, match="is a strip of 1200x16 pixels"),
+        pytest.raises(VideoError, match="has 1200x16 pixels"),
     ):
         reader.read([0], short_side_px=112)

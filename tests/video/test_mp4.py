@@ -1,4 +1,4 @@
-"""The sample table: the same packets as FFmpeg's demuxer gives, or no table at all."""
+"""The sample table: the same packets as FFmpeg's demuxer returns, or no table."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def test_the_packets_are_those_that_ffmpeg_finds(kind: str, encode_video: Encode
 
 
 @pytest.mark.parametrize("kind", NOT_PLAIN)
-def test_what_is_not_plain_is_left_to_ffmpeg(kind: str, encode_video: Encode) -> None:
+def test_other_files_are_left_to_ffmpeg(kind: str, encode_video: Encode) -> None:
     assert read_sample_table(encode_video(40, **NOT_PLAIN[kind])) is None
 
 
-def test_damaged_files_have_no_table_or_a_true_one(encode_video: Encode) -> None:
-    """Whatever byte is lost or changed: never an error, never packets outside of the file."""
+def test_damaged_files_have_no_table_or_a_correct_one(encode_video: Encode) -> None:
+    """Lost or changed bytes never give an error or packets outside of the file."""
     data = encode_video(12, options={"bf": "2"}, format_options={"movflags": "faststart"})
     rng = np.random.default_rng(0)
     for length in range(0, 2000, 7):
@@ -84,7 +84,7 @@ def test_damaged_files_have_no_table_or_a_true_one(encode_video: Encode) -> None
 
 
 @pytest.mark.parametrize("box", [b"mvhd", b"mdhd"])
-def test_time_without_a_unit_is_left_to_ffmpeg(box: bytes, encode_video: Encode) -> None:
+def test_a_time_scale_of_0_is_left_to_ffmpeg(box: bytes, encode_video: Encode) -> None:
     data = encode_video(12)
     units = data.index(box) + 4 + 12
     assert table_of(data).units_per_second > 0
@@ -110,7 +110,7 @@ def test_pixels_are_those_that_ffmpeg_decodes(
         np.testing.assert_array_equal(pictures, decoded(data, frames))
 
 
-def test_only_what_is_needed_is_decoded(encode_video: Encode) -> None:
+def test_only_the_needed_packets_are_decoded(encode_video: Encode) -> None:
     options = {"g": "10", "bf": "0", "sc_threshold": "0"}
     data = encode_video(40, options=options)
     table = table_of(data)
@@ -119,7 +119,7 @@ def test_only_what_is_needed_is_decoded(encode_video: Encode) -> None:
     assert [run.frames for run in runs] == [[2, 3], [25]]
 
 
-def test_frames_that_no_other_refers_to_are_left_out(encode_video: Encode) -> None:
+def test_frames_that_no_other_refers_to_are_skipped(encode_video: Encode) -> None:
     params = "keyint=12:min-keyint=12:bframes=2:b-adapt=0:b-pyramid=none:scenecut=0"
     data = encode_video(24, options={"x264-params": params})
     table = table_of(data)

@@ -6,17 +6,23 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
 
 from ctp.video.config import ViewsConfig
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
-from ctp.video.planes import Crop
-from ctp.video.views import read_views, view_frames
+from ctp.video.planes import Crop, to_rgb
+from ctp.video.views import read_view_planes, view_frames, views_shape
 
 SMALL = ViewsConfig(
     num_clips=3, num_frames=4, interval_frames=2, frame_size_px=48, short_side_px=64
 )
+
+
+def read(config: ViewsConfig, video: EncodedVideo) -> np.ndarray:
+    with VideoReader(video) as reader:
+        return read_view_planes(config, reader)
 
 
 def test_clips_go_from_the_first_frame_to_the_last() -> None:
@@ -45,7 +51,7 @@ def test_middles_are_the_authors(num_video_frames: int, num_clips: int) -> None:
 
 
 @pytest.mark.parametrize("placement", ["ends", "middles"])
-def test_a_single_clip_lies_in_the_middle(placement: str) -> None:
+def test_a_single_clip_is_in_the_middle(placement: str) -> None:
     config = SMALL.replace(num_clips=1, placement=placement)
     assert view_frames(config, 17).tolist() == [[5, 7, 9, 11]]
 
@@ -59,7 +65,9 @@ def test_a_short_video_repeats_its_last_frame(placement: str) -> None:
 
 @pytest.mark.parametrize("placement", ["ends", "middles"])
 @pytest.mark.parametrize("num_video_frames", [1, 2, 16, 31, 32, 77, 1000])
-def test_never_falls_nor_leaves_the_video(num_video_frames: int, placement: str) -> None:
+def test_frame_numbers_never_fall_and_stay_in_the_video(
+    num_video_frames: int, placement: str
+) -> None:
     views = view_frames(ViewsConfig().replace(placement=placement), num_video_frames)
     assert views.dtype == np.int64
     assert views.shape == (10, 16)
@@ -77,7 +85,9 @@ def test_pixels_are_those_of_the_frames(
 ) -> None:
     config = SMALL.replace(short_side_px=48)  # all of the shorter side, or no number is seen
     video = EncodedVideo("a", "a.mp4", encode_video(17, width=width_px, height=64))
-    views = read_views(config, video)
+    planes = read(config, video)
+    assert planes.shape == views_shape(config)
+    views = to_rgb(torch.from_numpy(planes), 48).numpy()
     assert views.shape == (3, 4, 48, 48, 3)
     assert views.dtype == np.uint8
     if width_px == 64:
@@ -100,13 +110,13 @@ def test_a_frame_of_several_clips_is_decoded_once(
         return read_square(reader, indices, crop, size_px)
 
     monkeypatch.setattr(VideoReader, "read_square", spy)
-    read_views(SMALL, EncodedVideo("a", "a.mp4", encode_video(9)))
+    read(SMALL, EncodedVideo("a", "a.mp4", encode_video(9)))
     assert asked == [[0, 1, 2, 3, 4, 5, 6, 7, 8]]
 
 
-def test_what_is_no_video_is_said() -> None:
+def test_a_file_that_is_not_a_video_is_reported() -> None:
     with pytest.raises(VideoError, match="'a'"):
-        read_views(SMALL, EncodedVideo("a", "a.mp4", b"this is text"))
+        read(SMALL, EncodedVideo("a", "a.mp4", b"this is text"))
 
 
 def test_a_clip_larger_than_the_picture_is_refused() -> None:

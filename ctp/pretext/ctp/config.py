@@ -1,4 +1,4 @@
-"""The numbers of the game, and its two presets."""
+"""The rules of Catch-the-Patch, and the options of the task."""
 
 from __future__ import annotations
 
@@ -9,49 +9,55 @@ from pydantic import model_validator
 
 from ctp.config import Config
 from ctp.keyframes import LINEAR
+from ctp.pretext.task import TaskConfig
 
 Probability = Annotated[float, Ge(0), Le(1)]
 
 
-class GameConfig(Config):
-    """The rules of Catch-the-Patch. The defaults are the paper's (§3.3, §5.1, supplement G)."""
+class CommonRules(Config):
+    """Rules that users set. The defaults are the paper's (§3.3, §5.1, supplement G)."""
 
     num_patches: Annotated[int, Ge(1)] = 3
     """K, trajectories in a clip (Table 2a)."""
+    box_size_px: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]] = (16.0, 64.0)
+    """Minimum and maximum size of a first box, whose area is size²; rules "official" have a fixed
+    list of sizes instead."""
+    max_speed_px_per_frame: Annotated[float, Ge(0)] = 3.0
+    """Largest move of a patch's centre along each axis, in pixels a frame (Table 10)."""
+    max_log_scale_per_frame: Annotated[float, Ge(0)] = 0.025
+    """Largest |log| of the ratio of a patch's sizes in neighbouring frames (Table 10)."""
+    hidden_prob: Probability = 0.2
+    """Probability that a patch is hidden in a frame while its box stays a target (MRM, §3.3)."""
+    patch_source: Literal["trajectory", "other_clip"] = "trajectory"
+    """Cut patches from a frame of the clip itself, at one of the trajectory's boxes, as in the
+    paper; or from another video, at the same box, which is much easier to learn."""
+
+
+class GameConfig(CommonRules):
+    """All rules. The defaults are the paper's (§3.3, §5.1, supplement G)."""
 
     box_sizes_px: tuple[float, ...] = ()
-    """First box sizes to choose from; empty: uniform between the two bounds below."""
-    min_box_size_px: Annotated[float, Gt(0)] = 16.0
-    """Least size of a first box; its area is size²."""
-    max_box_size_px: Annotated[float, Gt(0)] = 64.0
-    """Greatest size of a first box."""
+    """First box sizes to choose from; empty: uniform in `box_size_px`."""
     aspect_ratios: tuple[float, ...] = ()
     """Width/height ratios to choose from; empty: log-uniform in [1/max, max]."""
     max_aspect_ratio: Annotated[float, Ge(1)] = 2.0
-    """Greatest width/height ratio of a first box, and the inverse of the least."""
+    """Largest width/height ratio of a first box, and the inverse of the smallest."""
     max_log_box_jitter: Annotated[float, Ge(0)] = 0.0
     """Width and height are each multiplied by e^u, u uniform within ± this."""
 
     inner_key_frame_probs: tuple[Probability, ...] = (0.0, 1 / 3, 1 / 3, 1 / 3)
     """Probability of 0, 1, 2, … key frames between the first and the last."""
     key_frames_per: Literal["patch", "clip"] = "patch"
-    """Whether every patch has key frames of its own, or the patches of a clip share them."""
+    """Whether each patch has its own key frames, or the patches of a clip share them."""
     separate_size_key_frames: bool = False
-    """Whether sizes change at other key frames than positions."""
-    max_speed_px_per_frame: Annotated[float, Ge(0)] = 3.0
-    """Greatest move of a centre along each axis, per frame between key frames (Table 10)."""
-    max_log_scale_per_frame: Annotated[float, Ge(0)] = 0.025
-    """Greatest |log| of the size ratio, per frame between key frames (Table 10)."""
-    scale_width_and_height_apart: bool = False
-    """Whether width and height scale by ratios of their own."""
+    """Whether sizes have key frames of their own, apart from those of positions."""
+    independent_width_and_height: bool = False
+    """Whether width and height scale by separate ratios."""
     easing_probs: tuple[Probability, Probability, Probability] = LINEAR
     """Probability of linear, accelerated and decelerated motion between key frames."""
     whole_pixel_boxes: bool = False
     """Whether boxes are rounded to whole pixels and clipped to the frame."""
 
-    patch_source: Literal["trajectory", "other_clip"] = "trajectory"
-    """Where patches are cut: from a frame of the same clip at one of the trajectory's boxes (the
-    paper's game), or from a frame of another video at that box (salient: learnt in minutes)."""
     shape_probs: tuple[Probability, Probability, Probability] = (1.0, 0.0, 0.0)
     """Probability that a patch is a rectangle, an ellipse, a rhombus."""
     soft_edge_prob: Probability = 0.0
@@ -61,20 +67,15 @@ class GameConfig(Config):
     min_opacity: Annotated[float, Gt(0), Le(1)] = 1.0
     """Opacity is drawn in [this, 1] at key frames."""
     large_first: bool = False
-    """Whether larger patches are pasted first, so that they cannot hide the small ones."""
+    """Whether larger patches are pasted first, so that they do not cover the small ones."""
 
-    hidden_prob: Probability = 0.2
-    """Probability that a patch is hidden in a frame, its box staying a target (MRM, §3.3)."""
     never_hidden_in: tuple[Literal["first_frame", "source_frame"], ...] = ()
     """Frames in which a patch is always shown."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.min_box_size_px > self.max_box_size_px:
-            raise ValueError(
-                f"min_box_size_px {self.min_box_size_px} exceeds max_box_size_px "
-                f"{self.max_box_size_px}"
-            )
+        if self.box_size_px[0] > self.box_size_px[1]:
+            raise ValueError(f"box_size_px {self.box_size_px} must not fall")
         for name in ("inner_key_frame_probs", "easing_probs", "shape_probs"):
             total = sum(getattr(self, name))
             if abs(total - 1) > 1e-6:
@@ -87,29 +88,92 @@ class GameConfig(Config):
         return self
 
 
-def paper() -> GameConfig:
-    """The game as the paper describes it (§3.3, supplement G)."""
-    return GameConfig()
+PAPER = GameConfig()
+"""The paper's rules (§3.3, supplement G)."""
+OFFICIAL = GameConfig(
+    box_sizes_px=(16, 24, 28, 32, 48, 64),
+    aspect_ratios=(0.5, 0.67, 0.75, 1.0, 1.33, 1.5, 2.0),
+    max_log_box_jitter=0.18,
+    inner_key_frame_probs=(0.5, 0.3, 0.2),
+    key_frames_per="clip",
+    separate_size_key_frames=True,
+    independent_width_and_height=True,
+    easing_probs=(0.7, 0.15, 0.15),
+    whole_pixel_boxes=True,
+    shape_probs=(0.5, 0.35, 0.15),
+    soft_edge_prob=0.5,
+    min_opacity=0.8,
+    large_first=True,
+    never_hidden_in=("first_frame", "source_frame"),
+)
+"""The rules of the authors' published code."""
+RULES = {"paper": PAPER, "official": OFFICIAL}
 
 
-def official() -> GameConfig:
-    """The game as the authors' published implementation plays it."""
-    return GameConfig(
-        box_sizes_px=(16, 24, 28, 32, 48, 64),
-        aspect_ratios=(0.5, 0.67, 0.75, 1.0, 1.33, 1.5, 2.0),
-        max_log_box_jitter=0.18,
-        inner_key_frame_probs=(0.5, 0.3, 0.2),
-        key_frames_per="clip",
-        separate_size_key_frames=True,
-        scale_width_and_height_apart=True,
-        easing_probs=(0.7, 0.15, 0.15),
-        whole_pixel_boxes=True,
-        shape_probs=(0.5, 0.35, 0.15),
-        soft_edge_prob=0.5,
-        min_opacity=0.8,
-        large_first=True,
-        never_hidden_in=("first_frame", "source_frame"),
-    )
+class HeadConfig(Config):
+    """The prediction head. The defaults are the paper's (§3.2, §5.1)."""
+
+    squeeze: bool = True
+    """Squeeze time by a T'×1×1 convolution before RoIAlign (supplement F)."""
+    hidden_channels: Annotated[int, Ge(1)] = 512
+    """Channels of the squeeze and of the two-layer perceptron."""
 
 
-PRESETS = {"paper": paper, "official": official}
+Sigma = tuple[
+    Annotated[float, Gt(0)],
+    Annotated[float, Gt(0)],
+    Annotated[float, Gt(0)],
+    Annotated[float, Gt(0)],
+]
+
+
+class CtpConfig(CommonRules, TaskConfig):
+    """Catch-the-Patch. The defaults are the paper's (§3.3, §5.1, supplement G)."""
+
+    name: Literal["ctp"] = "ctp"
+    """The pretext task."""
+    rules: Literal["paper", "official"] = "paper"
+    """The rules of the paper, or those of the authors' published code, which differ in shapes, soft
+    edges, key frames and box sizes."""
+    inner_key_frame_probs: tuple[Probability, ...] | None = None
+    """Probability of 0, 1, 2, … key frames between the first and the last; none: the rules'."""
+    curriculum: tuple[Probability, Probability] | None = None
+    """Two shares of the run. Until the first, all patches are cut from other videos; between them,
+    linearly fewer; then none. none: `patch_source` in the whole run, as in the paper."""
+    head: HeadConfig = HeadConfig()
+    """The head that predicts the boxes."""
+    sigma: Sigma = (0.8, 0.8, 0.04, 0.04)
+    """Scales of the targets x, y, w, h (§3.2, Table 9)."""
+
+    @property
+    def game(self) -> GameConfig:
+        """Return all rules."""
+        chosen = {name: getattr(self, name) for name in CommonRules.model_fields}
+        if self.inner_key_frame_probs is not None:
+            chosen["inner_key_frame_probs"] = self.inner_key_frame_probs
+        return RULES[self.rules].replace(**chosen)
+
+    def other_clip_share(self, progress: float) -> float:
+        """Return the share of samples whose patches the curriculum cuts from other clips.
+
+        Args:
+            progress: share of the run before the sample, in [0, 1].
+        """
+        if self.curriculum is None:
+            return 0.0
+        start, stop = self.curriculum
+        if progress < start:
+            return 1.0
+        return (stop - progress) / (stop - start) if progress < stop else 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.box_size_px[1] > self.augment.frame_size_px:
+            raise ValueError(
+                f"box_size_px {self.box_size_px} exceeds augment.frame_size_px "
+                f"{self.augment.frame_size_px}"
+            )
+        if self.curriculum is not None and self.curriculum[0] > self.curriculum[1]:
+            raise ValueError(f"curriculum {self.curriculum} must not fall")
+        assert self.game  # validates the rules
+        return self

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from ctp.encoders.config import HeadConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.encoder import Encoder
+from ctp.pretext.ctp.config import HeadConfig
+
+ROI_SIZE = 5
+"""Height and width that RoIAlign gives every query box (§3.2)."""
 
 
 class TrackHead(nn.Module):
     """Predicts, for each query box in the first frame, its offsets in all T frames."""
 
-    def __init__(self, config: HeadConfig, encoder: ResNet3d, num_frames: int):
+    def __init__(self, config: HeadConfig, encoder: Encoder, num_frames: int):
         """Build the head for an encoder, whose channels and strides it reads.
 
         Args:
             config: sizes.
-            encoder: what makes the features.
+            encoder: makes the features; its strides in height and width are equal.
             num_frames: T of the clips.
         """
         super().__init__()
         self.num_frames = num_frames
-        self.roi_size = config.roi_size
-        self.spatial_scale = 1 / encoder.spatial_stride
-        hidden, depth = config.hidden_channels, encoder.out_frames(num_frames)
+        self.spatial_scale = 1 / encoder.stride[1]
+        hidden, depth = config.hidden_channels, math.ceil(num_frames / encoder.stride[0])
         self.squeeze: nn.Module
         if config.squeeze:
             self.squeeze = nn.Sequential(
@@ -38,7 +42,7 @@ class TrackHead(nn.Module):
             self.squeeze = nn.Flatten(1, 2)
             roi_channels = encoder.out_channels * depth
         self.mlp = nn.Sequential(
-            nn.Linear(roi_channels * config.roi_size**2, hidden),
+            nn.Linear(roi_channels * ROI_SIZE**2, hidden),
             nn.ReLU(inplace=True),
             nn.Linear(hidden, num_frames * 4),
         )
@@ -62,7 +66,7 @@ class TrackHead(nn.Module):
         regions = roi_align(
             self.squeeze(features).contiguous(),
             rois,
-            output_size=self.roi_size,
+            output_size=ROI_SIZE,
             spatial_scale=self.spatial_scale,
             sampling_ratio=2,
             aligned=True,

@@ -7,16 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctp.geometry import box_offsets
-from ctp.training.step import Loss
+from ctp.training.step import LossTerms
+
+LOSS_PARTS = ("loss_center", "loss_size")
 
 
 def tracking_loss(
     offsets: Tensor, boxes: Tensor, sigma: Tensor, counted: Tensor | None = None
-) -> Loss:
-    """Smooth-L1 (β = 1) between predicted and true offsets from the first box (§3.2).
+) -> LossTerms:
+    """Return the Smooth-L1 loss (β = 1) of predicted offsets from the first box (§3.2).
 
-    Summed over the four offsets, averaged over frames, boxes and clips. A clip weighs the same
-    however many of its frames count, so that it does not matter which worker has it.
+    It is summed over the four offsets and averaged over frames, boxes and clips. A clip weighs the
+    same however many of its frames count, so that it does not matter which worker has it.
 
     Args:
         offsets: float32 [B, K, T, 4], predicted.
@@ -31,4 +33,4 @@ def tracking_loss(
     share = counted / counted.sum(dim=-1, keepdim=True).clamp(min=1)
     x, y, w, h = (errors * share[..., None]).sum(dim=2).mean(dim=(0, 1)).unbind()
     center, size = x + y, w + h
-    return Loss(center + size, {"loss_center": center, "loss_size": size})
+    return LossTerms(center + size, dict(zip(LOSS_PARTS, (center, size), strict=True)))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.geometry import box_iou
+from ctp.pretext.task import Mean
 
 GROUPS = ("all", "visible", "hidden", "near", "far")
 """All frames; those where the patch is shown or hidden; those after the first in the first half
@@ -25,7 +26,7 @@ class TrackingTally:
 
     Attributes:
         sums: float64 [3, len(GROUPS)], on the CPU: IoU of the prediction, IoU of the still box,
-            number of boxes. Tallies of several workers add up.
+            number of boxes.
     """
 
     def __init__(self) -> None:
@@ -55,15 +56,13 @@ class TrackingTally:
         ).flatten(1)
         self.sums += (values.double() @ groups.double().T).cpu()
 
-    def result(self) -> dict[str, float]:
-        """Mean IoU: "iou", "iou_visible", …, and "still_iou", … for the box that stays still;
-        a group without boxes has no entry."""
-        found: dict[str, float] = {}
+    def means(self) -> dict[str, Mean]:
+        """Return "iou", "iou_visible", … and "still_iou", … for the box that stays still."""
+        found: dict[str, Mean] = {}
         for (predicted, still, count), group in zip(self.sums.T.tolist(), GROUPS, strict=True):
-            if count:
-                suffix = "" if group == "all" else f"_{group}"
-                found[f"iou{suffix}"] = predicted / count
-                found[f"still_iou{suffix}"] = still / count
+            suffix = "" if group == "all" else f"_{group}"
+            found[f"iou{suffix}"] = Mean(predicted, count)
+            found[f"still_iou{suffix}"] = Mean(still, count)
         return found
 
 

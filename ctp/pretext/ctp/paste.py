@@ -1,10 +1,13 @@
-"""Pasting: each patch is resampled for all frames at once, then laid over them.
+"""Pasting on a CPU: each patch is resampled for all frames of a clip at once, then laid over them.
 
 A pixel belongs to a box if its centre lies inside. It shows the patch bilinearly at the same
-relative place, taps clamped to the pixels of the source box (so for whole-pixel boxes this is the
-usual half-pixel-centre bilinear resize of the cut patch). Bilinear resampling is separable, and an
-output row or column is a weighted sum of just two of the patch's: what torch calls an embedding
-bag. So two fused gathers of whole rows, one for each axis, serve all frames together.
+relative place, taps clamped to the pixels of the source box; for whole-pixel boxes this is the
+usual bilinear resize of the cut patch with half-pixel centres. Bilinear resampling is separable,
+and an output row or column is a weighted sum of two of the patch's, which torch calls an embedding
+bag. Two fused gathers of whole rows, one for each axis, serve all frames together.
+
+`paste_batch` does the same for a whole batch on a GPU. On a CPU it takes 12 to 100 times as long
+as this, so there are two kernels.
 """
 
 from __future__ import annotations
@@ -17,41 +20,45 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from ctp.pretext.ctp.appearance import PatchLooks, patch_alpha
-from ctp.pretext.ctp.trajectory import Trajectories
+from ctp.pretext.ctp.appearance import ELLIPSE, HARD_EDGE, RECTANGLE
+from ctp.pretext.ctp.game import Game
 
 HALF = np.float32(0.5)
 """A pixel's centre from its edge."""
 
 
 def paste(
-    frames: NDArray[np.uint8],
-    trajectories: Trajectories,
-    looks: PatchLooks,
-    sources: NDArray[np.uint8],
-    order: NDArray[np.int64],
+    frames: NDArray[np.uint8], game: Game, sources: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Paste K patches over the frames of a clip.
+    """Cut the K patches of a clip and paste them over its frames.
+
+    All patches are cut before the first is pasted.
 
     Args:
         frames: uint8 [T, H, W, 3]; not changed.
-        trajectories: boxes, visibility and source frames of the patches.
-        looks: shapes and opacity.
-        sources: uint8 [K, H, W, 3], the picture that each patch is cut from, at its box in its
-            source frame.
-        order: int64 [K], which patch is pasted first, second, …
+        game: boxes and appearance of the patches.
+        sources: uint8 [K, H, W, 3], a picture of another video to cut each patch from, at the box
+            of its source frame; None: the source frame of the clip itself.
 
     Returns:
         uint8 [T, H, W, 3].
+
+    Raises:
+        ValueError: `sources` has another shape.
     """
+    if sources is None:
+        sources = frames[game.source_frame]
+    if sources.shape != (len(game.order), *frames.shape[1:]):
+        expected = (len(game.order), *frames.shape[1:])
+        raise ValueError(f"expected patch sources of shape {expected}, got {sources.shape}")
     pasted = frames.copy()
     height, width = frames.shape[1:3]
-    for k in order:
-        shown = np.flatnonzero(trajectories.visible[k])
+    for k in game.order:
+        shown = np.flatnonzero(game.visible[k])
         if len(shown) == 0:
             continue
-        boxes = trajectories.boxes[k]
-        source_box = boxes[trajectories.source_frame[k]]
+        boxes = game.boxes[k]
+        source_box = boxes[game.source_frame[k]]
         x = _side(boxes[shown, 0::2], source_box[0::2], width)
         y = _side(boxes[shown, 1::2], source_box[1::2], height)
         patch = _resample(sources[k, y.cut, x.cut], x, y)
@@ -61,8 +68,8 @@ def paste(
                 shown, y.start, y.stop, x.start, x.stop, strict=True
             )
         ]
-        if not looks.is_opaque(k):
-            patch = _blend(windows, patch, x, y, looks, k, shown)
+        if not _is_opaque(game, k):
+            patch = _blend(windows, patch, x, y, game, k, shown)
         pixels = (patch + HALF).astype(np.uint8).reshape(*y.place.shape, x.place.shape[1], 3)
         for window, corner in zip(windows, pixels, strict=True):
             window[:] = corner[: window.shape[0], : window.shape[1]]
@@ -71,7 +78,7 @@ def paste(
 
 @dataclass(frozen=True)
 class _Side:
-    """Boxes and the patch along one axis, for n pixels a frame: as many as the largest box needs.
+    """Boxes and the patch along one axis, for n pixels a frame, as the largest box needs.
 
     Attributes:
         start, stop: pixels of the frame whose centres lie in the box, lists of T.
@@ -90,7 +97,7 @@ class _Side:
 
 
 def _side(sides: NDArray[np.float32], source: NDArray[np.float32], num_pixels: int) -> _Side:
-    """Work out one axis from the box sides [T, 2] and the source box's [2], of `num_pixels`."""
+    """Compute one axis from the box sides [T, 2] and the source box's [2], of `num_pixels`."""
     bounds = np.ceil(sides - HALF).clip(0, num_pixels).astype(np.int64)
     start, stop = bounds[:, 0], bounds[:, 1]
     first, size = sides[:, :1], sides[:, 1:] - sides[:, :1]
@@ -110,13 +117,13 @@ def _side(sides: NDArray[np.float32], source: NDArray[np.float32], num_pixels: i
 
 
 def _pixel_range(side: NDArray[np.float32], num_pixels: int) -> slice:
-    """The pixels of the frame whose centres lie in [start, end) of a box; at least one."""
+    """Return the pixels whose centres lie in [start, end) of a box; at least one."""
     start = min(max(math.ceil(side[0] - 0.5), 0), num_pixels - 1)
     return slice(start, min(max(math.ceil(side[1] - 0.5), start + 1), num_pixels))
 
 
 def _resample(source: NDArray[np.uint8], x: _Side, y: _Side) -> NDArray[np.float32]:
-    """The patch, uint8 [P, Q, 3], as it looks in every frame, float32 [T, h, w * 3]."""
+    """Resample the patch, uint8 [P, Q, 3], for every frame: float32 [T, h, w * 3]."""
     num_frames, height = y.place.shape
     patch_height, patch_width, _ = source.shape
     # planes inside columns: so that one plain transpose of each frame turns its columns to rows
@@ -130,7 +137,7 @@ def _resample(source: NDArray[np.uint8], x: _Side, y: _Side) -> NDArray[np.float
 def _weigh_rows(
     rows: NDArray[np.float32], taps: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Sums of two weighted rows [N, C] for each of the `taps` [T, n, 2], float32 [T * n, C]."""
+    """Sum two weighted rows of [N, C] for each of the `taps` [T, n, 2]: float32 [T * n, C]."""
     weighed: NDArray[np.float32] = F.embedding_bag(
         torch.from_numpy(taps.reshape(-1, 2)),
         torch.from_numpy(rows),
@@ -140,26 +147,65 @@ def _weigh_rows(
     return weighed
 
 
+def _is_opaque(game: Game, k: int) -> bool:
+    """Return whether patch `k` covers every pixel of its box, so that no blending is needed."""
+    return bool(
+        game.shape[k] == RECTANGLE
+        and game.soft_edge_start[k] == HARD_EDGE
+        and (game.opacity[k] == 1).all()
+    )
+
+
 def _blend(
     windows: list[NDArray[np.uint8]],
     patch: NDArray[np.float32],
     x: _Side,
     y: _Side,
-    looks: PatchLooks,
+    game: Game,
     k: int,
     shown: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Mix the patch [T, h, w * 3] with what lies under it in the windows."""
+    """Blend the patch [T, h, w * 3] with the pixels under it in the windows."""
     under = np.zeros((*y.place.shape, x.place.shape[1], 3), np.uint8)
     for corner, window in zip(under, windows, strict=True):
         corner[: window.shape[0], : window.shape[1]] = window
     alpha = patch_alpha(
         np.repeat(x.place, 3, axis=1)[:, None, :],  # the same for red, green and blue
         y.place[:, :, None],
-        int(looks.shape[k]),
-        float(looks.soft_edge_start[k]),
+        int(game.shape[k]),
+        float(game.soft_edge_start[k]),
     )
-    alpha *= looks.opacity[k, shown][:, None, None]
+    alpha *= game.opacity[k, shown][:, None, None]
     below = under.reshape(patch.shape).astype(np.float32)
     torch.from_numpy(below).lerp_(torch.from_numpy(patch), torch.from_numpy(alpha))
     return below
+
+
+def patch_alpha(
+    x: NDArray[np.float32], y: NDArray[np.float32], shape: int, soft_edge_start: float
+) -> NDArray[np.float32]:
+    """Return the alpha of a patch at places in its box, before opacity.
+
+    The distance from the centre is max(|x|, |y|) for a rectangle, √(x² + y²) for an ellipse and
+    |x| + |y| for a rhombus. A soft edge falls linearly from 1 at a distance of `soft_edge_start` to
+    0 at .5; a hard one is 1 below .5 and 0 beyond, and a hard rectangle is 1 in all its box.
+
+    Args:
+        x, y: float32 [...], offset from the box's centre in box sizes, -.5 … .5 inside.
+        shape: RECTANGLE, ELLIPSE or RHOMBUS.
+        soft_edge_start: in box sizes, HARD_EDGE for a hard edge.
+
+    Returns:
+        float32 [...] in [0, 1], of the shape that `x` and `y` broadcast to.
+    """
+    if shape == RECTANGLE and soft_edge_start == HARD_EDGE:
+        return np.ones(np.broadcast_shapes(x.shape, y.shape), np.float32)
+    if shape == RECTANGLE:
+        distance = np.maximum(np.abs(x), np.abs(y))
+    elif shape == ELLIPSE:
+        distance = np.sqrt(x * x + y * y)
+    else:
+        distance = np.abs(x) + np.abs(y)
+    if soft_edge_start == HARD_EDGE:
+        return (distance < 0.5).astype(np.float32)
+    return np.clip((0.5 - distance) / np.float32(0.5 - soft_edge_start), 0, 1)

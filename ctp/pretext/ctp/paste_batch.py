@@ -1,108 +1,62 @@
-"""Pasting for a whole batch at once, on the device that the frames are on.
+"""Pasting for a whole batch at once on a GPU.
 
-The same game as `compose.paste`, pixel for pixel to 1/255: that one follows each box, which suits
-a CPU; this one asks of every pixel of every frame what it shows, which suits a GPU.
+The pixels are those of `paste`, which runs on a CPU, to 1/255. That one follows each box; this one
+computes for every pixel of every frame what it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.pretext.ctp.appearance import ELLIPSE, HARD_EDGE, RECTANGLE
-from ctp.pretext.ctp.game import Round
+from ctp.pretext.ctp.game import Game
 
-FIELDS: dict[str, Callable[[Round], NDArray[Any]]] = {
-    "boxes": lambda drawn: drawn.trajectories.boxes,
-    "visible": lambda drawn: drawn.trajectories.visible,
-    "source_frame": lambda drawn: drawn.trajectories.source_frame,
-    "shape": lambda drawn: drawn.looks.shape,
-    "soft_edge_start": lambda drawn: drawn.looks.soft_edge_start.astype(np.float32),
-    "opacity": lambda drawn: drawn.looks.opacity,
-    "order": lambda drawn: drawn.order,
-}
-"""Where in a `Round` the fields of `Rounds` are."""
-
-
-def stack_rounds(rounds: Sequence[Round]) -> dict[str, NDArray[Any]]:
-    """The fields of `Rounds`, as arrays."""
-    return {name: np.stack([field(each) for each in rounds]) for name, field in FIELDS.items()}
-
-
-@dataclass(frozen=True)
-class Rounds:
-    """Rounds of the game on B clips, on a device; see `game.Round`.
-
-    Attributes:
-        boxes: float32 [B, K, T, 4], xyxy pixels.
-        visible: bool [B, K, T].
-        source_frame: int64 [B, K].
-        shape: int64 [B, K].
-        soft_edge_start: float32 [B, K].
-        opacity: float32 [B, K, T].
-        order: int64 [B, K].
-    """
-
-    boxes: Tensor
-    visible: Tensor
-    source_frame: Tensor
-    shape: Tensor
-    soft_edge_start: Tensor
-    opacity: Tensor
-    order: Tensor
-
-    @classmethod
-    def on(cls, device: torch.device, stacked: Mapping[str, Any]) -> Self:
-        """What `stack_rounds` gives, whatever else is with it, on a device."""
-        return cls(**{name: torch.as_tensor(stacked[name]).to(device) for name in FIELDS})
+SMALLEST_SIDE_PX = 1e-3
+"""Of a box: those of a placeholder are empty, and divisions must stay finite."""
 
 
 def paste_batch(
-    frames: Tensor, rounds: Rounds, donors: Tensor | None = None, has_donors: Tensor | None = None
+    frames: Tensor, game: Game, sources: Tensor | None = None, has_sources: Tensor | None = None
 ) -> Tensor:
     """Cut the patches of all clips and paste them.
 
     Args:
         frames: uint8 [B, T, H, W, 3]; not changed.
-        rounds: on the same device.
-        donors: uint8 [B, K, H, W, 3], pictures to cut patches from instead of the clip's own.
-        has_donors: bool [B], for which clips; none: for all, if there are donors.
+        game: the clips' patches, on the same device.
+        sources: uint8 [B, K, H, W, 3], pictures to cut the patches from instead of the clip's own.
+        has_sources: bool [B], for which clips; None: for all, if there are sources.
 
     Returns:
         uint8 [B, T, H, W, 3].
     """
     clip = torch.arange(len(frames), device=frames.device)[:, None]
-    sources = frames[clip, rounds.source_frame]
-    if donors is not None:
-        sources = donors if has_donors is None else _choose(has_donors, donors, sources)
+    own = frames[clip, game.source_frame]
+    if sources is None:
+        sources = own
+    elif has_sources is not None:
+        sources = torch.where(has_sources.view(-1, 1, 1, 1, 1), sources, own)
     pasted = frames.to(torch.float32)
-    for patch in rounds.order.unbind(dim=1):
-        pasted = _paste_one(pasted, rounds, sources, patch)
+    for patch in game.order.unbind(dim=1):
+        pasted = _paste_one(pasted, game, sources, patch)
     return pasted.to(torch.uint8)
 
 
-def _choose(condition: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    return torch.where(condition.view(-1, 1, 1, 1, 1), first, second)
-
-
-def _paste_one(frames: Tensor, rounds: Rounds, sources: Tensor, patch: Tensor) -> Tensor:
+def _paste_one(frames: Tensor, game: Game, sources: Tensor, patch: Tensor) -> Tensor:
     """Paste the patch of number `patch` [B] over float32 `frames` of whole numbers."""
     clip = torch.arange(len(patch), device=patch.device)
-    boxes = rounds.boxes[clip, patch]
-    source_box = boxes[clip, rounds.source_frame[clip, patch]]
+    boxes = game.boxes[clip, patch]
+    source_box = boxes[clip, game.source_frame[clip, patch]]
     x = _side(boxes[..., 0::2], source_box[:, 0::2], frames.shape[3])
     y = _side(boxes[..., 1::2], source_box[:, 1::2], frames.shape[2])
     shown = _resample(sources[clip, patch], x, y)
-    alpha = _alpha(x.place, y.place, rounds.shape[clip, patch], rounds.soft_edge_start[clip, patch])
-    alpha = alpha * rounds.opacity[clip, patch][..., None, None]
+    start = game.soft_edge_start[clip, patch].to(torch.float32)
+    alpha = _alpha(x.place, y.place, game.shape[clip, patch], start)
+    alpha = alpha * game.opacity[clip, patch][..., None, None]
     inside = y.inside[..., :, None] & x.inside[..., None, :]
-    inside = inside & rounds.visible[clip, patch][..., None, None]
+    inside = inside & game.visible[clip, patch][..., None, None]
     mixed = (frames.lerp(shown, alpha[..., None]) + 0.5).floor_()
     return torch.where(inside[..., None], mixed, frames)
 
@@ -125,13 +79,13 @@ class _Side:
 
 
 def _side(sides: Tensor, source: Tensor, num_pixels: int) -> _Side:
-    """Work out one axis from the box sides [B, T, 2] and the source boxes' [B, 2].
+    """Compute one axis from the box sides [B, T, 2] and the source boxes' [B, 2].
 
-    Step by step as `compose._side`, so that both round alike and agree on every edge.
+    The steps are those of the kernel for CPUs, so that both round alike and agree on every edge.
     """
     bounds = (sides - 0.5).ceil().clamp(0, num_pixels)
     start, stop = bounds[..., :1], bounds[..., 1:]
-    first, size = sides[..., :1], sides[..., 1:] - sides[..., :1]
+    first, size = sides[..., :1], (sides[..., 1:] - sides[..., :1]).clamp(min=SMALLEST_SIDE_PX)
     pixel = torch.arange(num_pixels, device=sides.device, dtype=torch.float32)
     place = ((pixel - start) + (start - first + 0.5)) / size
     cut_start = (source[:, :1] - 0.5).ceil().clamp(0, num_pixels - 1)
@@ -152,7 +106,7 @@ def _side(sides: Tensor, source: Tensor, num_pixels: int) -> _Side:
 
 
 def _resample(sources: Tensor, x: _Side, y: _Side) -> Tensor:
-    """The sources, uint8 [B, H, W, 3], as they look in every frame, float32 [B, T, H, W, 3]."""
+    """Resample the sources, uint8 [B, H, W, 3], for every frame: float32 [B, T, H, W, 3]."""
     clip = torch.arange(len(sources), device=sources.device)[:, None, None]
     frame = torch.arange(x.place.shape[1], device=sources.device)[None, :, None]
     columns = sources.to(torch.float32).transpose(1, 2)  # [B, W, H, 3]
@@ -166,7 +120,7 @@ def _resample(sources: Tensor, x: _Side, y: _Side) -> Tensor:
 
 
 def _alpha(x: Tensor, y: Tensor, shape: Tensor, soft_edge_start: Tensor) -> Tensor:
-    """As `patch.patch_alpha`, for x [B, T, W] and y [B, T, H]: float32 [B, T, H, W]."""
+    """Return `paste.patch_alpha` for x [B, T, W] and y [B, T, H]: float32 [B, T, H, W]."""
     x, y = x[..., None, :], y[..., :, None]
     shape, start = shape.view(-1, 1, 1, 1), soft_edge_start.view(-1, 1, 1, 1)
     across, down = x.abs(), y.abs()

@@ -3,61 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from ctp.encoders.config import STAGES, EncoderConfig, HeadConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.encoder import Encoder
 from ctp.geometry import apply_offsets
+from ctp.pretext.ctp.config import HeadConfig
 from ctp.pretext.ctp.head import TrackHead
 
 
 class Tracker(nn.Module):
-    """Encoder and head.
+    """Encoder and prediction head.
 
     Attributes:
-        encoder: what makes the features.
-        head: what turns them into offsets.
+        encoder: makes the features.
+        head: turns them into offsets.
         sigma: float32 [4], scales of the offsets.
-        frozen: the encoder's stages that stay as they are, their norms too.
     """
 
     sigma: Tensor
 
-    def __init__(
-        self,
-        encoder: EncoderConfig,
-        head: HeadConfig,
-        num_frames: int,
-        sigma: Sequence[float],
-        *,
-        frozen_stages: int = 0,
-    ):
-        """Build it with fresh weights.
+    def __init__(self, encoder: Encoder, head: HeadConfig, num_frames: int, sigma: Sequence[float]):
+        """Build the head for an encoder.
 
         Args:
-            encoder, head: sizes.
+            encoder: makes the features.
+            head: sizes of the head.
             num_frames: T of the clips.
             sigma: scales of the offsets x, y, w, h.
-            frozen_stages: how many of `STAGES` are frozen, from the first on.
         """
         super().__init__()
-        self.encoder = ResNet3d(encoder)
-        self.head = TrackHead(head, self.encoder, num_frames)
+        self.encoder = encoder
+        self.head = TrackHead(head, encoder, num_frames)
         self.register_buffer("sigma", torch.tensor(sigma), persistent=False)
-        self.frozen = STAGES[:frozen_stages]
-        for name in self.frozen:
-            self.encoder.get_submodule(name).requires_grad_(False)
-        self.train()
-
-    def train(self, mode: bool = True) -> Self:
-        """The norms of frozen stages go on as they were, too."""
-        super().train(mode)
-        for name in self.frozen:
-            self.encoder.get_submodule(name).eval()
-        return self
 
     def forward(self, clips: Tensor, queries: Tensor) -> Tensor:
         """Predict offsets.
@@ -73,5 +52,5 @@ class Tracker(nn.Module):
         return offsets.float()
 
     def track(self, clips: Tensor, queries: Tensor) -> Tensor:
-        """Predict boxes, float32 [B, K, T, 4] xyxy pixels; arguments as of `forward`."""
+        """Predict boxes, float32 [B, K, T, 4] xyxy pixels; see `forward` for the arguments."""
         return apply_offsets(queries[:, :, None], self(clips, queries), self.sigma)

@@ -1,8 +1,6 @@
-"""Where the boxes go: a first box each, moved and scaled from key frame to key frame."""
+"""Trajectories: first boxes that are moved and scaled from key frame to key frame."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,27 +11,12 @@ from ctp.pretext.ctp.config import GameConfig
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Trajectories:
-    """Where the patches of one clip are.
-
-    Attributes:
-        boxes: float32 [K, T, 4], xyxy pixels.
-        visible: bool [K, T]; False where the patch is hidden though its box is a target (MRM).
-        source_frame: int64 [K], the frame whose box the patch is cut from.
-    """
-
-    boxes: NDArray[np.float32]
-    visible: NDArray[np.bool_]
-    source_frame: NDArray[np.int64]
-
-
 def sample_trajectories(
     config: GameConfig,
     num_frames: int,
     frame_size_px: tuple[int, int],
     rng: np.random.Generator,
-) -> Trajectories:
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
     """Draw the K trajectories of a clip (§3.3, supplement G).
 
     Args:
@@ -43,8 +26,9 @@ def sample_trajectories(
         rng: source of randomness.
 
     Returns:
-        `Trajectories` of K = `config.num_patches`. Centres keep the first box inside the frame;
-        a patch that grows may reach over its edge unless `config.whole_pixel_boxes`.
+        boxes float32 [K, T, 4], visible bool [K, T] and source_frame int64 [K], as of `Game`.
+        Centres keep the first box inside the frame; a patch that grows may reach over its edge
+        unless `config.whole_pixel_boxes`.
     """
     frame_size = np.array(frame_size_px, np.float64)
     size = _first_sizes(config, frame_size, rng)
@@ -61,16 +45,16 @@ def sample_trajectories(
         boxes = _to_whole_pixels(boxes, frame_size)
     source_frame = rng.integers(num_frames, size=config.num_patches)
     visible = _sample_visible(config, source_frame, num_frames, rng)
-    return Trajectories(boxes.astype(np.float32), visible, source_frame)
+    return boxes.astype(np.float32), visible, source_frame
 
 
 def _first_sizes(config: GameConfig, frame_size: Array, rng: np.random.Generator) -> Array:
-    """Width and height of the first boxes, float64 [K, 2], inside the frame."""
+    """Draw width and height of the first boxes, float64 [K, 2], inside the frame."""
     k = config.num_patches
     if config.box_sizes_px:
         size = rng.choice(config.box_sizes_px, size=k)
     else:
-        size = rng.uniform(config.min_box_size_px, config.max_box_size_px, size=k)
+        size = rng.uniform(*config.box_size_px, size=k)
     if config.aspect_ratios:
         log_ratio = np.log(rng.choice(config.aspect_ratios, size=k))
     else:
@@ -83,7 +67,7 @@ def _first_sizes(config: GameConfig, frame_size: Array, rng: np.random.Generator
 
 
 def _key_frames(config: GameConfig, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Key frames, int64 [K, M], of one draw for each patch or one for the clip."""
+    """Draw key frames, int64 [K, M]: for each patch, or once for the clip."""
     k = config.num_patches
     rows = k if config.key_frames_per == "patch" else 1
     keys = sample_key_frames(rows, num_frames, config.inner_key_frame_probs, rng)
@@ -97,9 +81,9 @@ def _walk_centers(
     key_frames: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Array:
-    """Centres at the key frames, float64 [K, M, 2], each within reach of the one before."""
+    """Draw centres at the key frames, float64 [K, M, 2], each within reach of the previous one."""
     k, num_keys = key_frames.shape
-    low, high = size / 2, frame_size - size / 2  # the first box stays inside, wherever it goes
+    low, high = size / 2, frame_size - size / 2  # a box of the first size stays inside
     reach = config.max_speed_px_per_frame * np.diff(key_frames, axis=1)[..., None]
     steps = rng.uniform(-1, 1, size=(k, num_keys - 1, 2)) * reach
     centers = np.empty((k, num_keys, 2))
@@ -112,9 +96,9 @@ def _walk_centers(
 def _walk_sizes(
     config: GameConfig, size: Array, key_frames: NDArray[np.int64], rng: np.random.Generator
 ) -> Array:
-    """Sizes at the key frames, float64 [K, M, 2]."""
+    """Draw sizes at the key frames, float64 [K, M, 2]."""
     k, num_keys = key_frames.shape
-    ratios = 2 if config.scale_width_and_height_apart else 1
+    ratios = 2 if config.independent_width_and_height else 1
     reach = config.max_log_scale_per_frame * np.diff(key_frames, axis=1)[..., None]
     log_steps = rng.uniform(-1, 1, size=(k, num_keys - 1, ratios)) * reach
     log_scale = np.zeros((k, num_keys, ratios))
@@ -123,7 +107,7 @@ def _walk_sizes(
 
 
 def _to_whole_pixels(boxes: Array, frame_size: Array) -> Array:
-    """Round and clip to the frame, keeping every box at least a pixel wide and high."""
+    """Round boxes and clip them to the frame; each stays at least one pixel wide and high."""
     top_left = np.clip(np.round(boxes[..., :2]), 0, frame_size - 1)
     bottom_right = np.clip(np.round(boxes[..., 2:]), top_left + 1, frame_size)
     return np.concatenate([top_left, bottom_right], axis=-1)

@@ -1,15 +1,14 @@
-"""Every number of the two presets, and what a config refuses."""
+"""Every number of the two sets of rules, the task's options, and values that are invalid."""
 
 import pytest
 from pydantic import ValidationError
 
-from ctp.pretext.ctp.config import PRESETS, GameConfig, official, paper
+from ctp.pretext.ctp.config import RULES, CtpConfig, GameConfig
 
 PAPER = {
     "num_patches": 3,
     "box_sizes_px": (),
-    "min_box_size_px": 16,
-    "max_box_size_px": 64,
+    "box_size_px": (16, 64),
     "aspect_ratios": (),
     "max_aspect_ratio": 2,
     "max_log_box_jitter": 0,
@@ -18,7 +17,7 @@ PAPER = {
     "separate_size_key_frames": False,
     "max_speed_px_per_frame": 3,
     "max_log_scale_per_frame": 0.025,
-    "scale_width_and_height_apart": False,
+    "independent_width_and_height": False,
     "easing_probs": (1, 0, 0),
     "whole_pixel_boxes": False,
     "patch_source": "trajectory",
@@ -33,8 +32,7 @@ PAPER = {
 OFFICIAL = {
     "num_patches": 3,
     "box_sizes_px": (16, 24, 28, 32, 48, 64),
-    "min_box_size_px": 16,
-    "max_box_size_px": 64,
+    "box_size_px": (16, 64),
     "aspect_ratios": (0.5, 0.67, 0.75, 1, 1.33, 1.5, 2),
     "max_aspect_ratio": 2,
     "max_log_box_jitter": 0.18,
@@ -43,7 +41,7 @@ OFFICIAL = {
     "separate_size_key_frames": True,
     "max_speed_px_per_frame": 3,
     "max_log_scale_per_frame": 0.025,
-    "scale_width_and_height_apart": True,
+    "independent_width_and_height": True,
     "easing_probs": (0.7, 0.15, 0.15),
     "whole_pixel_boxes": True,
     "patch_source": "trajectory",
@@ -57,26 +55,65 @@ OFFICIAL = {
 }
 
 
-@pytest.mark.parametrize(("preset", "expected"), [(paper, PAPER), (official, OFFICIAL)])
-def test_a_preset_holds_exactly_these_numbers(preset, expected):
-    assert preset().model_dump() == expected
+@pytest.mark.parametrize(("rules", "expected"), [("paper", PAPER), ("official", OFFICIAL)])
+def test_rules_have_exactly_these_numbers(rules, expected):
+    assert RULES[rules].model_dump() == expected
+    assert CtpConfig(rules=rules).game.model_dump() == expected
 
 
-def test_presets_by_name():
-    assert list(PRESETS.items()) == [("paper", paper), ("official", official)]
-    assert GameConfig() == paper()
+def test_the_paper_is_the_default():
+    assert GameConfig() == CtpConfig().game == RULES["paper"]
+
+
+def test_options_of_the_task_change_the_rules():
+    game = CtpConfig(
+        rules="official",
+        num_patches=5,
+        inner_key_frame_probs=(1.0,),
+        max_speed_px_per_frame=1,
+        hidden_prob=0,
+        patch_source="other_clip",
+    ).game
+    changed = {
+        "num_patches": 5,
+        "inner_key_frame_probs": (1,),
+        "max_speed_px_per_frame": 1,
+        "hidden_prob": 0,
+        "patch_source": "other_clip",
+    }
+    assert game.model_dump() == OFFICIAL | changed
+
+
+@pytest.mark.parametrize(
+    ("progress", "share"),
+    [(0.0, 1.0), (0.349, 1.0), (0.35, 1.0), (0.5, 0.5), (0.575, 0.25), (0.65, 0.0), (1.0, 0.0)],
+)
+def test_the_curriculum_falls_linearly_between_its_two_points(progress, share):
+    config = CtpConfig(curriculum=(0.35, 0.65))
+    assert config.other_clip_share(progress) == pytest.approx(share)
+
+
+def test_a_curriculum_may_end_abruptly():
+    config = CtpConfig(curriculum=(0.5, 0.5))
+    assert [config.other_clip_share(progress) for progress in (0.49, 0.5)] == [1, 0]
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_without_a_curriculum_no_patch_comes_from_another_clip(progress):
+    assert CtpConfig().other_clip_share(progress) == 0
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"max_box_size_px": 8.0}, "min_box_size_px 16.0 exceeds max_box_size_px 8.0"),
-        ({"inner_key_frame_probs": (0.5, 0.4)}, "inner_key_frame_probs must sum to 1, got 0.9"),
-        ({"easing_probs": (1.0, 1.0, 0.0)}, "easing_probs must sum to 1, got 2"),
-        ({"shape_probs": (0.0, 0.0, 0.0)}, "shape_probs must sum to 1, got 0"),
-        ({"soft_edge_start": (0.3, 0.5)}, "soft_edge_start must be"),
-        ({"soft_edge_start": (0.4, 0.3)}, "soft_edge_start must be"),
-        ({"aspect_ratios": (1.0, 0.0)}, "must be positive"),
+        ({"box_size_px": (16, 8)}, "box_size_px.*16.*8"),
+        ({"box_size_px": (0, 8)}, "box_size_px"),
+        ({"inner_key_frame_probs": (0.5, 0.4)}, "inner_key_frame_probs.*0.9"),
+        ({"easing_probs": (1.0, 1.0, 0.0)}, "easing_probs.*2"),
+        ({"shape_probs": (0.0, 0.0, 0.0)}, "shape_probs.*0"),
+        ({"soft_edge_start": (0.3, 0.5)}, "soft_edge_start"),
+        ({"soft_edge_start": (0.4, 0.3)}, "soft_edge_start"),
+        ({"aspect_ratios": (1.0, 0.0)}, "aspect_ratios"),
         ({"hidden_prob": 1.5}, "hidden_prob"),
         ({"num_patches": 0}, "num_patches"),
         ({"min_opacity": 0.0}, "min_opacity"),
@@ -84,6 +121,24 @@ def test_presets_by_name():
         ({"patch_source": "elsewhere"}, "patch_source"),
     ],
 )
-def test_wrong_values_are_refused_by_name(fields, message):
+def test_invalid_rules_are_refused_by_name(fields, message):
     with pytest.raises(ValidationError, match=message):
         GameConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"box_size_px": (16, 113)}, "113.*augment.frame_size_px.*112"),
+        ({"box_size_px": (32, 16)}, "box_size_px"),
+        ({"inner_key_frame_probs": (0.5, 0.4)}, "inner_key_frame_probs"),
+        ({"curriculum": (0.9, 0.1)}, "curriculum.*0.9"),
+        ({"curriculum": (0.5, 1.5)}, "curriculum"),
+        ({"sigma": (0.8, 0.8, 0.0, 0.04)}, "sigma"),
+        ({"rules": "house"}, "rules"),
+        ({"gaem": {}}, "gaem"),
+    ],
+)
+def test_invalid_options_are_refused_by_name(fields, message):
+    with pytest.raises(ValidationError, match=message):
+        CtpConfig(**fields)

@@ -5,19 +5,20 @@ import pytest
 import torch
 from torch import nn
 
-from ctp.encoders.config import EncoderConfig, HeadConfig
-from ctp.encoders.resnet3d import ResNet3d
+from ctp.encoders.config import R3dConfig
+from ctp.encoders.resnet3d import R3d
+from ctp.pretext.ctp.config import HeadConfig
 from ctp.pretext.ctp.head import TrackHead
 
 T = 12
-ENCODER = EncoderConfig(width=4, blocks_per_stage=(1, 1, 1, 1))  # 32 channels, 2 moments
+ENCODER = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))  # 32 channels, 2 moments
 
 
 def build_head(config, num_frames=T):
     """A head with weights large enough to be seen in its output."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        head = TrackHead(config, ResNet3d(ENCODER), num_frames)
+        head = TrackHead(config, R3d(ENCODER), num_frames)
         for parameter in head.parameters():
             nn.init.normal_(parameter, std=0.15)
     return head
@@ -68,16 +69,15 @@ def reference_forward(head, features, queries, *, squeeze):
             plane = relu(plane + weights["squeeze.0.bias"][:, None, None])
         else:
             plane = features[b].reshape(-1, *features.shape[-2:])
-        region = roi_align(plane, queries[b, k], head.roi_size, 1 / 8).ravel()
+        region = roi_align(plane, queries[b, k], 5, 1 / 8).ravel()
         hidden = relu(weights["mlp.0.weight"] @ region + weights["mlp.0.bias"])
         offsets[b, k] = weights["mlp.2.weight"] @ hidden + weights["mlp.2.bias"]
     return offsets.reshape(*queries.shape[:2], T, 4)
 
 
 @pytest.mark.parametrize("squeeze", [True, False])
-@pytest.mark.parametrize("roi_size", [5, 3])
-def test_equals_the_reference(squeeze, roi_size):
-    head = build_head(HeadConfig(squeeze=squeeze, hidden_channels=8, roi_size=roi_size))
+def test_equals_the_reference(squeeze):
+    head = build_head(HeadConfig(squeeze=squeeze, hidden_channels=8))
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(2, 32, 2, 6, 7, generator=generator)
     queries = torch.tensor(
@@ -95,11 +95,11 @@ def test_equals_the_reference(squeeze, roi_size):
     np.testing.assert_allclose(offsets.numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_reads_strides_and_channels_from_the_encoder():
-    for last_stride, scale in ((1, 1 / 8), (2, 1 / 16)):
-        encoder = ResNet3d(ENCODER.replace(last_stage_spatial_stride=last_stride))
+def test_sizes_follow_the_strides_and_channels_of_the_encoder():
+    for stride in (8, 16):
+        encoder = R3d(ENCODER.replace(spatial_stride=stride))
         head = TrackHead(HeadConfig(hidden_channels=8), encoder, num_frames=20)
-        assert head.spatial_scale == scale
+        assert head.spatial_scale == 1 / stride
         assert head.squeeze[0].weight.shape == (8, 32, 3, 1, 1)
         assert head.mlp[0].in_features == 8 * 25
         assert head.mlp[2].out_features == 80
@@ -108,10 +108,10 @@ def test_reads_strides_and_channels_from_the_encoder():
     assert not [key for key in apart.state_dict() if key.startswith("squeeze")]
 
 
-def test_initialisation_predicts_that_all_stay():
+def test_a_new_head_predicts_that_all_boxes_stay_still():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = ResNet3d(ENCODER)
+        encoder = R3d(ENCODER)
         head = TrackHead(HeadConfig(hidden_channels=256), encoder, T)
     conv, first, last = head.squeeze[0], head.mlp[0], head.mlp[2]
     assert conv.weight.std().item() == pytest.approx((2 / (256 * 2)) ** 0.5, rel=0.05)

@@ -10,7 +10,7 @@ SIGMA = (0.8, 0.8, 0.04, 0.04)
 
 
 def example(*, seed=0, noise=1.5):
-    """Boxes float32 [2, 3, 5, 4] and offsets that are right but for noise."""
+    """Boxes float32 [2, 3, 5, 4] and offsets that are right except for noise."""
     rng = np.random.default_rng(seed)
     corner, size = rng.uniform(0, 80, (2, 3, 5, 2)), rng.uniform(4, 60, (2, 3, 5, 2))
     boxes = np.concatenate([corner, corner + size], axis=-1)
@@ -33,23 +33,23 @@ def test_equals_the_reference():
     assert (error > 1).any()
     center, size = smooth[..., :2].sum(axis=-1).mean(), smooth[..., 2:].sum(axis=-1).mean()
     terms = tracking_loss(offsets, boxes, torch.tensor(SIGMA))
-    assert terms.parts["loss_center"].item() == pytest.approx(center, rel=1e-5)
-    assert terms.parts["loss_size"].item() == pytest.approx(size, rel=1e-5)
+    assert terms.metrics["loss_center"].item() == pytest.approx(center, rel=1e-5)
+    assert terms.metrics["loss_size"].item() == pytest.approx(size, rel=1e-5)
     assert terms.total.item() == pytest.approx(center + size, rel=1e-5)
 
 
-def test_by_hand():
+def test_two_frames_worked_by_hand():
     boxes = torch.tensor([0.0, 0, 10, 10]).repeat(1, 1, 2, 1)
     boxes[0, 0, 1] += torch.tensor([4.0, 0, 4, 0])  # 5 σ along x
     offsets = torch.zeros(1, 1, 2, 4)
     offsets[0, 0, 0, 2] = 0.5
     terms = tracking_loss(offsets, boxes, torch.tensor(SIGMA))
-    assert terms.parts["loss_center"].item() == pytest.approx((5 - 0.5) / 2)
-    assert terms.parts["loss_size"].item() == pytest.approx(0.5 * 0.5**2 / 2)
+    assert terms.metrics["loss_center"].item() == pytest.approx((5 - 0.5) / 2)
+    assert terms.metrics["loss_size"].item() == pytest.approx(0.5 * 0.5**2 / 2)
     assert terms.total.item() == pytest.approx(2.25 + 0.0625)
 
 
-def test_right_offsets_cost_nothing_and_gradients_are_bounded():
+def test_correct_offsets_have_no_loss_and_gradients_are_bounded():
     offsets, boxes = example(noise=0)
     assert tracking_loss(offsets, boxes, torch.tensor(SIGMA)).total.item() < 1e-6
     far = (offsets + 100).requires_grad_()
@@ -57,7 +57,7 @@ def test_right_offsets_cost_nothing_and_gradients_are_bounded():
     assert torch.allclose(far.grad, torch.full_like(far, 1 / 30))  # 2 clips × 3 boxes × 5 frames
 
 
-def test_frames_that_do_not_count_have_no_part_in_it():
+def test_the_mean_is_over_the_frames_that_count():
     offsets, boxes = example()
     counted = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(1)) < 0.6
     counted[..., 0] = True
@@ -75,7 +75,7 @@ def test_frames_that_do_not_count_have_no_part_in_it():
     assert everything.total.item() == tracking_loss(offsets, boxes, sigma).total.item()
 
 
-def test_a_clip_in_which_nothing_counts_costs_nothing():
+def test_the_loss_of_a_clip_without_targets_is_zero():
     offsets, boxes = example()
     nothing = torch.zeros(2, 3, 5, dtype=torch.bool)
     assert tracking_loss(offsets, boxes, torch.tensor(SIGMA), nothing).total.item() == 0

@@ -1,0 +1,202 @@
+"""Compare loaders of Catch-the-Patch clips, stage by stage, on the same clips and one CPU core."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ctp.bench.baselines import BASELINES
+from ctp.bench.config import BenchConfig
+from ctp.bench.loaders import ON_DEVICE, ClipRequest, Loader, Seconds, draw_request, ours, timed
+from ctp.bench.timing import Timing, default_device, one_thread
+from ctp.build.config import TranscodeConfig
+from ctp.build.transcode import inspect
+from ctp.data.catalog import VideoEntry
+from ctp.data.sources import Sources, open_catalog, prepare_corpus
+from ctp.pretext.ctp.config import CtpConfig
+from ctp.rng import generator
+from ctp.video.encoded import EncodedVideo, VideoError
+
+MAX_VIDEOS = 32
+DEVICE_BATCH = 16
+"""Clips that are sent to the device together."""
+READ, DRAW = "read", "draw"
+CPU_STAGES = (READ, DRAW, "open", "decode", "convert", "augment", "paste", "colours")
+DEVICE_STAGES = tuple(ON_DEVICE + name for name in ("transfer", "paste", "colours"))
+
+
+@dataclass(frozen=True)
+class LoaderTiming:
+    """What a clip costs with one loader.
+
+    Attributes:
+        name: of the loader.
+        kib_per_video: mean size of a stored video.
+        stages: milliseconds a clip of each stage: of CPU time, on the device of elapsed time.
+    """
+
+    name: str
+    kib_per_video: float
+    stages: tuple[Timing, ...]
+
+    @property
+    def cpu(self) -> Timing:
+        """Return the CPU milliseconds a clip of all stages on the CPU."""
+        on_cpu = [each.repeats for each in self.stages if not each.name.startswith(ON_DEVICE)]
+        return Timing(self.name, "ms", tuple(map(sum, zip(*on_cpu, strict=True))))
+
+    def ratio(self, other: LoaderTiming) -> Timing:
+        """Return how many times the CPU time of `other` a clip takes, repeat by repeat."""
+        pairs = zip(self.cpu.repeats, other.cpu.repeats, strict=True)
+        return Timing(f"× {other.name}", "×", tuple(own / its for own, its in pairs))
+
+    def figures(self, reference: LoaderTiming) -> dict[str, Any]:
+        """Return all figures; the CPU time is compared with that of `reference`."""
+        stages = {each.name: each for each in self.stages}
+        ratio = self.ratio(reference)
+        return {
+            "loader": self.name,
+            **{name: stages.get(name) for name in CPU_STAGES},
+            "all on the CPU": self.cpu,
+            ratio.name: ratio,
+            **{name: stages.get(name) for name in DEVICE_STAGES},
+            "KiB a video": self.kib_per_video,
+        }
+
+
+def compare_loaders(config: BenchConfig) -> list[LoaderTiming]:
+    """Measure our loader, with transcoded and with original videos, and the baselines.
+
+    Raises:
+        ValueError: no video can be used, or a package of a baseline is not installed.
+    """
+    device, game = default_device(), config.game
+    loaders = [ours(device, game, TranscodeConfig()), ours(device, game)]
+    loaders += [BASELINES[name](device) for name in config.baseline]
+    videos = usable_videos(config.data.uri)
+    with one_thread():
+        return compare(loaders, videos, game, config.clips_per_repeat, repeats=config.repeats)
+
+
+def usable_videos(uri: Sources) -> list[EncodedVideo]:
+    """Read the first videos of a source, without those that cannot be decoded.
+
+    Raises:
+        ValueError: there is no video that can be decoded.
+    """
+    catalog = open_catalog(uri)[:MAX_VIDEOS]
+    prepare_corpus(catalog)
+    videos, sizes = [], set()
+    for entry in catalog:
+        try:
+            video = entry.read()
+            facts = inspect(video)
+        except VideoError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+        else:
+            videos.append(video)
+            sizes.add(f"{facts.width}×{facts.height}")
+    if not videos:
+        raise ValueError(f"data.uri: none of the videos of {uri!r} can be decoded")
+    print(f"{len(videos)} video(s) of {', '.join(sorted(sizes))}", file=sys.stderr)
+    return videos
+
+
+def compare(
+    loaders: Sequence[Loader],
+    videos: Sequence[EncodedVideo],
+    config: CtpConfig,
+    num_clips: int,
+    *,
+    repeats: int,
+) -> list[LoaderTiming]:
+    """Time loaders in turn on the same clips of videos in local files.
+
+    Torch uses the threads that it is set to; all else uses one thread.
+
+    Args:
+        loaders: to compare.
+        videos: the clips are drawn from one after the other.
+        config: what a clip is.
+        num_clips: in each repeat.
+        repeats: after one to warm up.
+
+    Raises:
+        VideoError: a video cannot be decoded.
+        ValueError: a loader cannot read a video.
+    """
+    rules, facts = config.game, [inspect(video) for video in videos]
+
+    def draw(number: int) -> ClipRequest:
+        clip_number, video = divmod(number, len(videos))
+        rng = generator(0, "clip", 0, videos[video].id, clip_number)
+        return draw_request(config, rules, facts[video], rng)
+
+    taken: list[list[Seconds]] = [[] for _ in loaders]
+    with TemporaryDirectory() as folder:
+        stored = [
+            _store(loader, videos, Path(folder) / str(number))
+            for number, loader in enumerate(loaders)
+        ]
+        for _ in range(repeats + 1):
+            for loader, entries, repeats_of in zip(loaders, stored, taken, strict=True):
+                repeats_of.append(_load(loader, entries, draw, num_clips))
+    return [
+        LoaderTiming(loader.name, _mean_kib(entries), _stage_timings(repeats_of[1:], num_clips))
+        for loader, entries, repeats_of in zip(loaders, stored, taken, strict=True)
+    ]
+
+
+def _store(loader: Loader, videos: Sequence[EncodedVideo], folder: Path) -> list[VideoEntry]:
+    """Write videos in the loader's format; they are read with a checksum, like those of shards."""
+    folder.mkdir()
+    entries = []
+    for number, video in enumerate(videos):
+        path, data = folder / str(number), loader.store(video)
+        path.write_bytes(data)
+        entries.append(VideoEntry(video.id, str(path), size=len(data), checksum=zlib.crc32(data)))
+    return entries
+
+
+def _mean_kib(entries: Sequence[VideoEntry]) -> float:
+    return sum(entry.size or 0 for entry in entries) / len(entries) / 1024
+
+
+def _load(
+    loader: Loader,
+    entries: Sequence[VideoEntry],
+    draw: Callable[[int], ClipRequest],
+    num_clips: int,
+) -> Seconds:
+    """Load all clips; return the seconds of each stage."""
+    seconds: Seconds = {}
+    for start in range(0, num_clips, DEVICE_BATCH):
+        made, requests = [], []
+        for number in range(start, min(start + DEVICE_BATCH, num_clips)):
+            with timed(seconds, READ):
+                video = entries[number % len(entries)].read()
+            with timed(seconds, DRAW):
+                request = draw(number)
+            try:
+                made.append(loader.prepare(video, request, seconds))
+            except (RuntimeError, IndexError) as error:  # torchcodec's, for unreadable videos
+                raise ValueError(
+                    f"{loader.name} cannot load video {video.id!r}: {error}. Remove it from "
+                    "data.uri"
+                ) from error
+            requests.append(request)
+        loader.finish(made, requests, seconds)
+    return seconds
+
+
+def _stage_timings(repeats: Sequence[Seconds], num_clips: int) -> tuple[Timing, ...]:
+    """Return milliseconds a clip of each stage from the seconds of all clips in each repeat."""
+    return tuple(
+        Timing(stage, "ms", tuple(1e3 * seconds[stage] / num_clips for seconds in repeats))
+        for stage in repeats[0]
+    )

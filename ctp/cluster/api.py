@@ -1,0 +1,127 @@
+"""What `import ctp` offers: each job as a function.
+
+Options are keyword arguments. A section is a mapping, `schedule={"length": 500}`; `data` may be the
+URI itself; dotted names are given as `**{"schedule.length": 500}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ctp import recipes
+from ctp.cluster import build, extract, launch
+from ctp.cluster import sweep as cluster_sweep
+from ctp.cluster.launch import Run
+from ctp.config import Config, merge, unflatten
+from ctp.sweeps.folder import Sweep
+from ctp.sweeps.recipes import SWEEP
+from ctp.text import near_miss
+
+C = TypeVar("C", bound=Config)
+
+
+def pretrain(recipe: str = "tiny", **options: Any) -> Run:
+    """Pretrain an encoder on a pretext task, as jobs/pretrain.py does.
+
+    Args:
+        recipe: name of the recipe to start from.
+        options: options that replace the recipe's.
+
+    Returns:
+        the finished run: its folder, metrics, scores and encoder.
+
+    Raises:
+        ValueError: an option, a video or the cluster does not fit.
+        RunStoppedError: the run cannot continue.
+        StorageError: the storage fails.
+    """
+    config = configure(recipes.PRETRAIN, recipe, options)
+    return launch.pretrain(launch.named(config, recipe))
+
+
+def finetune(recipe: str = "ucf101", **options: Any) -> Run:
+    """Fine-tune an encoder for action recognition and test it, as jobs/finetune.py does.
+
+    Takes, returns and raises the same as `pretrain`.
+    """
+    config = configure(recipes.FINETUNE, recipe, options)
+    return launch.finetune(launch.named(config, recipe))
+
+
+def track(recipe: str = "got10k", **options: Any) -> Run:
+    """Fine-tune tracking on annotated videos and test it, as jobs/track.py does.
+
+    Takes, returns and raises the same as `pretrain`.
+    """
+    config = configure(recipes.TRACK, recipe, options)
+    return launch.track(launch.named(config, recipe))
+
+
+def embed(recipe: str = "retrieval", **options: Any) -> str:
+    """Compute features of videos with an encoder, as jobs/embed.py does.
+
+    Args:
+        recipe: name of the recipe to start from.
+        options: options that replace the recipe's; `encoder`, `data` and `out` are needed.
+
+    Returns:
+        the URI of the folder of features.
+
+    Raises:
+        ValueError: an option, the encoder or the cluster does not fit, or no video can be used.
+        StoppedError: the storage fails, or a feature is not finite.
+    """
+    return extract.embed(configure(recipes.EMBED, recipe, options))
+
+
+def build_shards(recipe: str = "training", **options: Any) -> str:
+    """Build the shards of a data set, as jobs/build_shards.py does.
+
+    Args:
+        recipe: name of the recipe to start from.
+        options: options that replace the recipe's; `source` and `out` are needed.
+
+    Returns:
+        the URI of the folder of shards.
+
+    Raises:
+        ValueError: an option or the source does not fit, or no video can be used.
+        StoppedError: the storage fails.
+    """
+    return build.build_shards(configure(recipes.BUILD, recipe, options))
+
+
+def sweep(recipe: str = "grid", **options: Any) -> Sweep:
+    """Run a sweep and write its table and plot, as jobs/sweep.py does.
+
+    Args:
+        recipe: name of the recipe to start from.
+        options: options that replace the recipe's.
+
+    Returns:
+        the sweep at its end; some trials may have failed.
+
+    Raises:
+        ValueError: an option, a video or the cluster does not fit.
+        StorageError: the storage fails.
+    """
+    return cluster_sweep.run_sweep(configure(SWEEP, recipe, options))
+
+
+def configure(choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapping[str, Any]) -> C:
+    """Return the config of a recipe with options.
+
+    Raises:
+        ValueError: there is no such recipe or option, or a value does not fit.
+    """
+    if recipe not in choices:
+        hint = near_miss(recipe, choices)
+        raise ValueError(f"no recipe {recipe!r}{hint}; expected one of {', '.join(choices)}")
+    config = choices[recipe]()
+    values = config.model_dump()
+    for name, value in options.items():
+        is_uri = name == "data" and isinstance(value, str | list | tuple)
+        change = {"data.uri" if is_uri else name: value}
+        values = merge(type(config), values, unflatten(change))
+    return config.from_values(values)

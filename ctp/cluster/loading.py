@@ -1,0 +1,70 @@
+"""Reading the videos of evaluations in actors, which a bad video may end."""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+
+from ctp.cluster.stream import MAX_TASK_RETRIES
+from ctp.data.journal import Journal, delete_journals
+from ctp.data.stream import ITEMS_PER_LOAD, Loaded, T, VideoSet
+
+
+class LoadActor:
+    """Reads items of a `VideoSet`, a few at a time."""
+
+    def __init__(self, videos: VideoSet[Any], journal_key: str, max_seconds_per_video: float):
+        torch.set_num_threads(1)
+        self._videos = videos
+        self._journal = Journal(journal_key, max_seconds_per_video)
+
+    def load(self, indices: Sequence[int]) -> Loaded[Any]:
+        """Return `VideoSet.load_many`."""
+        return self._videos.load_many(indices, self._journal)
+
+
+@dataclass(frozen=True)
+class ActorLoader:
+    """A `LoadVideos` that reads in actors; they exist while it is iterated over.
+
+    Attributes:
+        num_actors: how many read at the same time, each a few items ahead.
+        max_seconds_per_video: a video that takes longer ends its actor.
+    """
+
+    num_actors: int
+    max_seconds_per_video: float
+
+    def __call__(self, videos: VideoSet[T], indices: Sequence[int]) -> Iterator[Loaded[T]]:
+        """Yield the items, a few at a time, in order."""
+        calls = [indices[i : i + ITEMS_PER_LOAD] for i in range(0, len(indices), ITEMS_PER_LOAD)]
+        key, shared = uuid.uuid4().hex, ray.put(videos)
+        actors: list[Any] = [
+            ray.remote(LoadActor)
+            .options(
+                num_cpus=0,  # the stream's actors wait while the workers evaluate
+                max_restarts=-1,
+                max_task_retries=MAX_TASK_RETRIES,
+                scheduling_strategy="DEFAULT",  # not in the resources reserved for the worker
+            )
+            .remote(shared, key, self.max_seconds_per_video)
+            for _ in range(min(self.num_actors, len(calls)))
+        ]
+        pending: deque[Any] = deque()
+        try:
+            for number, call in enumerate(calls):
+                pending.append(actors[number % len(actors)].load.remote(call))
+                if len(pending) > len(actors):
+                    yield ray.get(pending.popleft())
+            while pending:
+                yield ray.get(pending.popleft())
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+            delete_journals(key)

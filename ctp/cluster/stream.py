@@ -1,0 +1,306 @@
+"""The stream of a run through Ray Data: actors draw the samples, workers share them.
+
+Step s of all workers together, ranks in order, is samples [s·B, (s+1)·B) of the plan, for any
+number of workers and actors and from any sample on. It holds because an input row is one worker's
+share of some steps, each row becomes one block, `preserve_order` is set, and the streaming split is
+equal. A block holds several steps, since a block of few samples would cost Ray as much time as the
+samples themselves. The input is a range that is split while it streams, so a run of a billion
+samples starts as fast as one of a hundred.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import ray.data
+import ray.train
+from ray.data import (
+    ActorPoolStrategy,
+    DataIterator,
+    Dataset,
+    ExecutionOptions,
+    ExecutionResources,
+)
+from ray.util.annotations import RayDeprecationWarning
+
+from ctp.cluster.metrics import SampleMetrics, tags_of
+from ctp.data.quarantine import QuarantinedVideo
+from ctp.training.config import RunConfig, ScalingConfig
+from ctp.training.run_folder import newest_sample
+
+if TYPE_CHECKING:  # this module is imported by processes that need no torch, 0.3 GB in each
+    from ctp.data.stream import Batch, Drawn, SampleDrawer, SampleStream
+
+TRAIN = "train"
+BLOCKS_PER_INPUT_BLOCK = 20_000
+BLOCK_BYTES = 16 * 2**20
+"""A block holds as many steps as fit, and at least one."""
+MAX_STEPS_PER_BLOCK = 32
+PREFETCHED_BATCHES = 2
+MAX_TASKS_IN_FLIGHT = 2
+BLOCKS_PER_ACTOR, BLOCKS_PER_WORKER = 3, 3
+"""Blocks in the object store: being drawn, waiting, being consumed."""
+MAX_TASK_RETRIES = 300
+"""Each video that ends its actor does so twice, and a block may have several."""
+FIELD_PREFIX = "sample."
+
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What the processes that pass a run's stream on know of it: no videos and nothing of torch.
+
+    Attributes:
+        total_samples: samples of the run.
+        sample_bytes: upper bound on the bytes of a sample.
+        total_batch: samples of a step.
+        scaling: the actors.
+        max_seconds_per_video: a video that takes longer ends its actor.
+        tags: of the metrics.
+    """
+
+    total_samples: int
+    sample_bytes: int
+    total_batch: int
+    scaling: ScalingConfig
+    max_seconds_per_video: float
+    tags: dict[str, str]
+
+    @classmethod
+    def from_stream(cls, config: RunConfig, stream: SampleStream[Any]) -> StreamSpec:
+        """Describe a run's stream."""
+        return cls(
+            stream.total_samples,
+            stream.sample_bytes,
+            stream.total_batch,
+            config.scaling,
+            config.data.max_seconds_per_video,
+            tags_of(config),
+        )
+
+
+@dataclass(frozen=True)
+class BlockLayout:
+    """How a run's stream is cut into blocks: block n is one worker's share of some steps.
+
+    Attributes:
+        first_sample: where the stream starts; a step starts there.
+        num_samples: samples from there to the run's end, whole steps.
+        total_batch: samples of a step.
+        num_workers: blocks go to them in turn.
+        steps_per_block: of all blocks but the last ones, which may hold fewer.
+    """
+
+    first_sample: int
+    num_samples: int
+    total_batch: int
+    num_workers: int
+    steps_per_block: int
+
+    @classmethod
+    def from_spec(cls, spec: StreamSpec, first_sample: int, num_workers: int) -> BlockLayout:
+        """Cut a run's stream from a sample on."""
+        batch = spec.total_batch
+        fitting = BLOCK_BYTES // (batch // num_workers * spec.sample_bytes)
+        steps = min(max(fitting, 1), MAX_STEPS_PER_BLOCK)
+        return cls(first_sample, spec.total_samples - first_sample, batch, num_workers, steps)
+
+    @property
+    def num_blocks(self) -> int:
+        """Return the number of blocks."""
+        return self.num_workers * -(-self.num_samples // (self.total_batch * self.steps_per_block))
+
+    @property
+    def worker_batch(self) -> int:
+        """Return one worker's share of a step."""
+        return self.total_batch // self.num_workers
+
+    def positions(self, block: int) -> list[int]:
+        """Return the positions of a block's samples, step after step."""
+        group, worker = divmod(block, self.num_workers)
+        group_samples = self.total_batch * self.steps_per_block
+        begin = group * group_samples
+        end = min(begin + group_samples, self.num_samples)
+        starts = range(begin + worker * self.worker_batch, end, self.total_batch)
+        return [
+            self.first_sample + start + sample
+            for start in starts
+            for sample in range(self.worker_batch)
+        ]
+
+
+class SampleActor:
+    """Draws a block of samples at a time. A bad video may end its process; see `Journal`."""
+
+    def __init__(
+        self, stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, journal_key: str
+    ):
+        import torch
+
+        from ctp.data.journal import Journal
+
+        torch.set_num_threads(1)  # each core has an actor
+        self._stream: SampleStream[Any] = ray.get(stream)
+        self._layout = layout
+        self._journal = Journal(journal_key, spec.max_seconds_per_video)
+        self._metrics = SampleMetrics(spec.tags)
+
+    def __call__(self, row: Columns) -> Columns:
+        """Draw block `row["id"][0]`."""
+        began = time.monotonic()
+        drawn = self._stream.draw_many(self._layout.positions(int(row["id"][0])), self._journal)
+        num_videos = len({each.video_id for each in drawn})
+        self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
+        return to_columns(drawn)
+
+
+def to_columns(drawn: Sequence[Drawn[Any]]) -> Columns:
+    """Return samples as the columns of a block; arrays without elements are left out."""
+    from ctp.data.stream import stack
+
+    samples = stack([each.sample for each in drawn])
+    arrays = {FIELD_PREFIX + name: array for name, array in samples._asdict().items()}
+    return {
+        "position": np.array([each.position for each in drawn], np.int64),
+        "quarantined": np.array(
+            [json.dumps([asdict(entry) for entry in each.quarantined]) for each in drawn]
+        ),
+        "error": np.array([each.error for each in drawn]),
+        **{name: array for name, array in arrays.items() if array.size},
+    }
+
+
+def from_columns(columns: Mapping[str, np.ndarray], drawer: SampleDrawer[Any]) -> Batch[Any]:
+    """Return the rows of a block as a batch."""
+    from ctp.data.stream import Batch
+
+    fields, number = drawer.fields(), len(columns["position"])
+    arrays = (
+        columns.get(FIELD_PREFIX + name, np.zeros((number, *array.shape), array.dtype))
+        for name, array in fields._asdict().items()
+    )
+    return Batch(
+        columns["position"],
+        type(fields)(*arrays),
+        [
+            QuarantinedVideo(**entry)
+            for entries in columns["quarantined"]
+            for entry in json.loads(entries)
+        ],
+        [error for error in columns["error"] if error],
+    )
+
+
+def sample_blocks(
+    stream: ray.ObjectRef[Any], spec: StreamSpec, first_sample: int, num_workers: int, key: str
+) -> Dataset:
+    """Return a run's samples from number `first_sample` on, in the blocks of `BlockLayout`.
+
+    Args:
+        stream: the run's `SampleStream`.
+        spec: describes it.
+        first_sample: where a step starts.
+        num_workers: workers that share the samples.
+        key: names the journals of the actors.
+    """
+    scaling, layout = spec.scaling, BlockLayout.from_spec(spec, first_sample, num_workers)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # never split a block
+    block_bytes = layout.steps_per_block * layout.worker_batch * spec.sample_bytes
+    context.target_max_block_size = 2 * block_bytes
+    input_blocks = -(-layout.num_blocks // BLOCKS_PER_INPUT_BLOCK)
+    rows = ray.data.range(layout.num_blocks, override_num_blocks=max(input_blocks, 1))
+    blocks = map_by_actors(
+        rows.repartition(target_num_rows_per_block=1),
+        SampleActor,
+        (stream, spec, layout, key),
+        scaling.num_actors,
+        num_cpus=1,
+    )
+    blocks.context.execution_options = execution_options(spec, num_workers)
+    return blocks
+
+
+def map_by_actors(
+    blocks: Dataset, actor: type, arguments: tuple[Any, ...], number: int, **resources: Any
+) -> Dataset:
+    """Pass each block through one of `number` actors of a class. Actors that die are replaced."""
+    with warnings.catch_warnings():
+        # until Ray 2.64 there is no other way to set max_task_retries
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        return blocks.map_batches(
+            actor,
+            fn_constructor_args=arguments,
+            batch_size=None,
+            compute=ActorPoolStrategy(
+                size=number, max_tasks_in_flight_per_actor=MAX_TASKS_IN_FLIGHT
+            ),
+            max_task_retries=MAX_TASK_RETRIES,
+            **resources,
+        )
+
+
+class StreamConfig(ray.train.DataConfig):
+    """Opens the run's stream at each start of the worker group: from the newest checkpoint on, for
+    the workers present. Ray Train's own dataset is only a placeholder."""
+
+    PLACEHOLDER: ClassVar[Mapping[str, Callable[[], Dataset]]] = {TRAIN: lambda: ray.data.range(1)}
+
+    def __init__(self, config: RunConfig, stream: SampleStream[Any], journal_key: str) -> None:
+        """Put the stream where all actors of a node share its catalogue.
+
+        Args:
+            config: of the run.
+            stream: its samples.
+            journal_key: leads the names of the actors' journals.
+        """
+        super().__init__(datasets_to_split=[TRAIN])
+        self._config, self._journal_key = config, journal_key
+        self._stream, self._spec = ray.put(stream), StreamSpec.from_stream(config, stream)
+
+    def configure(
+        self, datasets: Mapping[str, Dataset], world_size: int, *_: Any, **__: Any
+    ) -> list[dict[str, DataIterator]]:
+        """Return the part of each worker; surplus workers use none."""
+        number = self._config.compute.usable_workers(world_size)
+        key = f"{self._journal_key}/{uuid.uuid4().hex}"
+        first = newest_sample(self._config)
+        blocks = sample_blocks(self._stream, self._spec, first, number, key)
+        parts = blocks.streaming_split(number, equal=True)
+        return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]
+
+
+def execution_options(spec: StreamSpec, num_workers: int) -> ExecutionOptions:
+    """Return options that keep the order and bound the blocks ahead of the workers."""
+    limits = ExecutionResources.for_limits(
+        object_store_memory=object_store_bytes(spec, num_workers)
+    )
+    return ExecutionOptions(preserve_order=True, resource_limits=limits)
+
+
+def object_store_bytes(spec: StreamSpec, num_workers: int) -> int:
+    """Return the most bytes that samples take of the cluster's object store."""
+    layout = BlockLayout.from_spec(spec, 0, num_workers)
+    blocks = BLOCKS_PER_ACTOR * spec.scaling.num_actors + BLOCKS_PER_WORKER * num_workers
+    return blocks * layout.steps_per_block * layout.worker_batch * spec.sample_bytes
+
+
+def worker_batches(
+    shard: DataIterator, drawer: SampleDrawer[Any], worker_batch: int, first_sample: int
+) -> Iterator[Batch[Any]]:
+    """Yield this worker's batches from sample `first_sample` on."""
+    for columns in shard.iter_batches(
+        batch_size=worker_batch, batch_format="numpy", prefetch_batches=PREFETCHED_BATCHES
+    ):
+        # a checkpoint may have been completed after the stream was opened
+        if columns["position"][0] >= first_sample:
+            yield from_columns(columns, drawer)

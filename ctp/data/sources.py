@@ -1,0 +1,203 @@
+"""From URIs to a catalogue: what `data.uri` may name, and the videos in it.
+
+A source is one of
+
+* a folder, local or `s3://…`: every video file below it, at any depth, and every video in the
+  shards (`.parquet`, written by `jobs/build_shards.py`) and WebDataset tars (`.tar`) below it. A
+  video file in a subfolder is labelled by the name of its folder, one in a tar by its `.cls` or
+  `.json`;
+* one such file, or a pattern of them: a glob, `clips/**/*.mp4`, or braces,
+  `shard-{000000..000146}.tar`, local or `s3://…`;
+* a list file, `.txt`: one path or URI of a video per line, with an optional label after a tab.
+  Relative paths start at the list's folder;
+* `corpus:NUMBER`: that many videos of the corpus that the project renders (`ctp.data.corpus`).
+
+With several sources, each id starts with its source. In a damaged shard or tar, what is damaged is
+lost and named in `Catalog.quarantined`. Bytes of a local name that are not UTF-8 are written as
+`\\xff` in the id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BeforeValidator
+
+from ctp.data import corpus, shards, tars
+from ctp.data.catalog import SCHEMA, TEXT, Catalog, make_table
+from ctp.data.listing import VIDEO_SUFFIXES, is_video, list_source, suffix_of
+from ctp.data.quarantine import QuarantinedVideo
+from ctp.storage import FileInfo, Storage, StorageError, readable
+from ctp.text import one_line
+
+MANIFEST = "manifest.json"
+"""The file that `jobs/build_shards.py` writes beside its shards."""
+OPEN_AT_ONCE = 16
+"""Shards and tars opened at the same time, because an object store answers late."""
+
+Listed = tuple[pa.Table, list[QuarantinedVideo]]
+"""Videos, as a table of the catalogue's `SCHEMA`, and what could not be catalogued."""
+
+
+def _unwrap_single(uri: object) -> object:
+    return uri[0] if isinstance(uri, list | tuple) and len(uri) == 1 else uri
+
+
+Sources = Annotated[str | tuple[str, ...], BeforeValidator(_unwrap_single)]
+"""The type of a config's field for `open_catalog`. A list with one element becomes the element, so
+that an option, which is a list, and a file give the same ids."""
+
+
+def open_catalog(uri: str | Sequence[str]) -> Catalog:
+    """List the videos of a source, or of several (see the module).
+
+    Raises:
+        ValueError: a source does not exist or holds no video; says where it looked.
+        StorageError: the storage fails.
+    """
+    if isinstance(uri, str):
+        listed = _list_videos(uri)
+    else:
+        listed = [_with_prefix(each, *part) for each in uri for part in _list_videos(each)]
+    quarantined = [each for _, lost in listed for each in lost]
+    return Catalog.from_tables([table for table, _ in listed], quarantined)
+
+
+def prepare_corpus(catalog: Catalog) -> None:
+    """Render the catalogue's videos of the corpus that are not in the cache yet.
+
+    A run does not need this, it renders them when it reads them; a measurement does.
+    """
+    for uri in catalog.files():
+        if uri.startswith(corpus.SCHEME):
+            corpus.read_video(uri.removeprefix(corpus.SCHEME))
+
+
+def _list_videos(uri: str) -> list[Listed]:
+    if uri.startswith(corpus.SCHEME):
+        return [(_list_corpus(uri), [])]
+    place = Storage.from_uri(uri)
+    if suffix_of(place.path) == ".txt" and place.is_file():
+        return [(_read_list(place), [])]
+    root, files = list_source(uri)
+    loose = [info for info in files if is_video(info.path)]
+    packed = [info.path for info in files if suffix_of(info.path) in PACKED]
+    if not loose and not packed:
+        raise ValueError(
+            f"data.uri: no video in {uri!r}; looked for files ending in "
+            f"{' '.join((*VIDEO_SUFFIXES, *PACKED))}, or a .txt list of videos"
+        )
+    with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
+        listed = [(_list_loose(root, loose), []), *pool.map(partial(_list_packed, root), packed)]
+    if not any(table.num_rows for table, _ in listed):
+        lost = [each for _, quarantined in listed for each in quarantined]
+        reasons = "; ".join(f"{each.video_id} {each.reason}" for each in lost[:3])
+        raise ValueError(f"data.uri: no video in {uri!r} can be used: {reasons}")
+    return listed
+
+
+def _list_corpus(uri: str) -> pa.Table:
+    number = uri.removeprefix(corpus.SCHEME)
+    if not number.isdigit() or int(number) < 1:
+        raise ValueError(f"data.uri: expected corpus:NUMBER, e.g. corpus:240, got {uri!r}")
+    try:
+        names = list(corpus.video_names(int(number)))
+    except ValueError as error:
+        raise ValueError(f"data.uri: {uri!r}: {error}") from error
+    return make_table(
+        names, [corpus.SCHEME + name for name in names], [corpus.label_of(name) for name in names]
+    )
+
+
+def _read_list(place: Storage) -> pa.Table:
+    try:
+        lines = [line.strip() for line in place.read_bytes().decode().splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data.uri: the list {place.uri!r} is not UTF-8: {error}") from error
+    fields = [line.partition("\t") for line in lines if line]
+    if not fields:
+        raise ValueError(f"data.uri: the list {place.uri!r} names no video")
+    ids = [path for path, _, _ in fields]
+    uris = [
+        path if "://" in path or os.path.isabs(path) else place.parent.join(path).uri
+        for path in ids
+    ]
+    return make_table(ids, uris, [label.strip() or None for _, _, label in fields])
+
+
+def _list_loose(root: Storage, files: Sequence[FileInfo]) -> pa.Table:
+    folders = [readable(posixpath.basename(posixpath.dirname(info.path))) for info in files]
+    return make_table(
+        [readable(info.path) for info in files],
+        [root.join(info.path).uri for info in files],
+        [folder or None for folder in folders],
+        size=[info.size for info in files],
+    )
+
+
+def _list_packed(root: Storage, path: str) -> Listed:
+    """List the videos of a shard or tar below `root`."""
+    place, suffix, name = root.join(path), suffix_of(path), readable(path)
+    try:
+        return PACKED[suffix](place, name)
+    except StorageError as error:
+        if not error.is_permanent:
+            raise
+        reason = one_line(f"cannot be read: {error}")
+    except shards.ShardError as error:
+        reason = one_line(error.reason)
+    reason += _count_lost(place) if suffix == shards.SUFFIX else ""
+    return SCHEMA.empty_table(), [QuarantinedVideo(name, place.uri, reason)]
+
+
+def _list_shard(place: Storage, name: str) -> Listed:
+    index = shards.read_index(place)
+    columns = [index[column] for column in ("offset", "size", "checksum")]
+    return make_table(index["id"], place.uri, index["label"], *columns), []
+
+
+def _list_tar(place: Storage, name: str) -> Listed:
+    index = tars.read_index(place)
+    videos = index.videos
+    quarantined = [
+        QuarantinedVideo(f"{name}/{each.name}" if each.name else name, place.uri, each.reason)
+        for each in index.damage
+    ]
+    ids = _prefixed(f"{name}/", videos["key"])
+    columns = [videos[column] for column in ("label", "offset", "size")]
+    return make_table(ids, place.uri, *columns), quarantined
+
+
+PACKED = {shards.SUFFIX: _list_shard, tars.SUFFIX: _list_tar}
+"""Ending of a file that holds many videos -> function that lists them."""
+
+
+def _count_lost(place: Storage) -> str:
+    """Say how many videos a shard held, according to the manifest beside it."""
+    try:
+        listed = json.loads(place.parent.join(MANIFEST).read_bytes())["shards"]
+        videos = {posixpath.basename(shard["name"]): int(shard["videos"]) for shard in listed}
+        return f"; its {videos[posixpath.basename(place.path)]} videos are lost"
+    except (StorageError, ValueError, KeyError, TypeError):
+        return ""  # there is no manifest, or it is not one of ours
+
+
+def _with_prefix(source: str, table: pa.Table, quarantined: list[QuarantinedVideo]) -> Listed:
+    """Put the source in front of each id."""
+    prefix = f"{readable(source).rstrip('/')}/"
+    renamed = [replace(each, video_id=prefix + each.video_id) for each in quarantined]
+    return table.set_column(0, SCHEMA.field("id"), _prefixed(prefix, table["id"])), renamed
+
+
+def _prefixed(prefix: str, names: Any) -> Any:
+    texts = [pa.scalar(text, TEXT) for text in (prefix, "")]
+    return pc.binary_join_element_wise(texts[0], names.cast(TEXT), texts[1])

@@ -1,0 +1,126 @@
+"""The protocol of encoders."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import WeightsEnum
+
+from ctp.encoders.config import EncoderConfig
+
+State = Mapping[str, Tensor]
+Renaming = tuple[tuple[str, str], ...]
+"""Regular expressions and their replacements, applied in this order."""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """Weights that torchvision publishes.
+
+    Attributes:
+        weights: which.
+        convert: takes the published state dict and the encoder's own, and returns the published
+            weights under the encoder's names and in its shapes.
+    """
+
+    weights: WeightsEnum
+    convert: Callable[[State, State], State] = lambda published, own: published
+
+
+class Encoder(nn.Module, ABC):
+    """Base of every encoder: clips in, features out.
+
+    Attributes:
+        Config: class of its config.
+        stages: names of the submodules from the input on; together they hold all weights.
+        published_weights: name of initial weights -> what torchvision publishes under it.
+        checkpoint_names: from the names in the authors' checkpoints to this encoder's.
+        config: what it was built from.
+        out_channels: channels of the features.
+        stride: input size over output size in time, height and width, rounded up.
+    """
+
+    Config: ClassVar[type[EncoderConfig]]
+    stages: ClassVar[tuple[str, ...]]
+    published_weights: ClassVar[Mapping[str, PublishedWeights]] = {}
+    checkpoint_names: ClassVar[Renaming] = ()
+
+    out_channels: int
+    stride: tuple[int, int, int]
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self._frozen: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, clips: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            clips: float [B, 3, T, H, W].
+
+        Returns:
+            float [B, `out_channels`, ⌈T/t⌉, ⌈H/h⌉, ⌈W/w⌉] with t, h, w = `stride`.
+        """
+
+    def freeze_stages(self, number: int) -> None:
+        """Freeze the first `number` stages: weights and running statistics stay as they are.
+
+        Raises:
+            ValueError: the encoder has fewer stages.
+        """
+        self._frozen = self.first_stages(number)
+        for stage in self._frozen:
+            self.get_submodule(stage).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for stage in self._frozen:
+            self.get_submodule(stage).eval()
+        return self
+
+    def set_norm_eps(self, eps: float) -> None:
+        """Set ε of all batch normalisation, in the config too."""
+        self.config = self.config.replace(norm_eps=eps)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.eps = eps
+
+    def mismatch_hint(self, state: State) -> str:
+        """Return which option would make `state`, which does not fit, fit; "" if unknown."""
+        return ""
+
+    @classmethod
+    def first_stages(cls, number: int) -> tuple[str, ...]:
+        """Return the names of the first `number` stages.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        if number > len(cls.stages):
+            raise ValueError(
+                f"{number} frozen stages, but {cls.__name__} has {len(cls.stages)}: "
+                f"{', '.join(cls.stages)}"
+            )
+        return cls.stages[:number]
+
+    @classmethod
+    def rename(cls, key: str) -> str:
+        """Return this encoder's name of a parameter in the authors' checkpoints."""
+        for pattern, name in cls.checkpoint_names:
+            key = re.sub(pattern, name, key)
+        return key
+
+    @classmethod
+    def owns(cls, key: str) -> bool:
+        """Return whether a key of a state dict belongs to one of `stages`."""
+        return key.startswith(tuple(f"{stage}." for stage in cls.stages))

@@ -1,0 +1,194 @@
+"""Pretraining: the learner of any pretext task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import torch
+from torch import nn
+
+from ctp.data.sources import open_catalog
+from ctp.data.stream import (
+    Batch,
+    LoadVideos,
+    S,
+    SampleDrawer,
+    SampleStream,
+    VideoSet,
+    VideoSource,
+    stack,
+)
+from ctp.encoders.encoder import Encoder
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.weights import encoder_bytes, load_state, read_state
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.registry import build_task
+from ctp.pretext.task import Mean, PretextTask
+from ctp.storage import Storage, StorageError
+from ctp.training.distributed import Worker, gather
+from ctp.training.run_folder import snapshot_name
+from ctp.training.schedule import is_epoch_end, total_steps
+from ctp.training.step import LossTerms, autocast, prepare
+from ctp.training.trainer import Learner, TrainingSpec, to_device
+
+EVALUATION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class HeldoutSamples(VideoSet[S], Generic[S]):
+    """Held-out samples of a task, as at the end of a run.
+
+    Attributes:
+        drawer: draws a sample.
+    """
+
+    drawer: SampleDrawer[S]
+
+    def load(self, videos: VideoSource) -> S:
+        """Draw a sample."""
+        return self.drawer.draw(videos, videos.sample_generator())
+
+
+def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
+    """List the run's videos and hold some out.
+
+    Raises:
+        ValueError: there are no videos, or too few.
+        StorageError: the storage fails.
+    """
+    data, listed = config.data, open_catalog(config.data.uri)
+    if data.heldout_uri:
+        train, heldout = listed, open_catalog(data.heldout_uri)
+    else:
+        train, heldout = listed.split(data.heldout_share, config.seed)
+    task, batch = build_task(config.task), config.compute.total_batch
+    stream = SampleStream(
+        drawer=task,
+        catalog=train,
+        seed=config.seed,
+        total_batch=batch,
+        total_steps=total_steps(config.schedule, len(train), batch),
+        repeats_per_pass=data.repeats_per_pass,
+    )
+    return TrainingSpec(config, stream, HeldoutSamples(heldout, config.seed, task), TaskLearner)
+
+
+def build_model(config: PretrainConfig) -> nn.Module:
+    """Return a model with random weights that depend on the run's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return build_task(config.task).build(build_encoder(config.encoder))
+
+
+class TaskLearner(Learner[S]):
+    """Trains the model of a pretext task; the encoder is the result."""
+
+    def __init__(self, spec: TrainingSpec[S], worker: Worker, load: LoadVideos):
+        assert isinstance(spec.config, PretrainConfig)
+        self.config, self._spec, self._worker, self._load = spec.config, spec, worker, load
+        assert isinstance(spec.stream.drawer, PretextTask)
+        self.task = spec.stream.drawer
+        self.model = prepare(build_model(self.config), self.config.compute, worker.device)
+        self._heldout: list[S] | None = None
+
+    def initialize(self) -> None:
+        """Load `initial_encoder`, if there is one; the other weights are random."""
+        uri = self.config.initial_encoder
+        if uri:
+            try:
+                state = read_state(Storage.from_uri(uri).read_bytes(), uri)
+                load_state(self._encoder, state, uri)
+            except (ValueError, StorageError) as error:
+                raise type(error)(f"initial_encoder: {error}") from error
+
+    def loss(self, model: nn.Module, batch: Batch[S]) -> LossTerms:
+        """Return the task's loss."""
+        return self.task.loss(model, batch.samples)
+
+    def after_step(self, step: int) -> None:
+        """Let the task update what the optimiser does not."""
+        self.task.after_step(self.model, step)
+
+    def should_evaluate(self, step: int) -> bool:
+        """Return whether `step` is a multiple of `evaluation.every_steps`."""
+        return step % self.config.evaluation.every_steps == 0
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate the task on held-out samples, each by one of the workers.
+
+        Returns:
+            the task's scores, "heldout_clips", how many samples they are of, and
+            "heldout_quarantined", how many more were meant to be evaluated.
+        """
+        samples = self._heldout_samples()
+        self.model.eval()
+        with autocast(self.config.compute, self._worker.device):
+            means = dict(self.task.evaluate(self.model, self._batches(samples)))
+        self.model.train()
+        reports = gather((means, len(samples), len(self._indices()) - len(samples)))
+        return _add_means([means for means, _, _ in reports]) | {
+            "heldout_clips": sum(count for _, count, _ in reports),
+            "heldout_quarantined": sum(count for _, _, count in reports),
+        }
+
+    def extra_metrics(self, step: int) -> dict[str, float]:
+        """Return the task's entries for the log line."""
+        return dict(self.task.progress_metrics(step / self._spec.stream.total_steps))
+
+    def extra_files(self, step: int) -> dict[str, bytes]:
+        """Return the encoder when its k-NN score is due."""
+        config, stream = self.config, self._spec.stream
+        if not config.knn.uri:
+            return {}
+        is_due = is_epoch_end(
+            step, config.knn.every_epochs, len(stream.catalog), config.compute.total_batch
+        )
+        if not is_due and step != stream.total_steps:
+            return {}
+        return {snapshot_name(step): self._encoder_file(step)}
+
+    def export(self) -> dict[str, bytes]:
+        """Return the encoder."""
+        return {self.config.RESULT: self._encoder_file(self._spec.stream.total_steps)}
+
+    @property
+    def _encoder(self) -> Encoder:
+        encoder = self.model.encoder
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def _encoder_file(self, steps: int) -> bytes:
+        return encoder_bytes(self._encoder, {"run": self.config.name, "steps": str(steps)})
+
+    def _indices(self) -> range:
+        """Return this worker's share of the held-out samples."""
+        wanted = self.config.evaluation.num_clips if len(self._spec.evaluation.catalog) else 0
+        return range(wanted)[self._worker.rank :: self._worker.world_size]
+
+    def _heldout_samples(self) -> list[S]:
+        """Return the samples that can be read; they are drawn once and kept."""
+        if self._heldout is None:
+            loaded = list(self._load(self._spec.evaluation, self._indices()))
+            self._heldout = [sample for some in loaded for sample in some.items]
+            self.quarantined = [entry for some in loaded for entry in some.quarantined]
+        return self._heldout
+
+    def _batches(self, samples: list[S]) -> Iterator[S]:
+        for start in range(0, len(samples), EVALUATION_BATCH):
+            some = samples[start : start + EVALUATION_BATCH]
+            yield to_device(stack(some), self._worker.device)
+
+
+def _add_means(of_workers: list[dict[str, Mean]]) -> dict[str, float]:
+    """Return the means over all workers; those of no value are left out."""
+    names = dict.fromkeys(name for means in of_workers for name in means)
+    found = {}
+    for name in names:
+        means = [means[name] for means in of_workers if name in means]
+        number = sum(mean.number for mean in means)
+        if number:
+            found[name] = sum(mean.total for mean in means) / number
+    return found

@@ -1,0 +1,124 @@
+"""The protocol of a pretext task.
+
+A task is one file (or folder) and one line in `ctp.pretext.registry.TASKS`. It says what a sample
+is, which model learns from it, and how good the model is. All else is the framework's: decoding,
+read-ahead, quarantine, batches, resume, initial weights, logging and the k-NN score.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from ctp.config import Config
+from ctp.data.stream import S, SampleDrawer
+from ctp.score import Score
+from ctp.training.step import LossTerms
+from ctp.video.config import AugmentConfig, SamplingConfig
+
+if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
+    from ctp.encoders.encoder import Encoder
+
+C = TypeVar("C", bound="TaskConfig")
+
+
+class TaskConfig(Config):
+    """What all tasks have in common. A subclass narrows `name` to a Literal."""
+
+    name: str
+    """The pretext task."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which frames of a video make a clip."""
+    augment: AugmentConfig = AugmentConfig()
+    """How a clip is cropped and varied."""
+
+
+class Mean(NamedTuple):
+    """A mean as its sum and the number of its values, so that those of workers add up."""
+
+    total: float
+    number: float
+
+
+class SamplePicture(NamedTuple):
+    """A sample as a person looks at it.
+
+    Attributes:
+        frames: uint8 [T, h, w, 3], with all that explains the sample drawn in.
+        caption: one line.
+    """
+
+    frames: NDArray[np.uint8]
+    caption: str
+
+
+class PretextTask(SampleDrawer[S], Generic[S, C]):
+    """A pretext task: what a sample is, what learns from it, and how well.
+
+    A subclass is built from its config alone and is picklable.
+
+    Attributes:
+        Config: class of its config.
+        score: the score that it is judged by, from `evaluate`.
+        config: its options.
+    """
+
+    Config: ClassVar[type[TaskConfig]]
+    score: ClassVar[Score]
+    config: C
+
+    def __init__(self, config: C):
+        self.config = config
+
+    @abstractmethod
+    def build(self, encoder: Encoder) -> nn.Module:
+        """Return encoder and head as one module, whose attribute `encoder` is the encoder."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, samples: S) -> LossTerms:
+        """Return the loss of a batch.
+
+        Args:
+            model: what `build` returned, perhaps wrapped; only to be called.
+            samples: the sample's arrays as tensors with a leading B, on the model's device.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, batches: Iterable[S]) -> Mapping[str, Mean]:
+        """Return scores over held-out batches, and what a trivial answer would score.
+
+        Args:
+            model: what `build` returned, in evaluation mode; gradients are off.
+            batches: as of `loss`.
+        """
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Update what the optimiser does not: a momentum encoder, a queue. Called after each step
+        with the module that `build` returned."""
+
+    def progress_metrics(self, progress: float) -> Mapping[str, float]:
+        """Return entries for the log line at a share of the run in [0, 1]."""
+        return {}
+
+    def describe(self) -> Mapping[str, str]:
+        """Return the facts of the task that a report shows."""
+        config = self.config
+        size, frames = config.augment.frame_size_px, config.sampling.num_frames
+        return {"task": config.name, "clip": f"{frames} frames of {size}×{size}"}
+
+    @abstractmethod
+    def pictures(
+        self, samples: S, model: nn.Module | None, *, min_side_px: int
+    ) -> Sequence[SamplePicture]:
+        """Draw samples as pictures, with the answers of a model where one is given.
+
+        Args:
+            samples: as of `loss`, on the model's device.
+            model: as of `evaluate`, or None.
+            min_side_px: smaller frames are enlarged to this shorter side.
+        """

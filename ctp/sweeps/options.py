@@ -1,0 +1,86 @@
+"""Options of configs as text: OPTION=VALUE, as given to --set and --grid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import yaml
+
+from ctp.cli import NONE
+from ctp.config import Config, merge, options, unflatten
+from ctp.report import runs
+
+C = TypeVar("C", bound=Config)
+OUTER_COMMA = re.compile(r",(?![^\[{]*[\]}])")
+"""A comma that is not within brackets."""
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """Return the option and the value of OPTION=VALUE; VALUE,VALUE is a list.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    name, values = _parse("set", text)
+    return name, values[0] if len(values) == 1 else values
+
+
+def parse_grid(text: str) -> tuple[str, list[Any]]:
+    """Return the option and the values of OPTION=VALUE,VALUE,…; [VALUE,VALUE] is a list.
+
+    Raises:
+        ValueError: the text has another form.
+    """
+    return _parse("grid", text)
+
+
+def with_values(config: C, changes: Mapping[str, Any], origin: str) -> C:
+    """Return a config with other values of some options.
+
+    Where a name chooses another class, as encoder=r2plus1d does, the options that both classes have
+    keep their values: a small run stays small.
+
+    Args:
+        config: the config.
+        changes: dotted option -> value; a single value is taken for a list of one.
+        origin: where the values come from, for errors.
+
+    Raises:
+        ValueError: an option is unknown or a value does not fit it; names each.
+    """
+    model, values = type(config), config.model_dump()
+    choices = {option.name: option.one_of for option in options(model, values) if option.one_of}
+    current = config.flatten()
+    try:
+        for name, value in changes.items():
+            section = name.removesuffix(".name")
+            if isinstance(current.get(name), list) and isinstance(value, int | float):
+                value = [value]
+            elif section in choices and isinstance(value, str):
+                name = section
+            values = merge(model, values, unflatten({name: value}))
+        return model.from_values(values)
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from error
+
+
+def format_value(value: Any) -> str:
+    """Return a value of an option as in messages and tables."""
+    if isinstance(value, Config):
+        return ", ".join(f"{name} {format_value(each)}" for name, each in value.flatten().items())
+    return NONE if value is None else runs.format_value(value)
+
+
+def _parse(option: str, text: str) -> tuple[str, list[Any]]:
+    name, equals, values = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"--{option} {text!r}: expected OPTION=VALUE, e.g. task.num_patches=3")
+    try:
+        found = [yaml.safe_load(part) for part in OUTER_COMMA.split(values) if part.strip()]
+    except yaml.YAMLError as error:
+        raise ValueError(f"--{option} {text!r}: the values cannot be read: {error}") from error
+    if not found:
+        raise ValueError(f"--{option} {text!r}: there is no value after the =")
+    return name.strip(), [None if value == NONE else value for value in found]

@@ -1,0 +1,59 @@
+"""The functions of `import ctp`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import ctp
+from ctp import recipes
+from ctp.cluster.api import configure
+from ctp.pretext.ctp.config import CtpConfig
+from ctp.training.run_folder import ENCODER
+
+
+def test_a_section_keeps_the_values_of_the_recipe_that_are_not_given() -> None:
+    recipe = recipes.small()
+    config = configure(recipes.PRETRAIN, "small", {"schedule": {"length": 7}, "data": "/videos"})
+    assert config.schedule == recipe.schedule.replace(length=7)
+    assert config.data == recipe.data.replace(uri="/videos")
+    assert config.encoder == recipe.encoder
+
+
+def test_options_are_also_dotted_names_and_configs() -> None:
+    config = configure(recipes.PRETRAIN, "tiny", {"task.num_patches": 2, "seed": 3})
+    assert (config.task.num_patches, config.seed) == (2, 3)
+    options = {"data": "/a", "data.heldout_share": 0.5}
+    data = configure(recipes.PRETRAIN, "tiny", options).data
+    assert (data.uri, data.heldout_share) == ("/a", 0.5)
+    task = CtpConfig(num_patches=1)
+    assert configure(recipes.PRETRAIN, "tiny", {"task": task}).task == task
+
+
+def test_an_unknown_recipe_or_option_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"tinny.*did you mean tiny"):
+        configure(recipes.PRETRAIN, "tinny", {})
+    with pytest.raises(ValueError, match=r"schedule\.lenght.*did you mean schedule\.length"):
+        configure(recipes.PRETRAIN, "tiny", {"schedule": {"lenght": 3}})
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_from_python(tmp_path: Path) -> None:
+    run = ctp.pretrain(
+        recipe="tiny",
+        data="corpus:16",
+        storage=str(tmp_path),
+        name="mine",
+        schedule={"length": 3},
+        evaluation={"num_clips": 8},
+        log_every_steps=1,
+    )
+    assert run.folder == str(tmp_path / "mine")
+    assert [row["step"] for row in run.metrics] == [1, 2, 3]
+    assert 0 <= run.scores["iou"] <= 1
+    assert (tmp_path / "mine" / ENCODER).exists()
+    ours, theirs = run.load_encoder().state_dict(), ctp.load_encoder(run.folder).state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())

@@ -1,0 +1,137 @@
+"""Videos that crash or hang the decoder, in every kind of job on Ray.
+
+No file is known that crashes the decoder of every version. Instead, all processes of a job start
+with a `sitecustomize` that fails by signal, or hangs, when it is to open a marked file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ctp.data.quarantine import QuarantinedVideo
+from ctp.downstream.feature_folder import read_features
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+FAULTS = """
+import av, ctypes, time
+
+av_open = av.open
+
+def open(file, *args, **options):
+    data = file.getvalue() if hasattr(file, "getvalue") else b""
+    if data.endswith(b"crash"):
+        ctypes.string_at(0)  # in this thread, as a decoder does
+    if data.endswith(b"hang!"):
+        time.sleep(3600)
+    return av_open(file, *args, **options)
+
+av.open = open
+"""
+LIMIT_SECONDS = 8.0
+SMALL = Path(__file__).with_name("small.yaml")
+ENCODER = {"architecture.width": 4, "encoder": "random"}
+VIEWS = {"num_clips": 1, "num_frames": 4, "frame_size_px": 32, "short_side_px": 40}
+
+
+@pytest.fixture(scope="module")
+def videos(
+    tmp_path_factory: pytest.TempPathFactory, encode_video: Callable[..., bytes]
+) -> tuple[Path, Path]:
+    """Folders of videos to train and to evaluate on; some end the process that opens them."""
+    root = tmp_path_factory.mktemp("videos")
+    for folder, faults in (("train", {3: b"crash", 6: b"hang!"}), ("heldout", {1: b"crash"})):
+        for number in range(9 if folder == "train" else 4):
+            # av.open, which fails, is not called for every MP4 file
+            data = encode_video(20, width=64 + 2 * number, height=48, format="matroska")
+            marker = faults.get(number, b"")
+            if marker:  # an element that players skip
+                data += b"\xec" + bytes([0x80 | len(marker)]) + marker
+            path = root / folder / f"class{number % 2}" / f"{number}.mkv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return root / "train", root / "heldout"
+
+
+@pytest.fixture
+def run_job(tmp_path: Path) -> Callable[..., str]:
+    (tmp_path / "sitecustomize.py").write_text(FAULTS)
+
+    def run(job: str, options: dict[str, object]) -> str:
+        done = subprocess.run(
+            [sys.executable, ROOT / "jobs" / job, *(f"--{k}={v}" for k, v in options.items())],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return run
+
+
+def quarantined(folder: Path) -> dict[str, str]:
+    """File name of each quarantined video -> reason."""
+    lines = (folder / "quarantine.jsonl").read_text().splitlines()
+    entries = [QuarantinedVideo(**json.loads(line)) for line in lines]
+    return {Path(entry.uri).name: entry.reason for entry in entries}
+
+
+def assert_both_quarantined(folder: Path) -> None:
+    found = quarantined(folder)
+    assert found.keys() == {"3.mkv", "6.mkv"}
+    assert "crashed (Segmentation fault), 2 times" in found["3.mkv"]
+    assert f"took longer than {LIMIT_SECONDS:g} s, 2 times" in found["6.mkv"]
+
+
+def test_a_pretraining_quarantines_them(
+    videos: tuple[Path, Path], run_job: Callable[..., str], tmp_path: Path
+) -> None:
+    train, heldout = videos
+    options = {
+        "config": SMALL, "storage": tmp_path / "runs", "name": "run", "schedule.length": 8,
+        "data.uri": train, "data.heldout_uri": heldout, "data.heldout_share": 0,
+        "data.max_seconds_per_video": LIMIT_SECONDS, "data.max_quarantined_share": 0.5,
+    }  # fmt: skip
+    run_job("pretrain.py", options)
+    folder = tmp_path / "runs" / "run"
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert (folder / "encoder.safetensors").exists()
+    found = quarantined(folder)
+    assert found.keys() == {"1.mkv", "3.mkv", "6.mkv"}  # the first is a held-out video
+    assert "crashed (Segmentation fault), 2 times" in found["1.mkv"]
+    assert "crashed (Segmentation fault), 2 times" in found["3.mkv"]
+    assert f"took longer than {LIMIT_SECONDS:g} s, 2 times" in found["6.mkv"]
+
+
+def test_an_embedding_quarantines_them(
+    videos: tuple[Path, Path], run_job: Callable[..., str], tmp_path: Path
+) -> None:
+    options = ENCODER | {f"views.{name}": value for name, value in VIEWS.items()} | {
+        "data.uri": videos[0], "data.max_seconds_per_video": LIMIT_SECONDS,
+        "out": tmp_path / "features", "videos_per_part": 4,
+    }  # fmt: skip
+    run_job("embed.py", options)
+    assert_both_quarantined(tmp_path / "features")
+    _, features = read_features(str(tmp_path / "features"))
+    assert len(features.ids) == 7
+
+
+def test_a_build_quarantines_them(
+    videos: tuple[Path, Path], run_job: Callable[..., str], tmp_path: Path
+) -> None:
+    out = tmp_path / "shards"
+    options = {"source": videos[0], "out": out, "num_shards": 2, "video_seconds": LIMIT_SECONDS}
+    printed = run_job("build_shards.py", options)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["videos"] == 7
+    assert "crashed (Segmentation fault), 2 times" in printed
+    assert f"took longer than {LIMIT_SECONDS:g} s, 2 times" in printed

@@ -1,0 +1,118 @@
+"""The stream through Ray Data is the plan's, for any number of workers and from any sample on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from ctp.cluster import stream as cluster_stream
+from ctp.cluster.stream import (
+    MAX_STEPS_PER_BLOCK,
+    BlockLayout,
+    StreamSpec,
+    from_columns,
+    sample_blocks,
+    to_columns,
+    worker_batches,
+)
+from ctp.data.stream import Batch
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretraining import open_pretraining
+from ctp.training.trainer import TrainingSpec
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 8, 32, 512])
+@pytest.mark.parametrize("steps_per_block", [1, 3, 8])
+def test_blocks_give_every_step_its_samples_in_order(
+    num_workers: int, steps_per_block: int
+) -> None:
+    """The blocks go to the workers in turn, and each worker takes its share of step after step."""
+    batch, steps, first = 512, 11, 7 * 512
+    layout = BlockLayout(first, steps * batch, batch, num_workers, steps_per_block)
+    streams: list[list[int]] = [[] for _ in range(num_workers)]
+    for block in range(layout.num_blocks):
+        streams[block % num_workers] += layout.positions(block)
+    share = batch // num_workers
+    for step in range(steps):
+        came = [s for each in streams for s in each[step * share : (step + 1) * share]]
+        assert came == list(range(first + step * batch, first + (step + 1) * batch))
+    assert {len(each) for each in streams} == {steps * share}
+
+
+def test_blocks_hold_as_many_steps_as_fit(small_run: PretrainConfig) -> None:
+    def steps_per_block(config: PretrainConfig) -> int:
+        spec = StreamSpec.from_stream(config, open_pretraining(config).stream)
+        return BlockLayout.from_spec(spec, 0, 1).steps_per_block
+
+    assert 1 < steps_per_block(small_run) <= MAX_STEPS_PER_BLOCK
+    augment = {"frame_size_px": 1024, "short_sides_px": (1024,)}
+    assert steps_per_block(small_run.replace(task=small_run.task.replace(augment=augment))) == 1
+
+
+def check_equal(ours: Batch[Any], theirs: Batch[Any]) -> None:
+    assert type(ours.samples) is type(theirs.samples)
+    for first, second in zip(ours.samples, theirs.samples, strict=True):
+        assert first.dtype == second.dtype
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(ours.positions, theirs.positions)
+    assert (ours.quarantined, ours.errors) == (theirs.quarantined, theirs.errors)
+
+
+@pytest.mark.parametrize("curriculum", [None, (0.3, 0.7)])
+def test_a_block_keeps_samples_quarantined_videos_and_errors(
+    small_run: PretrainConfig, video_folder: Any, curriculum: tuple[float, float] | None
+) -> None:
+    task = small_run.task.replace(curriculum=curriculum)  # without, a field has no elements
+    for folder in (video_folder(good=3, bad=3), video_folder(bad=2)):
+        config = small_run.replace(task=task, data={"uri": str(folder)})
+        stream = open_pretraining(config).stream
+        drawn = stream.draw_many(range(4))
+        check_equal(from_columns(to_columns(drawn), stream.drawer), Batch.from_drawn(drawn))
+
+
+@pytest.fixture(scope="module")
+def _cluster() -> Iterator[None]:
+    ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def spec(small_run: PretrainConfig) -> TrainingSpec[Any]:
+    config = small_run.replace(
+        schedule={"unit": "steps", "length": 12, "decay_at": ()},
+        scaling={"num_actors": 3},  # they finish out of order
+    )
+    return open_pretraining(config)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.parametrize(("world_size", "first"), [(1, 0), (4, 0), (2, 20)])
+def test_workers_get_the_plans_samples_in_its_order(
+    spec: TrainingSpec[Any], world_size: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_stream, "MAX_STEPS_PER_BLOCK", 5)  # of 12: the last is shorter
+    stream = spec.stream
+    described = StreamSpec.from_stream(spec.config, stream)
+    blocks = sample_blocks(ray.put(stream), described, first, world_size, f"test-{world_size}")
+    shards = blocks.streaming_split(world_size, equal=True)
+    share = stream.total_batch // world_size
+
+    def consume(shard: Any) -> list[Batch[Any]]:
+        return list(worker_batches(shard, stream.drawer, share, first))
+
+    with ThreadPoolExecutor(world_size) as pool:
+        came = list(pool.map(consume, shards))
+    for rank, batches in enumerate(came):
+        expected = list(stream.batches(first, rank, world_size))
+        assert len(batches) == len(expected) == 12 - first // 4
+        for ours, theirs in zip(batches, expected, strict=True):
+            check_equal(ours, theirs)

@@ -1,0 +1,40 @@
+"""Processes the videos named on the command line; fails as their names say. See test_journal.py."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ctp.data.journal import Journal
+from ctp.video.encoded import VideoError
+
+
+def process(name: str, folder: Path) -> None:
+    """Work on a video: crash…, hang…, killed…, once… (the first time only) or any other."""
+    if name.startswith("crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif name.startswith("hang"):
+        time.sleep(60)
+    elif name.startswith("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif name.startswith("once") and not (folder / name).exists():
+        (folder / name).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Print what becomes of each video."""
+    key, seconds, folder, names = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
+    journal = Journal(key, seconds)
+    for name in names:
+        try:
+            with journal.working_on(name, f"/videos/{name}"):
+                process(name, folder)
+            print(name, "done", flush=True)
+        except VideoError as error:
+            print(name, error.reason, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""A training step, checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ctp.training.config import OptimizerConfig
+from ctp.training.step import MAX_GRADIENT_NORM, LossTerms, build_optimizer, train_step
+
+
+def take_step(config: OptimizerConfig, gradient: float) -> tuple[nn.Parameter, Tensor]:
+    weight = nn.Parameter(torch.tensor([1.0]))
+    module = nn.Module()
+    module.weight = weight
+    optimizer = build_optimizer(config, module)
+
+    def loss() -> LossTerms:
+        total = gradient * weight.sum()
+        return LossTerms(total, {"half": total / 2})
+
+    logged = train_step(loss, [weight], optimizer, 0.1)
+    assert list(logged) == ["loss", "half", "gradient_norm"]
+    assert logged["half"].item() == gradient / 2
+    assert logged["gradient_norm"].item() == pytest.approx(gradient)
+    return weight, logged["loss"]
+
+
+def test_sgd_by_hand() -> None:
+    config = OptimizerConfig(weight_decay=0.5)
+    weight, loss = take_step(config, gradient=2.0)
+    assert weight.item() == pytest.approx(1 - 0.1 * (2 + 0.5 * 1))
+    assert loss.item() == 2
+    assert not loss.requires_grad
+
+
+def test_frozen_parameters_are_not_optimised() -> None:
+    module = nn.Linear(2, 2)
+    module.bias.requires_grad_(False)
+    (group,) = build_optimizer(OptimizerConfig(), module).param_groups
+    assert [id(each) for each in group["params"]] == [id(module.weight)]
+
+
+def test_the_gradient_is_clipped() -> None:
+    config = OptimizerConfig(weight_decay=0)
+    weight, _ = take_step(config, gradient=1000.0)
+    assert weight.item() == pytest.approx(1 - 0.1 * MAX_GRADIENT_NORM, rel=1e-5)

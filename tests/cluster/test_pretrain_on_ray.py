@@ -112,34 +112,55 @@ def test_the_stream_of_ray_data_is_the_stream_of_one_process(
     assert losses(storage, "alone") == losses(storage, "whole")
 
 
-def test_stopped_then_killed_equals_uninterrupted_bit_for_bit(
+def test_stopped_then_hurt_and_killed_equals_uninterrupted_bit_for_bit(
     storage: Path,
     whole: str,
     held: Callable[[int, str], AbstractContextManager[None]],
+    processes_of: Callable[..., list[int]],
     kill_session: Callable[[int], None],
 ) -> None:
-    """It is stopped as `ray job stop` and Kubernetes do, and saves only for this reason."""
+    """A run is stopped as `ray job stop` and Kubernetes do, and saves only for this reason.
+
+    The run that resumes it loses an actor, as for want of memory, then the coordinator, then the
+    training worker, and is killed in the end.
+    """
     rarely = storage / "rarely.yaml"
     rarely.write_text(SMALL["config"].read_text().replace("every_steps: 5", "every_minutes: 60"))
-    argv = command(storage, "stopped", config=rarely)
-    told = storage / "told.txt"
-    with told.open("w") as file, start(argv, file) as process:
+    stop_output = storage / "stopped.txt"
+    with (
+        stop_output.open("w") as file,
+        start(command(storage, "stopped", config=rarely), file) as process,
+    ):
         wait_for_step(process, storage, "stopped", 7)
-        with held(process.pid, TRAIN_WORKER):  # or it would be done before it hears of it
+        with held(process.pid, TRAIN_WORKER):  # or it would finish before the signal reaches it
             process.terminate()
-            wait_until(process, lambda: "saving before the run stops" in told.read_text())
+            wait_until(process, lambda: "saving before the run stops" in stop_output.read_text())
         process.wait(TIMEOUT_SECONDS)
-    out = told.read_text()
+    out = stop_output.read_text()
     assert process.returncode == 1, out
     saved = re.search(r"saved after step (\d+)", out)
     assert saved, out
-    assert int(saved[1]) >= 7
+    first_step = int(saved[1])
+    assert first_step >= 7
     assert "The same command with --name stopped resumes the run" in out
-    with start(argv) as process:
-        wait_for_step(process, storage, "stopped", int(saved[1]) + 5)
+
+    def kill(title: str) -> None:
+        wait_until(process, lambda: bool(processes_of(process.pid, title)))
+        os.kill(processes_of(process.pid, title)[0], signal.SIGKILL)
+
+    argv, second_output = command(storage, "stopped"), storage / "hurt.txt"
+    with second_output.open("w") as file, start(argv, file) as process:
+        for title in (ACTOR, COORDINATOR):
+            kill(title)
+        wait_for_step(process, storage, "stopped", first_step + 6)
+        kill(TRAIN_WORKER)
+        wait_for_step(process, storage, "stopped", first_step + 14)
         kill_session(process.pid)
+    assert f"resuming after step {first_step}" in second_output.read_text()
     assert not (storage / "stopped" / "encoder.safetensors").exists()
-    assert f"resuming after step {saved[1]}" in finish(argv)
+    out = finish(argv)
+    assert "could not be used" not in out
+    assert f"step {STEPS}/{STEPS}" in out
     assert losses(storage, "stopped") == losses(storage, "whole")
 
 
@@ -172,27 +193,6 @@ def test_fewer_workers_continue_when_a_node_is_lost(storage: Path, whole: str) -
     for step in range(workers.index(1) + 2):
         assert ours[step] == pytest.approx(theirs[step], rel=1e-5)
     assert [loss for _, loss, *_ in ours] == pytest.approx([loss for _, loss, *_ in theirs], 1e-2)
-
-
-def test_lost_processes_change_nothing(
-    storage: Path, whole: str, processes_of: Callable[..., list[int]]
-) -> None:
-    """An actor is killed, as for want of memory, then the coordinator and the training worker."""
-
-    def kill(title: str) -> None:
-        wait_until(process, lambda: bool(processes_of(process.pid, title)))
-        os.kill(processes_of(process.pid, title)[0], signal.SIGKILL)
-
-    with start(command(storage, "hurt")) as process:
-        for title in (ACTOR, COORDINATOR):
-            kill(title)
-        wait_for_step(process, storage, "hurt", 13)
-        kill(TRAIN_WORKER)
-        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 0, out
-    assert "could not be used" not in out
-    assert f"step {STEPS}/{STEPS}" in out
-    assert losses(storage, "hurt") == losses(storage, "whole")
 
 
 def test_no_sample_is_lost_with_a_node(

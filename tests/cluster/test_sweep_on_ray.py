@@ -304,24 +304,21 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_trials_that_are_stopped_early_leave_room_for_others(tmp_path: Path) -> None:
-    """Patches that fly faster are harder to track, by far: what a box that stays still has of them
-    tells as much."""
+def test_a_trial_that_falls_behind_is_stopped_early(tmp_path: Path) -> None:
+    """Faster patches are much harder to track, even for a box that never moves."""
     argv = command(
         tmp_path,
         SMALL | {"schedule.length": 60, "evaluation.every_steps": 2, "task.sampling.num_frames": 8},
-        "--grid=task.max_speed_px_per_frame=0.5,12,15",
+        "--grid=task.max_speed_px_per_frame=0.5,15",
         *("--scores=task", "--asha.time=step", "--asha.grace=4", "--asha.reduction=2"),
     )
     with start(argv) as process:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0, out
-    assert "1 trial(s) at the same time" in out
     sweep = read_sweep(str(tmp_path / "mine"))
-    slow, *fast = (sweep.results[trial.name] for trial in sweep.plan.trials)
+    slow, fast = (sweep.results[trial.name] for trial in sweep.plan.trials)
     assert (slow.status, slow.steps) == ("finished", 60)
-    for result in fast:
-        assert result.status == "stopped"
-        assert result.reason.startswith("by ASHA at step ")
-        assert 4 <= result.steps < 60
-        assert result.scores["iou"] < slow.scores["iou"]
+    assert fast.status == "stopped"
+    assert fast.reason.startswith("by ASHA at step ")
+    assert 4 <= fast.steps < 60
+    assert fast.scores["iou"] < slow.scores["iou"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.downstream.config import FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
-from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
+from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.config import EncoderConfig, R2plus1dConfig, R3dConfig
 from ctp.pretext.config import EvaluationConfig, PretrainConfig, PretrainVideosConfig
 from ctp.pretext.ctp.config import CtpConfig, HeadConfig
@@ -107,7 +107,7 @@ def finetune_small() -> FinetuneConfig:
         augment=finetune_ucf101().augment.replace(frame_size_px=48, short_sides_px=(48, 56, 64)),
         clips_per_test_video=3,
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001, weight_decay=0.05),
-        schedule=ScheduleConfig(unit="epochs", length=30, decay="cosine", decay_at=()),
+        schedule=ScheduleConfig(unit="epochs", length=30, decay_at=()),
         compute=ComputeConfig(total_batch=16),
         checkpoint=CheckpointConfig(every_minutes=2),
     )
@@ -172,7 +172,7 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
         ),
         encoder=SMALL_ENCODER,
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.003),
-        schedule=ScheduleConfig(unit="steps", length=steps, decay="cosine", decay_at=()),
+        schedule=ScheduleConfig(unit="steps", length=steps, decay_at=()),
         compute=ComputeConfig(total_batch=total_batch),
         evaluation=EvaluationConfig(num_clips=256, every_steps=max(steps // 8, 1)),
         checkpoint=CheckpointConfig(every_minutes=2),
@@ -218,9 +218,8 @@ def track_small() -> TrackConfig:
         head=HeadConfig(hidden_channels=64),
         sampling=SamplingConfig(num_frames=8, interval_frames=(1, 1)),
         augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
-        test=VideoClipsConfig(short_side_px=48),
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001),
-        schedule=ScheduleConfig(unit="steps", length=1000, decay="cosine", decay_at=()),
+        schedule=ScheduleConfig(unit="steps", length=1000, decay_at=()),
         compute=ComputeConfig(total_batch=16),
         checkpoint=CheckpointConfig(every_minutes=2),
         test_every_steps=200,

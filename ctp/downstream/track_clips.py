@@ -128,9 +128,8 @@ class TestClips(VideoSet[VideoClips]):
         """Decode the clips of a video."""
         config, track = self.config, self.tracks[videos.video]
         size = config.augment.frame_size_px
-        num_frames, interval = config.sampling.num_frames, config.test.interval_frames
-        frames, is_new = cut_into_clips(track.counted, num_frames, interval)
-        crops = [centred_crop(size / config.test.short_side_px, track, row[0]) for row in frames]
+        frames, is_new = cut_into_clips(track.counted, config.sampling.num_frames)
+        crops = [centred_crop(track, row[0]) for row in frames]
         pairs = list(zip(crops, frames, strict=True))
         boxes, shown = zip(*(seen_in(crop, track, row, size) for crop, row in pairs), strict=True)
         with videos.open() as reader:
@@ -160,9 +159,9 @@ def sample_tracked(
 
 
 def cut_into_clips(
-    counted: NDArray[np.bool_], num_frames: int, interval_frames: int
+    counted: NDArray[np.bool_], num_frames: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Cut a video into consecutive clips that contain each frame that counts once.
+    """Cut a video into clips of consecutive frames (§4) that contain each frame that counts once.
 
     A clip starts with a frame that counts; frames before it that do not count are skipped. At the
     end of the video its last frame is repeated.
@@ -170,21 +169,17 @@ def cut_into_clips(
     Args:
         counted: bool [N], the frames that count, one at least.
         num_frames: T.
-        interval_frames: distance between frames of a clip; each of the sequences that begin at
-            frames 0, …, interval_frames - 1 is cut on its own.
 
     Returns:
         int64 [n, T], the frame numbers, and bool [n, T], False for a repeated one.
     """
     clips, is_new = [], []
-    for offset in range(min(interval_frames, len(counted))):
-        sequence = np.arange(offset, len(counted), interval_frames)
-        while counted[sequence].any():
-            sequence = sequence[counted[sequence].argmax() :]
-            clip, sequence = sequence[:num_frames], sequence[num_frames:]
-            missing = num_frames - len(clip)
-            clips.append(np.pad(clip, (0, missing), mode="edge"))
-            is_new.append(np.arange(num_frames) < num_frames - missing)
+    left = np.arange(len(counted))
+    while counted[left].any():
+        left = left[counted[left].argmax() :]  # the first frame that counts
+        clip, left = left[:num_frames], left[num_frames:]
+        clips.append(np.pad(clip, (0, num_frames - len(clip)), mode="edge"))
+        is_new.append(np.arange(num_frames) < len(clip))
     return np.stack(clips), np.stack(is_new)
 
 
@@ -204,16 +199,15 @@ def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
     return replace(crop, x=x, y=y)
 
 
-def centred_crop(share: float, track: Track, frame: int) -> Crop:
-    """Return the square, with that share of the picture's shorter side, whose centre is closest to
-    that of the frame's box."""
+def centred_crop(track: Track, frame: int) -> Crop:
+    """Return the largest square, whose centre is as close as possible to that of a frame's box."""
     box = track.boxes[frame]
-    side = Crop(share, 0, 0, flip=False).window(track.width, track.height)[2]
+    side = Crop(1.0, 0, 0, flip=False).window(track.width, track.height)[2]
     x, y = (
         _centred((box[axis], box[axis + 2]), side, length)
         for axis, length in ((0, track.width), (1, track.height))
     )
-    return Crop(share, x, y, flip=False)
+    return Crop(1.0, x, y, flip=False)
 
 
 def seen_in(

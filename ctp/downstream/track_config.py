@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
-from pydantic import model_validator
 
-from ctp.config import Config
+from ctp.config import NotAnOption
 from ctp.data.sources import Sources
 from ctp.encoders.config import RANDOM, AnyEncoderConfig
 from ctp.pretext.ctp.config import HeadConfig, Sigma
@@ -37,16 +36,6 @@ class AnnotatedVideosConfig(VideosConfig):
     """Videos to test on, likewise shards with boxes."""
 
 
-class VideoClipsConfig(Config):
-    """How a video is cut into the clips that it is tested on."""
-
-    interval_frames: Annotated[int, Ge(1)] = 1
-    """Distance between frames of a clip, in frames of the video: "16 sequential frames" (§4)."""
-    short_side_px: Annotated[int, Ge(8)] = 112
-    """Length to scale a video's shorter side to, before a square around the first box is cut
-    out. The frame's own size shows as much of the picture as may be."""
-
-
 class TrackConfig(RunConfig):
     """Tracking of annotated objects (§4, Fig. 3). The paper gives the data, the 16 frames and the
     frozen stages; the rest is as in pretraining."""
@@ -71,14 +60,12 @@ class TrackConfig(RunConfig):
     and r2plus1d, 1 the stem, …, 5 all."""
     head: HeadConfig = HeadConfig()
     """The head that predicts the boxes."""
-    sigma: Sigma = (0.8, 0.8, 0.04, 0.04)
-    """Scales of the targets x, y, w, h (§3.2, Table 9)."""
+    sigma: Annotated[Sigma, NotAnOption()] = (0.8, 0.8, 0.04, 0.04)
+    """Scales of the targets x, y, w, h (§3.2, Table 9); with `with_head`, those of that run."""
     sampling: SamplingConfig = SamplingConfig()
     """Which frames of a video make a clip to train on."""
     augment: AugmentConfig = AugmentConfig()
     """How a clip to train on is cropped and varied; it contains the first box if that fits."""
-    test: VideoClipsConfig = VideoClipsConfig()
-    """How a test video is cut into clips."""
     schedule: ScheduleConfig = ScheduleConfig(length=100, decay_at=(40, 80))
     """Length of the run and decay of its learning rate."""
     test_every_steps: Annotated[int, Ge(1)] = 3000
@@ -109,12 +96,3 @@ class TrackConfig(RunConfig):
     def clip_size(self) -> tuple[int, int]:
         """Return T and S of a training clip: its frames, and their height and width."""
         return self.sampling.num_frames, self.augment.frame_size_px
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.test.short_side_px < self.augment.frame_size_px:
-            raise ValueError(
-                f"test.short_side_px {self.test.short_side_px} is less than "
-                f"augment.frame_size_px {self.augment.frame_size_px}"
-            )
-        return self

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ctp.data.annotated import open_annotated
 from ctp.data.quarantine import QuarantinedVideo
@@ -56,7 +56,9 @@ def resolve(config: TrackConfig) -> TrackConfig:
     ENCODERS[encoder.name].first_stages(config.frozen_stages)  # before a worker checks it
     resolved = config.replace(initial=initial, encoder=encoder)
     if config.with_head:
-        load_head(build_tracker(resolved), resolved)
+        # the head predicts offsets in units of sigma, so they belong together
+        resolved = resolved.replace(sigma=_read_head(initial)[1])
+        load_head(build_tracker(resolved), resolved)  # before a worker finds that it does not fit
     return resolved
 
 
@@ -78,23 +80,26 @@ def load_head(model: Tracker, config: TrackConfig) -> None:
         ValueError: there is no such run or checkpoint, it has no head, or one that does not fit.
         StorageError: it cannot be read.
     """
-    state = _last_state(config.initial)
-    head = {k.removeprefix(HEAD): v for k, v in state.model.items() if k.startswith(HEAD)}
-    values = json.loads(state.config)
-    sigma = tuple(values.get("task", values).get("sigma", ()))  # of pretraining, or of tracking
-    if not head or sigma != config.sigma:
-        found = f"a head with sigma {sigma}" if head else "no head"
-        raise ValueError(
-            f"with_head: the run of {config.initial} has {found}; expected one with sigma "
-            f"{config.sigma}"
-        )
     try:
-        model.head.load_state_dict(head)
+        model.head.load_state_dict(_read_head(config.initial)[0])
     except RuntimeError as error:  # names each key that does not fit
         raise ValueError(
             f"with_head: the head of {config.initial} does not fit: {error}\nGive the run's own "
             "head and sampling.num_frames"
         ) from error
+
+
+def _read_head(initial: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
+    """Return the head's weights and the sigma of the run that `initial` names."""
+    state = _last_state(initial)
+    head = {k.removeprefix(HEAD): v for k, v in state.model.items() if k.startswith(HEAD)}
+    if not head:
+        raise ValueError(
+            f"with_head: the run of {initial} has no head; expected a run of the task ctp or of "
+            "tracking"
+        )
+    values = json.loads(state.config)
+    return head, tuple(values.get("task", values)["sigma"])  # of pretraining, or of tracking
 
 
 def _last_state(initial: str) -> TrainState:

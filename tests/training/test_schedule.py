@@ -27,7 +27,7 @@ def test_steps_and_warm_up() -> None:
 
 
 def test_cosine() -> None:
-    schedule = ScheduleConfig(unit="steps", length=4, decay="cosine", decay_at=())
+    schedule = ScheduleConfig(unit="steps", length=4, decay_at=())
     factors = [learning_rate_factor(schedule, step, 8, 4) for step in range(5)]
     assert factors == pytest.approx([(1 + math.cos(math.pi * s / 4)) / 2 for s in range(5)])
 

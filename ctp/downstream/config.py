@@ -14,7 +14,7 @@ from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
-ACCURACY = Score("top1", "top-1", loss_parts=("train_top1",), is_percent=True)
+ACCURACY = Score("top1", "top-1", is_percent=True)
 TOP5 = Score("top5", "top-5", is_percent=True)
 
 

@@ -49,8 +49,7 @@ def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
 
 def _draw_loss(axes: Axes, rows: Sequence[Row], score: Score) -> None:
     figures.style(axes, "Loss", "step", "loss")
-    parts = [name for name in score.loss_parts if name != f"train_{score.key}"]
-    for name, color in zip(("loss", *parts), figures.COLORS, strict=False):
+    for name, color in zip(("loss", *score.loss_parts), figures.COLORS, strict=False):
         _plot_smooth(axes, rows, name, color)
 
 

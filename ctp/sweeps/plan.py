@@ -32,7 +32,7 @@ SET_BY_THE_SWEEP = {
     "seed": "give --seeds NUMBER",
 }
 """Options of a run that a sweep sets itself, and what to do instead."""
-ONLY_GRID = Ablation(about="options that --grid names", rows=(Setting(),), paper_data="")
+ONLY_GRID = Ablation(help="", about="options that --grid names", rows=(Setting(),), paper_data="")
 PLAIN = re.compile(r"[\w.+-]{1,60}")
 MAX_KEY_CHARS = 40
 """Characters of a value that is shortened to be part of a file name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -230,6 +230,36 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+class Difference(NamedTuple):
+    """An option, by its dotted name, that has different values in two configs."""
+
+    name: str
+    here: object
+    there: object
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.there!r}, is {self.here!r}"
+
+
+def differences(
+    here: object, there: object, ignored: Collection[str] = (), name: str = ""
+) -> Iterator[Difference]:
+    """Yield where the nested values of two configs differ.
+
+    Args:
+        here, there: as of `model_dump`.
+        ignored: dotted names of options, and of sections, to leave out.
+        name: dotted name of the section that they are of.
+    """
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in here | there:
+            below = f"{name}.{key}" if name else key
+            if below not in ignored:
+                yield from differences(here.get(key), there.get(key), ignored, below)
+    elif here != there:
+        yield Difference(name, here, there)
 
 
 def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:

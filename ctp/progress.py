@@ -29,8 +29,8 @@ class _Bar:
             TextColumn(unit),
             MofNCompleteColumn(),
             BarColumn(bar_width=16),
-            # takes the room that is left, and is cut off in a narrow terminal instead of wrapped:
-            # rich cannot redraw a bar of several lines in place
+            # takes the room that is left; cut off in a narrow terminal, so that the bar stays one
+            # line
             TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True)),
             TimeRemainingColumn(compact=True),
             console=self._console,
@@ -51,7 +51,7 @@ class _Bar:
         self._bar.stop()
 
     def _update(
-        self, line: str, done: int, total: int, text: str = "", is_news: bool = False
+        self, line: str, done: int, total: int, text: str = "", *, is_news: bool = False
     ) -> None:
         """Move the bar. Without a terminal, print `line` and `text`, at most every
         `PLAIN_LINE_SECONDS` unless this is the last one or news."""

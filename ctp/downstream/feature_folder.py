@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ctp.config import Config, flatten
+from ctp.config import Config, differences
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
 from ctp.data.sources import MANIFEST, Sources
 from ctp.downstream.embed_config import FeatureConfig
@@ -43,9 +43,13 @@ FOOTER_END = struct.Struct("<I4s")  # the footer's bytes, "PAR1"
 READ_AT_ONCE = 16
 FREE = frozenset({"encoder", "counts"})
 """Fields that may differ when the job continues; the encoder is compared by its hash."""
-MUST_AGREE = ("encoder_sha256", "encoder_config", "views", "features")
-"""Fields that must be equal for features to be compared."""
-MAY_DISAGREE = frozenset({"features.dtype"})
+MUST_AGREE = {
+    "encoder_sha256": True,
+    "encoder_config": True,
+    "views": True,
+    "features": {"pooling", "precision"},  # features of two data types can be compared
+}
+"""Fields that must be equal for features to be compared, as pydantic's `include`."""
 
 
 class Counts(Config):
@@ -130,10 +134,10 @@ def create_or_resume(folder: Storage, ours: Manifest) -> None:
         folder.check_writable()
         _write_manifest(folder, ours)
         return
-    differences = _differences(read_manifest(folder), ours, set(Manifest.model_fields) - FREE)
-    if differences:
+    lines = _differences(read_manifest(folder), ours, set(Manifest.model_fields) - FREE)
+    if lines:
         raise ValueError(
-            f"{folder.uri} contains other features:\n  " + "\n  ".join(differences) + "\n"
+            f"{folder.uri} contains other features:\n  " + "\n  ".join(lines) + "\n"
             "Choose another --out, or the same options"
         )
 
@@ -256,14 +260,10 @@ def check_comparable(first: Manifest, second: Manifest) -> None:
     Raises:
         ValueError: encoders, views or kinds of features differ; names the differences.
     """
-    differences = [
-        line
-        for line in _differences(first, second, set(MUST_AGREE))
-        if line.split()[0] not in MAY_DISAGREE
-    ]
-    if differences:
+    lines = _differences(first, second, MUST_AGREE)
+    if lines:
         raise ValueError(
-            "the two folders' features cannot be compared:\n  " + "\n  ".join(differences) + "\n"
+            "the two folders' features cannot be compared:\n  " + "\n  ".join(lines) + "\n"
             "Compute both with the same encoder and options"
         )
 
@@ -329,13 +329,10 @@ def _write_manifest(folder: Storage, manifest: Manifest) -> None:
     folder.join(MANIFEST).write_bytes(manifest.model_dump_json(indent=2).encode())
 
 
-def _differences(first: Manifest, second: Manifest, fields: set[str]) -> list[str]:
-    """Return a line for each differing value of `fields`, which starts with its dotted name."""
-    was, is_now = (
-        dict(flatten(each.model_dump(mode="json", include=fields))) for each in (first, second)
-    )
+def _differences(there: Manifest, here: Manifest, fields: Any) -> list[str]:
+    """Return a line for each value that differs; `fields` is as pydantic's `include`."""
+    ours, theirs = (each.model_dump(mode="json", include=fields) for each in (here, there))
     return [
-        f"{name} is {was.get(name)!r} there, and {is_now.get(name)!r} here"
-        for name in {**was, **is_now}
-        if was.get(name) != is_now.get(name)
+        f"{each.name} is {each.there!r} there, and {each.here!r} here"
+        for each in differences(ours, theirs)
     ]

@@ -32,7 +32,7 @@ SET_BY_THE_SWEEP = {
     "seed": "give --seeds NUMBER",
 }
 """Options of a run that a sweep sets itself, and what to do instead."""
-ONLY_GRID = Ablation(help="", about="options that --grid names", rows=(Setting(),), paper_data="")
+ONLY_GRID = Ablation(about="options that --grid names", rows=(Setting(),), paper_data="")
 PLAIN = re.compile(r"[\w.+-]{1,60}")
 MAX_KEY_CHARS = 40
 """Characters of a value that is shortened to be part of a file name."""
@@ -168,8 +168,7 @@ class Plan:
             )
             if here != there
         ]
-        for each in self.base.differences(other.base):
-            lines.append(f"{each.name} was {each.there!r}, is {each.here!r}")
+        lines += map(str, self.base.differences(other.base))
         for ours, theirs in zip(self.scores, other.scores, strict=False):
             if ours.name == theirs.name:
                 lines += ours.differences(theirs)

@@ -53,22 +53,22 @@ class Ablation:
     """An ablation.
 
     Attributes:
-        help: a line for `--help`.
         about: what is varied.
         rows: the settings that are compared.
         paper_recipe: the pretraining recipe that the rows change at scale paper.
         paper_data: what the paper pretrains on; "" where the paper has no such table.
         fixed: dotted option -> value, where all rows differ from `paper_recipe`.
         note: a remark for the table.
+        help: a line for `--help`.
     """
 
-    help: str
     about: str
     rows: tuple[Setting, ...]
     paper_recipe: str = "ucf101-r3d18"
     paper_data: str = UCF101
     fixed: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    help: str = ""
 
 
 def _rows(source: str, option: str, values: Mapping[str, tuple[str, Any]]) -> tuple[Setting, ...]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 
 from ctp import recipes
+from ctp.config import differences
 from ctp.data.stream import LoadVideos, load_here
 from ctp.downstream import classification, tracking
 from ctp.downstream.config import ACCURACY, FinetuneConfig, LabeledVideosConfig
@@ -176,13 +177,8 @@ class EncoderScore(ABC, Generic[C]):
 
     def differences(self, other: EncoderScore[C]) -> list[str]:
         """Return a line for each option that differs and may not change in a sweep."""
-        here, there = self.config.flatten(), other.config.flatten()
-        return [
-            f"{self.name}: {name} was {there.get(name)!r}, is {here.get(name)!r}"
-            for name in here | there
-            if here.get(name) != there.get(name)
-            and not any(f"{name}.".startswith(f"{each}.") for each in self.config.MAY_CHANGE)
-        ]
+        here, there = self.config.model_dump(), other.config.model_dump()
+        return [f"{self.name}: {each}" for each in differences(here, there, self.config.MAY_CHANGE)]
 
 
 class TrainedScore(EncoderScore[R]):

@@ -13,7 +13,8 @@ from ctp.training.config import CheckpointConfig, ComputeConfig, OptimizerConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
-PAPER_GPUS = 8
+PAPER_SCALING = ScalingConfig(num_workers=8, use_gpu=True, num_actors=24)
+"""The paper's 8 GPUs (§5.1), with three actors for each."""
 SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
@@ -117,7 +118,7 @@ def _finetune(uri: str) -> FinetuneConfig:
     """Return the paper's fine-tuning (supplement A), which is the default."""
     return FinetuneConfig(
         data=LabeledVideosConfig(uri=f"{uri}/train", test_uri=f"{uri}/test"),
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+        scaling=PAPER_SCALING,
     )
 
 
@@ -149,7 +150,7 @@ def _paper(
         data=PretrainVideosConfig(uri=uri),  # all of it, as in the paper
         encoder=encoder,
         schedule=ScheduleConfig(unit="epochs", length=epochs, decay_at=decay_at),
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+        scaling=PAPER_SCALING,
     )
 
 
@@ -206,9 +207,7 @@ EMBED = {
 
 def track_got10k() -> TrackConfig:
     """The paper's tracking on GOT-10k: 16 frames, 8 GPUs, all stages trained unless frozen (§4)."""
-    return TrackConfig(
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
-    )
+    return TrackConfig(scaling=PAPER_SCALING)
 
 
 def track_small() -> TrackConfig:

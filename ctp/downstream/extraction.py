@@ -29,7 +29,8 @@ from ctp.downstream.feature_folder import (
     create_or_resume,
     missing_parts,
 )
-from ctp.downstream.features import Embedder, read_encoder_file
+from ctp.downstream.features import Embedder, open_embedder, read_encoder_file
+from ctp.downstream.labels import LabeledVideos
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
@@ -201,6 +202,27 @@ def embed_videos(
     entries = [catalog[number] for number in numbers]
     ids, labels = [entry.id for entry in entries], [entry.label for entry in entries]
     return VideoFeatures(ids, labels, np.concatenate(features)), quarantined
+
+
+def embed_labeled(
+    encoder: bytes, config: EmbedConfig, videos: LabeledVideos, load: LoadVideos
+) -> tuple[VideoFeatures, VideoFeatures, int]:
+    """Return the features of training and of test videos, and how many videos cannot be used.
+
+    Args:
+        encoder: an encoder.safetensors.
+        config: of the features; its `encoder` is the name used in errors.
+        videos: the videos.
+        load: reads the videos.
+
+    Raises:
+        ValueError: the encoder does not fit, or no video can be used.
+        StorageError, FloatingPointError: as of `embed_videos`.
+    """
+    embedder = open_embedder(config, encoder)
+    train, unused = embed_videos(embedder, config, videos.train, load)
+    test, unused_too = embed_videos(embedder, config, videos.test, load)
+    return train, test, len(unused) + len(unused_too)
 
 
 def _manifest(

@@ -9,8 +9,7 @@ from annotated_types import Ge
 from ctp.config import NotAnOption
 from ctp.data.sources import Sources
 from ctp.downstream.config import DownstreamConfig
-from ctp.pretext.ctp.config import HeadConfig, Sigma
-from ctp.pretext.ctp.loss import LOSS_PARTS
+from ctp.pretext.ctp.config import LOSS_PARTS, HeadConfig, Sigma
 from ctp.score import Score
 from ctp.training.config import RunConfig, VideosConfig
 from ctp.training.schedule import ScheduleConfig

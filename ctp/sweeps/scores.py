@@ -17,8 +17,7 @@ from ctp.data.stream import LoadVideos, load_here
 from ctp.downstream import classification, tracking
 from ctp.downstream.config import ACCURACY, FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.downstream.extraction import embed_videos
-from ctp.downstream.features import open_embedder
+from ctp.downstream.extraction import embed_labeled
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.downstream.retrieval import retrieve
 from ctp.downstream.track_config import MEAN_IOU, TrackConfig
@@ -266,15 +265,14 @@ def retrieval_scores(
         FloatingPointError: a feature is not finite.
     """
     torch.set_num_threads(max(int(config.scaling.cpus_per_encoder), 1))
-    videos, embedder = retrieval_videos(config), open_embedder(config, encoder)
-    gallery, unused = embed_videos(embedder, config, videos.train, load)
-    queries, unused_too = embed_videos(embedder, config, videos.test, load)
+    videos = retrieval_videos(config)
+    gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)
     found = retrieve(gallery, queries, KS, "cuda" if config.scaling.use_gpu else "cpu")
     return {
         **{f"top{k}": share for k, share in found.accuracy.items()},
         **{f"chance{k}": share for k, share in found.chance.items()},
         "tested": len(queries.ids),
-        "quarantined": len(unused) + len(unused_too),
+        "quarantined": quarantined,
     }
 
 

@@ -15,7 +15,8 @@ from ctp.bench.timing import Timing, one_thread
 from ctp.data.stream import array_field
 from ctp.pretext import registry
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.task import PretextTask, TaskConfig
+from ctp.pretext.task import PretextTask
+from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.config import ComputeConfig
 from ctp.training.step import LossTerms

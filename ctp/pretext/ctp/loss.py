@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctp.geometry import box_offsets
+from ctp.pretext.ctp.config import LOSS_PARTS
 from ctp.training.step import LossTerms
-
-LOSS_PARTS = ("loss_center", "loss_size")
 
 
 def tracking_loss(

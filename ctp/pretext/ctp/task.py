@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
-from ctp.pretext.ctp.config import CtpConfig, GameConfig
+from ctp.pretext.ctp.config import LOSS_PARTS, CtpConfig, GameConfig
 from ctp.pretext.ctp.game import Game, draw_game
-from ctp.pretext.ctp.loss import LOSS_PARTS, tracking_loss
+from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import TrackingTally
 from ctp.pretext.ctp.paste import paste
 from ctp.pretext.ctp.paste_batch import paste_batch

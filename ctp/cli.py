@@ -86,6 +86,26 @@ class CommandLine(Generic[C]):
             raise SystemExit(0)
         return chosen.recipe, config
 
+    def run(
+        self,
+        work: Callable[[C], None],
+        argv: Sequence[str] | None,
+        *errors: type[Exception],
+    ) -> None:
+        """Parse the arguments and call `work` with the config; print an error in one line.
+
+        Args:
+            work: raises ValueError or StorageError if a value cannot be used.
+            argv: arguments; None: those of the process.
+            errors: what else `work` raises that is no fault of the program.
+        """
+        _, config = self.parse(argv)
+        expected: tuple[type[Exception], ...] = (ValueError, StorageError, *errors)
+        try:
+            work(config)
+        except expected as error:
+            raise SystemExit(f"error: {error}") from error
+
     def _front_parser(self, *, add_help: bool) -> _Parser:
         width = max(map(len, self.recipes))
         lines = [

@@ -17,7 +17,7 @@ from ctp.bench.tables import figure_table, to_json
 from ctp.bench.timing import machine
 from ctp.cli import CommandLine
 from ctp.data.quarantine import QuarantineLimitError
-from ctp.storage import Storage, StorageError
+from ctp.storage import Storage
 
 ABOUT = """Measure what a clip and a training step cost on this machine, and what limits a run.
 
@@ -49,15 +49,16 @@ RECIPES = {"standard": standard, "quick": quick, "tiny": tiny}
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, measure, print tables and write the figures."""
-    _, config = CommandLine(RECIPES, "standard", ABOUT).parse(argv)
-    try:
-        out = Storage.from_uri(config.out)
-        out.parent.check_writable()
-        figures, sentences = measure(config)
-        about = {"machine": machine(), "config": config.model_dump(mode="json")}
-        out.write_bytes(to_json({**about, **figures}).encode())
-    except (ValueError, StorageError, QuarantineLimitError, ConnectionError) as error:
-        sys.exit(f"error: {error}")
+    command = CommandLine(RECIPES, "standard", ABOUT)
+    command.run(_run, argv, QuarantineLimitError, ConnectionError)
+
+
+def _run(config: BenchConfig) -> None:
+    out = Storage.from_uri(config.out)
+    out.parent.check_writable()
+    figures, sentences = measure(config)
+    about = {"machine": machine(), "config": config.model_dump(mode="json")}
+    out.write_bytes(to_json({**about, **figures}).encode())
     # a file has no width
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print("{cpu}, {cores} cores, device {device}, torch {torch}".format_map(machine()))

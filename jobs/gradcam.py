@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -19,8 +18,8 @@ from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.gradcam import explain
 from ctp.downstream.labels import open_labeled
 from ctp.report.gradcam import Explained, MapName, color_key, draw_explained
-from ctp.report.preview import clips_mp4, clips_png, read_clip
-from ctp.storage import Storage, StorageError
+from ctp.report.preview import read_clip, write_clips
+from ctp.storage import Storage
 from ctp.text import listed
 from ctp.training import run_folder
 from ctp.video.augment import to_input
@@ -33,7 +32,6 @@ from random weights. The middle clip of each video is explained.
 
   gradcam.py --runs runs/ctp,runs/scratch
   gradcam.py --runs runs/ctp --uri my/videos --num_videos 8 --target "Horse Riding\""""
-PNG, MP4 = "gradcam.png", "gradcam.mp4"
 
 
 class GradcamConfig(Config):
@@ -59,11 +57,7 @@ class GradcamConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, explain, draw, and print where it is."""
-    _, config = CommandLine({"gradcam": GradcamConfig}, "gradcam", ABOUT).parse(argv)
-    try:
-        _run(config)
-    except (ValueError, StorageError) as error:
-        sys.exit(f"error: {error}")
+    CommandLine({"gradcam": GradcamConfig}, "gradcam", ABOUT).run(_run, argv)
 
 
 def _run(config: GradcamConfig) -> None:
@@ -83,12 +77,8 @@ def _run(config: GradcamConfig) -> None:
     key = color_key(config.maps)
     rows = [draw_explained(clip, classes, config.maps, config.size_px) for clip in clips]
     pictures = [picture for row in rows for picture in row]
-    for name, data in (
-        (PNG, clips_png(pictures, config.num_columns, key)),
-        (MP4, clips_mp4(pictures, len(rows[0]), key)),
-    ):
-        out.join(name).write_bytes(data)
-        print(out.join(name).uri)
+    # the video has a row for each clip, with its maps beside it
+    write_clips(out, "gradcam", pictures, config.num_columns, len(rows[0]), key)
 
 
 def _classifiers(runs: Sequence[str]) -> tuple[dict[str, Classifier], tuple[str, ...]]:

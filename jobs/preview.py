@@ -20,7 +20,7 @@ from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import HeldoutSamples, build_model, open_pretraining
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import SamplePicture
-from ctp.report.preview import clips_mp4, clips_png
+from ctp.report.preview import write_clips
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
@@ -36,7 +36,6 @@ answers of its newest checkpoint.
   preview.py --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
   preview.py --run my-run                               what a run has learnt
   preview.py --run my-run --data.uri my/videos          the same on your videos"""
-PNG, MP4 = "clips.png", "clips.mp4"
 
 
 class DrawingConfig(Config):
@@ -76,12 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         out = Storage.from_uri(config.out)
         out.check_writable()
         pictures = _predictions(recipe, config) if config.run else _training_samples(config)
-        for name, data in (
-            (PNG, clips_png(pictures, config.num_columns)),
-            (MP4, clips_mp4(pictures)),
-        ):
-            out.join(name).write_bytes(data)
-            print(f"wrote {out.join(name).uri} ({len(data) / 1000:.0f} kB)")
+        write_clips(out, "clips", pictures, config.num_columns)
     except (ValueError, StorageError, QuarantineLimitError) as error:
         sys.exit(f"error: {error}")
 

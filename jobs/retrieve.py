@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ctp.downstream.feature_folder import Manifest, VideoFeatures, check_compara
 from ctp.downstream.retrieval import KS, Retrieval, knn_accuracy, retrieve
 from ctp.report.neighbours import Row, Shown, neighbours_png
 from ctp.report.preview import read_clip
-from ctp.storage import Storage, StorageError
+from ctp.storage import Storage
 from ctp.video.config import ViewsConfig
 
 ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
@@ -56,11 +55,7 @@ class RetrieveConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, score, draw, and print the scores."""
-    _, config = CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).parse(argv)
-    try:
-        _run(config)
-    except (ValueError, StorageError) as error:
-        sys.exit(f"error: {error}")
+    CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).run(_run, argv)
 
 
 def _run(config: RetrieveConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ctp.encoders.config import RANDOM
-from ctp.report.comparison import draw_learning, draw_lines
+from ctp.report.compare_plots import draw_learning, draw_lines
 from ctp.report.figures import series, to_png, window
 from ctp.report.initial_weights import initial_weights, names_of
 from ctp.report.page import SOURCE, Picture, Section, Table

@@ -17,12 +17,7 @@ from ctp.training.run_folder import Row
 KNN, WAIT = "knn_top1", "wait_share"
 
 
-def curves_png(rows: Sequence[Row], score: Score, title: str = "") -> bytes:
-    """Return `draw_curves` as a PNG."""
-    return figures.to_png(draw_curves(rows, score, title))
-
-
-def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
+def draw_curves(rows: Sequence[Row], score: Score) -> Figure:
     """Draw loss, score, schedule and speed over the steps of a run.
 
     Beside the score are its baseline, its values on training clips ("train_…"), its values on parts
@@ -32,9 +27,8 @@ def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
     Args:
         rows: of the run's log; entries that are missing are not drawn.
         score: the score of the run.
-        title: above all plots.
     """
-    figure = figures.new_figure(12, 7.4, title)
+    figure = figures.new_figure(12, 7.4)
     loss, quality, schedule, speed = figure.subplots(2, 2).flat
     _draw_loss(loss, rows, score)
     _draw_score(quality, rows, score)

@@ -26,6 +26,7 @@ from ctp.data.catalog import VideoEntry
 from ctp.data.reading import VideoOpener
 from ctp.pretext.task import SamplePicture
 from ctp.report.figures import INK
+from ctp.storage import Storage
 from ctp.video.config import ViewsConfig
 from ctp.video.planes import to_rgb
 from ctp.video.views import read_view_planes
@@ -94,6 +95,28 @@ def clips_mp4(
         pages.append(page.copy())
     loops = math.ceil(LOOP_SECONDS * frames_per_second / num_frames)
     return encode_mp4(pages * loops, frames_per_second)
+
+
+def write_clips(
+    folder: Storage,
+    name: str,
+    pictures: Sequence[SamplePicture],
+    png_columns: int,
+    mp4_columns: int | None = None,
+    key: Key | None = None,
+) -> None:
+    """Write NAME.png by `clips_png` and NAME.mp4 by `clips_mp4`, and print where they are.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    for suffix, data in (
+        ("png", clips_png(pictures, png_columns, key)),
+        ("mp4", clips_mp4(pictures, mp4_columns, key)),
+    ):
+        place = folder.join(f"{name}.{suffix}")
+        place.write_bytes(data)
+        print(f"wrote {place.uri} ({len(data) / 1000:.0f} kB)")
 
 
 def read_clip(views: ViewsConfig, entry: VideoEntry) -> Pixels:

@@ -8,8 +8,7 @@ from typing import Any
 
 from ctp.report.compare import compare
 from ctp.report.page import SOURCE, Picture, Section, Table
-from ctp.report.papers import beside, dataset_of, differences
-from ctp.report.published import Published, published
+from ctp.report.papers import Published, beside, dataset_of, differences, published
 from ctp.report.runs import Run
 from ctp.storage import Storage
 from ctp.training import run_folder

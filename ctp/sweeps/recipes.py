@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctp.report.published import PUBLISHED
+from ctp.report.papers import PUBLISHED
 from ctp.sweeps.config import SweepConfig
 
 QUARTER = "a quarter of Kinetics-400"
@@ -28,7 +28,7 @@ class Setting:
         name: its name in tables.
         changes: dotted option -> value, where it differs from the base run.
         source: the paper's table that has it; "" if none.
-        method: what the paper's table calls it, as in `ctp.report.published`.
+        method: what the paper's table calls it, as in `ctp.report.papers`.
     """
 
     key: str = ""

@@ -32,6 +32,8 @@ from random weights. The middle clip of each video is explained.
 
   gradcam.py --runs runs/ctp,runs/scratch
   gradcam.py --runs runs/ctp --uri my/videos --num_videos 8 --target "Horse Riding\""""
+MIN_SIDE_PX = 160
+"""Smaller frames are enlarged to this side."""
 
 
 class GradcamConfig(Config):
@@ -47,10 +49,6 @@ class GradcamConfig(Config):
     """The class whose evidence is shown; none: the class that each classifier predicts."""
     maps: Annotated[tuple[MapName, ...], MaxLen(2)] = ("guided", "cam")
     """guided: guided Grad-CAM; cam: Grad-CAM."""
-    num_columns: Annotated[int, Ge(1)] = 8
-    """Frames of each clip in the picture, evenly chosen."""
-    size_px: Annotated[int, Ge(16)] = 160
-    """Side of a frame in the picture and the video; larger clips keep their size."""
     out: str = "gradcam"
     """Folder or URI for the picture and the video."""
 
@@ -75,10 +73,10 @@ def _run(config: GradcamConfig) -> None:
     if not clips:
         raise ValueError("none of the videos can be used; see above")
     key = color_key(config.maps)
-    rows = [draw_explained(clip, classes, config.maps, config.size_px) for clip in clips]
+    rows = [draw_explained(clip, classes, config.maps, MIN_SIDE_PX) for clip in clips]
     pictures = [picture for row in rows for picture in row]
     # the video has a row for each clip, with its maps beside it
-    write_clips(out, "gradcam", pictures, config.num_columns, len(rows[0]), key)
+    write_clips(out, "gradcam", pictures, len(rows[0]), key)
 
 
 def _classifiers(runs: Sequence[str]) -> tuple[dict[str, Classifier], tuple[str, ...]]:

@@ -49,8 +49,6 @@ class DrawingConfig(Config):
     """Samples to draw."""
     first_position: Annotated[int, Ge(0)] = 0
     """Number of the first sample in the run's stream, or among the held-out ones with `run`."""
-    num_columns: Annotated[int, Ge(1)] = 8
-    """Frames of each sample in the picture, evenly chosen."""
     size_px: Annotated[int, Ge(16)] = 224
     """Side of a frame in the picture and the video; larger frames keep their size."""
 
@@ -75,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         out = Storage.from_uri(config.out)
         out.check_writable()
         pictures = _predictions(recipe, config) if config.run else _training_samples(config)
-        write_clips(out, "clips", pictures, config.num_columns)
+        write_clips(out, "clips", pictures)
     except (ValueError, StorageError, QuarantineLimitError) as error:
         sys.exit(f"error: {error}")
 

@@ -101,7 +101,6 @@ def write_clips(
     folder: Storage,
     name: str,
     pictures: Sequence[SamplePicture],
-    png_columns: int,
     mp4_columns: int | None = None,
     key: Key | None = None,
 ) -> None:
@@ -111,7 +110,7 @@ def write_clips(
         StorageError: they cannot be written.
     """
     for suffix, data in (
-        ("png", clips_png(pictures, png_columns, key)),
+        ("png", clips_png(pictures, key=key)),
         ("mp4", clips_mp4(pictures, mp4_columns, key)),
     ):
         place = folder.join(f"{name}.{suffix}")

@@ -74,13 +74,13 @@ def test_clips_start_at_the_given_position(preview, tmp_path):
 
 
 def test_the_size_is_as_asked(preview, tmp_path):
-    def width(columns):
-        options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", "64"]
-        preview.main([*options, "--num_columns", columns, "--out", str(tmp_path)])
+    def width(size):
+        options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", str(size)]
+        preview.main([*options, "--out", str(tmp_path)])
         with Image.open(tmp_path / "clips.png") as picture:
             return picture.width
 
-    assert width("8") - width("4") == 4 * (64 + 4)
+    assert width(80) - width(64) == 8 * (80 - 64)  # eight frames are drawn
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -107,9 +107,7 @@ def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path,
 
 def test_a_sample_of_the_picture_is_that_of_the_stream(preview, tiny, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        preview, "write_clips", lambda out, name, pictures, columns: drawn.extend(pictures)
-    )
+    monkeypatch.setattr(preview, "write_clips", lambda out, name, pictures: drawn.extend(pictures))
     preview.main(["--data.uri", "corpus:8", "--first_position", "5", "--out", str(tmp_path)])
     expected = [open_pretraining(tiny).stream.draw(position).video_id for position in range(5, 9)]
     captions = [picture.caption.split("   ")[0] for picture in drawn]

@@ -31,6 +31,7 @@ class Config(BaseModel):
         """
         # sections are passed as they are: dumped ones would lose their class
         values = {name: getattr(self, name) for name in type(self).model_fields}
+        # not model_copy, which does not validate
         return type(self).model_validate({**values, **changes})
 
     def override(self, changes: Mapping[str, Any]) -> Self:
@@ -197,6 +198,7 @@ def section_class(field: FieldInfo, value: Any) -> type[Config] | None:
     if one_of is not None:
         name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", value)
         return one_of.choices().get(str(name))
+    # the class itself, or that of `Section | None`
     kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
     return next((k for k in kinds if isinstance(k, type) and issubclass(k, Config)), None)
 
@@ -217,6 +219,7 @@ def merge(
         if field and isinstance(below, Mapping) and isinstance(value, Mapping):
             section = section_class(field, {**below, **value})
             if section:
+                # the class may have changed, and with it the options there are
                 below = {name: each for name, each in below.items() if name in section.model_fields}
                 value = merge(section, below, value)
         merged[key] = value

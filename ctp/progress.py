@@ -142,6 +142,7 @@ def duration(seconds: float) -> str:
 
 def bottleneck(rows: Sequence[Row]) -> str:
     """Return a sentence on what limited the speed of a run, from its log lines."""
+    # only the last row of each interval has its speed
     spans = [row for row in rows if "wait_share" in row]
     if not spans:
         return "The run was too short to say what limited its speed."

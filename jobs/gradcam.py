@@ -122,6 +122,7 @@ def _videos(config: GradcamConfig, run: FinetuneConfig) -> Catalog:
 def _choose(catalog: Catalog, number: int) -> list[VideoEntry]:
     """Return `number` videos, evenly chosen, so that they are of many classes."""
     count = min(number, len(catalog))
+    # the middles of equal parts: videos are sorted by class
     return [catalog[(2 * i + 1) * len(catalog) // (2 * count)] for i in range(count)]
 
 

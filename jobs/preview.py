@@ -102,6 +102,7 @@ def _training_samples(config: PreviewConfig) -> list[SamplePicture]:
 @torch.no_grad()
 def _predictions(recipe: str, config: PreviewConfig) -> list[SamplePicture]:
     """Draw held-out samples with the answers of the newest checkpoint; prints its score."""
+    # options of the task would be silently replaced by the run's
     has_videos = _check_options(recipe, config)
     folder = run_folder.find_run(config.run, config.storage)
     trained = run_folder.read_config(folder, PretrainConfig)
@@ -169,6 +170,7 @@ def _heldout(config: PretrainConfig, uri: str | tuple[str, ...] | None) -> Video
 def _load(videos: VideoSet[Any], indices: Sequence[int]) -> Found:
     found = Found([], [], [])
     for index in indices:
+        # one at a time, so that each sample can be named by its video
         loaded = videos.load_many([index])
         found.names.extend(videos.catalog[index % len(videos.catalog)].id for _ in loaded.items)
         found.samples.extend(loaded.items)

@@ -46,6 +46,7 @@ def torchcodec(device: torch.device) -> Loader:
         MissingPackageError: torchcodec or FFmpeg is not installed.
     """
     try:
+        # not at the top: a package that may be missing
         decoder = import_module("torchcodec.decoders").VideoDecoder  # of an extra
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]

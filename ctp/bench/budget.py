@@ -42,6 +42,7 @@ class Budget:
     @property
     def gpu_use(self) -> float:
         """Return the share of the time that the GPUs need not wait for clips, in [0, 1]."""
+        # more workers than cores leave none
         cores = max(self.num_cores - CORES_PER_WORKER * self.num_gpus, 0)
         return min(cores / (self.num_gpus * self.cores_per_gpu), 1.0)
 

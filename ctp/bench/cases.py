@@ -38,6 +38,7 @@ def game_cases(config: BenchConfig) -> list[Case]:
     frames = generator(0, "bench").integers(0, 256, shape, np.uint8)
 
     def work(rules: str) -> Callable[[int], None]:
+        # outside of what is timed: a run builds it once
         game_config = task.replace(rules=rules).game
 
         def draw_and_paste(repeat: int) -> None:
@@ -59,6 +60,7 @@ def plan_cases(config: BenchConfig) -> list[Case]:
 
         def look_up(repeat: int) -> None:
             for number in range(lookups):
+                # far apart, so that no cache of neighbouring positions helps
                 plan.clip((repeat * lookups + number) * SCATTER)
 
         return look_up

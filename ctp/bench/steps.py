@@ -50,6 +50,7 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
         precision: "fp32", "tf32" or "bf16".
     """
     for name, peaks in PEAK_TFLOPS.items():
+        # as a word: L4 is not L40S
         if re.search(rf"\b{name}\b", device_name):
             return peaks.get(precision)
     return None
@@ -156,6 +157,7 @@ def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
     spec = open_pretraining(run)
     learner = TaskLearner(spec, Worker(device=device), load_here)
     batch = next(spec.stream.batches(0, 0, 1))
+    # a placeholder clip would be as fast, but nobody would notice that the videos are broken
     if batch.errors:
         raise ValueError(batch.errors[0])
     batch = batch._replace(samples=to_device(batch.samples, device))
@@ -167,6 +169,7 @@ def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
     parameters = [each for each in learner.model.parameters() if each.requires_grad]
     optimizer = build_optimizer(run.optimizer, learner.model)
     model: nn.Module = torch.compile(learner.model) if compute.compile else learner.model  # type: ignore[assignment]
+    # a GPU is given several steps before it is waited for, as in training, where it never idles
     steps = GPU_STEPS_PER_REPEAT if device.type == "cuda" else 1
 
     def work(repeat: int) -> None:
@@ -176,6 +179,7 @@ def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
         wait_for(device)
 
     (timing,) = measure([Case("step", work, steps)], repeats)
+    # of the model that is not compiled: the counter does not see into compiled code
     flops = count_flops(lambda: loss(learner.model).total.backward())  # type: ignore[no-untyped-call]
     peak = None
     if device.type == "cuda":

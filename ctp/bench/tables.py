@@ -26,6 +26,7 @@ def figure_table(title: str, columns: Sequence[Figures]) -> Table:
         table.add_column(str(figures[first]), justify="right", overflow="fold")
     for name in names:
         values = [figures[name] for figures in columns]
+        # series over time are in the JSON file alone
         if not any(isinstance(value, list | tuple) for value in values):
             table.add_row(name.replace("_", " "), *map(_text, values))
     return table

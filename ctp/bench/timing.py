@@ -66,9 +66,11 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Timing]:
     """
     taken: list[list[float]] = [[] for _ in cases]
     for case in cases:
+        # fills caches, compiles, and lets the GPU choose its kernels
         case.work(0)
     for repeat in range(1, repeats + 1):
         for case, times in zip(cases, taken, strict=True):
+            # a clock that never goes back
             began = time.perf_counter()
             case.work(repeat)
             seconds = (time.perf_counter() - began) / case.count
@@ -115,6 +117,7 @@ def machine() -> dict[str, str | int]:
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use; a container may have few."""
     if hasattr(os, "sched_getaffinity"):
+        # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -55,6 +55,7 @@ class Classifier(nn.Module):
         nn.init.normal_(self.fc.weight, std=WEIGHT_STD)
         nn.init.zeros_(self.fc.bias)
         encoder.requires_grad_(not frozen)
+        # sets the norms of a frozen encoder to evaluation mode
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -76,6 +77,7 @@ class Classifier(nn.Module):
         """
         features = self.encoder(clips).mean(dim=(2, 3, 4))
         logits: Tensor = self.fc(features if keep is None else features * keep)
+        # the loss in float32, under autocast too
         return logits.float()
 
 
@@ -94,6 +96,7 @@ def dropout_mask(
 def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
     """Return a classifier with random weights that depend on the run's seed alone."""
     assert config.encoder is not None, "set by resolve"
+    # leaves the global generator as it was; devices=[] keeps it from opening the GPU
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config.encoder)
@@ -121,6 +124,7 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
         ValueError: it is not a file of `classifier_bytes`.
     """
     state = read_state(data, name)
+    # safetensors: the length of the header in 8 bytes, then the header as JSON
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = header.get("__metadata__", {})
     if "classes" not in about:
@@ -216,6 +220,7 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
         planes, color, label = batch.samples
         clips = to_input(to_rgb(planes, self.config.augment.frame_size_px), color)
         features = self.model.encoder.out_channels
+        # not nn.Dropout, whose mask depends on how the batch is divided among the workers
         keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, DROPOUT)
         logits = model(clips, torch.from_numpy(keep).to(clips.device))
         correct = (logits.argmax(dim=1) == label).float().mean()

@@ -120,6 +120,7 @@ def open_extraction(config: EmbedConfig) -> Extraction:
             raise ValueError(f"--{name} is missing: a folder or URI")
     uri, folder = absolute(config.data.uri), Storage.from_uri(config.out)
     for source in (uri,) if isinstance(uri, str) else uri:
+        # a later run would list its own features as videos
         if f"{folder.uri}/".startswith(f"{source.rstrip('/')}/"):
             raise ValueError(f"--out {config.out} is inside {source} and would count as videos")
     config = config.replace(data=config.data.replace(uri=uri), out=folder.uri)
@@ -151,6 +152,7 @@ def read_part(
     entries = [catalog[video] for video in part]
     planes = np.zeros((len(part), *views_shape(config.views)), np.uint8)
     for video, own in loaded.items:
+        # rows of quarantined videos stay zero, so that all rows have one shape
         planes[video - part.start] = own
     return {
         "id": np.array([entry.id for entry in entries]),
@@ -192,6 +194,7 @@ def embed_videos(
             quarantined.extend(some.quarantined)
             yield from some.items
 
+    # a few videos at a time, as in the parts of a folder
     for _, part in groupby(items(), key=lambda item: item.video // config.videos_per_part):
         videos = list(part)
         found = embedder.embed(np.stack([video.planes for video in videos]))

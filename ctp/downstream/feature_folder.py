@@ -184,6 +184,7 @@ def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
     quarantined = tuple(QuarantinedVideo(**json.loads(each)) for each in rows["quarantined"][~good])
     summary = PartSummary(int(good.sum()), int(good.sum()) * features.shape[1], quarantined)
     table = _table(rows["id"][good], rows["label"][good], features[good])
+    # in memory first: an object store has no append, and a local file would be visible half-written
     data = io.BytesIO()
     metadata = {SUMMARY: json.dumps(asdict(summary)).encode()}
     # a dictionary of distinct numbers takes time and saves nothing
@@ -244,6 +245,7 @@ def read_features(uri: str) -> tuple[Manifest, VideoFeatures]:
     labels: list[str | None] = []
     features: NDArray[np.float32] | None = None
     for part_ids, part_labels, means in _read_parts(folder, manifest):
+        # allocated once for all parts: a list of arrays would need twice the memory when joined
         if features is None:
             features = np.empty((manifest.counts.videos, means.shape[1]), np.float32)
         features[len(ids) : len(ids) + len(means)] = means
@@ -301,6 +303,7 @@ def _read_part(folder: Storage, num_clips: int, number: int) -> Part:
         raise _damaged(place, error) from error
     column = table["feature"].combine_chunks()
     features = column.flatten().to_numpy().reshape(-1, num_clips, column.type.list_size)
+    # all clips of a video have the same
     ids, labels = (table[name].to_pylist()[::num_clips] for name in ("id", "label"))
     return ids, labels, features.mean(axis=1, dtype=np.float32)
 
@@ -309,6 +312,8 @@ def _read_summary(folder: Storage, number: int) -> PartSummary:
     place = folder.join(part_name(number))
     try:
         with place.open() as file:
+            # Parquet ends with its footer, the footer's length and "PAR1": two small reads instead
+            # of the whole part
             size, _ = FOOTER_END.unpack(file.read(file.size - FOOTER_END.size))
             footer = file.read(file.size - FOOTER_END.size - size)
         found = json.loads(pq.read_metadata(pa.BufferReader(footer)).metadata[SUMMARY])

@@ -56,6 +56,7 @@ def resolve_encoder(
         ValueError: there are no such weights.
         StorageError: their file cannot be read.
     """
+    # what the user asks for, what the file says, R3D-18
     config = config or _stored(initial) or DEFAULT_ENCODER
     return with_norm_eps_of(initial, config.replace(spatial_stride=spatial_stride))
 

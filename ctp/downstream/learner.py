@@ -72,13 +72,16 @@ class DownstreamLearner(Learner[S], Generic[S, V, T]):
             meant to be tested.
         """
         videos = self._spec.evaluation
+        # every n-th, so that long and short videos are spread over the workers
         share = range(len(videos.catalog))[self._worker.rank :: self._worker.world_size]
         own: Tested[T] = Tested([], [])
         self.model.eval()
         for some in self._load(videos, share):
             own.quarantined.extend(some.quarantined)
             own.results.extend(self.test(video) for video in some.items)
+        # also restores the evaluation mode of frozen parts, see `Encoder.train`
         self.model.train()
+        # the trainer collects them from all workers for the ledger
         self.quarantined = own.quarantined
         reports = gather(own)  # the same on every worker, and so are the scores
         self._tested = Tested(

@@ -106,6 +106,7 @@ class TrackedClips(SampleDrawer[TrackSample]):
             _check_length(videos, reader, track)
             planes = reader.read_square(frames.tolist(), crop, size)
         boxes, counted = seen_in(crop, track, frames, size)
+        # drawn last, after the choices that decide what is decoded
         color = sample_color(PRETRAINING_COLORS, len(frames), rng)
         return TrackSample(planes, color, boxes[None], counted[None])
 
@@ -153,6 +154,7 @@ def sample_tracked(
     frame has an object: to the next such frame, or back to the last."""
     numbers = sample_frames(config, len(track.boxes), rng)
     with_object = np.flatnonzero(track.counted)
+    # the next frame with an object; the last one if there is none behind
     place = min(int(np.searchsorted(with_object, numbers[0])), len(with_object) - 1)
     moved: NDArray[np.int64] = numbers + (with_object[place] - numbers[0])
     return np.clip(moved, 0, len(track.boxes) - 1)
@@ -189,6 +191,7 @@ def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
 
     The crop's own `x` and `y` choose among the possible positions.
     """
+    # frames without an object have no box to hold
     boxes = track.boxes[frames[track.counted[frames]]]
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     side = crop.window(track.width, track.height)[2]
@@ -227,6 +230,7 @@ def seen_in(
     """
     left, top, side = crop.window(track.width, track.height)
     boxes = (track.boxes[frames] - np.array([left, top] * 2, np.float32)) * (size_px / side)
+    # before the flip, which maps the square to itself
     boxes = np.clip(boxes, 0, size_px)
     if crop.flip:
         boxes[:, [0, 2]] = size_px - boxes[:, [2, 0]]
@@ -249,6 +253,7 @@ def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
         first = max(int(np.ceil((high - side) / 2)), 0)
         last = min(int(np.floor(low / 2)), most)
         if first <= last:
+            # as a share of the possible positions, which `Crop` turns back into this very position
             return (first + round((last - first) * at)) / max(most, 1)
     return _centred(spans[-1], side, length)
 
@@ -256,6 +261,7 @@ def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
 def _centred(span: Span, side: int, length: int) -> float:
     """Return the position along an axis of the window whose centre is closest to the span's."""
     most = (length - side) // 2
+    # windows begin at even pixels, so positions count by two: half of (centre - side / 2)
     return float(np.clip(round((sum(span) - side) / 4), 0, most)) / max(most, 1)
 
 

@@ -128,12 +128,14 @@ def predict(
         float32 [n, T, 4], xyxy pixels of the clips.
     """
     predicted = []
+    # a long video has hundreds of clips, more than fit into memory at once
     for start in range(0, len(clips.planes), PREDICTED_TOGETHER):
         some = slice(start, start + PREDICTED_TOGETHER)
         planes = torch.from_numpy(clips.planes[some]).to(device)
         queries = torch.from_numpy(clips.boxes[some, :1]).to(device)
         with autocast(config.compute, device):
             frames = to_input(to_rgb(planes, config.augment.frame_size_px))
+            # K = 1: the object is the only query of its clip
             found = model.track(frames, queries)
         predicted.append(found[:, 0].cpu().numpy())
     return np.concatenate(predicted)
@@ -159,6 +161,7 @@ def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
     """
     data, batch = config.data, config.compute.total_batch
     train, test = open_annotated(data.uri), open_annotated(data.test_uri)
+    # by file: ids of two sources may be equal by chance
     both = set(train.catalog.files()) & set(test.catalog.files())
     if both:
         raise ValueError(

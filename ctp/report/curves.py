@@ -35,6 +35,7 @@ def draw_curves(rows: Sequence[Row], score: Score) -> Figure:
     _draw_schedule(schedule, rows)
     _draw_speed(speed, rows)
     for axes in (loss, quality, schedule, speed):
+        # from 0, so that curves of several runs can be compared by eye
         axes.set_ylim(bottom=0)
         figures.style_steps(axes)
         _add_legend(axes)
@@ -83,6 +84,7 @@ def _plot_parts(axes: Axes, rows: Sequence[Row], score: Score) -> None:
             baseline = figures.series(rows, score.baseline_key + suffix)
             label = "" if suffix else score.baseline_label
             _plot(axes, baseline, color, label, linewidth=width, linestyle=figures.DASHED)
+    # its value is beside the curve, where the legend cannot say it
     last = figures.series(rows, score.key).tail(1)
     for step, value in last.items():
         axes.annotate(
@@ -100,12 +102,16 @@ def _plot_shares(
     }
     if not found:
         return
+    # an axis of its own: shares would be flat lines beside clips/s
     right = axes.twinx()
     for (label, values), style_ in zip(found.items(), ("-", "--", ":", "-."), strict=False):
         right.plot(
             figures.thin(figures.smooth(values)), color=color, linestyle=style_, linewidth=1.8
         )
+        # twin axes have a legend each, one over the other; an empty line puts this one into the
+        # first
         axes.plot([], [], color=color, linestyle=style_, label=label)
+    # a share of 1 would lie under the upper border
     right.set_ylim(0, 1.05)
     right.set_ylabel(", ".join(found), fontsize=9, color=color)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -74,6 +74,7 @@ def dataset_of(uri: object) -> str | None:
     """Return the paper's data set that a location is named after; None unless there is one."""
     text = format_value(uri).lower()
     named = [name for name in DATASETS if name in text]
+    # two names in a path, as of a run that goes from one to the other, say nothing
     return named[0] if len(named) == 1 else None
 
 
@@ -91,6 +92,7 @@ def differences(
     if paper is None:
         return None
     ignored = {*ignored, *SEEDS_AND_NAMES, "initial"}  # the paper fine-tunes all of them
+    # where the same data lies is no difference
     if dataset_of(config.data.uri) == dataset_of(paper.data.uri):
         ignored |= set(config.LOCATIONS) - INITIAL
     return [

@@ -34,6 +34,7 @@ def sections_of(places: Sequence[str]) -> list[Section]:
         ValueError: a folder is none of them, or its config is invalid.
         StorageError: one cannot be read.
     """
+    # by URI, so that a folder that is named twice counts once
     found = {folder.uri: folder for place in places for folder in _folders(place)}
     retrievals = {uri for uri, folder in found.items() if folder.join(RETRIEVAL).exists()}
     runs = {uri: Run.read(folder) for uri, folder in found.items() if uri not in retrievals}

@@ -91,6 +91,7 @@ def draw_tracks(spec: TrainingSpec[Any], folder: Storage, scores: Mapping[str, A
     assert isinstance(clips, TestClips)
     model = build_tracker(config)
     model.load_state_dict(read_state(folder.join(TRACKER).read_bytes(), TRACKER))
+    # on the CPU: the driver may have no GPU
     model = prepare(model, config.compute, CPU).eval()
     # videos that have a score were decoded before: they do not end this process
     videos = [n for n, entry in enumerate(clips.catalog) if entry.id in scores["videos"]]
@@ -130,6 +131,7 @@ def _read_scene(
         side = min(track.width, track.height, PICTURE_SIDE_PX)
         pictures = reader.read(range(reader.num_frames), short_side_px=side)
     boxes = in_picture(predict(model, clips, config, CPU), clips, config.augment.frame_size_px)
+    # from pixels of the video to those of the pictures
     scale = np.array([pictures.shape[2] / track.width, pictures.shape[1] / track.height] * 2)
     # of a frame that is repeated at the end, the first one counts
     frames, first = np.unique(clips.frames, return_index=True)
@@ -145,8 +147,10 @@ def _read_scene(
 
 def _liveliest_clip(scene: TrackScene, clips: VideoClips) -> TrackScene:
     """Return the clip in which the object moves most."""
+    # how far the corner ranges, along both axes
     moves = np.ptp(clips.track.boxes[clips.frames, :2], axis=1).sum(axis=1)
     frames = clips.frames[int(moves.argmax())]
+    # 0 where a frame is repeated at the end of the video
     step = int(frames[1] - frames[0]) or 1
     part = slice(int(frames[0]), int(frames[-1]) + 1, step)
     return scene.part(part, f"{scene.caption}, frames {frames[0]} to {frames[-1]}")
@@ -179,6 +183,7 @@ def _draw_box(
     x1, y1, x2, y2 = box
     outer = torch.tensor([[x1, y1, max(x1, x2), max(y1, y2)]])
     outer += (LINE_PX + 1) * torch.tensor([-1, -1, 1, 1])
+    # a wider dark line below: a bright one alone vanishes on a bright picture
     frame = draw_bounding_boxes(frame, outer, colors=[EDGE_COLOR], width=LINE_PX + 2)
     inner = outer + torch.tensor([1, 1, -1, -1])
     labels = [label] if label else None

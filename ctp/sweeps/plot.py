@@ -25,6 +25,7 @@ def plot_png(sweep: Sweep) -> bytes:
     papers = {d: percents for d, percents in papers.items() if any(percents)}
     number = len(shown) + len(papers)
     columns = min(number, COLUMNS)
+    # rounded up
     rows = -(-number // columns)
     title = f"{sweep.plan.ablation.about} (ours at scale {sweep.plan.config.scale})"
     figure = new_figure(4.6 * columns, 3.7 * rows, title)
@@ -35,6 +36,7 @@ def plot_png(sweep: Sweep) -> bytes:
     for (dataset, percents), axes in zip(papers.items(), panels, strict=False):
         _prepare(axes, sweep, f"the paper: fine-tuned top-1 in %, {PAPER_DATASETS[dataset]}")
         axes.plot(percents, "D", color=PAPER)
+    # panels that are left over in the last row
     for axes in panels:
         axes.set_axis_off()
     return to_png(figure)
@@ -48,6 +50,7 @@ def _draw(axes: Axes, sweep: Sweep, score: Score) -> None:
         if values.empty:
             continue
         spread = values.std() if len(values) > 1 else 0
+        # beside the mean, so that its error bar does not hide them
         axes.plot([at + 0.12] * len(values), values, ".", color=PAPER)
         axes.errorbar(at, values.mean(), spread, fmt="o", color=OURS, capsize=4)
         if not baseline.empty:
@@ -61,5 +64,6 @@ def _prepare(axes: Axes, sweep: Sweep, title: str) -> None:
     style(axes, title, "", "")
     axes.set_xticks(range(len(names)), names, fontsize=8, **slant)
     axes.set_xlim(-0.5, len(names) - 0.5)
+    # room for the caps of error bars
     axes.margins(y=0.18)
     axes.grid(visible=False, axis="x")

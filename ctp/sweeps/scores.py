@@ -159,6 +159,7 @@ class EncoderScore(ABC, Generic[C]):
             dataset, _, below = option.partition(".")
             if prefix == self.prefix and dataset == self.dataset:
                 own[below] = value
+            # linear.ucf101.data.uri is for one data set, linear.data.test_share for all
             elif prefix == self.prefix and dataset not in PAPER_DATASETS:
                 common[option] = value
         return common | own
@@ -199,9 +200,11 @@ class TrainedScore(EncoderScore[R]):
             initial=encoder.place.uri,
         )
         result = folder_of(config).join(config.RESULT)
+        # a sweep that was interrupted after this run does not train it again
         if not result.exists():
             runner.train(self.name, self.open(config))
         found = json.loads(result.read_bytes())
+        # leaves out the confusion matrix and the scores of each video
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
@@ -264,6 +267,7 @@ def retrieval_scores(
         StorageError: the storage fails.
         FloatingPointError: a feature is not finite.
     """
+    # torch would start a thread for each core of the machine, whatever share this task was given
     torch.set_num_threads(max(int(config.scaling.cpus_per_encoder), 1))
     videos = retrieval_videos(config)
     gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)

@@ -26,6 +26,7 @@ class ComputeConfig(Config):
 
     def usable_workers(self, present: int) -> int:
         """Return how many of the workers present can share a batch equally."""
+        # 1 divides every batch, so there is always one
         return next(n for n in range(present, 0, -1) if self.total_batch % n == 0)
 
 
@@ -178,6 +179,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:
+        # equal shares: the mean of the workers' losses is then that of the batch
         if self.compute.total_batch % self.scaling.num_workers:
             raise ValueError(
                 f"compute.total_batch {self.compute.total_batch} cannot be shared equally by "

@@ -38,8 +38,10 @@ def regroup(rank: int, world_size: int, address: str) -> None:
     backend = dist.get_backend()
     with socket.socket() as free:
         free.bind(("", 0))
+        # while the old group still exists, as it is the only way to agree on an address
         meeting = from_first(f"tcp://{address}:{free.getsockname()[1]}")
     dist.destroy_process_group()
+    # a single worker needs no group
     if rank < world_size > 1:
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world_size)
 
@@ -49,6 +51,7 @@ def gather(value: T) -> list[T]:
     if not dist.is_initialized():
         return [value]
     values: list[T | None] = [None] * dist.get_world_size()
+    # pickles the value; on NCCL its bytes take a detour over the GPU
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 

@@ -40,12 +40,14 @@ def total_steps(config: ScheduleConfig, num_videos: int, total_batch: int) -> in
     """Return the steps of the whole run, which are fixed beforehand for all workers."""
     if config.unit == "steps":
         return config.length
+    # rounded down once for the whole run, not in each epoch, so that no sample is left out between
     return max(config.length * num_videos // total_batch, 1)
 
 
 def is_epoch_end(step: int, every_epochs: int, num_videos: int, total_batch: int) -> bool:
     """Return whether a step, counted from 1, completes a multiple of `every_epochs` epochs."""
     clips = every_epochs * num_videos
+    # a batch may reach over the end of an epoch, so this asks which step passes it
     return step * total_batch // clips > (step - 1) * total_batch // clips
 
 
@@ -54,6 +56,7 @@ def learning_rate_factor(
 ) -> float:
     """Return the factor on the learning rate at a step, counted from 0."""
     if step < config.warmup_steps:
+        # from 1, since the first step of rate 0 would be wasted
         return (step + 1) / config.warmup_steps
     if not config.decay_at:
         length = total_steps(config, num_videos, total_batch)

@@ -10,7 +10,7 @@ from ctp.storage import Storage
 
 ABOUT = """Put runs on one page: their curves, scores and pictures, the paper's published numbers
 beside ours, and the differences from the paper's own run. Runs that can be compared come first,
-beside each other: what initial weights are worth, with means over seeds.
+beside each other: scores by initial weights, with means over seeds.
 
 RUNS are folders of jobs/pretrain.py, finetune.py, track.py and retrieve.py, or folders that contain
 such folders, local or on S3. OUT gets report.html, one file with all pictures inside.

@@ -232,7 +232,7 @@ def _manifest(
     config: EmbedConfig, catalog: Catalog, encoder: bytes, about_encoder: str
 ) -> Manifest:
     stored = stored_config(encoder, config.encoder)
-    assert stored is not None, "an encoder's file tells what it holds"
+    assert stored is not None, "the file of read_encoder_file describes its encoder"
     return Manifest(
         encoder=about_encoder,
         encoder_sha256=hashlib.sha256(encoder).hexdigest(),

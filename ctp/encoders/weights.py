@@ -79,7 +79,7 @@ def read_encoder(data: bytes, name: str, **changes: object) -> Encoder:
     config = stored_config(data, name)
     if config is None:
         raise ValueError(
-            f"{name} does not tell what encoder it holds; wanted an encoder.safetensors of a run"
+            f"{name} does not describe its encoder; expected an encoder.safetensors of a run"
         )
     encoder = build_encoder(config.replace(**changes))
     load_state(encoder, read_state(data, name), name)

@@ -33,7 +33,7 @@ Cells = dict[str, str]
 
 
 def compare(runs: Sequence[Run]) -> list[Section]:
-    """Return what can be said of runs of the same kind beside each other."""
+    """Return the sections that compare runs of the same kind."""
     # pretraining runs are not compared: their scores may be those of different tasks
     by_kind = {kind: [run for run in runs if kind == run.config.KIND] for kind in VARIED}
     return [*_compare_finetuning(by_kind["finetune"]), *_compare_tracking(by_kind["track"])]

@@ -41,7 +41,7 @@ def neighbours_png(rows: Sequence[Row]) -> bytes:
     its class.
 
     Args:
-        rows: at least one, each with as many neighbours.
+        rows: at least one; all have the same number of neighbours.
     """
     columns = 1 + len(rows[0].neighbours)
     # inches, so that a pixel of the pictures is about one of the figure

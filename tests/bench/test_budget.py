@@ -1,4 +1,4 @@
-"""The cores that a GPU needs and the bottleneck of a run, worked by hand."""
+"""The cores that a GPU needs and the bottleneck of a run, computed by hand."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from ctp.bench.timing import Timing
 
 
 def budget(num_cores: int) -> Budget:
-    """Eight GPUs that train on 1000 clips/s; a core loads 250 clips/s, of which 200 arrive."""
+    """Return eight GPUs of 1000 clips/s; a core loads 250 clips/s, of which 200 reach the GPU."""
     return Budget("ours", 4.0, 0.8, 1000.0, num_gpus=8, num_cores=num_cores)
 
 
@@ -35,7 +35,7 @@ def loader_timing(name: str, milliseconds: float) -> LoaderTiming:
 
 
 def test_budgets_use_what_was_measured():
-    """4 ms a clip, of which half arrive: 8 cores for 1000 clips/s."""
+    """A clip takes 4 ms and half of them reach the GPU: 1000 clips/s need 8 cores."""
     config = BenchConfig(gpus=2, cores=64, baseline=("torchcodec",))
     loaders = [loader_timing("ours", 4), loader_timing("torchcodec", 14)]
     (only,), assumptions = make_budgets(config, loaders, 0.5, 1000)
@@ -52,6 +52,6 @@ def test_what_was_not_measured_is_assumed_and_stated():
     assert len(assumptions) == 2
     given = BenchConfig(gpu_clips_per_second=300)
     (only,), assumptions = make_budgets(given, loaders, 1.4, 500)
-    assert only.gpu_clips_per_second == 300  # the option is stronger
-    assert only.efficiency == 1  # more than linear is noise
+    assert only.gpu_clips_per_second == 300  # the option overrides the measurement
+    assert only.efficiency == 1  # more than ideal is noise
     assert make_budgets(BenchConfig(), [], None, None) == ([], [])

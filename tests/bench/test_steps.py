@@ -41,7 +41,7 @@ def test_a_convolution_backwards_is_twice_forwards():
 
 
 def step_timing(peak):
-    """Steps of 500 ms of 8 clips, 10 TFLOP each: 16 clips/s, 20 TFLOP/s."""
+    """Return steps of 500 ms, 8 clips and 10 TFLOP each: 16 clips/s, 20 TFLOP/s."""
     run = PretrainConfig(compute=ComputeConfig(total_batch=8))
     return StepTiming(run, Timing("step", "ms", (400.0, 500.0, 900.0)), 10**13, peak)
 
@@ -81,7 +81,7 @@ def _one_thread():
 
 @pytest.fixture
 def run(small_run):
-    """A small run on two videos."""
+    """Return a small run on two videos."""
     return small_run.replace(data={"uri": "corpus:2"})
 
 

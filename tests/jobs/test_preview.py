@@ -139,24 +139,24 @@ def error_of(preview, capsys, options):
 def test_a_missing_run_is_reported_with_the_existing_runs(preview, tiny, tmp_path, capsys):
     make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
     options = ["--storage", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    said = error_of(preview, capsys, [*options, "--run", "b-run"])
-    assert "b-run" in said
-    assert "did you mean a-run?" in said
-    assert "\n" not in said.strip()
+    message = error_of(preview, capsys, [*options, "--run", "b-run"])
+    assert "b-run" in message
+    assert "did you mean a-run?" in message
+    assert "\n" not in message.strip()
 
 
 def test_a_run_without_a_checkpoint_says_so(preview, tiny, tmp_path, capsys):
     folder = make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
-    said = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
-    assert "no checkpoint" in said
-    assert "\n" not in said.strip()
+    message = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
+    assert "no checkpoint" in message
+    assert "\n" not in message.strip()
 
 
 def test_a_run_that_holds_nothing_out_asks_for_videos(preview, tiny, tmp_path, capsys):
     config = tiny.replace(data=tiny.data.replace(heldout_share=0.0))
     folder = make_run(config, tmp_path / "runs" / "a-run")
-    said = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
-    assert "--data.uri" in said
+    message = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
+    assert "--data.uri" in message
 
 
 def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_path, capsys):
@@ -166,7 +166,7 @@ def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--out", "/proc/no"], "/proc/no"),
         (["--data.uri", "no/such/folder"], "no/such/folder"),
@@ -174,9 +174,9 @@ def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_pat
         (["--num_clips", "0"], "num_clips"),
     ],
 )
-def test_what_does_not_fit_is_one_error(preview, options, said, tmp_path, capsys):
+def test_what_does_not_fit_is_one_error(preview, options, message, tmp_path, capsys):
     error = error_of(preview, capsys, ["--out", str(tmp_path), *options])
-    assert said in error
+    assert message in error
 
 
 def test_help_shows_what_to_draw_before_what_to_train(preview, capsys):

@@ -8,10 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ctp.bench.timing import Timing
-
-Figures = Mapping[str, Any]
-"""What was measured of one thing, by name; the first value is the thing's name."""
+from ctp.bench.timing import Figures, Timing
 
 
 def figure_table(title: str, columns: Sequence[Figures]) -> Table:

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+Figures = Mapping[str, Any]
+"""What was measured of one thing, by name; the first value is the thing's name."""
 UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 
 

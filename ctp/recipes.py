@@ -79,7 +79,6 @@ def finetune_hmdb51() -> FinetuneConfig:
 def finetune_ssv1() -> FinetuneConfig:
     """The paper's fine-tuning on Something-Something-V1: 32 frames in a row, one clip, no flip."""
     recipe = _finetune("data/ssv1")
-    # a clip of 32 frames in a row is most of a video of this data set, so one is enough
     frames = SamplingConfig(num_frames=32, interval_frames=(1, 1))
     return recipe.replace(
         sampling=frames,

@@ -61,7 +61,7 @@ def _run(config: ExportConfig) -> None:
     encoder = read_encoder(place.read_bytes(), place.uri, **changes)
     num_frames, side = _clip_size(config, place.parent)
     out = Storage.from_uri(config.out) if config.out else place.parent
-    # before the export, which takes a minute
+    # before the export, which takes long
     out.check_writable()
     for name in FORMATS if config.format == "both" else (config.format,):
         file, export = FORMATS[name]

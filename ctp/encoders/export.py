@@ -142,7 +142,7 @@ def _verify(
 ) -> Exported:
     """Return the export if `run`, which runs it, gives the module's features of random clips."""
     max_difference = 0.0
-    # other sizes than the traced one, to see that the batch is free
+    # other sizes than the traced one, to check that the size of a batch is free
     for batch in VERIFIED_BATCHES:
         clips = _random_clips(batch, clip_size)
         expected, got = module(clips), run(clips)

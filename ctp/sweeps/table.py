@@ -113,7 +113,7 @@ def _unfinished(sweep: Sweep) -> Table:
 
 def _facts(plan: Plan) -> dict[str, str]:
     """Return what was run; where settings differ, each value."""
-    # seeds make no other facts
+    # the facts do not depend on the seed
     rows = [trial.config.describe() for trial in plan.trials if trial.seed == 0]
     return {name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
 

@@ -60,7 +60,7 @@ def learning_rate_factor(
         return (step + 1) / config.warmup_steps
     if not config.decay_at:
         length = total_steps(config, num_videos, total_batch)
-        # the step after the last one is asked for too, and cos rises again beyond π
+        # cos would rise again after the end
         return 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
     # in whole epochs by the number of clips, not of steps: an epoch need not end with a step
     done = step if config.unit == "steps" else step * total_batch // num_videos

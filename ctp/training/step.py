@@ -88,5 +88,5 @@ def train_step(
     gradient_norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimizer.step()
     logged = {"loss": loss.total, **loss.metrics, "gradient_norm": gradient_norm}
-    # without the graph, which would keep the activations of every step until the next log line
+    # without their graph, which would stay in memory until the next log line
     return {name: value.detach() for name, value in logged.items()}

@@ -61,7 +61,7 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return
     for part in module.modules():
-        # no subclass, which may normalise in another way
+        # exactly this class: a subclass may normalise in another way
         if type(part) is nn.BatchNorm3d:
             # in place: the module keeps its parameters, buffers, hooks and name
             part.__class__ = CpuSyncBatchNorm3d

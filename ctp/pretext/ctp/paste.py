@@ -183,7 +183,7 @@ def _blend(
     )
     alpha *= game.opacity[k, shown][:, None, None]
     below = under.reshape(patch.shape).astype(np.float32)
-    # in place, and faster than the same in NumPy, which makes three arrays on the way
+    # in place: the same in NumPy makes three arrays on the way
     torch.from_numpy(below).lerp_(torch.from_numpy(patch), torch.from_numpy(alpha))
     return below
 

@@ -133,6 +133,6 @@ def _alpha(x: Tensor, y: Tensor, shape: Tensor, soft_edge_start: Tensor) -> Tens
         torch.where(shape == ELLIPSE, (x * x + y * y).sqrt(), across + down),
     )
     hard = ((distance < 0.5) | (shape == RECTANGLE)).to(torch.float32)
-    # 0 / 0 for hard edges, which `where` does not take
+    # a division by 0 for hard edges, whose result `where` does not take
     soft = ((0.5 - distance) / (0.5 - start)).clamp(0, 1)
     return torch.where(start == HARD_EDGE, hard, soft)

@@ -82,7 +82,6 @@ class CommandLine(Generic[C]):
                 cli_hide_none_type=True,
                 formatter_class=_formatter,
             )
-            # source() has the given options alone; those of the recipe are below them
             config = model.from_values(merge(model, values, _without_none_lists(source())))
         except (ValueError, StorageError) as error:
             front.error(str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -103,12 +103,21 @@ def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
         return Classifier(encoder, num_classes, frozen=config.frozen_encoder)
 
 
-def classifier_bytes(model: Classifier, classes: Sequence[str]) -> bytes:
-    """Return the classifier as a safetensors file, for `load_classifier`."""
+def classifier_bytes(
+    model: Classifier, classes: Sequence[str], about: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the classifier as a safetensors file, for `load_classifier`.
+
+    Args:
+        model: the classifier.
+        classes: names of its classes.
+        about: more entries for the file's metadata.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "encoder": model.encoder.config.model_dump_json(),
         "classes": json.dumps(list(classes)),
+        **(about or {}),
     }
     return safetensors.torch.save(state, metadata=metadata)
 
@@ -124,7 +133,6 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
         ValueError: it is not a file of `classifier_bytes`.
     """
     state = read_state(data, name)
-    # safetensors: the length of the header in 8 bytes, then the header as JSON
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = header.get("__metadata__", {})
     if "classes" not in about:
@@ -251,9 +259,9 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
             counts[label, int(logits.argmax())] += 1
         return {"classes": self._classes, "confusion": counts.tolist()}
 
-    def model_files(self) -> dict[str, bytes]:
+    def model_files(self, about: Mapping[str, str]) -> dict[str, bytes]:
         """Return the classifier."""
-        return {CLASSIFIER: classifier_bytes(self.model, self._classes)}
+        return {CLASSIFIER: classifier_bytes(self.model, self._classes, about)}
 
 
 def _stack(results: Sequence[TestedVideo]) -> tuple[Tensor, Tensor]:

@@ -60,8 +60,8 @@ class DownstreamLearner(Learner[S], Generic[S, V, T]):
         """Return what scores.json contains besides the scores."""
 
     @abstractmethod
-    def model_files(self) -> Mapping[str, bytes]:
-        """Return the files of the trained model besides the encoder's."""
+    def model_files(self, about: Mapping[str, str]) -> Mapping[str, bytes]:
+        """Return the files of the trained model besides the encoder's, with `about` as metadata."""
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -107,9 +107,10 @@ class DownstreamLearner(Learner[S], Generic[S, V, T]):
             "trained_on": len(self._spec.stream.catalog),
             **self.details(results),
         }
+        about = {"run": self._config.name}
         return {
-            ENCODER: encoder_bytes(self._encoder, {"run": self._config.name}),
-            **self.model_files(),
+            ENCODER: encoder_bytes(self._encoder, about),
+            **self.model_files(about),
             self._config.RESULT: json.dumps(scores, indent=1).encode(),
         }
 

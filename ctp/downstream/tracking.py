@@ -258,10 +258,10 @@ class TrackingLearner(DownstreamLearner[TrackSample, VideoClips, TrackedVideo]):
             },
         }
 
-    def model_files(self) -> dict[str, bytes]:
+    def model_files(self, about: Mapping[str, str]) -> dict[str, bytes]:
         """Return encoder with head."""
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        return {TRACKER: safetensors.torch.save(state)}
+        return {TRACKER: safetensors.torch.save(state, metadata=dict(about))}
 
 
 def _by_id(videos: Sequence[TrackedVideo]) -> list[TrackedVideo]:

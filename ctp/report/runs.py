@@ -60,7 +60,6 @@ class Run:
         rows = run_folder.read_metrics(folder)
         scores: Mapping[str, Any] = {}
         if config.RESULT != run_folder.SCORES:
-            # a pretraining has no test at its end: its last evaluation is in the log
             scores = next((row for row in reversed(rows) if config.score.key in row), {})
         elif is_finished:
             scores = json.loads(result.read_bytes())

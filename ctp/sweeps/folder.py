@@ -155,7 +155,6 @@ def read_config(folder: Storage) -> SweepConfig:
         config = SweepConfig.from_values(yaml.safe_load(place.read_bytes()))
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{place.uri}: {error}") from error
-    # as it was found, since the folder may have been moved or copied
     return config.replace(storage=folder.parent.uri, name=folder.path.rpartition("/")[2])
 
 

@@ -81,7 +81,7 @@ def create_or_resume(config: RunConfig) -> bool:
         there = read_config(folder, type(config))
         differences = config.differences(there)
         if differences:
-            lines = list(map(str, differences))
+            lines = [f"{each.name} was {each.there!r}, is {each.here!r}" for each in differences]
             raise ValueError(
                 f"run {config.name!r} exists with another config:\n  "
                 + "\n  ".join(lines)

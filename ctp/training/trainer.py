@@ -411,7 +411,6 @@ class Trainer:
         for report in reports:
             if report.error is not None:
                 raise RunStoppedError(report.error)
-        # the sum is not finite if one of the two is not
         if not all(math.isfinite(row["loss"] + row["gradient_norm"]) for row in rows):  # type: ignore[arg-type, operator]
             raise RunStoppedError(
                 f"the loss or its gradient is not finite between steps {rows[0]['step']} and "
@@ -500,5 +499,4 @@ def _mean(of_workers: Sequence[dict[str, float]]) -> dict[str, float]:
 def _peak_memory_gib() -> float:
     """Return the peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # bytes on macOS, KiB on Linux
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

@@ -77,7 +77,7 @@ def test_kuberays_schemas_accept_our_manifests(check: Any, overlay: Path, schema
             assert list(check.schema_faults(document, schemas)) == []
 
 
-def test_the_manifests_have_no_fault_before_one_is_added(check: Any) -> None:
+def test_the_manifests_that_mistakes_are_planted_in_have_none(check: Any) -> None:
     assert list(check.faults([account(), cluster()])) == []
     assert list(check.faults([account(), job()])) == []
 

@@ -89,7 +89,7 @@ def test_an_unknown_step_is_refused(source: Path) -> None:
 
 
 def test_what_pinned_packages_need_is_pinned() -> None:
-    """Dependencies are followed through packages that are installed here at the pinned version."""
+    """Followed through those that are installed here at the version that is pinned."""
     text = (PROJECT / "deploy" / "constraints.txt").read_text()
     pinned = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]

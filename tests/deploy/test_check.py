@@ -71,7 +71,7 @@ def test_our_manifests_have_no_fault(check: Any, overlay: Path) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
 @pytest.mark.usefixtures("can_render")
-def test_kuberays_schemas_accept_our_manifests(check: Any, overlay: Path, schemas: Path) -> None:
+def test_kuberays_schemas_take_our_manifests(check: Any, overlay: Path, schemas: Path) -> None:
     for document in check.render(overlay):
         if document["kind"] != "ServiceAccount":
             assert list(check.schema_faults(document, schemas)) == []

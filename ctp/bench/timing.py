@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 Figures = Mapping[str, Any]
 """What was measured of one thing, by name; the first value is the thing's name."""
-UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,6 @@ def machine() -> dict[str, str | int]:
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use; a container may have few."""
     if hasattr(os, "sched_getaffinity"):
-        # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

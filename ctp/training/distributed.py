@@ -38,7 +38,6 @@ def regroup(rank: int, world_size: int, address: str) -> None:
     backend = dist.get_backend()
     with socket.socket() as free:
         free.bind(("", 0))
-        # while the old group still exists, as it is the only way to agree on an address
         meeting = from_first(f"tcp://{address}:{free.getsockname()[1]}")
     dist.destroy_process_group()
     # a single worker needs no group

@@ -227,7 +227,6 @@ class Trainer:
         quarantine = self.folder.join(run_folder.QUARANTINE)
         if quarantine.exists():
             self.ledger = QuarantineLedger.from_jsonl(quarantine.read_bytes())
-        # videos that could not even be listed, for example those of a missing shard
         self._add_quarantined([e for catalog in self.spec.catalogs for e in catalog.quarantined])
         if self.worker.is_first:
             self.log = MetricsLog(self.folder, self.step)

@@ -15,7 +15,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 @pytest.fixture(scope="session")
 def check() -> Any:
-    """Return the module deploy/check.py."""
+    """The module deploy/check.py."""
     spec = importlib.util.spec_from_file_location("deploy_check", DEPLOY / "check.py")
     assert spec is not None
     assert spec.loader is not None

@@ -35,9 +35,8 @@ from ctp.encoders.weights import load_encoder
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration
-from ctp.report.confusion import draw_confusion
-from ctp.report.curves import draw_curves
-from ctp.report.figures import to_png
+from ctp.report.confusion import confusion_png
+from ctp.report.curves import curves_png
 from ctp.report.tracks import draw_tracks
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
@@ -144,8 +143,7 @@ def finetune(config: FinetuneConfig) -> Run:
     run = _train_here(spec, videos, f"initial weights: {config.initial}")
     scores, folder = run.scores, folder_of(config)
     counts = np.array(scores["confusion"], np.int64)
-    figure = draw_confusion(counts, scores["classes"])
-    folder.join(run_folder.CONFUSION).write_bytes(to_png(figure))
+    folder.join(run_folder.CONFUSION).write_bytes(confusion_png(counts, scores["classes"]))
     accuracy = ", ".join(
         f"top-{k} {100 * scores[f'top{k}']:.1f}%" for k in (1, 5) if f"top{k}" in scores
     )
@@ -213,7 +211,7 @@ def _train_here(
 
         train(spec, show)
     rows = run_folder.read_metrics(folder)
-    folder.join(run_folder.CURVES).write_bytes(to_png(draw_curves(rows, config.score)))
+    folder.join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
     quarantine = folder.join(run_folder.QUARANTINE)
     if quarantine.exists():
         ledger = list(QuarantineLedger.from_jsonl(quarantine.read_bytes()))

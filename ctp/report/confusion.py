@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ctp.report.figures import INK, new_figure
+from ctp.report.figures import INK, new_figure, to_png
 
 NAME_LENGTH = 36
 MAX_NAMED, MAX_NUMBERED = 120, 32
@@ -21,6 +21,11 @@ MAX_NAMED, MAX_NUMBERED = 120, 32
 MAX_LISTED = 25
 RIGHT_MAP, WRONG_MAP = "Blues", "Oranges"
 NEVER, NO_VIDEOS = "#f7f8f9", "#d1d5db"
+
+
+def confusion_png(counts: NDArray[np.int64], class_names: Sequence[str]) -> bytes:
+    """Return `draw_confusion` as a PNG."""
+    return to_png(draw_confusion(counts, class_names))
 
 
 def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:

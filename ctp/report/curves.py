@@ -17,6 +17,11 @@ from ctp.training.run_folder import Row
 KNN, WAIT = "knn_top1", "wait_share"
 
 
+def curves_png(rows: Sequence[Row], score: Score) -> bytes:
+    """Return `draw_curves` as a PNG."""
+    return figures.to_png(draw_curves(rows, score))
+
+
 def draw_curves(rows: Sequence[Row], score: Score) -> Figure:
     """Draw loss, score, schedule and speed over the steps of a run.
 

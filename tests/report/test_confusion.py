@@ -12,8 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ctp.report.confusion import RIGHT_MAP, WRONG_MAP, draw_confusion
-from ctp.report.figures import to_png
+from ctp.report.confusion import RIGHT_MAP, WRONG_MAP, confusion_png, draw_confusion
 
 NAMES = ("Jump", "Run", "Sit", "Wave")
 COUNTS = np.array([[3, 1, 0, 0], [0, 2, 0, 4], [1, 0, 4, 0], [0, 0, 0, 0]])
@@ -62,8 +61,7 @@ def test_both_accuracies_are_above() -> None:
 @pytest.mark.parametrize("num_classes", [1, 12, 155])
 def test_any_number_of_classes_fits_on_a_screen(num_classes: int) -> None:
     names = [f"pretending to put {'something ' * 9}{i}" for i in range(num_classes)]
-    png = to_png(draw_confusion(random_counts(num_classes), names))
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(confusion_png(random_counts(num_classes), names))) as image:
         assert 200 < image.height < 2000
         assert 200 < image.width < 2500
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from ctp.report.curves import draw_curves
-from ctp.report.figures import MAX_POINTS, series, smooth, to_png
+from ctp.report.curves import curves_png, draw_curves
+from ctp.report.figures import MAX_POINTS, series, smooth
 from ctp.score import Score
 from ctp.training.run_folder import Row
 
@@ -46,9 +46,9 @@ def texts(axes: Axes) -> list[str]:
 )
 def test_any_rows_make_the_same_picture_each_time_and_leave_no_state(given: list[Row]) -> None:
     before = dict(matplotlib.rcParams)
-    picture = to_png(draw_curves(given, TASK))
+    picture = curves_png(given, TASK)
     assert picture.startswith(b"\x89PNG")
-    assert picture == to_png(draw_curves(given, TASK))
+    assert picture == curves_png(given, TASK)
     assert dict(matplotlib.rcParams) == before
 
 

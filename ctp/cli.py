@@ -50,6 +50,8 @@ class CommandLine(Generic[C]):
 
         Prints and exits on `--help`, on `--print-config` and on an error.
         """
+        # two passes: --recipe and --config decide which options there are, and which values --help
+        # shows
         front = self._front_parser(add_help=False)
         front.add_argument("-h", "--help", action="store_true")
         chosen, rest = front.parse_known_args(argv)
@@ -73,7 +75,9 @@ class CommandLine(Generic[C]):
             source = CliSettingsSource[Any](
                 _with_defaults(model, values),  # type: ignore[arg-type]
                 root_parser=parser,
+                # only now are the choices known that --help lists
                 cli_parse_args=["--help"] if chosen.help else rest,
+                # its default is null, which few would guess
                 cli_parse_none_str=NONE,
                 cli_hide_none_type=True,
                 formatter_class=_formatter,
@@ -85,6 +89,26 @@ class CommandLine(Generic[C]):
             print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
             raise SystemExit(0)
         return chosen.recipe, config
+
+    def run(
+        self,
+        work: Callable[[C], None],
+        argv: Sequence[str] | None,
+        *errors: type[Exception],
+    ) -> None:
+        """Parse the arguments and call `work` with the config; print an error in one line.
+
+        Args:
+            work: raises ValueError or StorageError if a value cannot be used.
+            argv: arguments; None: those of the process.
+            errors: what else `work` raises that is no fault of the program.
+        """
+        _, config = self.parse(argv)
+        expected: tuple[type[Exception], ...] = (ValueError, StorageError, *errors)
+        try:
+            work(config)
+        except expected as error:
+            raise SystemExit(f"error: {error}") from error
 
     def _front_parser(self, *, add_help: bool) -> _Parser:
         width = max(map(len, self.recipes))
@@ -120,6 +144,7 @@ class _Parser(argparse.ArgumentParser):
     choices: Mapping[str, str] = {}
 
     def format_help(self) -> str:
+        # here, since pydantic-settings adds the options itself and knows nothing of `OneOf`
         for action in self._actions:
             option = next(iter(action.option_strings), "")
             if option in self.choices:
@@ -133,6 +158,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
+        # argparse names the first unknown option; other errors pass through as they are
         if unknown != message:
             option = unknown.split()[0].partition("=")[0]
             names = [name for name in self._option_string_actions if name.startswith("--")]
@@ -153,6 +179,7 @@ def _choose(
     Raises:
         ValueError: there is no such name.
     """
+    # no abbreviations: --enc would be taken for --encoder
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     fields = {o.name: o.one_of for o in options(model, values) if o.one_of}
     for option in fields:
@@ -190,6 +217,8 @@ def _with_defaults(model: type[Config], values: Mapping[str, Any]) -> type[Confi
         value = values.get(name, field.default)
         section, annotation, default = section_class(field, value), field.annotation, value
         if section is not None and isinstance(value, Mapping):
+            # required, so that pydantic-settings shows the defaults of the fields below instead of
+            # one of the section
             annotation, default = _with_defaults(section, value), ...
         elif one_of_field(field):
             annotation = str  # nothing is chosen, so there are no further options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -31,6 +31,7 @@ class Config(BaseModel):
         """
         # sections are passed as they are: dumped ones would lose their class
         values = {name: getattr(self, name) for name in type(self).model_fields}
+        # not model_copy, which does not validate
         return type(self).model_validate({**values, **changes})
 
     def override(self, changes: Mapping[str, Any]) -> Self:
@@ -197,6 +198,7 @@ def section_class(field: FieldInfo, value: Any) -> type[Config] | None:
     if one_of is not None:
         name = value.get("name") if isinstance(value, Mapping) else getattr(value, "name", value)
         return one_of.choices().get(str(name))
+    # the class itself, or that of `Section | None`
     kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
     return next((k for k in kinds if isinstance(k, type) and issubclass(k, Config)), None)
 
@@ -217,6 +219,7 @@ def merge(
         if field and isinstance(below, Mapping) and isinstance(value, Mapping):
             section = section_class(field, {**below, **value})
             if section:
+                # the class may have changed, and with it the options there are
                 below = {name: each for name, each in below.items() if name in section.model_fields}
                 value = merge(section, below, value)
         merged[key] = value
@@ -230,6 +233,36 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+class Difference(NamedTuple):
+    """An option, by its dotted name, that has different values in two configs."""
+
+    name: str
+    here: object
+    there: object
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.there!r}, is {self.here!r}"
+
+
+def differences(
+    here: object, there: object, ignored: Collection[str] = (), name: str = ""
+) -> Iterator[Difference]:
+    """Yield where the nested values of two configs differ.
+
+    Args:
+        here, there: as of `model_dump`.
+        ignored: dotted names of options, and of sections, to leave out.
+        name: dotted name of the section that they are of.
+    """
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in here | there:
+            below = f"{name}.{key}" if name else key
+            if below not in ignored:
+                yield from differences(here.get(key), there.get(key), ignored, below)
+    elif here != there:
+        yield Difference(name, here, there)
 
 
 def unflatten(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,32 +20,26 @@ DATA_BOUND_SHARE = 0.3
 Row = Mapping[str, float | int | str]
 
 
-class Progress:
-    """Shows the log lines of a run, for use in a `with` statement."""
+class _Bar:
+    """A bar in a terminal, lines elsewhere; for use in a `with` statement."""
 
-    def __init__(self, score: Score, console: Console | None = None):
-        """Start.
-
-        Args:
-            score: the score that the run is judged by.
-            console: where to print; None: standard output.
-        """
-        self._score = score
+    def __init__(self, unit: str, console: Console | None = None):
         self._console = console or Console()
         self._bar = Bar(
-            TextColumn("step"),
+            TextColumn(unit),
             MofNCompleteColumn(),
             BarColumn(bar_width=16),
-            # shortened in a narrow terminal
-            TextColumn("{task.fields[line]}", table_column=Column(ratio=1, no_wrap=True)),
+            # takes the room that is left; cut off in a narrow terminal, so that the bar stays one
+            # line
+            TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True)),
             TimeRemainingColumn(compact=True),
             console=self._console,
             disable=not self._console.is_terminal,
+            # rich looks back 30 s by default, which an evaluation or a checkpoint can fill
             speed_estimate_period=120,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=None, line="waiting for the first step")
-        self._last_score = ""
+        self._task = self._bar.add_task("", total=None, text="")
         self._first: tuple[float, int] | None = None
         self._printed = float("-inf")
 
@@ -56,33 +50,60 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def _update(
+        self, line: str, done: int, total: int, text: str = "", *, is_news: bool = False
+    ) -> None:
+        """Move the bar. Without a terminal, print `line` and `text`, at most every
+        `PLAIN_LINE_SECONDS` unless this is the last one or news."""
+        self._bar.update(self._task, completed=done, total=total, text=text)
+        if self._console.is_terminal:
+            return
+        now = time.monotonic()
+        # the time before the first call is the start of the cluster, not work
+        first_time, first_done = self._first = self._first or (now, done)
+        if now - self._printed >= PLAIN_LINE_SECONDS or done == total or is_news:
+            self._printed = now
+            parts = [line, text]
+            if done > first_done:
+                pace = (now - first_time) / (done - first_done)
+                parts.append(f"{duration(pace * (total - done))} left")
+            self._console.print(" · ".join(filter(None, parts)), soft_wrap=True)
+
+
+class Progress(_Bar):
+    """Shows the log lines of a run."""
+
+    def __init__(self, score: Score, console: Console | None = None):
+        """Start.
+
+        Args:
+            score: the score that the run is judged by.
+            console: where to print; None: standard output.
+        """
+        super().__init__("step", console)
+        self._bar.update(self._task, text="waiting for the first step")
+        self._score, self._last_score = score, ""
+
     def show(self, row: Row) -> None:
         """Show a log line."""
         step, total = int(row["step"]), int(row["total_steps"])
         score = self._score.describe(row)
         self._last_score = score or self._last_score
-        line = self._line(row)
-        self._bar.update(self._task, completed=step, total=total, line=line)
-        if self._console.is_terminal:
-            return
-        now = time.monotonic()
-        first_time, first_step = self._first = self._first or (now, step)
-        if now - self._printed >= PLAIN_LINE_SECONDS or step == total or score:
-            self._printed = now
-            pace = (now - first_time) / (step - first_step) if step > first_step else None
-            left = "" if pace is None else f" · {duration(pace * (total - step))} left"
-            self._console.print(f"step {step}/{total} · {line}{left}", soft_wrap=True)
+        line = f"step {step}/{total}"
+        self._update(line, step, total, self._describe(row), is_news=bool(score))
 
-    def _line(self, row: Row) -> str:
+    def _describe(self, row: Row) -> str:
+        score, training = self._score, row.get(f"train_{self._score.key}")
         parts = [
             f"loss {row['loss']:.3f}{self._loss_parts(row)}",
+            "" if training is None else f"training {score.label} {score.format(float(training))}",
             self._last_score,
             f"{row['clips_per_second']:.1f} clips/s",
             f"waiting for data {100 * float(row['wait_share']):.0f}%",
             f"{row['worker_memory_gib']:.1f} GiB",
             f"{row['quarantined']} quarantined" if row["quarantined"] else "",
         ]
-        return " · ".join(part for part in parts if part)
+        return " · ".join(filter(None, parts))
 
     def _loss_parts(self, row: Row) -> str:
         parts = [
@@ -93,45 +114,18 @@ class Progress:
         return f" ({', '.join(parts)})" if parts else ""
 
 
-class VideoCounter:
-    """Shows how many videos are done: a bar in a terminal, lines elsewhere. For use in a `with`
-    statement."""
+class VideoCounter(_Bar):
+    """Shows how many videos are done."""
 
     def __init__(self, total: int):
+        super().__init__("videos")
         self._total, self._done = total, 0
-        self._console = Console()
-        self._bar = Bar(
-            TextColumn("videos"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=total)
-        self._first: tuple[float, int] | None = None
-        self._printed = float("-inf")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def add(self, number: int) -> None:
         """Add `number` videos that are done."""
-        self._done += number
-        self._bar.update(self._task, completed=self._done)
-        now = time.monotonic()
-        first_time, first_done = self._first = self._first or (now, self._done)
-        is_due = now - self._printed >= PLAIN_LINE_SECONDS or self._done == self._total
-        if is_due and number and not self._console.is_terminal:
-            self._printed = now
-            since = self._done - first_done
-            seconds = (now - first_time) / since * (self._total - self._done) if since else None
-            left = "" if seconds is None else f" · {duration(seconds)} left"
-            print(f"{self._done}/{self._total} videos{left}", flush=True)
+        if number:
+            self._done += number
+            self._update(f"{self._done}/{self._total} videos", self._done, self._total)
 
 
 def duration(seconds: float) -> str:
@@ -148,10 +142,11 @@ def duration(seconds: float) -> str:
 
 def bottleneck(rows: Sequence[Row]) -> str:
     """Return a sentence on what limited the speed of a run, from its log lines."""
+    # only the last row of each interval has its speed
     spans = [row for row in rows if "wait_share" in row]
     if not spans:
         return "The run was too short to say what limited its speed."
-    # the first interval holds the start of the actors
+    # the first interval contains the start of the actors
     spans = spans[1:] or spans
     wait = sum(float(row["wait_share"]) for row in spans) / len(spans)
     speed = sum(float(row["clips_per_second"]) for row in spans) / len(spans)

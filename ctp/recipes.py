@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.downstream.config import FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
-from ctp.downstream.track_config import TrackConfig, VideoClipsConfig
+from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.config import EncoderConfig, R2plus1dConfig, R3dConfig
 from ctp.pretext.config import EvaluationConfig, PretrainConfig, PretrainVideosConfig
 from ctp.pretext.ctp.config import CtpConfig, HeadConfig
@@ -13,7 +13,8 @@ from ctp.training.config import CheckpointConfig, ComputeConfig, OptimizerConfig
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
-PAPER_GPUS = 8
+PAPER_SCALING = ScalingConfig(num_workers=8, use_gpu=True, num_actors=24)
+"""The paper's 8 GPUs (§5.1), with three actors for each."""
 SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
@@ -107,7 +108,7 @@ def finetune_small() -> FinetuneConfig:
         augment=finetune_ucf101().augment.replace(frame_size_px=48, short_sides_px=(48, 56, 64)),
         clips_per_test_video=3,
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001, weight_decay=0.05),
-        schedule=ScheduleConfig(unit="epochs", length=30, decay="cosine", decay_at=()),
+        schedule=ScheduleConfig(unit="epochs", length=30, decay_at=()),
         compute=ComputeConfig(total_batch=16),
         checkpoint=CheckpointConfig(every_minutes=2),
     )
@@ -117,7 +118,7 @@ def _finetune(uri: str) -> FinetuneConfig:
     """Return the paper's fine-tuning (supplement A), which is the default."""
     return FinetuneConfig(
         data=LabeledVideosConfig(uri=f"{uri}/train", test_uri=f"{uri}/test"),
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+        scaling=PAPER_SCALING,
     )
 
 
@@ -149,7 +150,7 @@ def _paper(
         data=PretrainVideosConfig(uri=uri),  # all of it, as in the paper
         encoder=encoder,
         schedule=ScheduleConfig(unit="epochs", length=epochs, decay_at=decay_at),
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
+        scaling=PAPER_SCALING,
     )
 
 
@@ -172,7 +173,7 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
         ),
         encoder=SMALL_ENCODER,
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.003),
-        schedule=ScheduleConfig(unit="steps", length=steps, decay="cosine", decay_at=()),
+        schedule=ScheduleConfig(unit="steps", length=steps, decay_at=()),
         compute=ComputeConfig(total_batch=total_batch),
         evaluation=EvaluationConfig(num_clips=256, every_steps=max(steps // 8, 1)),
         checkpoint=CheckpointConfig(every_minutes=2),
@@ -206,9 +207,7 @@ EMBED = {
 
 def track_got10k() -> TrackConfig:
     """The paper's tracking on GOT-10k: 16 frames, 8 GPUs, all stages trained unless frozen (§4)."""
-    return TrackConfig(
-        scaling=ScalingConfig(num_workers=PAPER_GPUS, use_gpu=True, num_actors=3 * PAPER_GPUS),
-    )
+    return TrackConfig(scaling=PAPER_SCALING)
 
 
 def track_small() -> TrackConfig:
@@ -218,9 +217,8 @@ def track_small() -> TrackConfig:
         head=HeadConfig(hidden_channels=64),
         sampling=SamplingConfig(num_frames=8, interval_frames=(1, 1)),
         augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64)),
-        test=VideoClipsConfig(short_side_px=48),
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001),
-        schedule=ScheduleConfig(unit="steps", length=1000, decay="cosine", decay_at=()),
+        schedule=ScheduleConfig(unit="steps", length=1000, decay_at=()),
         compute=ComputeConfig(total_batch=16),
         checkpoint=CheckpointConfig(every_minutes=2),
         test_every_steps=200,

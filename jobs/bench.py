@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from ctp import recipes
-from ctp.bench.budget import make_budgets
+from ctp.bench.budget import describe_budget, make_budgets
 from ctp.bench.cases import measure_cases
 from ctp.bench.config import BenchConfig, like_run, quick, standard
 from ctp.bench.ingest import compare_loaders
 from ctp.bench.steps import fastest_gpu_rate, measure_steps
 from ctp.bench.tables import figure_table, to_json
-from ctp.bench.timing import machine
+from ctp.bench.timing import Figures, machine
 from ctp.cli import CommandLine
 from ctp.data.quarantine import QuarantineLimitError
-from ctp.storage import Storage, StorageError
+from ctp.storage import Storage
 
 ABOUT = """Measure what a clip and a training step cost on this machine, and what limits a run.
 
@@ -49,15 +49,16 @@ RECIPES = {"standard": standard, "quick": quick, "tiny": tiny}
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, measure, print tables and write the figures."""
-    _, config = CommandLine(RECIPES, "standard", ABOUT).parse(argv)
-    try:
-        out = Storage.from_uri(config.out)
-        out.parent.check_writable()
-        figures, sentences = measure(config)
-        about = {"machine": machine(), "config": config.model_dump(mode="json")}
-        out.write_bytes(to_json({**about, **figures}).encode())
-    except (ValueError, StorageError, QuarantineLimitError, ConnectionError) as error:
-        sys.exit(f"error: {error}")
+    command = CommandLine(RECIPES, "standard", ABOUT)
+    command.run(_run, argv, QuarantineLimitError, ConnectionError)
+
+
+def _run(config: BenchConfig) -> None:
+    out = Storage.from_uri(config.out)
+    out.parent.check_writable()
+    figures, sentences = measure(config)
+    about = {"machine": machine(), "config": config.model_dump(mode="json")}
+    out.write_bytes(to_json({**about, **figures}).encode())
     # a file has no width
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     console.print("{cpu}, {cores} cores, device {device}, torch {torch}".format_map(machine()))
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"wrote {out.uri}")
 
 
-def measure(config: BenchConfig) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str]]:
     """Measure the parts of `config.what`.
 
     Returns:
@@ -90,14 +91,14 @@ def measure(config: BenchConfig) -> tuple[dict[str, list[dict[str, Any]]], list[
     timings = measure_cases(config)
     efficiency = deliveries[0].efficiency if deliveries else None
     budgets, assumptions = make_budgets(config, loaders, efficiency, fastest_gpu_rate(steps))
-    figures = {
+    figures: dict[str, Sequence[Figures]] = {
         "ingest": [loader.figures(loaders[0]) for loader in loaders],
         "ray": [delivery.figures() for delivery in deliveries],
-        "step": [step.figures() for step in steps],
+        "step": steps,
         "timings": [timing.figures() for timing in timings],
-        "budget": [budget.figures() for budget in budgets],
+        "budget": budgets,
     }
-    return figures, [*assumptions, *(budget.sentence() for budget in budgets)]
+    return figures, [*assumptions, *map(describe_budget, budgets)]
 
 
 if __name__ == "__main__":

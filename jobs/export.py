@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Literal
 
 from annotated_types import Ge
@@ -12,7 +11,7 @@ from ctp.config import Config
 from ctp.encoders.export import ExportError, Pooling, export_onnx, export_program
 from ctp.encoders.weights import read_encoder
 from ctp.report.runs import RUN_CONFIGS
-from ctp.storage import Storage, StorageError
+from ctp.storage import Storage
 from ctp.training import run_folder
 
 ABOUT = """Export an encoder as a torch.export program, encoder.pt2, or as ONNX, encoder.onnx.
@@ -28,7 +27,7 @@ FORMATS = {"program": ("encoder.pt2", export_program), "onnx": ("encoder.onnx", 
 
 
 class ExportConfig(Config):
-    """What to export, and how."""
+    """One vector per clip, from the encoder as it was trained (default)."""
 
     run: str = ""
     """Name of a run below `storage`, or path or URI of its folder."""
@@ -50,18 +49,9 @@ class ExportConfig(Config):
     """Folder or URI to write to; none: the encoder's folder."""
 
 
-def as_trained() -> ExportConfig:
-    """One vector per clip, from the encoder as it was trained (default)."""
-    return ExportConfig()
-
-
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments, export, and print what was written."""
-    _, config = CommandLine({"as-trained": as_trained}, "as-trained", ABOUT).parse(argv)
-    try:
-        _run(config)
-    except (ValueError, StorageError, ExportError) as error:
-        sys.exit(f"error: {error}")
+    CommandLine({"as-trained": ExportConfig}, "as-trained", ABOUT).run(_run, argv, ExportError)
 
 
 def _run(config: ExportConfig) -> None:
@@ -71,6 +61,7 @@ def _run(config: ExportConfig) -> None:
     encoder = read_encoder(place.read_bytes(), place.uri, **changes)
     num_frames, side = _clip_size(config, place.parent)
     out = Storage.from_uri(config.out) if config.out else place.parent
+    # before the export, which takes long
     out.check_writable()
     for name in FORMATS if config.format == "both" else (config.format,):
         file, export = FORMATS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -19,8 +18,8 @@ from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.gradcam import explain
 from ctp.downstream.labels import open_labeled
 from ctp.report.gradcam import Explained, MapName, color_key, draw_explained
-from ctp.report.preview import clips_mp4, clips_png, read_clip
-from ctp.storage import Storage, StorageError
+from ctp.report.preview import read_clip, write_clips
+from ctp.storage import Storage
 from ctp.text import listed
 from ctp.training import run_folder
 from ctp.video.augment import to_input
@@ -33,7 +32,8 @@ from random weights. The middle clip of each video is explained.
 
   gradcam.py --runs runs/ctp,runs/scratch
   gradcam.py --runs runs/ctp --uri my/videos --num_videos 8 --target "Horse Riding\""""
-PNG, MP4 = "gradcam.png", "gradcam.mp4"
+MIN_SIDE_PX = 160
+"""Smaller frames are enlarged to this side."""
 
 
 class GradcamConfig(Config):
@@ -49,21 +49,13 @@ class GradcamConfig(Config):
     """The class whose evidence is shown; none: the class that each classifier predicts."""
     maps: Annotated[tuple[MapName, ...], MaxLen(2)] = ("guided", "cam")
     """guided: guided Grad-CAM; cam: Grad-CAM."""
-    num_columns: Annotated[int, Ge(1)] = 8
-    """Frames of each clip in the picture, evenly chosen."""
-    size_px: Annotated[int, Ge(16)] = 160
-    """Side of a frame in the picture and the video; larger clips keep their size."""
     out: str = "gradcam"
     """Folder or URI for the picture and the video."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, explain, draw, and print where it is."""
-    _, config = CommandLine({"gradcam": GradcamConfig}, "gradcam", ABOUT).parse(argv)
-    try:
-        _run(config)
-    except (ValueError, StorageError) as error:
-        sys.exit(f"error: {error}")
+    CommandLine({"gradcam": GradcamConfig}, "gradcam", ABOUT).run(_run, argv)
 
 
 def _run(config: GradcamConfig) -> None:
@@ -81,14 +73,10 @@ def _run(config: GradcamConfig) -> None:
     if not clips:
         raise ValueError("none of the videos can be used; see above")
     key = color_key(config.maps)
-    rows = [draw_explained(clip, classes, config.maps, config.size_px) for clip in clips]
+    rows = [draw_explained(clip, classes, config.maps, MIN_SIDE_PX) for clip in clips]
     pictures = [picture for row in rows for picture in row]
-    for name, data in (
-        (PNG, clips_png(pictures, config.num_columns, key)),
-        (MP4, clips_mp4(pictures, len(rows[0]), key)),
-    ):
-        out.join(name).write_bytes(data)
-        print(out.join(name).uri)
+    # the video has a row for each clip, with its maps beside it
+    write_clips(out, "gradcam", pictures, len(rows[0]), key)
 
 
 def _classifiers(runs: Sequence[str]) -> tuple[dict[str, Classifier], tuple[str, ...]]:
@@ -134,6 +122,7 @@ def _videos(config: GradcamConfig, run: FinetuneConfig) -> Catalog:
 def _choose(catalog: Catalog, number: int) -> list[VideoEntry]:
     """Return `number` videos, evenly chosen, so that they are of many classes."""
     count = min(number, len(catalog))
+    # the middles of equal parts: videos are sorted by class
     return [catalog[(2 * i + 1) * len(catalog) // (2 * count)] for i in range(count)]
 
 

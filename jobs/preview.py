@@ -20,7 +20,7 @@ from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import HeldoutSamples, build_model, open_pretraining
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import SamplePicture
-from ctp.report.preview import clips_mp4, clips_png
+from ctp.report.preview import write_clips
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
@@ -36,7 +36,6 @@ answers of its newest checkpoint.
   preview.py --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
   preview.py --run my-run                               what a run has learnt
   preview.py --run my-run --data.uri my/videos          the same on your videos"""
-PNG, MP4 = "clips.png", "clips.mp4"
 
 
 class DrawingConfig(Config):
@@ -50,8 +49,6 @@ class DrawingConfig(Config):
     """Samples to draw."""
     first_position: Annotated[int, Ge(0)] = 0
     """Number of the first sample in the run's stream, or among the held-out ones with `run`."""
-    num_columns: Annotated[int, Ge(1)] = 8
-    """Frames of each sample in the picture, evenly chosen."""
     size_px: Annotated[int, Ge(16)] = 224
     """Side of a frame in the picture and the video; larger frames keep their size."""
 
@@ -76,12 +73,7 @@ def main(argv: list[str] | None = None) -> None:
         out = Storage.from_uri(config.out)
         out.check_writable()
         pictures = _predictions(recipe, config) if config.run else _training_samples(config)
-        for name, data in (
-            (PNG, clips_png(pictures, config.num_columns)),
-            (MP4, clips_mp4(pictures)),
-        ):
-            out.join(name).write_bytes(data)
-            print(f"wrote {out.join(name).uri} ({len(data) / 1000:.0f} kB)")
+        write_clips(out, "clips", pictures)
     except (ValueError, StorageError, QuarantineLimitError) as error:
         sys.exit(f"error: {error}")
 
@@ -110,6 +102,7 @@ def _training_samples(config: PreviewConfig) -> list[SamplePicture]:
 @torch.no_grad()
 def _predictions(recipe: str, config: PreviewConfig) -> list[SamplePicture]:
     """Draw held-out samples with the answers of the newest checkpoint; prints its score."""
+    # options of the task would be silently replaced by the run's
     has_videos = _check_options(recipe, config)
     folder = run_folder.find_run(config.run, config.storage)
     trained = run_folder.read_config(folder, PretrainConfig)
@@ -177,6 +170,7 @@ def _heldout(config: PretrainConfig, uri: str | tuple[str, ...] | None) -> Video
 def _load(videos: VideoSet[Any], indices: Sequence[int]) -> Found:
     found = Found([], [], [])
     for index in indices:
+        # one at a time, so that each sample can be named by its video
         loaded = videos.load_many([index])
         found.names.extend(videos.catalog[index % len(videos.catalog)].id for _ in loaded.items)
         found.samples.extend(loaded.items)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-
 from ctp.cli import CommandLine
 from ctp.config import Config
 from ctp.report.page import to_html
 from ctp.report.sections import sections_of
-from ctp.storage import Storage, StorageError
+from ctp.storage import Storage
 
 ABOUT = """Put runs on one page: their curves, scores and pictures, the paper's published numbers
 beside ours, and the differences from the paper's own run. Runs that can be compared come first,
-beside each other: what initial weights are worth, with means over seeds.
+beside each other: scores by initial weights, with means over seeds.
 
 RUNS are folders of jobs/pretrain.py, finetune.py, track.py and retrieve.py, or folders that contain
 such folders, local or on S3. OUT gets report.html, one file with all pictures inside.
@@ -35,11 +33,7 @@ class ReportConfig(Config):
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, read the runs, write the page, and print where it is."""
-    _, config = CommandLine({"report": ReportConfig}, "report", ABOUT).parse(argv)
-    try:
-        _run(config)
-    except (ValueError, StorageError) as error:
-        sys.exit(f"error: {error}")
+    CommandLine({"report": ReportConfig}, "report", ABOUT).run(_run, argv)
 
 
 def _run(config: ReportConfig) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow.compute as pc
-from annotated_types import Ge, MinLen, MultipleOf
+from annotated_types import Ge, MinLen
 
 from ctp.cli import CommandLine
 from ctp.config import Config
@@ -18,7 +17,7 @@ from ctp.downstream.feature_folder import Manifest, VideoFeatures, check_compara
 from ctp.downstream.retrieval import KS, Retrieval, knn_accuracy, retrieve
 from ctp.report.neighbours import Row, Shown, neighbours_png
 from ctp.report.preview import read_clip
-from ctp.storage import Storage, StorageError
+from ctp.storage import Storage
 from ctp.video.config import ViewsConfig
 
 ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
@@ -28,6 +27,8 @@ retrieval.json and neighbours.png, a picture of queries and the videos nearest t
 
   retrieve.py --gallery features/train --queries features/test"""
 SCORES, PICTURE = "retrieval.json", "neighbours.png"
+NEIGHBOURS_SHOWN, SIDE_PX = 6, 128
+"""Neighbours of each query in the picture, and the side of a video in it."""
 Positive = Annotated[int, Ge(1)]
 
 
@@ -48,19 +49,11 @@ class RetrieveConfig(Config):
     """Compute similarities on the GPU."""
     num_pictured: Annotated[int, Ge(0)] = 8
     """Queries in the picture, evenly chosen; 0 for no picture."""
-    num_neighbours: Positive = 6
-    """Neighbours of each query in the picture."""
-    size_px: Annotated[int, Ge(16), MultipleOf(2)] = 128
-    """Side of a video in the picture."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, score, draw, and print the scores."""
-    _, config = CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).parse(argv)
-    try:
-        _run(config)
-    except (ValueError, StorageError) as error:
-        sys.exit(f"error: {error}")
+    CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).run(_run, argv)
 
 
 def _run(config: RetrieveConfig) -> None:
@@ -156,15 +149,15 @@ def _rows(config: RetrieveConfig, gallery: Side, queries: Side, found: Retrieval
         near = found.neighbours
         pairs = zip(near.indices[query].tolist(), near.similarities[query].tolist(), strict=True)
         shown = [
-            _read(searched, gallery[1], place, f"{similarity:.3f}", config.size_px)
-            for place, similarity in [*pairs][: config.num_neighbours]
+            _read(searched, gallery[1], place, f"{similarity:.3f}")
+            for place, similarity in [*pairs][:NEIGHBOURS_SHOWN]
         ]
         name = queries[1].ids[query]
-        rows.append(Row(_read(asked, queries[1], query, name, config.size_px), shown))
+        rows.append(Row(_read(asked, queries[1], query, name), shown))
     return rows
 
 
-def _read(catalog: Catalog, videos: VideoFeatures, place: int, note: str, size_px: int) -> Shown:
+def _read(catalog: Catalog, videos: VideoFeatures, place: int, note: str) -> Shown:
     name = videos.ids[place]
     row = pc.index(catalog.columns["id"], name).as_py()
     if row < 0:
@@ -172,7 +165,7 @@ def _read(catalog: Catalog, videos: VideoFeatures, place: int, note: str, size_p
             f"video {name!r} of the features does not exist any more; --num_pictured 0 draws none"
         )
     middle = ViewsConfig(
-        num_clips=1, num_frames=1, interval_frames=1, frame_size_px=size_px, short_side_px=size_px
+        num_clips=1, num_frames=1, interval_frames=1, frame_size_px=SIDE_PX, short_side_px=SIDE_PX
     )
     return Shown(read_clip(middle, catalog[row])[0], str(videos.labels[place]), note)
 

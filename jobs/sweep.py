@@ -63,6 +63,7 @@ def _quoted(argv: Sequence[str]) -> list[str]:
             word = json.dumps(word)
         elif equals and option in OPTIONS_WITH_COMMAS:
             word = f"{option}={json.dumps(value)}"
+        # the word after --set or --grid is its value, even if it looks like an option
         is_value = not is_value and word in OPTIONS_WITH_COMMAS
         quoted.append(word)
     return quoted

@@ -186,7 +186,7 @@ def test_help_shows_the_options_of_the_chosen_class(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (["--recipe", "wid"], "no recipe 'wid' (did you mean wide?); there are plain, wide"),
         (["--inner.widht", "3"], "there is no option --inner.widht (did you mean --inner.width?)"),
@@ -202,15 +202,15 @@ def test_help_shows_the_options_of_the_chosen_class(capsys: pytest.CaptureFixtur
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_reported(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = failed(capsys, *argv)
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("innr: {width: 3}", "there is no option innr (did you mean inner?)"),
         ("inner: {wdth: 3}", "there is no option inner.wdth (did you mean inner.width?)"),
@@ -223,11 +223,11 @@ def test_what_does_not_fit_is_reported(
     ],
 )
 def test_a_file_that_does_not_fit_is_reported(
-    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(text)
-    assert said in failed(capsys, "--config", str(file))
+    assert message in failed(capsys, "--config", str(file))
 
 
 def test_merge_goes_into_sections() -> None:

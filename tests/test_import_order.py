@@ -90,9 +90,13 @@ def test_a_wrong_import_is_caught(part: str, name: str) -> None:
     assert violations(part, {name})
 
 
-@pytest.mark.parametrize("module", ["sweeps.recipes", "cluster.coordinator", "cluster.stream"])
-def test_small_actors_import_no_torch(module: str, run_python: Callable[..., str]) -> None:
-    """A run has many of them, and torch takes 0.3 GB of each."""
+@pytest.mark.parametrize(
+    "module", ["recipes", "sweeps.recipes", "cluster.coordinator", "cluster.stream"]
+)
+def test_recipes_and_small_actors_import_no_torch(
+    module: str, run_python: Callable[..., str]
+) -> None:
+    """A run has many such actors, and torch takes 0.3 GB of each."""
     script = f"import sys, ctp.{module}; print('torch' in sys.modules)"
     assert run_python("-c", script).strip() == "False"
 

@@ -40,6 +40,13 @@ def test_a_plain_line_has_step_loss_score_speed_and_memory() -> None:
     ]
 
 
+def test_a_classifier_shows_its_accuracy_on_training_clips() -> None:
+    out = io.StringIO()
+    with Progress(Score("top1", "top-1", is_percent=True), Console(file=out)) as progress:
+        progress.show(ROW | {"train_top1": 0.25})
+    assert "loss 3.500 · training top-1 25.0%" in out.getvalue()
+
+
 def test_the_last_score_stays_in_the_line() -> None:
     lines = shown(ROW | {"iou": 0.61}, ROW | {"step": 100}).splitlines()
     assert all("tracking IoU 0.610" in line for line in lines)

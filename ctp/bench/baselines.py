@@ -20,20 +20,16 @@ from ctp.video.augment import to_input
 BaselineName = Literal["opencv-zip-jpeg", "torchcodec"]
 
 
-class MissingPackageError(ValueError):
-    """A package of a baseline, or a library that the package needs, is not installed."""
-
-
 def opencv_zip_jpeg(device: torch.device) -> Loader:
     """Return the loader of `ctp.bench.opencv_zip_jpeg`.
 
     Raises:
-        MissingPackageError: OpenCV is not installed.
+        ValueError: OpenCV is not installed.
     """
     try:
         from ctp.bench import opencv_zip_jpeg  # needs cv2, of an extra
     except ImportError as error:
-        raise MissingPackageError(
+        raise ValueError(
             f"baseline opencv-zip-jpeg: {error}. Install it with pip install -e '.[bench]'"
         ) from error
     return opencv_zip_jpeg.loader(device)
@@ -43,13 +39,14 @@ def torchcodec(device: torch.device) -> Loader:
     """Return a loader that decodes with torchcodec and scales with torchvision, on the CPU.
 
     Raises:
-        MissingPackageError: torchcodec or FFmpeg is not installed.
+        ValueError: torchcodec or FFmpeg is not installed.
     """
     try:
+        # not at the top: a package that may be missing
         decoder = import_module("torchcodec.decoders").VideoDecoder  # of an extra
     except (ImportError, RuntimeError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise MissingPackageError(
+        raise ValueError(
             f"baseline torchcodec: {reason}. Install it with pip install -e '.[bench]', and "
             "FFmpeg's shared libraries (Debian: apt-get install ffmpeg)"
         ) from error

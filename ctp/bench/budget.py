@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from ctp.bench.config import BenchConfig
 from ctp.bench.ingest import LoaderTiming
+from ctp.bench.timing import Figures
 
 CORES_PER_WORKER = 1
 """CPU cores that each training worker needs besides the actors'."""
@@ -15,51 +14,53 @@ ASSUMED_GPU_CLIPS_PER_SECOND = 1000.0
 ASSUMED_EFFICIENCY = 0.85
 
 
-@dataclass(frozen=True)
-class Budget:
-    """A run on some GPUs and CPU cores.
+def make_budget(
+    loader: str,
+    cpu_ms_per_clip: float,
+    efficiency: float,
+    gpu_clips_per_second: float,
+    num_gpus: int,
+    num_cores: int,
+) -> Figures:
+    """Return the figures of a run on some GPUs and CPU cores.
 
-    Attributes:
+    Args:
         loader: how clips are loaded.
         cpu_ms_per_clip: CPU time of a clip, in milliseconds of a core.
         efficiency: clips/s that reach the workers, as a fraction of ideal linear scaling.
         gpu_clips_per_second: clips/s that one GPU trains on.
         num_gpus, num_cores: of all machines together.
+
+    Returns:
+        the arguments, "cores_per_gpu", the cores that load the clips of one GPU, and "gpu_use",
+        the share of the time in [0, 1] that the GPUs need not wait for clips.
     """
+    cores_per_gpu = gpu_clips_per_second * cpu_ms_per_clip / 1e3 / efficiency
+    # more workers than cores leave none
+    cores = max(num_cores - CORES_PER_WORKER * num_gpus, 0)
+    return {
+        "loader": loader,
+        "cpu_ms_per_clip": cpu_ms_per_clip,
+        "efficiency": efficiency,
+        "gpu_clips_per_second": gpu_clips_per_second,
+        "num_gpus": num_gpus,
+        "num_cores": num_cores,
+        "cores_per_gpu": cores_per_gpu,
+        "gpu_use": min(cores / (num_gpus * cores_per_gpu), 1.0),
+    }
 
-    loader: str
-    cpu_ms_per_clip: float
-    efficiency: float
-    gpu_clips_per_second: float
-    num_gpus: int
-    num_cores: int
 
-    @property
-    def cores_per_gpu(self) -> float:
-        """Return the cores that load the clips of one GPU."""
-        return self.gpu_clips_per_second * self.cpu_ms_per_clip / 1e3 / self.efficiency
-
-    @property
-    def gpu_use(self) -> float:
-        """Return the share of the time that the GPUs need not wait for clips, in [0, 1]."""
-        cores = max(self.num_cores - CORES_PER_WORKER * self.num_gpus, 0)
-        return min(cores / (self.num_gpus * self.cores_per_gpu), 1.0)
-
-    def sentence(self) -> str:
-        """Return the result for a person."""
-        facts = (
-            f"{self.loader}: a GPU needs {self.cores_per_gpu:.1f} cores that load clips; with "
-            f"{self.num_gpus} GPU(s) of {self.gpu_clips_per_second:,.0f} clips/s and "
-            f"{self.num_cores} cores, of which each GPU's worker needs {CORES_PER_WORKER}, "
-        )
-        if self.gpu_use == 1:
-            return f"{facts}the training step is the bottleneck."
-        waiting = 1 - self.gpu_use
-        return f"{facts}data loading is the bottleneck: the GPUs wait {waiting:.0%} of the time."
-
-    def figures(self) -> dict[str, Any]:
-        """Return all figures, as JSON values."""
-        return {**asdict(self), "cores_per_gpu": self.cores_per_gpu, "gpu_use": self.gpu_use}
+def describe_budget(budget: Figures) -> str:
+    """Return a sentence with the bottleneck of a run."""
+    facts = (
+        "{loader}: a GPU needs {cores_per_gpu:.1f} cores that load clips; with {num_gpus} GPU(s) "
+        "of {gpu_clips_per_second:,.0f} clips/s and {num_cores} cores, of which each GPU's worker "
+        f"needs {CORES_PER_WORKER}, "
+    ).format_map(budget)
+    if budget["gpu_use"] == 1:
+        return f"{facts}the training step is the bottleneck."
+    waiting = 1 - budget["gpu_use"]
+    return f"{facts}data loading is the bottleneck: the GPUs wait {waiting:.0%} of the time."
 
 
 def make_budgets(
@@ -67,7 +68,7 @@ def make_budgets(
     loaders: Sequence[LoaderTiming],
     efficiency: float | None,
     gpu_clips_per_second: float | None,
-) -> tuple[list[Budget], list[str]]:
+) -> tuple[list[Figures], list[str]]:
     """Return the budget of each of our loaders, and a sentence for each figure that is assumed.
 
     Args:
@@ -93,7 +94,7 @@ def make_budgets(
             "Measure it with --what ingest,ray."
         )
     budgets = [
-        Budget(
+        make_budget(
             loader=loader.name,
             cpu_ms_per_clip=loader.cpu.median,
             efficiency=min(efficiency, 1.0),  # more is the noise of a shared machine

@@ -13,7 +13,7 @@ from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
 from ctp.pretext.config import PretrainConfig, PretrainVideosConfig
 from ctp.pretext.ctp.config import CtpConfig
-from ctp.pretext.registry import AnyTaskConfig
+from ctp.pretext.task_config import AnyTaskConfig
 from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 

@@ -134,6 +134,7 @@ def compare(
 
     def draw(number: int) -> ClipRequest:
         clip_number, video = divmod(number, len(videos))
+        # the same request for every loader and in every repeat
         rng = generator(0, "clip", 0, videos[video].id, clip_number)
         return draw_request(config, rules, facts[video], rng)
 
@@ -143,6 +144,7 @@ def compare(
             _store(loader, videos, Path(folder) / str(number))
             for number, loader in enumerate(loaders)
         ]
+        # loaders in turn within each repeat, so that a slow minute of the machine slows all of them
         for _ in range(repeats + 1):
             for loader, entries, repeats_of in zip(loaders, stored, taken, strict=True):
                 repeats_of.append(_load(loader, entries, draw, num_clips))
@@ -159,6 +161,7 @@ def _store(loader: Loader, videos: Sequence[EncodedVideo], folder: Path) -> list
     for number, video in enumerate(videos):
         path, data = folder / str(number), loader.store(video)
         path.write_bytes(data)
+        # in files of this machine: network or disk would hide the differences
         entries.append(VideoEntry(video.id, str(path), size=len(data), checksum=zlib.crc32(data)))
     return entries
 

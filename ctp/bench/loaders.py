@@ -80,6 +80,7 @@ def timed(
     process, which other processes do not affect."""
     began = clock()
     yield
+    # stages are entered once for each clip
     seconds[stage] = seconds.get(stage, 0.0) + clock() - began
 
 
@@ -122,6 +123,7 @@ class Loader:
         for name, work in self.device_stages.items():
             with timed(seconds, ON_DEVICE + name, time.perf_counter):
                 batch = work(batch, requests)
+                # kernels run after the call that starts them has returned
                 wait_for(self.device)
         clips: Tensor = batch
         return clips

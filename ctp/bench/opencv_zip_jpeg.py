@@ -133,6 +133,7 @@ def _paste(pictures: list[Picture], request: ClipRequest) -> list[Picture]:
 def _whole_pixels(boxes: NDArray[np.float32]) -> list[list[Box]]:
     """Round boxes [K, T, 4]; each stays at least one pixel wide and high."""
     rounded = np.rint(boxes).astype(np.int64)
+    # OpenCV cannot resize to nothing
     rounded[..., 2:] = np.maximum(rounded[..., 2:], rounded[..., :2] + 1)
     return [[(x1, y1, x2, y2) for x1, y1, x2, y2 in track] for track in rounded.tolist()]
 
@@ -150,6 +151,7 @@ def _blend(picture: Picture, patch: Picture, box: Box, game: Game, k: int, t: in
     x, y = _offsets(x2 - x1), _offsets(y2 - y1)[:, None]
     alpha = game.opacity[k, t] * patch_alpha(x, y, game.shape[k], game.soft_edge_start[k])
     window = _cut(picture, box)
+    # the part of the box inside of the picture
     top, left = max(-y1, 0), max(-x1, 0)
     inside = slice(top, top + window.shape[0]), slice(left, left + window.shape[1])
     window += alpha[inside][..., None] * (resized[inside] - window)

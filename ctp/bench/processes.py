@@ -62,10 +62,12 @@ def _process_tree() -> Iterator[int]:
 
 def _stat(process: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the name: state, parent, …"""
+    # from the last bracket: a process may have brackets in its name
     return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
 
 
 def _memory(process: int) -> Memory:
     lines = (PROC / str(process) / "smaps_rollup").read_text().splitlines()[1:]
+    # the first line names the range of addresses
     kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
     return Memory(*(kib[name] / 1024 for name in ("Pss", "Pss_Shmem", "Pss_File")))

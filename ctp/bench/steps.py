@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctp.bench.config import BenchConfig
-from ctp.bench.timing import Case, Timing, default_device, measure, wait_for
+from ctp.bench.timing import Case, Figures, Timing, default_device, measure, wait_for
 from ctp.data.stream import load_here
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import TaskLearner, open_pretraining
@@ -50,6 +48,7 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
         precision: "fp32", "tf32" or "bf16".
     """
     for name, peaks in PEAK_TFLOPS.items():
+        # as a word: L4 is not L40S
         if re.search(rf"\b{name}\b", device_name):
             return peaks.get(precision)
     return None
@@ -63,55 +62,37 @@ def count_flops(work: Callable[[], object]) -> int:
     return int(counter.get_total_flops())
 
 
-@dataclass(frozen=True)
-class StepTiming:
-    """The time of a training step.
+def step_figures(
+    run: PretrainConfig, timing: Timing, flops: int, peak_tflops: float | None
+) -> Figures:
+    """Return what a training step costs.
 
-    Attributes:
+    Args:
         run: what was trained, and how.
         timing: milliseconds of a step.
         flops: floating-point operations of a step.
         peak_tflops: peak TFLOP/s of the device in the run's precision, or None.
+
+    Returns:
+        the figures; those that follow from the time are by the median of the repeats. "mfu", the
+        model FLOPs utilisation, is the share of the peak, or None.
     """
-
-    run: PretrainConfig
-    timing: Timing
-    flops: int
-    peak_tflops: float | None
-
-    @property
-    def clips_per_second(self) -> float:
-        """Return the clips/s, by the median of the repeats."""
-        return 1e3 * self.run.compute.total_batch / self.timing.median
-
-    @property
-    def tflops(self) -> float:
-        """Return the TFLOP/s."""
-        return self.flops / self.timing.median / 1e9
-
-    @property
-    def mfu(self) -> float | None:
-        """Return the model FLOPs utilisation, the share of the device's peak, or None."""
-        return None if self.peak_tflops is None else self.tflops / self.peak_tflops
-
-    def figures(self) -> dict[str, Any]:
-        """Return all figures."""
-        compute = self.run.compute
-        return {
-            "encoder": self.run.encoder.describe(),
-            "task": self.run.task.name,
-            "precision": compute.precision,
-            "compiled": compute.compile,
-            "clips": compute.total_batch,
-            "ms": self.timing,
-            "gflops": self.flops / 1e9,
-            "clips_per_second": self.clips_per_second,
-            "tflops": self.tflops,
-            "mfu": self.mfu,
-        }
+    compute, tflops = run.compute, flops / timing.median / 1e9
+    return {
+        "encoder": run.encoder.describe(),
+        "task": run.task.name,
+        "precision": compute.precision,
+        "compiled": compute.compile,
+        "clips": compute.total_batch,
+        "ms": timing,
+        "gflops": flops / 1e9,
+        "clips_per_second": 1e3 * compute.total_batch / timing.median,
+        "tflops": tflops,
+        "mfu": None if peak_tflops is None else tflops / peak_tflops,
+    }
 
 
-def measure_steps(config: BenchConfig) -> list[StepTiming]:
+def measure_steps(config: BenchConfig) -> list[Figures]:
     """Time a training step in every combination of `config.step`, on a GPU if there is one.
 
     One combination after the other: together they would not fit into a GPU's memory.
@@ -138,14 +119,14 @@ def measure_steps(config: BenchConfig) -> list[StepTiming]:
     return timings
 
 
-def fastest_gpu_rate(steps: Sequence[StepTiming]) -> float | None:
+def fastest_gpu_rate(steps: Sequence[Figures]) -> float | None:
     """Return the clips/s of the fastest step, or None if none was measured on a GPU."""
     if not torch.cuda.is_available():
         return None
-    return max((step.clips_per_second for step in steps), default=None)
+    return max((step["clips_per_second"] for step in steps), default=None)
 
 
-def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
+def time_step(run: PretrainConfig, repeats: int) -> Figures:
     """Time the steps of a run on its first batch: pixels and targets on the device, forward, loss,
     backward and update.
 
@@ -156,6 +137,7 @@ def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
     spec = open_pretraining(run)
     learner = TaskLearner(spec, Worker(device=device), load_here)
     batch = next(spec.stream.batches(0, 0, 1))
+    # a placeholder clip would be as fast, but nobody would notice that the videos are broken
     if batch.errors:
         raise ValueError(batch.errors[0])
     batch = batch._replace(samples=to_device(batch.samples, device))
@@ -167,6 +149,7 @@ def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
     parameters = [each for each in learner.model.parameters() if each.requires_grad]
     optimizer = build_optimizer(run.optimizer, learner.model)
     model: nn.Module = torch.compile(learner.model) if compute.compile else learner.model  # type: ignore[assignment]
+    # a GPU is given several steps before it is waited for, as in training, where it never idles
     steps = GPU_STEPS_PER_REPEAT if device.type == "cuda" else 1
 
     def work(repeat: int) -> None:
@@ -176,8 +159,9 @@ def time_step(run: PretrainConfig, repeats: int) -> StepTiming:
         wait_for(device)
 
     (timing,) = measure([Case("step", work, steps)], repeats)
+    # of the model that is not compiled: the counter does not see into compiled code
     flops = count_flops(lambda: loss(learner.model).total.backward())  # type: ignore[no-untyped-call]
     peak = None
     if device.type == "cuda":
         peak = peak_tflops(torch.cuda.get_device_name(), compute.precision)
-    return StepTiming(run, timing, flops, peak)
+    return step_figures(run, timing, flops, peak)

@@ -8,10 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ctp.bench.timing import Timing
-
-Figures = Mapping[str, Any]
-"""What was measured of one thing, by name; the first value is the thing's name."""
+from ctp.bench.timing import Figures, Timing
 
 
 def figure_table(title: str, columns: Sequence[Figures]) -> Table:
@@ -26,6 +23,7 @@ def figure_table(title: str, columns: Sequence[Figures]) -> Table:
         table.add_column(str(figures[first]), justify="right", overflow="fold")
     for name in names:
         values = [figures[name] for figures in columns]
+        # series over time are in the JSON file alone
         if not any(isinstance(value, list | tuple) for value in values):
             table.add_row(name.replace("_", " "), *map(_text, values))
     return table

@@ -6,7 +6,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
+Figures = Mapping[str, Any]
+"""What was measured of one thing, by name; the first value is the thing's name."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ def measure(cases: Sequence[Case], repeats: int) -> list[Timing]:
     """
     taken: list[list[float]] = [[] for _ in cases]
     for case in cases:
+        # fills caches, compiles, and lets the GPU choose its kernels
         case.work(0)
     for repeat in range(1, repeats + 1):
         for case, times in zip(cases, taken, strict=True):
+            # a clock that never goes back
             began = time.perf_counter()
             case.work(repeat)
             seconds = (time.perf_counter() - began) / case.count

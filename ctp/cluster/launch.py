@@ -37,7 +37,7 @@ from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration
 from ctp.report.confusion import confusion_png
 from ctp.report.curves import curves_png
-from ctp.report.track_scenes import draw_tracks
+from ctp.report.tracks import draw_tracks
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.config import RunConfig

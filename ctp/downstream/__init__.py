@@ -1,1 +1,1 @@
-"""What an encoder is worth: features of videos, and what they are good for."""
+"""Evaluation of encoders: features, retrieval, action recognition and tracking."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import safetensors.torch
@@ -13,25 +12,24 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_accuracy
 
-from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.stream import Batch, LoadVideos, SampleStream
 from ctp.downstream.clips import LabeledClips, LabeledSample, LabeledViews, VideoViews
 from ctp.downstream.config import FinetuneConfig
-from ctp.downstream.initial import resolve_encoder, resolve_initial
+from ctp.downstream.initial import resolve_weights
 from ctp.downstream.labels import open_labeled
+from ctp.downstream.learner import DownstreamLearner
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.encoder import Encoder
-from ctp.encoders.initial import load_initial_weights
 from ctp.encoders.registry import build_encoder
-from ctp.encoders.weights import encoder_bytes, read_state, stored_config
+from ctp.encoders.weights import read_state, stored_config
 from ctp.rng import generator
-from ctp.training.distributed import Worker, gather
-from ctp.training.run_folder import CLASSIFIER, ENCODER
+from ctp.training.distributed import Worker
+from ctp.training.run_folder import CLASSIFIER
 from ctp.training.schedule import is_epoch_end, total_steps
-from ctp.training.step import LossTerms, autocast, prepare
-from ctp.training.trainer import Learner, TrainingSpec
+from ctp.training.step import LossTerms, autocast
+from ctp.training.trainer import TrainingSpec
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
@@ -57,6 +55,7 @@ class Classifier(nn.Module):
         nn.init.normal_(self.fc.weight, std=WEIGHT_STD)
         nn.init.zeros_(self.fc.bias)
         encoder.requires_grad_(not frozen)
+        # sets the norms of a frozen encoder to evaluation mode
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -78,6 +77,7 @@ class Classifier(nn.Module):
         """
         features = self.encoder(clips).mean(dim=(2, 3, 4))
         logits: Tensor = self.fc(features if keep is None else features * keep)
+        # the loss in float32, under autocast too
         return logits.float()
 
 
@@ -96,18 +96,28 @@ def dropout_mask(
 def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
     """Return a classifier with random weights that depend on the run's seed alone."""
     assert config.encoder is not None, "set by resolve"
+    # leaves the global generator as it was; devices=[] keeps it from opening the GPU
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config.encoder)
         return Classifier(encoder, num_classes, frozen=config.frozen_encoder)
 
 
-def classifier_bytes(model: Classifier, classes: Sequence[str]) -> bytes:
-    """Return the classifier as a safetensors file, for `load_classifier`."""
+def classifier_bytes(
+    model: Classifier, classes: Sequence[str], about: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the classifier as a safetensors file, for `load_classifier`.
+
+    Args:
+        model: the classifier.
+        classes: names of its classes.
+        about: more entries for the file's metadata.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "encoder": model.encoder.config.model_dump_json(),
         "classes": json.dumps(list(classes)),
+        **(about or {}),
     }
     return safetensors.torch.save(state, metadata=metadata)
 
@@ -137,36 +147,19 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
     return model.eval(), classes
 
 
-class Scores:
-    """Counts correct answers over all workers; each video counts once.
+def accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return "top1" and, of five classes or more, "top5".
 
-    Attributes:
-        top_k: the k that do not exceed the number of classes.
+    Args:
+        logits: float32 [n, classes].
+        labels: int64 [n].
     """
-
-    def __init__(self, num_classes: int, device: torch.device):
-        self.top_k = tuple(k for k in TOP_K if k <= num_classes)
-        self._accuracy = [
-            MulticlassAccuracy(num_classes, top_k=k, average="micro").to(device) for k in self.top_k
-        ]
-        self._confusion = MulticlassConfusionMatrix(num_classes).to(device)
-
-    def add(self, logits: Tensor, label: Tensor) -> None:
-        """Count videos: float [n, classes] and int64 [n]."""
-        for accuracy in self._accuracy:
-            accuracy.update(logits, label)
-        self._confusion.update(logits.argmax(dim=1), label)
-
-    def accuracy(self) -> dict[str, float]:
-        """Return "top1" and "top5"; all workers must call it together."""
-        values = [float(accuracy.compute()) for accuracy in self._accuracy]
-        return {f"top{k}": value for k, value in zip(self.top_k, values, strict=True)}
-
-    def confusion(self) -> list[list[int]]:
-        """Return how many videos of each class (row) were classified as which (column); all workers
-        must call it together."""
-        counts: list[list[int]] = self._confusion.compute().cpu().tolist()
-        return counts
+    classes = logits.shape[1]
+    return {
+        f"top{k}": float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=k))
+        for k in TOP_K
+        if k <= classes
+    }
 
 
 def resolve(config: FinetuneConfig) -> FinetuneConfig:
@@ -176,9 +169,7 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
         ValueError: there are no such weights.
         StorageError: their file cannot be read.
     """
-    initial = resolve_initial(config.initial)
-    encoder = resolve_encoder(config.encoder, initial, DOWNSTREAM_SPATIAL_STRIDE)
-    return config.replace(initial=initial, encoder=encoder)
+    return resolve_weights(config, DOWNSTREAM_SPATIAL_STRIDE)
 
 
 def open_finetuning(config: FinetuneConfig) -> TrainingSpec[LabeledSample]:
@@ -209,17 +200,19 @@ def num_classes(spec: TrainingSpec[LabeledSample]) -> int:
     return len(spec.evaluation.classes)
 
 
-@dataclass
-class _Tested:
-    """The result of the last test."""
+class TestedVideo(NamedTuple):
+    """The answer for a test video.
 
-    accuracy: dict[str, float] = field(default_factory=dict)
-    confusion: list[list[int]] = field(default_factory=list)
-    tested: int = 0
-    quarantined: list[QuarantinedVideo] = field(default_factory=list)
+    Attributes:
+        logits: float32 [classes], averaged over its views.
+        label: number of its class.
+    """
+
+    logits: Tensor
+    label: int
 
 
-class ClassificationLearner(Learner[LabeledSample]):
+class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedVideo]):
     """Trains encoder and linear layer to tell classes apart."""
 
     model: Classifier
@@ -227,21 +220,15 @@ class ClassificationLearner(Learner[LabeledSample]):
     def __init__(self, spec: TrainingSpec[LabeledSample], worker: Worker, load: LoadVideos):
         assert isinstance(spec.config, FinetuneConfig)
         assert isinstance(spec.evaluation, LabeledViews)
-        self.config, self._spec, self._worker, self._load = spec.config, spec, worker, load
-        self._classes = spec.evaluation.classes
-        model = build_classifier(self.config, len(self._classes))
-        self.model = prepare(model, self.config.compute, worker.device)
-        self._last: _Tested | None = None
-
-    def initialize(self) -> None:
-        """Load the encoder's initial weights."""
-        load_initial_weights(self.model.encoder, self.config.initial)
+        self.config, self._classes = spec.config, spec.evaluation.classes
+        super().__init__(spec, worker, load, build_classifier(spec.config, len(self._classes)))
 
     def loss(self, model: nn.Module, batch: Batch[LabeledSample]) -> LossTerms:
         """Return the cross entropy, and the share of correct answers."""
         planes, color, label = batch.samples
         clips = to_input(to_rgb(planes, self.config.augment.frame_size_px), color)
         features = self.model.encoder.out_channels
+        # not nn.Dropout, whose mask depends on how the batch is divided among the workers
         keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, DROPOUT)
         logits = model(clips, torch.from_numpy(keep).to(clips.device))
         correct = (logits.argmax(dim=1) == label).float().mean()
@@ -252,63 +239,31 @@ class ClassificationLearner(Learner[LabeledSample]):
         config, videos = self.config, len(self._spec.stream.catalog)
         return is_epoch_end(step, config.test_every_epochs, videos, config.compute.total_batch)
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Test: average the logits over the views of each video (supplement A).
-
-        Returns:
-            "top1" and "top5", "tested", the number of videos, and "test_quarantined", how many
-            more were meant to be tested.
-        """
-        scores = Scores(len(self._classes), self._worker.device)
-        videos = self._spec.evaluation
-        share = range(len(videos.catalog))[self._worker.rank :: self._worker.world_size]
-        tested = 0
-        quarantined: list[QuarantinedVideo] = []
-        self.model.eval()
-        for some in self._load(videos, share):
-            quarantined += some.quarantined
-            for video in some.items:
-                label = torch.tensor([video.label], device=self._worker.device)
-                scores.add(self._logits(video), label)
-                tested += 1
-        self.model.train()
-        self.quarantined = quarantined
-        reports = gather((tested, quarantined))
-        self._last = _Tested(
-            scores.accuracy(),
-            scores.confusion(),
-            sum(count for count, _ in reports),
-            [entry for _, found in reports for entry in found],
-        )
-        return self._last.accuracy | {
-            "tested": self._last.tested,
-            "test_quarantined": len(self._last.quarantined),
-        }
-
-    def export(self) -> dict[str, bytes]:
-        """Return encoder, classifier and scores."""
-        if self._last is None:  # resumed after the last step
-            self.evaluate()
-        assert self._last is not None
-        scores = {
-            **self._last.accuracy,
-            "tested": self._last.tested,
-            "quarantined": [vars(entry) for entry in self._last.quarantined],
-            "trained_on": len(self._spec.stream.catalog),
-            "classes": self._classes,
-            "confusion": self._last.confusion,
-        }
-        return {
-            ENCODER: encoder_bytes(self.model.encoder, {"run": self.config.name}),
-            CLASSIFIER: classifier_bytes(self.model, self._classes),
-            self.config.RESULT: json.dumps(scores, indent=1).encode(),
-        }
-
-    def _logits(self, video: VideoViews) -> Tensor:
-        """Return float32 [1, classes], averaged over the views."""
+    def test(self, video: VideoViews) -> TestedVideo:
+        """Average the logits over the views of a video (supplement A)."""
         planes = torch.from_numpy(video.planes).to(self._worker.device)
         with autocast(self.config.compute, self._worker.device):
-            clips = to_input(to_rgb(planes, self.config.views.frame_size_px))
-            logits: Tensor = self.model(clips)
-        return logits.mean(dim=0, keepdim=True)
+            logits = self.model(to_input(to_rgb(planes, self.config.views.frame_size_px)))
+        return TestedVideo(logits.mean(dim=0).cpu(), video.label)
+
+    def scores(self, results: Sequence[TestedVideo]) -> dict[str, float]:
+        """Return "top1" and "top5"; empty if no video could be used."""
+        return accuracy(*_stack(results)) if results else {}
+
+    def details(self, results: Sequence[TestedVideo]) -> dict[str, Any]:
+        """Return the names of the classes, and how many videos of each (row) were classified as
+        which (column)."""
+        number = len(self._classes)
+        counts = np.zeros((number, number), np.int64)
+        for logits, label in results:
+            counts[label, int(logits.argmax())] += 1
+        return {"classes": self._classes, "confusion": counts.tolist()}
+
+    def model_files(self, about: Mapping[str, str]) -> dict[str, bytes]:
+        """Return the classifier."""
+        return {CLASSIFIER: classifier_bytes(self.model, self._classes, about)}
+
+
+def _stack(results: Sequence[TestedVideo]) -> tuple[Tensor, Tensor]:
+    logits, labels = zip(*results, strict=True)
+    return torch.stack(logits), torch.tensor(labels)

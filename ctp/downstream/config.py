@@ -14,7 +14,7 @@ from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
-ACCURACY = Score("top1", "top-1", loss_parts=("train_top1",), is_percent=True)
+ACCURACY = Score("top1", "top-1", is_percent=True)
 TOP5 = Score("top5", "top-5", is_percent=True)
 
 
@@ -33,22 +33,46 @@ class LabeledVideosConfig(VideosConfig):
     share contains the videos of a smaller one."""
 
 
-class FinetuneConfig(RunConfig):
-    """Action recognition. The defaults are the paper's for UCF-101 (supplement A), data aside."""
+class DownstreamConfig(RunConfig):
+    """A run that trains on top of an encoder, and tests the result on other videos."""
 
-    KIND: ClassVar[str] = "finetune"
     RESULT: ClassVar[str] = SCORES
     LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.test_uri")
-    MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"test_every_epochs"}
 
-    data: LabeledVideosConfig = LabeledVideosConfig()
-    """The labelled videos to train and to test on."""
     initial: str = RANDOM
     """Weights to start from: random, kinetics400, imagenet, or the path or URI of a run's folder,
     of an encoder.safetensors, or of a .pth of the authors' code."""
     encoder: AnyEncoderConfig | None = None
-    """The encoder, at a spatial stride of 16; none: that of the file of `initial`, r3d if the file
-    does not say."""
+    """The encoder; none: that of the file of `initial`, r3d if the file does not say."""
+    sampling: SamplingConfig = SamplingConfig()
+    """Which frames of a video make a clip to train on."""
+    augment: AugmentConfig = AugmentConfig()
+    """How a clip to train on is cropped and varied."""
+
+    def describe(self) -> dict[str, str]:
+        """Return the facts of the run that a report shows."""
+        size = self.augment.frame_size_px
+        return {
+            **super().describe(),
+            "initial weights": self.initial,
+            "encoder": self.encoder.describe() if self.encoder else "of the initial weights",
+            "clip": f"{self.sampling.num_frames} frames of {size}×{size}",
+        }
+
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """Return T and S of a training clip: its frames, and their height and width."""
+        return self.sampling.num_frames, self.augment.frame_size_px
+
+
+class FinetuneConfig(DownstreamConfig):
+    """Action recognition. The defaults are the paper's for UCF-101 (supplement A), data aside."""
+
+    KIND: ClassVar[str] = "finetune"
+    MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"test_every_epochs"}
+
+    data: LabeledVideosConfig = LabeledVideosConfig()
+    """The labelled videos to train and to test on."""
     frozen_encoder: bool = False
     """Train the linear layer alone."""
     sampling: SamplingConfig = SamplingConfig(interval_frames=(2, 2))
@@ -66,13 +90,9 @@ class FinetuneConfig(RunConfig):
 
     def describe(self) -> dict[str, str]:
         """Return the facts of the run that a report shows."""
-        size = self.augment.frame_size_px
         return {
             **super().describe(),
-            "initial weights": self.initial,
-            "encoder": self.encoder.describe() if self.encoder else "of the initial weights",
             "trained": "the linear layer" if self.frozen_encoder else "all",
-            "clip": f"{self.sampling.num_frames} frames of {size}×{size}",
             "labels used": f"{100 * self.data.label_fraction:g} %",
         }
 
@@ -85,11 +105,6 @@ class FinetuneConfig(RunConfig):
     def further_scores(self) -> tuple[Score, ...]:
         """Return the other scores of its test."""
         return (TOP5,)
-
-    @property
-    def clip_size(self) -> tuple[int, int]:
-        """Return T and S of a training clip: its frames, and their height and width."""
-        return self.sampling.num_frames, self.augment.frame_size_px
 
     @property
     def views(self) -> ViewsConfig:

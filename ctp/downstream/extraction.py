@@ -29,7 +29,8 @@ from ctp.downstream.feature_folder import (
     create_or_resume,
     missing_parts,
 )
-from ctp.downstream.features import Embedder, read_encoder_file
+from ctp.downstream.features import Embedder, open_embedder, read_encoder_file
+from ctp.downstream.labels import LabeledVideos
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
@@ -119,6 +120,7 @@ def open_extraction(config: EmbedConfig) -> Extraction:
             raise ValueError(f"--{name} is missing: a folder or URI")
     uri, folder = absolute(config.data.uri), Storage.from_uri(config.out)
     for source in (uri,) if isinstance(uri, str) else uri:
+        # a later run would list its own features as videos
         if f"{folder.uri}/".startswith(f"{source.rstrip('/')}/"):
             raise ValueError(f"--out {config.out} is inside {source} and would count as videos")
     config = config.replace(data=config.data.replace(uri=uri), out=folder.uri)
@@ -150,6 +152,7 @@ def read_part(
     entries = [catalog[video] for video in part]
     planes = np.zeros((len(part), *views_shape(config.views)), np.uint8)
     for video, own in loaded.items:
+        # rows of quarantined videos stay zero, so that all rows have one shape
         planes[video - part.start] = own
     return {
         "id": np.array([entry.id for entry in entries]),
@@ -191,6 +194,7 @@ def embed_videos(
             quarantined.extend(some.quarantined)
             yield from some.items
 
+    # a few videos at a time, as in the parts of a folder
     for _, part in groupby(items(), key=lambda item: item.video // config.videos_per_part):
         videos = list(part)
         found = embedder.embed(np.stack([video.planes for video in videos]))
@@ -203,11 +207,32 @@ def embed_videos(
     return VideoFeatures(ids, labels, np.concatenate(features)), quarantined
 
 
+def embed_labeled(
+    encoder: bytes, config: EmbedConfig, videos: LabeledVideos, load: LoadVideos
+) -> tuple[VideoFeatures, VideoFeatures, int]:
+    """Return the features of training and of test videos, and how many videos cannot be used.
+
+    Args:
+        encoder: an encoder.safetensors.
+        config: of the features; its `encoder` is the name used in errors.
+        videos: the videos.
+        load: reads the videos.
+
+    Raises:
+        ValueError: the encoder does not fit, or no video can be used.
+        StorageError, FloatingPointError: as of `embed_videos`.
+    """
+    embedder = open_embedder(config, encoder)
+    train, unused = embed_videos(embedder, config, videos.train, load)
+    test, unused_too = embed_videos(embedder, config, videos.test, load)
+    return train, test, len(unused) + len(unused_too)
+
+
 def _manifest(
     config: EmbedConfig, catalog: Catalog, encoder: bytes, about_encoder: str
 ) -> Manifest:
     stored = stored_config(encoder, config.encoder)
-    assert stored is not None, "an encoder's file tells what it holds"
+    assert stored is not None, "the file of read_encoder_file describes its encoder"
     return Manifest(
         encoder=about_encoder,
         encoder_sha256=hashlib.sha256(encoder).hexdigest(),

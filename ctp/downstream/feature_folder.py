@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ctp.config import Config, flatten
+from ctp.config import Config, differences
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
 from ctp.data.sources import MANIFEST, Sources
 from ctp.downstream.embed_config import FeatureConfig
@@ -43,9 +43,13 @@ FOOTER_END = struct.Struct("<I4s")  # the footer's bytes, "PAR1"
 READ_AT_ONCE = 16
 FREE = frozenset({"encoder", "counts"})
 """Fields that may differ when the job continues; the encoder is compared by its hash."""
-MUST_AGREE = ("encoder_sha256", "encoder_config", "views", "features")
-"""Fields that must be equal for features to be compared."""
-MAY_DISAGREE = frozenset({"features.dtype"})
+MUST_AGREE = {
+    "encoder_sha256": True,
+    "encoder_config": True,
+    "views": True,
+    "features": {"pooling", "precision"},  # features of two data types can be compared
+}
+"""Fields that must be equal for features to be compared, as pydantic's `include`."""
 
 
 class Counts(Config):
@@ -130,10 +134,10 @@ def create_or_resume(folder: Storage, ours: Manifest) -> None:
         folder.check_writable()
         _write_manifest(folder, ours)
         return
-    differences = _differences(read_manifest(folder), ours, set(Manifest.model_fields) - FREE)
-    if differences:
+    lines = _differences(read_manifest(folder), ours, set(Manifest.model_fields) - FREE)
+    if lines:
         raise ValueError(
-            f"{folder.uri} contains other features:\n  " + "\n  ".join(differences) + "\n"
+            f"{folder.uri} contains other features:\n  " + "\n  ".join(lines) + "\n"
             "Choose another --out, or the same options"
         )
 
@@ -180,6 +184,7 @@ def write_part(folder: Storage, number: int, rows: Rows) -> PartSummary:
     quarantined = tuple(QuarantinedVideo(**json.loads(each)) for each in rows["quarantined"][~good])
     summary = PartSummary(int(good.sum()), int(good.sum()) * features.shape[1], quarantined)
     table = _table(rows["id"][good], rows["label"][good], features[good])
+    # in memory first: an object store has no append, and a local file would be visible half-written
     data = io.BytesIO()
     metadata = {SUMMARY: json.dumps(asdict(summary)).encode()}
     # a dictionary of distinct numbers takes time and saves nothing
@@ -240,6 +245,7 @@ def read_features(uri: str) -> tuple[Manifest, VideoFeatures]:
     labels: list[str | None] = []
     features: NDArray[np.float32] | None = None
     for part_ids, part_labels, means in _read_parts(folder, manifest):
+        # allocated once for all parts: a list of arrays would need twice the memory when joined
         if features is None:
             features = np.empty((manifest.counts.videos, means.shape[1]), np.float32)
         features[len(ids) : len(ids) + len(means)] = means
@@ -256,14 +262,10 @@ def check_comparable(first: Manifest, second: Manifest) -> None:
     Raises:
         ValueError: encoders, views or kinds of features differ; names the differences.
     """
-    differences = [
-        line
-        for line in _differences(first, second, set(MUST_AGREE))
-        if line.split()[0] not in MAY_DISAGREE
-    ]
-    if differences:
+    lines = _differences(first, second, MUST_AGREE)
+    if lines:
         raise ValueError(
-            "the two folders' features cannot be compared:\n  " + "\n  ".join(differences) + "\n"
+            "the two folders' features cannot be compared:\n  " + "\n  ".join(lines) + "\n"
             "Compute both with the same encoder and options"
         )
 
@@ -301,6 +303,7 @@ def _read_part(folder: Storage, num_clips: int, number: int) -> Part:
         raise _damaged(place, error) from error
     column = table["feature"].combine_chunks()
     features = column.flatten().to_numpy().reshape(-1, num_clips, column.type.list_size)
+    # all clips of a video have the same
     ids, labels = (table[name].to_pylist()[::num_clips] for name in ("id", "label"))
     return ids, labels, features.mean(axis=1, dtype=np.float32)
 
@@ -309,6 +312,8 @@ def _read_summary(folder: Storage, number: int) -> PartSummary:
     place = folder.join(part_name(number))
     try:
         with place.open() as file:
+            # Parquet ends with its footer, the footer's length and "PAR1": two small reads instead
+            # of the whole part
             size, _ = FOOTER_END.unpack(file.read(file.size - FOOTER_END.size))
             footer = file.read(file.size - FOOTER_END.size - size)
         found = json.loads(pq.read_metadata(pa.BufferReader(footer)).metadata[SUMMARY])
@@ -329,13 +334,10 @@ def _write_manifest(folder: Storage, manifest: Manifest) -> None:
     folder.join(MANIFEST).write_bytes(manifest.model_dump_json(indent=2).encode())
 
 
-def _differences(first: Manifest, second: Manifest, fields: set[str]) -> list[str]:
-    """Return a line for each differing value of `fields`, which starts with its dotted name."""
-    was, is_now = (
-        dict(flatten(each.model_dump(mode="json", include=fields))) for each in (first, second)
-    )
+def _differences(there: Manifest, here: Manifest, fields: Any) -> list[str]:
+    """Return a line for each value that differs; `fields` is as pydantic's `include`."""
+    ours, theirs = (each.model_dump(mode="json", include=fields) for each in (here, there))
     return [
-        f"{name} is {was.get(name)!r} there, and {is_now.get(name)!r} here"
-        for name in {**was, **is_now}
-        if was.get(name) != is_now.get(name)
+        f"{each.name} is {each.there!r} there, and {each.here!r} here"
+        for each in differences(ours, theirs)
     ]

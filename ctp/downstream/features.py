@@ -88,6 +88,7 @@ class Embedder:
             FloatingPointError: a feature is not finite.
         """
         clips = torch.from_numpy(planes).flatten(0, 1)
+        # over the clips of all videos together, so that batches are full
         batches = torch.split(clips, self._config.scaling.clips_at_once)
         found = np.concatenate([self._encode(batch) for batch in batches])
         with np.errstate(over="ignore"):  # reported below
@@ -129,6 +130,7 @@ def read_encoder_file(config: EmbedConfig) -> tuple[bytes, str]:
         if stored_config(data, place.uri) is not None:
             return data, place.uri
         source = place.uri
+    # the seed decides random weights, and the caller's generator is left alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config.architecture)

@@ -119,7 +119,9 @@ def _attribute(
     model: nn.Module, layer: nn.Module, clip: Tensor, target: int
 ) -> tuple[Tensor, Tensor]:
     """Return guided Grad-CAM, float [1, 3, T, H, W], and Grad-CAM, float [1, 1, T, H, W]."""
+    # one explainer for both maps, of which it computes the coarse one anyway
     explainer = GuidedGradCam(model, layer)
+    # a copy: the caller's clip gets no gradient
     pixels = clip.detach().clone().requires_grad_()
     cam = explainer.grad_cam.attribute(pixels, target, relu_attributions=True)
     with warnings.catch_warnings():

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
+from ctp.downstream.config import DownstreamConfig
 from ctp.encoders.config import DEFAULT_ENCODER, NAMED_WEIGHTS, EncoderConfig
 from ctp.encoders.initial import with_norm_eps_of
 from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import ENCODER
 
+C = TypeVar("C", bound=DownstreamConfig)
 WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt)$")
 
 
-def resolve_initial(initial: str) -> str:
+def resolve_weights(config: C, spatial_stride: int) -> C:
+    """Return the config of a run with an absolute `initial` and with the encoder that it describes.
+
+    Args:
+        config: of the run.
+        spatial_stride: total spatial stride of the encoder (supplement D).
+
+    Raises:
+        ValueError: there are no such weights.
+        StorageError: their file cannot be read.
+    """
+    initial = _absolute(config.initial)
+    encoder = resolve_encoder(config.encoder, initial, spatial_stride)
+    return config.replace(initial=initial, encoder=encoder)
+
+
+def _absolute(initial: str) -> str:
     """Return the name of the same weights for any working directory; a run's folder means its
     encoder."""
     if initial in NAMED_WEIGHTS:
@@ -30,13 +49,14 @@ def resolve_encoder(
     Args:
         config: the encoder asked for; None: that of the file of `initial`, R3D-18 if the file does
             not say.
-        initial: as of `resolve_initial`.
+        initial: name, path or URI of the initial weights.
         spatial_stride: total spatial stride of the encoder (supplement D).
 
     Raises:
         ValueError: there are no such weights.
         StorageError: their file cannot be read.
     """
+    # what the user asks for, what the file says, R3D-18
     config = config or _stored(initial) or DEFAULT_ENCODER
     return with_norm_eps_of(initial, config.replace(spatial_stride=spatial_stride))
 

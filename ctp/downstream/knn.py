@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ctp.data.stream import LoadVideos
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.downstream.extraction import embed_videos
-from ctp.downstream.features import open_embedder
+from ctp.downstream.extraction import embed_labeled
 from ctp.downstream.labels import LabeledVideos
 from ctp.downstream.retrieval import knn_accuracy
 
@@ -40,13 +39,11 @@ def knn_score(
 
     Raises:
         ValueError: the encoder does not fit, or fewer than k videos can be used.
-        StorageError, FloatingPointError: as of `extraction.embed_videos`.
+        StorageError, FloatingPointError: as of `embed_labeled`.
     """
-    embedder = open_embedder(config, encoder)
-    gallery, lost = embed_videos(embedder, config, videos.train, load)
-    queries, more = embed_videos(embedder, config, videos.test, load)
+    gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)
     return {
         "knn_top1": knn_accuracy(gallery, queries, k),
         "knn_tested": len(queries.ids),
-        "knn_quarantined": len(lost) + len(more),
+        "knn_quarantined": quarantined,
     }

@@ -107,9 +107,12 @@ def _share_of_each_class(
     by_class: dict[str, list[tuple[float, int]]] = defaultdict(list)
     ids = catalog.columns["id"].to_pylist()
     for row, (video, label) in enumerate(zip(ids, labels(catalog), strict=True)):
+        # by the id alone: new videos in the catalogue leave the choice among the old ones nearly as
+        # it is
         by_class[label].append((uniform_hash(seed, purpose, video), row))
     kept: list[int] = []
     for rows in by_class.values():
+        # rounded half up: round() takes halves to the even number, a share of .5 of 5 videos to 2
         count = min(max(math.floor(share * len(rows) + 0.5), 1), len(rows) - leave)
         kept += [row for _, row in sorted(rows)[:count]]
     return catalog.select(np.array(sorted(kept), np.int64))

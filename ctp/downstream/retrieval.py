@@ -74,6 +74,7 @@ def retrieve(
     own, theirs = np.array(queries.labels), np.array(gallery.labels)
     is_right = theirs[found.indices] == own[:, None]
     accuracy = {k: float(is_right[:, :k].any(axis=1).mean()) for k in ks}
+    # at the smallest k, the strictest
     least = is_right[:, : ks[0]].any(axis=1)
     by_class = {str(name): float(least[own == name].mean()) for name in np.unique(own)}
     chance = {k: _chance(gallery, queries, k) for k in ks}
@@ -99,6 +100,7 @@ def knn_accuracy(
     voted = numbers[found.indices]
     # for each neighbour, how many neighbours of the query have its class
     votes = np.stack([(voted == voted[:, [i]]).sum(axis=1) for i in range(k)], axis=1)
+    # argmax takes the first of equals, and neighbours are sorted by distance
     winner = voted[np.arange(len(voted)), votes.argmax(axis=1)]
     return float((names[winner] == np.array(queries.labels)).mean())
 
@@ -136,6 +138,7 @@ def _chance(gallery: VideoFeatures, queries: VideoFeatures, k: int) -> float:
     others = np.array([total - sizes[label] for label in queries.labels])
     # the probability that all k draws, without replacement, have another class
     drawn = np.arange(k)
+    # 0 if fewer than k videos have another class: then one of k must be right
     misses = np.maximum(others[:, None] - drawn, 0) / (total - drawn)
     return float(1 - misses.prod(axis=1).mean())
 
@@ -148,6 +151,8 @@ def _nearest_of(
     places = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
     for start in range(0, len(gallery), GALLERY_AT_ONCE):
         some = queries @ _unit(gallery[start : start + GALLERY_AT_ONCE], device).T
+        # the best of this block compete with the best so far: all similarities would not fit into
+        # memory
         values, where = some.topk(min(k, some.shape[1]), dim=1)
         best, places = torch.cat([best, values], dim=1), torch.cat([places, where + start], dim=1)
         best, order = best.topk(min(k, best.shape[1]), dim=1)

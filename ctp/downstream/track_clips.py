@@ -106,6 +106,7 @@ class TrackedClips(SampleDrawer[TrackSample]):
             _check_length(videos, reader, track)
             planes = reader.read_square(frames.tolist(), crop, size)
         boxes, counted = seen_in(crop, track, frames, size)
+        # drawn last, after the choices that decide what is decoded
         color = sample_color(PRETRAINING_COLORS, len(frames), rng)
         return TrackSample(planes, color, boxes[None], counted[None])
 
@@ -128,9 +129,8 @@ class TestClips(VideoSet[VideoClips]):
         """Decode the clips of a video."""
         config, track = self.config, self.tracks[videos.video]
         size = config.augment.frame_size_px
-        num_frames, interval = config.sampling.num_frames, config.test.interval_frames
-        frames, is_new = cut_into_clips(track.counted, num_frames, interval)
-        crops = [centred_crop(size / config.test.short_side_px, track, row[0]) for row in frames]
+        frames, is_new = cut_into_clips(track.counted, config.sampling.num_frames)
+        crops = [centred_crop(track, row[0]) for row in frames]
         pairs = list(zip(crops, frames, strict=True))
         boxes, shown = zip(*(seen_in(crop, track, row, size) for crop, row in pairs), strict=True)
         with videos.open() as reader:
@@ -154,15 +154,16 @@ def sample_tracked(
     frame has an object: to the next such frame, or back to the last."""
     numbers = sample_frames(config, len(track.boxes), rng)
     with_object = np.flatnonzero(track.counted)
+    # the next frame with an object; the last one if there is none behind
     place = min(int(np.searchsorted(with_object, numbers[0])), len(with_object) - 1)
     moved: NDArray[np.int64] = numbers + (with_object[place] - numbers[0])
     return np.clip(moved, 0, len(track.boxes) - 1)
 
 
 def cut_into_clips(
-    counted: NDArray[np.bool_], num_frames: int, interval_frames: int
+    counted: NDArray[np.bool_], num_frames: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Cut a video into consecutive clips that contain each frame that counts once.
+    """Cut a video into clips of consecutive frames (§4) that contain each frame that counts once.
 
     A clip starts with a frame that counts; frames before it that do not count are skipped. At the
     end of the video its last frame is repeated.
@@ -170,21 +171,17 @@ def cut_into_clips(
     Args:
         counted: bool [N], the frames that count, one at least.
         num_frames: T.
-        interval_frames: distance between frames of a clip; each of the sequences that begin at
-            frames 0, …, interval_frames - 1 is cut on its own.
 
     Returns:
         int64 [n, T], the frame numbers, and bool [n, T], False for a repeated one.
     """
     clips, is_new = [], []
-    for offset in range(min(interval_frames, len(counted))):
-        sequence = np.arange(offset, len(counted), interval_frames)
-        while counted[sequence].any():
-            sequence = sequence[counted[sequence].argmax() :]
-            clip, sequence = sequence[:num_frames], sequence[num_frames:]
-            missing = num_frames - len(clip)
-            clips.append(np.pad(clip, (0, missing), mode="edge"))
-            is_new.append(np.arange(num_frames) < num_frames - missing)
+    left = np.arange(len(counted))
+    while counted[left].any():
+        left = left[counted[left].argmax() :]  # the first frame that counts
+        clip, left = left[:num_frames], left[num_frames:]
+        clips.append(np.pad(clip, (0, num_frames - len(clip)), mode="edge"))
+        is_new.append(np.arange(num_frames) < len(clip))
     return np.stack(clips), np.stack(is_new)
 
 
@@ -194,6 +191,7 @@ def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
 
     The crop's own `x` and `y` choose among the possible positions.
     """
+    # frames without an object have no box to hold
     boxes = track.boxes[frames[track.counted[frames]]]
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     side = crop.window(track.width, track.height)[2]
@@ -204,16 +202,15 @@ def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
     return replace(crop, x=x, y=y)
 
 
-def centred_crop(share: float, track: Track, frame: int) -> Crop:
-    """Return the square, with that share of the picture's shorter side, whose centre is closest to
-    that of the frame's box."""
+def centred_crop(track: Track, frame: int) -> Crop:
+    """Return the largest square, whose centre is as close as possible to that of a frame's box."""
     box = track.boxes[frame]
-    side = Crop(share, 0, 0, flip=False).window(track.width, track.height)[2]
+    side = Crop(1.0, 0, 0, flip=False).window(track.width, track.height)[2]
     x, y = (
         _centred((box[axis], box[axis + 2]), side, length)
         for axis, length in ((0, track.width), (1, track.height))
     )
-    return Crop(share, x, y, flip=False)
+    return Crop(1.0, x, y, flip=False)
 
 
 def seen_in(
@@ -233,6 +230,7 @@ def seen_in(
     """
     left, top, side = crop.window(track.width, track.height)
     boxes = (track.boxes[frames] - np.array([left, top] * 2, np.float32)) * (size_px / side)
+    # before the flip, which maps the square to itself
     boxes = np.clip(boxes, 0, size_px)
     if crop.flip:
         boxes[:, [0, 2]] = size_px - boxes[:, [2, 0]]
@@ -255,6 +253,7 @@ def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
         first = max(int(np.ceil((high - side) / 2)), 0)
         last = min(int(np.floor(low / 2)), most)
         if first <= last:
+            # as a share of the possible positions, which `Crop` turns back into this very position
             return (first + round((last - first) * at)) / max(most, 1)
     return _centred(spans[-1], side, length)
 
@@ -262,6 +261,7 @@ def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
 def _centred(span: Span, side: int, length: int) -> float:
     """Return the position along an axis of the window whose centre is closest to the span's."""
     most = (length - side) // 2
+    # windows begin at even pixels, so positions count by two: half of (centre - side / 2)
     return float(np.clip(round((sum(span) - side) / 4), 0, most)) / max(most, 1)
 
 

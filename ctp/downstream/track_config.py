@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge
-from pydantic import model_validator
 
-from ctp.config import Config
+from ctp.config import NotAnOption
 from ctp.data.sources import Sources
-from ctp.encoders.config import RANDOM, AnyEncoderConfig
-from ctp.pretext.ctp.config import HeadConfig, Sigma
-from ctp.pretext.ctp.loss import LOSS_PARTS
+from ctp.downstream.config import DownstreamConfig
+from ctp.pretext.ctp.config import LOSS_PARTS, HeadConfig, Sigma
 from ctp.score import Score
 from ctp.training.config import RunConfig, VideosConfig
-from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.config import AugmentConfig, SamplingConfig
+from ctp.video.config import AugmentConfig
 
 MEAN_IOU = Score("iou", "mIoU", "still_iou", "still box", LOSS_PARTS)
 GOT10K_SCORES = (
@@ -37,48 +34,26 @@ class AnnotatedVideosConfig(VideosConfig):
     """Videos to test on, likewise shards with boxes."""
 
 
-class VideoClipsConfig(Config):
-    """How a video is cut into the clips that it is tested on."""
-
-    interval_frames: Annotated[int, Ge(1)] = 1
-    """Distance between frames of a clip, in frames of the video: "16 sequential frames" (§4)."""
-    short_side_px: Annotated[int, Ge(8)] = 112
-    """Length to scale a video's shorter side to, before a square around the first box is cut
-    out. The frame's own size shows as much of the picture as may be."""
-
-
-class TrackConfig(RunConfig):
+class TrackConfig(DownstreamConfig):
     """Tracking of annotated objects (§4, Fig. 3). The paper gives the data, the 16 frames and the
     frozen stages; the rest is as in pretraining."""
 
     KIND: ClassVar[str] = "track"
-    RESULT: ClassVar[str] = SCORES
-    LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.test_uri")
     MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"test_every_steps"}
 
     data: AnnotatedVideosConfig = AnnotatedVideosConfig()
     """The annotated videos to train and to test on."""
-    initial: str = RANDOM
-    """Weights to start from: random, kinetics400, imagenet, or the path or URI of a run's folder,
-    of an encoder.safetensors, or of a .pth of the authors' code."""
     with_head: bool = False
     """Start the head, too, from the last checkpoint of the run that `initial` names."""
-    encoder: AnyEncoderConfig | None = None
-    """The encoder, at a spatial stride of 8; none: that of the file of `initial`, r3d if the file
-    does not say."""
     frozen_stages: Annotated[int, Ge(0)] = 0
     """Stages of the encoder, from its input on, that are not trained (Fig. 3): 0 none and, of r3d
     and r2plus1d, 1 the stem, …, 5 all."""
     head: HeadConfig = HeadConfig()
     """The head that predicts the boxes."""
-    sigma: Sigma = (0.8, 0.8, 0.04, 0.04)
-    """Scales of the targets x, y, w, h (§3.2, Table 9)."""
-    sampling: SamplingConfig = SamplingConfig()
-    """Which frames of a video make a clip to train on."""
+    sigma: Annotated[Sigma, NotAnOption()] = (0.8, 0.8, 0.04, 0.04)
+    """Scales of the targets x, y, w, h (§3.2, Table 9); with `with_head`, those of that run."""
     augment: AugmentConfig = AugmentConfig()
     """How a clip to train on is cropped and varied; it contains the first box if that fits."""
-    test: VideoClipsConfig = VideoClipsConfig()
-    """How a test video is cut into clips."""
     schedule: ScheduleConfig = ScheduleConfig(length=100, decay_at=(40, 80))
     """Length of the run and decay of its learning rate."""
     test_every_steps: Annotated[int, Ge(1)] = 3000
@@ -86,14 +61,7 @@ class TrackConfig(RunConfig):
 
     def describe(self) -> dict[str, str]:
         """Return the facts of the run that a report shows."""
-        size = self.augment.frame_size_px
-        return {
-            **super().describe(),
-            "initial weights": self.initial,
-            "encoder": self.encoder.describe() if self.encoder else "of the initial weights",
-            "frozen stages": str(self.frozen_stages),
-            "clip": f"{self.sampling.num_frames} frames of {size}×{size}",
-        }
+        return {**super().describe(), "frozen stages": str(self.frozen_stages)}
 
     @property
     def score(self) -> Score:
@@ -104,17 +72,3 @@ class TrackConfig(RunConfig):
     def further_scores(self) -> tuple[Score, ...]:
         """Return the other scores of its test."""
         return GOT10K_SCORES
-
-    @property
-    def clip_size(self) -> tuple[int, int]:
-        """Return T and S of a training clip: its frames, and their height and width."""
-        return self.sampling.num_frames, self.augment.frame_size_px
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.test.short_side_px < self.augment.frame_size_px:
-            raise ValueError(
-                f"test.short_side_px {self.test.short_side_px} is less than "
-                f"augment.frame_size_px {self.augment.frame_size_px}"
-            )
-        return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,28 +11,26 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ctp.data.annotated import open_annotated
-from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.stream import Batch, LoadVideos, SampleStream
-from ctp.downstream.initial import resolve_encoder, resolve_initial
+from ctp.downstream.initial import resolve_weights
+from ctp.downstream.learner import DownstreamLearner
 from ctp.downstream.track_clips import TestClips, TrackedClips, TrackSample, VideoClips
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.config import PRETRAIN_SPATIAL_STRIDE
-from ctp.encoders.initial import load_initial_weights
 from ctp.encoders.registry import ENCODERS, build_encoder
-from ctp.encoders.weights import encoder_bytes
 from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
 from ctp.pretext.ctp.tracker import Tracker
 from ctp.storage import Storage
 from ctp.training.checkpoint import CheckpointStore, TrainState
-from ctp.training.distributed import Worker, gather
+from ctp.training.distributed import Worker
 from ctp.training.run_folder import CHECKPOINTS, ENCODER
 from ctp.training.schedule import total_steps
-from ctp.training.step import LossTerms, autocast, prepare
-from ctp.training.trainer import Learner, TrainingSpec
+from ctp.training.step import LossTerms, autocast
+from ctp.training.trainer import TrainingSpec
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
@@ -51,12 +49,14 @@ def resolve(config: TrackConfig) -> TrackConfig:
             than are to be frozen.
         StorageError: their file cannot be read.
     """
-    initial = resolve_initial(config.initial)
-    encoder = resolve_encoder(config.encoder, initial, PRETRAIN_SPATIAL_STRIDE)
-    ENCODERS[encoder.name].first_stages(config.frozen_stages)  # before a worker checks it
-    resolved = config.replace(initial=initial, encoder=encoder)
+    resolved = resolve_weights(config, PRETRAIN_SPATIAL_STRIDE)
+    assert resolved.encoder is not None, "set by resolve_weights"
+    # checked here too, because a worker would find it after the cluster has started
+    ENCODERS[resolved.encoder.name].first_stages(config.frozen_stages)
     if config.with_head:
-        load_head(build_tracker(resolved), resolved)
+        # the head predicts offsets in units of sigma, so they belong together
+        resolved = resolved.replace(sigma=_read_head(resolved.initial)[1])
+        load_head(build_tracker(resolved), resolved)  # before a worker finds that it does not fit
     return resolved
 
 
@@ -78,23 +78,26 @@ def load_head(model: Tracker, config: TrackConfig) -> None:
         ValueError: there is no such run or checkpoint, it has no head, or one that does not fit.
         StorageError: it cannot be read.
     """
-    state = _last_state(config.initial)
-    head = {k.removeprefix(HEAD): v for k, v in state.model.items() if k.startswith(HEAD)}
-    values = json.loads(state.config)
-    sigma = tuple(values.get("task", values).get("sigma", ()))  # of pretraining, or of tracking
-    if not head or sigma != config.sigma:
-        found = f"a head with sigma {sigma}" if head else "no head"
-        raise ValueError(
-            f"with_head: the run of {config.initial} has {found}; expected one with sigma "
-            f"{config.sigma}"
-        )
     try:
-        model.head.load_state_dict(head)
+        model.head.load_state_dict(_read_head(config.initial)[0])
     except RuntimeError as error:  # names each key that does not fit
         raise ValueError(
             f"with_head: the head of {config.initial} does not fit: {error}\nGive the run's own "
             "head and sampling.num_frames"
         ) from error
+
+
+def _read_head(initial: str) -> tuple[dict[str, Tensor], tuple[float, ...]]:
+    """Return the head's weights and the sigma of the run that `initial` names."""
+    state = _last_state(initial)
+    head = {k.removeprefix(HEAD): v for k, v in state.model.items() if k.startswith(HEAD)}
+    if not head:
+        raise ValueError(
+            f"with_head: the run of {initial} has no head; expected a run of the task ctp or of "
+            "tracking"
+        )
+    values = json.loads(state.config)
+    return head, tuple(values.get("task", values)["sigma"])  # of pretraining, or of tracking
 
 
 def _last_state(initial: str) -> TrainState:
@@ -125,12 +128,14 @@ def predict(
         float32 [n, T, 4], xyxy pixels of the clips.
     """
     predicted = []
+    # a long video has hundreds of clips, more than fit into memory at once
     for start in range(0, len(clips.planes), PREDICTED_TOGETHER):
         some = slice(start, start + PREDICTED_TOGETHER)
         planes = torch.from_numpy(clips.planes[some]).to(device)
         queries = torch.from_numpy(clips.boxes[some, :1]).to(device)
         with autocast(config.compute, device):
             frames = to_input(to_rgb(planes, config.augment.frame_size_px))
+            # K = 1: the object is the only query of its clip
             found = model.track(frames, queries)
         predicted.append(found[:, 0].cpu().numpy())
     return np.concatenate(predicted)
@@ -156,6 +161,7 @@ def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
     """
     data, batch = config.data, config.compute.total_batch
     train, test = open_annotated(data.uri), open_annotated(data.test_uri)
+    # by file: ids of two sources may be equal by chance
     both = set(train.catalog.files()) & set(test.catalog.files())
     if both:
         raise ValueError(
@@ -195,31 +201,19 @@ class TrackedVideo:
         return sum(int(clip.counted.sum()) for clip in self.clips)
 
 
-@dataclass(frozen=True)
-class _Tested:
-    """The result of a test: videos by id, and those that could not be used."""
-
-    videos: list[TrackedVideo]
-    quarantined: list[QuarantinedVideo]
-
-    def scores(self) -> dict[str, float]:
-        return overlap_scores([clip for video in self.videos for clip in video.clips])
-
-
-class TrackingLearner(Learner[TrackSample]):
+class TrackingLearner(DownstreamLearner[TrackSample, VideoClips, TrackedVideo]):
     """Trains encoder and head to track objects."""
 
     model: Tracker
 
     def __init__(self, spec: TrainingSpec[TrackSample], worker: Worker, load: LoadVideos):
         assert isinstance(spec.config, TrackConfig)
-        self.config, self._spec, self._worker, self._load = spec.config, spec, worker, load
-        self.model = prepare(build_tracker(self.config), self.config.compute, worker.device)
-        self._last: _Tested | None = None
+        self.config = spec.config
+        super().__init__(spec, worker, load, build_tracker(spec.config))
 
     def initialize(self) -> None:
         """Load the initial weights of the encoder and, if asked for, of the head."""
-        load_initial_weights(self.model.encoder, self.config.initial)
+        super().initialize()
         if self.config.with_head:
             load_head(self.model, self.config)
 
@@ -233,79 +227,45 @@ class TrackingLearner(Learner[TrackSample]):
         """Return whether `step` is a multiple of `test_every_steps`."""
         return step % self.config.test_every_steps == 0
 
-    def evaluate(self) -> dict[str, float]:
-        """Test: track the object of each video, by one of the workers.
-
-        Returns:
-            `overlap_scores` of all clips, "tested", the number of videos, and "test_quarantined",
-            how many more were meant to be tested.
-        """
-        tracked, self.quarantined = self._track_share()
-        reports = gather((tracked, self.quarantined))
-        videos = [video for some, _ in reports for video in some]
-        found = [entry for _, some in reports for entry in some]
-        self._last = _Tested(
-            sorted(videos, key=lambda video: video.video_id),
-            [*self._spec.evaluation.catalog.quarantined, *found],
+    def test(self, video: VideoClips) -> TrackedVideo:
+        """Track the object of a video."""
+        predicted = predict(self.model, video, self.config, self._worker.device)
+        overlaps = clip_overlaps(
+            torch.from_numpy(predicted),
+            torch.from_numpy(video.boxes),
+            torch.from_numpy(video.counted),
+            self.config.augment.frame_size_px,
         )
-        return self._last.scores() | {
-            "tested": len(videos),
-            "test_quarantined": len(self._last.quarantined),
-        }
+        return TrackedVideo(video.video_id, overlaps, video.num_hidden, video.num_out_of_sight)
 
-    def export(self) -> dict[str, bytes]:
-        """Return encoder, encoder with head, and scores."""
-        if self._last is None:  # resumed after the last step
-            self.evaluate()
-        assert self._last is not None
-        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        return {
-            ENCODER: encoder_bytes(self.model.encoder, {"run": self.config.name}),
-            TRACKER: safetensors.torch.save(state),
-            self.config.RESULT: json.dumps(self._scores(self._last), indent=1).encode(),
-        }
+    def scores(self, results: Sequence[TrackedVideo]) -> dict[str, float]:
+        """Return `overlap_scores` of all clips."""
+        # by id, so that the sums round alike for any number of workers
+        return overlap_scores([clip for video in _by_id(results) for clip in video.clips])
 
-    def _scores(self, tested: _Tested) -> dict[str, Any]:
-        """Return the contents of scores.json: all videos together, and each."""
+    def details(self, results: Sequence[TrackedVideo]) -> dict[str, Any]:
+        """Return how many clips and frames were scored, and the scores of each video."""
         return {
-            **tested.scores(),
-            "tested": len(tested.videos),
-            "clips": sum(len(video.clips) for video in tested.videos),
-            "frames": sum(video.frames for video in tested.videos),
-            "hidden": sum(video.hidden for video in tested.videos),
-            "out_of_sight": sum(video.out_of_sight for video in tested.videos),
-            "quarantined": [vars(entry) for entry in tested.quarantined],
-            "trained_on": len(self._spec.stream.catalog),
+            "clips": sum(len(video.clips) for video in results),
+            "frames": sum(video.frames for video in results),
+            "hidden": sum(video.hidden for video in results),
+            "out_of_sight": sum(video.out_of_sight for video in results),
             "initial": self.config.initial,
             "frozen_stages": self.config.frozen_stages,
             "videos": {
                 video.video_id: {**overlap_scores(video.clips), "frames": video.frames}
-                for video in tested.videos
+                for video in _by_id(results)
             },
         }
 
-    def _track_share(self) -> tuple[list[TrackedVideo], list[QuarantinedVideo]]:
-        """Track the objects of this worker's share of the videos."""
-        tracked: list[TrackedVideo] = []
-        quarantined: list[QuarantinedVideo] = []
-        clips = self._spec.evaluation
-        share = range(len(clips.catalog))[self._worker.rank :: self._worker.world_size]
-        self.model.eval()
-        for some in self._load(clips, share):
-            quarantined += some.quarantined
-            tracked += [self._tracked(video) for video in some.items]
-        self.model.train()
-        return tracked, quarantined
+    def model_files(self, about: Mapping[str, str]) -> dict[str, bytes]:
+        """Return encoder with head."""
+        state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        return {TRACKER: safetensors.torch.save(state, metadata=dict(about))}
 
-    def _tracked(self, clips: VideoClips) -> TrackedVideo:
-        predicted = predict(self.model, clips, self.config, self._worker.device)
-        overlaps = clip_overlaps(
-            torch.from_numpy(predicted),
-            torch.from_numpy(clips.boxes),
-            torch.from_numpy(clips.counted),
-            self.config.augment.frame_size_px,
-        )
-        return TrackedVideo(clips.video_id, overlaps, clips.num_hidden, clips.num_out_of_sight)
+
+def _by_id(videos: Sequence[TrackedVideo]) -> list[TrackedVideo]:
+    return sorted(videos, key=lambda video: video.video_id)
 
 
 def describe_scores(scores: Mapping[str, Any]) -> str:

@@ -47,7 +47,9 @@ class ResNet3dConfig(EncoderConfig):
 
     width: Annotated[int, Ge(4)] = STANDARD_WIDTH
     """Channels of the first stage; each later stage has twice as many."""
-    blocks_per_stage: tuple[_Blocks, _Blocks, _Blocks, _Blocks] = (2, 2, 2, 2)
+    blocks_per_stage: Annotated[tuple[_Blocks, _Blocks, _Blocks, _Blocks], NotAnOption()] = (
+        2, 2, 2, 2,
+    )  # fmt: skip
     """Residual blocks of the four stages; (2, 2, 2, 2) makes an 18-layer net."""
 
 

@@ -79,10 +79,13 @@ class Encoder(nn.Module, ABC):
         self._frozen = self.first_stages(number)
         for stage in self._frozen:
             self.get_submodule(stage).requires_grad_(False)
+        # applies the evaluation mode of frozen stages at once
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen stages stay in evaluation mode."""
+        # requires_grad alone would not stop batch normalisation from updating its running
+        # statistics
         super().train(mode)
         for stage in self._frozen:
             self.get_submodule(stage).eval()

@@ -51,6 +51,7 @@ class PooledEncoder(nn.Module):
 
     def __init__(self, encoder: Encoder, pooling: Pooling):
         super().__init__()
+        # a copy, since the caller may go on to train it
         self.encoder = copy.deepcopy(encoder).cpu()
         self.pooling = pooling
         self.eval()
@@ -141,9 +142,11 @@ def _verify(
 ) -> Exported:
     """Return the export if `run`, which runs it, gives the module's features of random clips."""
     max_difference = 0.0
+    # other sizes than the traced one, to check that the size of a batch is free
     for batch in VERIFIED_BATCHES:
         clips = _random_clips(batch, clip_size)
         expected, got = module(clips), run(clips)
+        # relative to the largest: features near 0 have no meaningful ratio
         difference = float((got - expected).abs().max() / expected.abs().max())
         if not difference <= TOLERANCE:  # true for NaN, too
             raise ExportError(

@@ -113,6 +113,7 @@ def with_norm_eps_of(source: str, config: EncoderConfig) -> EncoderConfig:
     encoder = ENCODERS[config.name]
     if source in NAMED_WEIGHTS:
         _published(source, encoder, config.name)
+        # known without a download
         return config.replace(norm_eps=TORCHVISION_NORM_EPS)
     eps = _read_file(source, encoder).norm_eps
     return config if eps is None else config.replace(norm_eps=eps)
@@ -135,7 +136,9 @@ def _read_file(source: str, encoder: type[Encoder]) -> InitialWeights:
 
 def _read_checkpoint(data: bytes, name: str, encoder: type[Encoder]) -> InitialWeights:
     """Read the encoder of a torch.save'd checkpoint, under the authors' names or its own."""
+    # the prefix of a model that was saved inside DataParallel
     state = {key.removeprefix("module."): value for key, value in _unpickle(data, name).items()}
+    # the authors' name of the encoder inside the whole model
     prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
     keys = [key for key in state if (key.startswith(prefix) if prefix else encoder.owns(key))]
     left_out = tuple(key for key in state if key not in set(keys))
@@ -146,6 +149,7 @@ def _read_checkpoint(data: bytes, name: str, encoder: type[Encoder]) -> InitialW
         )
     original = {key.removeprefix(prefix): state[key] for key in keys}
     renamed = {encoder.rename(key): value for key, value in original.items()}
+    # under its own names: not saved by the authors' code, so torchvision's ε
     if renamed.keys() == original.keys():
         return InitialWeights(renamed, name, TORCHVISION_NORM_EPS, left_out)
     return InitialWeights(renamed, f"{name} of the authors' code", AUTHORS_NORM_EPS, left_out)
@@ -154,6 +158,7 @@ def _read_checkpoint(data: bytes, name: str, encoder: type[Encoder]) -> InitialW
 def _unpickle(data: bytes, name: str) -> dict[str, Tensor]:
     """Return the state dict that a torch.save'd file is, or that it holds as `state_dict`."""
     try:
+        # weights_only: a pickle from elsewhere could otherwise run any code
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make it raise almost anything

@@ -67,6 +67,8 @@ class ResNet3d(Encoder):
         self.layer2 = _stage(conv, width, 2 * width, depths[1], stride=2)
         self.layer3 = _stage(conv, 2 * width, 4 * width, depths[2], stride=2)
         self.layer4 = _stage(conv, 4 * width, 8 * width, depths[3], stride=2)
+        # after the stage is built with stride 2, so that the weights have the same shapes at both
+        # strides
         if config.spatial_stride == 8:
             _drop_spatial_stride(self.layer4)
         # as the authors initialise; torch's defaults for norms, weight 1 and bias 0, are theirs too
@@ -95,6 +97,7 @@ def inflate(images: State, own: State) -> State:
             key = re.sub(pattern, name, key)
         if value.ndim == 4 and key in own:
             length = own[key].shape[2]
+            # the response to T equal frames is then that to the one image
             value = value[:, :, None].expand(-1, -1, length, -1, -1) / length
         inflated[key] = value
     return inflated
@@ -128,6 +131,7 @@ class R2plus1d(ResNet3d):
 
     def __init__(self, config: R2plus1dConfig):
         width = config.width
+        # torchvision's 45 of 64, in proportion for narrower nets
         middle = max(R2PLUS1D_STEM_MIDPLANES * width // STANDARD_WIDTH, 1)
         spatial = _conv_norm_relu(3, middle, (1, 7, 7), (1, 2, 2))
         temporal = _conv_norm_relu(middle, width, (3, 1, 1), (1, 1, 1))
@@ -138,6 +142,8 @@ class R2plus1d(ResNet3d):
         """Return the `middle_channels` that the weights need, if these are others."""
         kernels = [state.get(f"layer2.0.conv{number}.0.0.weight") for number in (1, 2)]
         channels = {kernel.shape[0] for kernel in kernels if kernel is not None}
+        # computed for each convolution, the two of a block that doubles its channels have different
+        # ones
         needed = "convolution" if len(channels) > 1 else "block"
         if not channels or needed == self.config.middle_channels:
             return ""
@@ -150,6 +156,7 @@ class WideConv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
     def __init__(
         self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1
     ):
+        # as torchvision computes it in `BasicBlock`, but from this convolution's own channels
         midplanes = 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes)
         super().__init__(in_planes, out_planes, midplanes, stride, padding)
 
@@ -176,6 +183,7 @@ def _stage(
     stride: int,
 ) -> nn.Sequential:
     downsample = None
+    # the shortcut must have the shape of the block's output
     if stride != 1 or in_channels != out_channels:
         downsample = nn.Sequential(
             nn.Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
@@ -190,4 +198,5 @@ def _drop_spatial_stride(stage: nn.Module) -> None:
     """Keep the stage's temporal stride and set the spatial one to 1 (supplement D)."""
     for module in stage.modules():
         if isinstance(module, nn.Conv3d):
+            # the shortcut's too, or the sum of both would have two sizes
             module.stride = (module.stride[0], 1, 1)

@@ -57,7 +57,9 @@ def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:
         about: more entries for the file's metadata, e.g. the run's name.
     """
     state = {
-        name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()
+        # safetensors refuses other layouts, such as channels_last_3d
+        name: value.detach().cpu().contiguous()
+        for name, value in encoder.state_dict().items()
     }
     metadata = {"encoder": encoder.config.model_dump_json(), **about}
     return safetensors.torch.save(state, metadata=metadata)
@@ -77,7 +79,7 @@ def read_encoder(data: bytes, name: str, **changes: object) -> Encoder:
     config = stored_config(data, name)
     if config is None:
         raise ValueError(
-            f"{name} does not tell what encoder it holds; wanted an encoder.safetensors of a run"
+            f"{name} does not describe its encoder; expected an encoder.safetensors of a run"
         )
     encoder = build_encoder(config.replace(**changes))
     load_state(encoder, read_state(data, name), name)
@@ -132,6 +134,7 @@ def load_state(encoder: Encoder, state: Mapping[str, Tensor], name: str) -> None
     Raises:
         ValueError: a key is missing, left over or of another shape; names each.
     """
+    # before loading: torch's own error comes after it has copied what fits
     unmatched = _unmatched(encoder.state_dict(), state)
     if unmatched:
         hint = encoder.mismatch_hint(state)

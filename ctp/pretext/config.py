@@ -10,7 +10,7 @@ from ctp.config import Config
 from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
 from ctp.pretext.ctp.config import CtpConfig
-from ctp.pretext.registry import TASKS, AnyTaskConfig, build_task
+from ctp.pretext.task_config import AnyTaskConfig
 from ctp.score import Score
 from ctp.training.config import RunConfig, VideosConfig
 from ctp.training.run_folder import ENCODER
@@ -81,12 +81,16 @@ class PretrainConfig(RunConfig):
 
     def describe(self) -> dict[str, str]:
         """Return the facts of the run that a report shows."""
+        from ctp.pretext.registry import build_task  # needs torch, which holding a config does not
+
         task = build_task(self.task).describe()
         return {**super().describe(), "encoder": self.encoder.describe(), **task}
 
     @property
     def score(self) -> Score:
         """Return the score of the task."""
+        from ctp.pretext.registry import TASKS  # see above
+
         return TASKS[self.task.name].score
 
     @property

@@ -77,6 +77,7 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
 
 def build_model(config: PretrainConfig) -> nn.Module:
     """Return a model with random weights that depend on the run's seed alone."""
+    # every worker draws the same weights, whatever it drew before
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return build_task(config.task).build(build_encoder(config.encoder))
@@ -125,6 +126,7 @@ class TaskLearner(Learner[S]):
         """
         samples = self._heldout_samples()
         self.model.eval()
+        # as in training, or the score would be that of another model
         with autocast(self.config.compute, self._worker.device):
             means = dict(self.task.evaluate(self.model, self._batches(samples)))
         self.model.train()
@@ -148,6 +150,7 @@ class TaskLearner(Learner[S]):
         )
         if not is_due and step != stream.total_steps:
             return {}
+        # scored by another process, while this one trains on
         return {snapshot_name(step): self._encoder_file(step)}
 
     def export(self) -> dict[str, bytes]:
@@ -171,6 +174,7 @@ class TaskLearner(Learner[S]):
     def _heldout_samples(self) -> list[S]:
         """Return the samples that can be read; they are drawn once and kept."""
         if self._heldout is None:
+            # decoding takes longer than the model, and every evaluation is on the same samples
             loaded = list(self._load(self._spec.evaluation, self._indices()))
             self._heldout = [sample for some in loaded for sample in some.items]
             self.quarantined = [entry for some in loaded for entry in some.quarantined]

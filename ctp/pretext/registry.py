@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from ctp.config import OneOf
 from ctp.pretext.ctp.task import CtpTask
-from ctp.pretext.task import PretextTask, TaskConfig
+from ctp.pretext.task import PretextTask
+from ctp.pretext.task_config import TaskConfig
 
 TASKS: dict[str, type[PretextTask[Any, Any]]] = {"ctp": CtpTask}
-
-AnyTaskConfig = Annotated[
-    TaskConfig, OneOf(lambda: {name: task.Config for name, task in TASKS.items()})
-]
-"""A config field that holds the config of one of the tasks."""
 
 
 def build_task(config: TaskConfig) -> PretextTask[Any, Any]:

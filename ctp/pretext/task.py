@@ -15,27 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ctp.config import Config
 from ctp.data.stream import S, SampleDrawer
+from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.step import LossTerms
-from ctp.video.config import AugmentConfig, SamplingConfig
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
     from ctp.encoders.encoder import Encoder
 
-C = TypeVar("C", bound="TaskConfig")
-
-
-class TaskConfig(Config):
-    """What all tasks have in common. A subclass narrows `name` to a Literal."""
-
-    name: str
-    """The pretext task."""
-    sampling: SamplingConfig = SamplingConfig()
-    """Which frames of a video make a clip."""
-    augment: AugmentConfig = AugmentConfig()
-    """How a clip is cropped and varied."""
+C = TypeVar("C", bound=TaskConfig)
 
 
 class Mean(NamedTuple):

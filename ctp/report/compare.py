@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ctp.encoders.config import RANDOM
-from ctp.report.comparison import draw_learning, draw_lines
+from ctp.report.compare_plots import draw_learning, draw_lines
 from ctp.report.figures import series, to_png, window
 from ctp.report.initial_weights import initial_weights, names_of
 from ctp.report.page import SOURCE, Picture, Section, Table
@@ -33,7 +33,8 @@ Cells = dict[str, str]
 
 
 def compare(runs: Sequence[Run]) -> list[Section]:
-    """Return what can be said of runs of the same kind beside each other."""
+    """Return the sections that compare runs of the same kind."""
+    # pretraining runs are not compared: their scores may be those of different tasks
     by_kind = {kind: [run for run in runs if kind == run.config.KIND] for kind in VARIED}
     return [*_compare_finetuning(by_kind["finetune"]), *_compare_tracking(by_kind["track"])]
 
@@ -47,6 +48,7 @@ def format_mean(values: pd.Series[float], score: Score) -> str:
 def merge_uris(uris: Sequence[str]) -> str:
     """Return locations as one text; if one part of their paths differs, as a/{b,c}/d."""
     paths = [uri.split("/") for uri in dict.fromkeys(uris)]
+    # only parts at the same depth can be told apart by place
     if len({len(path) for path in paths}) == 1:
         parts = [list(dict.fromkeys(column)) for column in zip(*paths, strict=True)]
         if sum(len(part) > 1 for part in parts) <= 1:
@@ -88,9 +90,12 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if table.empty:
         return table
+    # as text, since dicts cannot be compared by hash
     table[SETTING] = 1 + pd.factorize(table["options"].map(json.dumps))[0]
+    # a run that was made twice must not count twice in a mean
     table["is_repeated"] = table.duplicated([*_keys(table), "seeds"])
     order = sorted(table[WEIGHTS].unique(), key=lambda name: not name.startswith(RANDOM))
+    # a categorical sorts in this order, and so do groups, tables and legends
     table[WEIGHTS] = pd.Categorical(table[WEIGHTS], order, ordered=True)
     return table.sort_values(_keys(table), kind="stable")
 
@@ -103,6 +108,7 @@ def _keys(table: pd.DataFrame) -> list[str]:
 def _groups(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Return the runs that differ by their seeds alone, those that are averaged."""
     own = table[~table["is_repeated"]]
+    # observed: pandas would else make a group of every combination of categories
     return [group for _, group in own.groupby(_keys(table), sort=False, observed=True)]
 
 
@@ -133,6 +139,7 @@ def _place(group: pd.DataFrame) -> Cells:
     first = group.iloc[0]
     cells = {name: str(first[name]) for name in _keys(group)}
     if PROTOCOL in cells:
+        # for people: linear instead of True, 10% instead of 0.1
         cells |= {PROTOCOL: PROTOCOLS[first[PROTOCOL]], LABELS: f"{100 * first[LABELS]:g}%"}
     return cells
 
@@ -170,6 +177,7 @@ def _learning_cells(group: pd.DataFrame) -> Cells:
     for name, of in (("loss", Score("loss", "loss")), (f"train_{score.key}", score)):
         found = [values for run in group["run"] if len(values := series(run.rows, name))]
         if found:
+            # over the same window as the smoothed curve, so that the number is where the curve ends
             ends = pd.Series([values.tail(window(values)).mean() for values in found])
             cells[f"training {of.label} at the end"] = format_mean(ends, of)
     logs = merge_uris([run.metrics_uri for run in group["run"]])
@@ -242,6 +250,7 @@ def _compare_finetuning(runs: Sequence[Run]) -> Iterator[Section]:
         return
     notes = [SEED_DRAWS_TEST] if table["options"].map(_seed_draws_test).any() else []
     panels = [panel for _, panel in table.groupby([SETTING, PROTOCOL])]
+    # runs with fewer labels have a table of their own, over the share of labels
     fullest = [panel[panel[LABELS] == panel[LABELS].max()] for panel in panels]
     rows = [row for panel in fullest for each in _groups(panel) for row in _accuracy_rows(each)]
     all_notes = [*notes, *_paper_notes(table)]
@@ -300,6 +309,7 @@ def _labels_picture(table: pd.DataFrame, panel: pd.DataFrame) -> Picture:
 
 def _most_shared_labels(panel: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of the largest share of labels that several initial weights have."""
+    # curves of one kind of weights alone compare nothing
     kinds = panel.groupby(LABELS)[WEIGHTS].nunique()
     return panel[panel[LABELS] == kinds[kinds > 1].index.max()]
 

@@ -39,7 +39,9 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str]) -> Fig
         class_names: C of them.
     """
     totals = counts.sum(axis=1, keepdims=True)
+    # NaN for a class without videos, which is not the same as none right
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+    # inches: grows with the classes, and fits on a screen for hundreds of them
     height = float(np.clip(3 + 0.3 * len(shares), 6, 12.6))
     figure = new_figure(height + 3.5, height, _summarize(counts, shares))
     axes, beside = figure.subplots(1, 2, width_ratios=(height - 1, 4))
@@ -48,6 +50,7 @@ def draw_confusion(counts: NDArray[np.int64], class_names: Sequence[str]) -> Fig
     if len(shares) <= MAX_NUMBERED:
         for row, column in np.argwhere(shares > 0):
             share = shares[row, column]
+            # readable on both ends of the map
             color = "white" if share > 0.4 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color,
                       fontsize=min(9, 240 / len(shares)))  # fmt: skip
@@ -61,6 +64,7 @@ def _draw_key(axes: Axes) -> None:
     """Draw what the colours mean."""
     axes.set_axis_off()
     for y, label, colors in ((0.95, "right", RIGHT_MAP), (0.82, "wrong", WRONG_MAP)):
+        # drawn here, because a colour bar of matplotlib shows one map, linearly
         inset = axes.inset_axes((0, y, 1, 0.015))
         bar = _shade(np.linspace(0, 1, 200)[None], colors)
         inset.imshow(bar, aspect="auto", extent=(0, 1, 0, 1))
@@ -100,6 +104,7 @@ def _label(axes: Axes, class_names: Sequence[str]) -> None:
     number = len(class_names)
     if number <= MAX_NAMED:
         names = [_shorten(name) for name in class_names]
+        # parse_math: a $ in the name of a class would start a formula
         font: dict[str, Any] = {"fontsize": min(8, 440 / number), "parse_math": False}
         axes.set_xticks(range(number), names, rotation=90, **font)
         axes.set_yticks(range(number), names, **font)
@@ -107,6 +112,7 @@ def _label(axes: Axes, class_names: Sequence[str]) -> None:
 
 def _confusions(counts: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
     """Return the pairs of classes of which one is taken for the other, the most frequent first."""
+    # without the diagonal, and as one row for each pair of classes
     wrong = pd.DataFrame(counts - np.diag(np.diag(counts))).stack()
     frequent = wrong[wrong > 0].sort_values(ascending=False, kind="stable")[:MAX_LISTED]
     totals = counts.sum(axis=1)

@@ -17,12 +17,12 @@ from ctp.training.run_folder import Row
 KNN, WAIT = "knn_top1", "wait_share"
 
 
-def curves_png(rows: Sequence[Row], score: Score, title: str = "") -> bytes:
+def curves_png(rows: Sequence[Row], score: Score) -> bytes:
     """Return `draw_curves` as a PNG."""
-    return figures.to_png(draw_curves(rows, score, title))
+    return figures.to_png(draw_curves(rows, score))
 
 
-def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
+def draw_curves(rows: Sequence[Row], score: Score) -> Figure:
     """Draw loss, score, schedule and speed over the steps of a run.
 
     Beside the score are its baseline, its values on training clips ("train_…"), its values on parts
@@ -32,15 +32,15 @@ def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
     Args:
         rows: of the run's log; entries that are missing are not drawn.
         score: the score of the run.
-        title: above all plots.
     """
-    figure = figures.new_figure(12, 7.4, title)
+    figure = figures.new_figure(12, 7.4)
     loss, quality, schedule, speed = figure.subplots(2, 2).flat
     _draw_loss(loss, rows, score)
     _draw_score(quality, rows, score)
     _draw_schedule(schedule, rows)
     _draw_speed(speed, rows)
     for axes in (loss, quality, schedule, speed):
+        # from 0, so that curves of several runs can be compared by eye
         axes.set_ylim(bottom=0)
         figures.style_steps(axes)
         _add_legend(axes)
@@ -49,8 +49,7 @@ def draw_curves(rows: Sequence[Row], score: Score, title: str = "") -> Figure:
 
 def _draw_loss(axes: Axes, rows: Sequence[Row], score: Score) -> None:
     figures.style(axes, "Loss", "step", "loss")
-    parts = [name for name in score.loss_parts if name != f"train_{score.key}"]
-    for name, color in zip(("loss", *parts), figures.COLORS, strict=False):
+    for name, color in zip(("loss", *score.loss_parts), figures.COLORS, strict=False):
         _plot_smooth(axes, rows, name, color)
 
 
@@ -90,6 +89,7 @@ def _plot_parts(axes: Axes, rows: Sequence[Row], score: Score) -> None:
             baseline = figures.series(rows, score.baseline_key + suffix)
             label = "" if suffix else score.baseline_label
             _plot(axes, baseline, color, label, linewidth=width, linestyle=figures.DASHED)
+    # its value is beside the curve, where the legend cannot say it
     last = figures.series(rows, score.key).tail(1)
     for step, value in last.items():
         axes.annotate(
@@ -107,12 +107,16 @@ def _plot_shares(
     }
     if not found:
         return
+    # an axis of its own: shares would be flat lines beside clips/s
     right = axes.twinx()
     for (label, values), style_ in zip(found.items(), ("-", "--", ":", "-."), strict=False):
         right.plot(
             figures.thin(figures.smooth(values)), color=color, linestyle=style_, linewidth=1.8
         )
+        # twin axes have a legend each, one over the other; an empty line puts this one into the
+        # first
         axes.plot([], [], color=color, linestyle=style_, label=label)
+    # a share of 1 would lie under the upper border
     right.set_ylim(0, 1.05)
     right.set_ylabel(", ".join(found), fontsize=9, color=color)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -25,6 +25,7 @@ MAX_POINTS = 4000
 
 def new_figure(width: float, height: float, title: str = "") -> Figure:
     """Return an empty figure of a size in inches; it needs no screen and leaves no state."""
+    # not pyplot, whose list of open figures grows and which picks a backend by the screen
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold", color=INK, x=0.01, ha="left")
@@ -44,6 +45,7 @@ def style(axes: Axes, title: str, horizontal: str, vertical: str) -> None:
     axes.set_xlabel(horizontal, fontsize=9, color=INK)
     axes.set_ylabel(vertical, fontsize=9, color=INK)
     axes.grid(color=GRID, linewidth=0.7)
+    # the grid behind the curves
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK, labelsize=8, length=0)
@@ -53,6 +55,7 @@ def style_steps(axes: Axes) -> None:
     """Label a horizontal axis of steps."""
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    # 20k instead of 20000
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
@@ -69,6 +72,7 @@ def series(rows: Sequence[Row], name: str) -> pd.Series[float]:
 
 def smooth(values: pd.Series[float]) -> pd.Series[float]:
     """Return the mean over a window around each value, cut off at the ends."""
+    # centred, or the curve would lag behind its values
     return values.rolling(window(values), center=True, min_periods=1).mean()
 
 
@@ -79,4 +83,5 @@ def window(values: pd.Series[float]) -> int:
 
 def thin(values: pd.Series[float]) -> pd.Series[float]:
     """Return at most `MAX_POINTS` of the values, evenly chosen."""
+    # rounded up; 1 if there are no values
     return values.iloc[:: -(-len(values) // MAX_POINTS) or 1]

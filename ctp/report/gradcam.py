@@ -61,6 +61,7 @@ def overlay(frames: Pixels, values: Map, name: MapName) -> Pixels:
     background = (frames @ _GREY)[..., None]
     if name == "guided":
         background *= _GUIDED_BACKGROUND
+    # plain alpha blending
     mixed = (1 - opacity[..., None]) * background + opacity[..., None] * _colors(values, name)
     painted: Pixels = mixed.round().astype(np.uint8)
     return painted

@@ -70,6 +70,7 @@ def initial_weights(config: RunConfig) -> InitialWeights:
         found = InitialWeights(kind, {}, method=method)
     else:
         found = _made_by_run(initial) or _from_file(initial)
+    # with the head or without it, the same file is another start
     own = {name: value for name, value in options.items() if name in OF_INITIAL and value}
     return replace(found, options={**found.options, **own})
 
@@ -94,6 +95,7 @@ def _made_by_run(initial: str) -> InitialWeights | None:
     before = initial_weights(config)
     options = shaping_options(config)
     for name in INITIAL & options.keys():
+        # by what they are, not by their file, which has another path for each seed
         options[name] = before.kind
         options |= {f"{name}.{key}": value for key, value in before.options.items()}
     seeds = (config.seed, *before.seeds)
@@ -112,6 +114,7 @@ def _names_of_kind(same: Mapping[str, InitialWeights]) -> dict[str, tuple[str, s
     for number, (key, weights) in enumerate(same.items(), start=1):
         own = {name: weights.options[name] for name in differ if name in weights.options}
         text = ", ".join(f"{name} {format_value(value)}" for name, value in own.items())
+        # a name with many options is no name; the section lists them
         if len(differ) > SHOWN_OPTIONS:
             names[key] = f"{weights.kind} {number}", text
         else:

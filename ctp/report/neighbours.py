@@ -41,9 +41,10 @@ def neighbours_png(rows: Sequence[Row]) -> bytes:
     its class.
 
     Args:
-        rows: at least one, each with as many neighbours.
+        rows: at least one; all have the same number of neighbours.
     """
     columns = 1 + len(rows[0].neighbours)
+    # inches, so that a pixel of the pictures is about one of the figure
     cell = rows[0].query.picture.shape[0] / 110 + 0.1
     figure = new_figure(columns * cell, len(rows) * (cell + 0.4) + 0.4)
     figure.supxlabel(MEANING, fontsize=8, color=INK, x=0.01, ha="left")
@@ -64,6 +65,8 @@ def _draw(axes: Axes, shown: Shown, color: str, dashes: str | tuple[int, tuple[i
     axes.set_yticks([])
     axes.spines[:].set(edgecolor=color, linewidth=3, linestyle=dashes, capstyle="butt")
     text = "\n".join(
-        each if len(each) <= MAX_TEXT else f"…{each[-MAX_TEXT:]}" for each in shown[1:]
+        # the end of an id distinguishes it; its beginning is often the folder of all
+        each if len(each) <= MAX_TEXT else f"…{each[-MAX_TEXT:]}"
+        for each in shown[1:]
     )
     axes.set_xlabel(text, fontsize=7, color=color, parse_math=False)

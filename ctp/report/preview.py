@@ -26,6 +26,7 @@ from ctp.data.catalog import VideoEntry
 from ctp.data.reading import VideoOpener
 from ctp.pretext.task import SamplePicture
 from ctp.report.figures import INK
+from ctp.storage import Storage
 from ctp.video.config import ViewsConfig
 from ctp.video.planes import to_rgb
 from ctp.video.views import read_view_planes
@@ -53,6 +54,7 @@ def clips_png(
         key: what colours mean, shown below the clips.
     """
     num_frames = min(len(picture.frames) for picture in pictures)
+    # the first and the last are among them
     frames = np.linspace(0, num_frames - 1, min(num_columns, num_frames)).round().astype(int)
     heads = [f"frame {frame}" for frame in frames]
     captions = [[picture.caption] for picture in pictures]
@@ -84,6 +86,7 @@ def clips_mp4(
     columns = num_columns or math.ceil(math.sqrt(len(pictures)))
     captions = [picture.caption for picture in pictures]
     rows = [captions[start : start + columns] for start in range(0, len(captions), columns)]
+    # the texts are drawn once; only the cells change from frame to frame
     page, corners = _draw_page(rows, pictures[0].frames.shape[1:3], columns, (), key)
     places = [corner for row in corners for corner in row]
     num_frames = max(len(picture.frames) for picture in pictures)
@@ -91,9 +94,31 @@ def clips_mp4(
     for frame in range(num_frames):
         for picture, corner in zip(pictures, places, strict=False):
             _paste(page, corner, picture.frames[min(frame, len(picture.frames) - 1)])
+        # the next frame is drawn over this page
         pages.append(page.copy())
     loops = math.ceil(LOOP_SECONDS * frames_per_second / num_frames)
     return encode_mp4(pages * loops, frames_per_second)
+
+
+def write_clips(
+    folder: Storage,
+    name: str,
+    pictures: Sequence[SamplePicture],
+    mp4_columns: int | None = None,
+    key: Key | None = None,
+) -> None:
+    """Write NAME.png by `clips_png` and NAME.mp4 by `clips_mp4`, and print where they are.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    for suffix, data in (
+        ("png", clips_png(pictures, key=key)),
+        ("mp4", clips_mp4(pictures, mp4_columns, key)),
+    ):
+        place = folder.join(f"{name}.{suffix}")
+        place.write_bytes(data)
+        print(f"wrote {place.uri} ({len(data) / 1000:.0f} kB)")
 
 
 def read_clip(views: ViewsConfig, entry: VideoEntry) -> Pixels:
@@ -136,8 +161,10 @@ def encode_mp4(pictures: Sequence[Pixels], frames_per_second: int) -> bytes:
                     dst_colorspace=Colorspace.ITU709,
                     dst_color_range=ColorRange.MPEG,
                 )
+                # counted in frames: the stream's time base is one frame
                 frame.pts = number
                 container.mux(stream.encode(frame))
+            # the frames that the encoder still holds
             container.mux(stream.encode(None))
         return file.read()
 
@@ -163,6 +190,7 @@ def _draw_page(
     """
     height, width = cell
     columns = [MARGIN_PX + number * (width + GAP_PX) for number in range(num_columns)]
+    # one caption spans a whole row, or each has its cell
     span = num_columns // len(captions[0])
     room_px = span * (width + GAP_PX) - GAP_PX
     texts = [(x, MARGIN_PX, head) for x, head in zip(columns, heads, strict=False)]
@@ -188,6 +216,7 @@ def _draw_page(
 
 def _write_texts(texts: Sequence[tuple[int, int, str]], width: int, height: int) -> Pixels:
     """Return a white page with texts, each at the (x, y) of its upper left corner."""
+    # H.264 with colour at half size needs even sides
     width, height = width + width % 2, height + height % 2
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     for x, y, text in texts:
@@ -195,6 +224,7 @@ def _write_texts(texts: Sequence[tuple[int, int, str]], width: int, height: int)
             x / width, 1 - (y + 3) / height, text, fontsize=_FONT_PT, color=INK, va="top",
             linespacing=LINE_PX / (_FONT_PT * _DPI / 72) / 1.2, parse_math=False,
         )  # fmt: skip
+    # matplotlib writes the texts, because PIL's own font lacks most scripts
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]

@@ -8,8 +8,7 @@ from typing import Any
 
 from ctp.report.compare import compare
 from ctp.report.page import SOURCE, Picture, Section, Table
-from ctp.report.papers import beside, dataset_of, differences
-from ctp.report.published import Published, published
+from ctp.report.papers import Published, beside, dataset_of, differences, published
 from ctp.report.runs import Run
 from ctp.storage import Storage
 from ctp.training import run_folder
@@ -35,6 +34,7 @@ def sections_of(places: Sequence[str]) -> list[Section]:
         ValueError: a folder is none of them, or its config is invalid.
         StorageError: one cannot be read.
     """
+    # by URI, so that a folder that is named twice counts once
     found = {folder.uri: folder for place in places for folder in _folders(place)}
     retrievals = {uri for uri, folder in found.items() if folder.join(RETRIEVAL).exists()}
     runs = {uri: Run.read(folder) for uri, folder in found.items() if uri not in retrievals}

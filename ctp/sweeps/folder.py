@@ -65,10 +65,12 @@ class Sweep:
     def trials(self) -> pd.DataFrame:
         """Return a row for each trial: trial, row (its setting), seed, status, the varied options,
         all scores, steps, seconds, reason, folder."""
+        # dtype object: pandas would turn the integers of a column with gaps into floats
         return pd.DataFrame([self._row(trial) for trial in self.plan.trials], dtype=object)
 
     def values(self, setting: Setting, key: str) -> pd.Series[float]:
         """Return a number of a setting's finished trials, where they have it."""
+        # a score that no trial has yet becomes a column of NaN
         trials = self.trials.reindex(columns=["row", "status", key])
         chosen = (trials["row"] == setting.name) & (trials["status"] == "finished")
         return trials.loc[chosen, key].astype(float).dropna()
@@ -97,6 +99,7 @@ class Sweep:
             "seed": trial.seed,
             "status": self.status(trial),
             **trial.setting.changes,
+            # every row has all columns, in the same order
             **{name: None for each in self.results.values() for name in each.scores},
         }
         return {
@@ -168,8 +171,10 @@ def read_sweep(uri: str) -> Sweep:
 def state_of(plan: Plan) -> Sweep:
     """Return the state of a sweep."""
     names = [trial.name for trial in plan.trials]
+    # on an object store, each of these small files takes the time of a request
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         found = dict(zip(names, pool.map(partial(read_result, plan), names), strict=True))
+        # the log of a trial that has ended is not needed, and may be long
         left = [trial for trial in plan.trials if found[trial.name] is None]
         steps = dict(zip((t.name for t in left), pool.map(steps_of, left), strict=True))
     return Sweep(plan, {n: r for n, r in found.items() if r is not None}, steps)

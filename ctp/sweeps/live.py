@@ -138,6 +138,7 @@ class _Output:
         """Show content of a MIME type in place of what was shown."""
         bundle = {kind: content}
         if self._handle is None:
+            # by its handle, the output is updated in place later
             self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
         else:
             self._handle.update(bundle, raw=True)  # type: ignore[no-untyped-call]
@@ -149,6 +150,7 @@ def _interruptible(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        # a traceback through this code would hide the message
         raise StoppedError(message) from None
 
 

@@ -56,8 +56,10 @@ def with_values(config: C, changes: Mapping[str, Any], origin: str) -> C:
     try:
         for name, value in changes.items():
             section = name.removesuffix(".name")
+            # a YAML list of one is easily written without its brackets
             if isinstance(current.get(name), list) and isinstance(value, int | float):
                 value = [value]
+            # encoder=r3d and encoder.name=r3d mean the same; merge knows the first
             elif section in choices and isinstance(value, str):
                 name = section
             values = merge(model, values, unflatten({name: value}))

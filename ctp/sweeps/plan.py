@@ -93,6 +93,7 @@ class Plan:
         given = _unique("set", [parse_set(text) for text in config.set])
         grid = _unique("grid", [parse_grid(text) for text in config.grid])
         _check_options(ablation, given, grid)
+        # before any config is built: a slip in a grid can make millions of them
         _check_number(config, ablation, grid)
         base = _base(config, ablation, {k: v for k, v in given.items() if not is_score_option(k)})
         settings = tuple(_settings(base, ablation, grid))
@@ -139,6 +140,7 @@ class Plan:
         """Return all trials: every setting with the first seed, then with the next."""
         storage = self.folder.join(RUNS).uri
         trials = []
+        # seeds outside: a sweep that is stopped early has tried every setting
         for seed, setting in itertools.product(range(self.config.seeds), self.settings):
             name = f"{setting.key}-seed{seed}"
             config = self._configs[setting.key].replace(name=name, storage=storage, seed=seed)
@@ -168,13 +170,14 @@ class Plan:
             )
             if here != there
         ]
-        for each in self.base.differences(other.base):
-            lines.append(f"{each.name} was {each.there!r}, is {each.here!r}")
+        lines += map(str, self.base.differences(other.base))
+        # scores of other names are reported above
         for ours, theirs in zip(self.scores, other.scores, strict=False):
             if ours.name == theirs.name:
                 lines += ours.differences(theirs)
         keys = {setting.key for setting in self.settings}
         gone = [setting.name for setting in other.settings if setting.key not in keys]
+        # after another difference, this would only repeat it
         if gone and not lines:
             lines.append(f"{', '.join(gone)} was part of the sweep, and is not now")
         if self.config.seeds < other.config.seeds:
@@ -245,6 +248,7 @@ def _settings(
 ) -> Iterator[Setting]:
     """Yield every row with every combination of the grid."""
     values = {name: _normalised(base, name, each) for name, each in grid.items()}
+    # the last part of a name is enough where no other option ends with it
     last = [name.rpartition(".")[2] for name in grid]
     short = {n: s if last.count(s) == 1 else n for n, s in zip(grid, last, strict=True)}
     for row, combination in itertools.product(ablation.rows, itertools.product(*values.values())):
@@ -262,6 +266,7 @@ def _settings(
 def _normalised(base: PretrainConfig, option: str, values: Sequence[Any]) -> list[Any]:
     """Return the values as a config has them, where 3 and 3.0 are the same."""
     configs = [with_values(base, {option: value}, f"--grid {option}") for value in values]
+    # a section, such as encoder=r3d, has no single value
     found = [c.flatten().get(option, v) for c, v in zip(configs, values, strict=True)]
     for value, config in zip(found, configs, strict=True):
         if configs.count(config) > 1:
@@ -274,6 +279,7 @@ def _key(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if PLAIN.fullmatch(text):
         return text
+    # different values may have the same text once shortened
     digest = hashlib.blake2b(text.encode(), digest_size=3).hexdigest()
     return f"{re.sub(r'[^0-9A-Za-z.]+', '-', text)[:MAX_KEY_CHARS].strip('-')}-{digest}"
 
@@ -290,6 +296,7 @@ def _grid_names(config: SweepConfig) -> list[str]:
 def _check_metrics(plan: Plan) -> None:
     """Check that the scores of pretraining can be computed."""
     base, asha = plan.base, plan.config.asha
+    # the score of the task comes from the evaluation of the run itself
     heldout = (base.data.heldout_uri or base.data.heldout_share) and base.evaluation.num_clips
     if not heldout and (plan.task_score or plan.asha_key == base.score.key):
         raise ValueError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from ctp.report.figures import new_figure, style, to_png
 from ctp.score import Score
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.scores import PAPER_DATASETS, heading
@@ -26,9 +25,10 @@ def plot_png(sweep: Sweep) -> bytes:
     papers = {d: percents for d, percents in papers.items() if any(percents)}
     number = len(shown) + len(papers)
     columns = min(number, COLUMNS)
+    # rounded up
     rows = -(-number // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.7 * rows), dpi=110, layout="constrained")
-    figure.suptitle(f"{sweep.plan.ablation.about} (ours at scale {sweep.plan.config.scale})")
+    title = f"{sweep.plan.ablation.about} (ours at scale {sweep.plan.config.scale})"
+    figure = new_figure(4.6 * columns, 3.7 * rows, title)
     panels = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for score, axes in zip(shown, panels, strict=False):
         _prepare(axes, sweep, heading(score) + (" in %" if score.is_percent else ""))
@@ -36,11 +36,10 @@ def plot_png(sweep: Sweep) -> bytes:
     for (dataset, percents), axes in zip(papers.items(), panels, strict=False):
         _prepare(axes, sweep, f"the paper: fine-tuned top-1 in %, {PAPER_DATASETS[dataset]}")
         axes.plot(percents, "D", color=PAPER)
+    # panels that are left over in the last row
     for axes in panels:
         axes.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _draw(axes: Axes, sweep: Sweep, score: Score) -> None:
@@ -51,6 +50,7 @@ def _draw(axes: Axes, sweep: Sweep, score: Score) -> None:
         if values.empty:
             continue
         spread = values.std() if len(values) > 1 else 0
+        # beside the mean, so that its error bar does not hide them
         axes.plot([at + 0.12] * len(values), values, ".", color=PAPER)
         axes.errorbar(at, values.mean(), spread, fmt="o", color=OURS, capsize=4)
         if not baseline.empty:
@@ -61,9 +61,9 @@ def _prepare(axes: Axes, sweep: Sweep, title: str) -> None:
     names = [setting.name for setting in sweep.plan.settings]
     is_long = max(map(len, names)) > LONG_NAME_CHARS
     slant: dict[str, Any] = {"rotation": 25, "ha": "right"} if is_long else {}
-    axes.set_title(title, loc="left", fontsize=10)
+    style(axes, title, "", "")
     axes.set_xticks(range(len(names)), names, fontsize=8, **slant)
     axes.set_xlim(-0.5, len(names) - 0.5)
+    # room for the caps of error bars
     axes.margins(y=0.18)
-    axes.grid(axis="y", alpha=0.4)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=False, axis="x")

@@ -71,6 +71,7 @@ class SweepProgress:
 
     def _seconds_left(self, now: float) -> float:
         """Return an estimate from the pace so far; 0 before a trial has ended here."""
+        # trials that ended before this start say nothing about its pace
         here = len(self.ended) - self.ended_before
         return (now - self.started) / here * (self.total - len(self.ended)) if here else 0.0
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctp.report.published import PUBLISHED
+from ctp.report.papers import PUBLISHED
 from ctp.sweeps.config import SweepConfig
 
 QUARTER = "a quarter of Kinetics-400"
@@ -28,7 +28,7 @@ class Setting:
         name: its name in tables.
         changes: dotted option -> value, where it differs from the base run.
         source: the paper's table that has it; "" if none.
-        method: what the paper's table calls it, as in `ctp.report.published`.
+        method: what the paper's table calls it, as in `ctp.report.papers`.
     """
 
     key: str = ""
@@ -59,6 +59,7 @@ class Ablation:
         paper_data: what the paper pretrains on; "" where the paper has no such table.
         fixed: dotted option -> value, where all rows differ from `paper_recipe`.
         note: a remark for the table.
+        help: a line for `--help`.
     """
 
     about: str
@@ -67,6 +68,7 @@ class Ablation:
     paper_data: str = UCF101
     fixed: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    help: str = ""
 
 
 def _rows(source: str, option: str, values: Mapping[str, tuple[str, Any]]) -> tuple[Setting, ...]:
@@ -95,6 +97,7 @@ def _patches(key: str, name: str, source: str, curriculum: Any = None) -> Settin
 
 TABLES: Mapping[str, Ablation] = {
     "table2a": Ablation(
+        help="Table 2a: K, the number of patches in a clip, 1 to 4.",
         about="K, patches in a clip, 1 to 4",
         rows=_rows("Table 2a", "task.num_patches", {f"k{k}": (f"K = {k}", k) for k in range(1, 5)}),
         paper_recipe="kinetics400-r3d18",
@@ -104,12 +107,14 @@ TABLES: Mapping[str, Ablation] = {
         "For hidden patches: --set task.hidden_prob=0.2.",
     ),
     "table2b": Ablation(
+        help="Table 2b: hidden patches (MRM) off and on, with two encoders.",
         about="hidden patches (MRM) off and on, with two encoders",
         rows=(*_mrm("R3D-18", "r3d"), *_mrm("R(2+1)D-18", "r2plus1d")),
         paper_recipe="kinetics400-r3d18",
         paper_data=QUARTER,
     ),
     "table7": Ablation(
+        help="Table 7: the encoder's total spatial stride, 16 and 8.",
         about="the encoder's total spatial stride in pretraining",
         rows=_rows(
             "Table 7",
@@ -118,6 +123,7 @@ TABLES: Mapping[str, Ablation] = {
         ),
     ),
     "table8": Ablation(
+        help="Table 8: the head with and without a squeeze of time.",
         about="whether the head squeezes time",
         rows=_rows(
             "Table 8",
@@ -126,6 +132,7 @@ TABLES: Mapping[str, Ablation] = {
         ),
     ),
     "table9": Ablation(
+        help="Table 9: σ, the scales of the targets.",
         about="σ, the scales of the targets",
         rows=_rows(
             "Table 9",
@@ -139,6 +146,7 @@ TABLES: Mapping[str, Ablation] = {
         ),
     ),
     "table10-speed": Ablation(
+        help="Table 10: the greatest speed of patches.",
         about="the greatest speed of patches, in pixels per frame",
         rows=_rows(
             "Table 10, speed",
@@ -150,6 +158,7 @@ TABLES: Mapping[str, Ablation] = {
         "picture.",
     ),
     "table10-scale": Ablation(
+        help="Table 10: the greatest change in size of patches.",
         about="the greatest change in size of patches, as a logarithm per frame",
         rows=_rows(
             "Table 10, scale",
@@ -159,6 +168,7 @@ TABLES: Mapping[str, Ablation] = {
         note="Changes are per frame at every scale; clips of the small scales have half as many.",
     ),
     "curriculum": Ablation(
+        help="Not in the paper: where patches are cut.",
         about="where patches are cut: from the clip, from another one, or from another one first",
         rows=(
             _patches("trajectory", "its trajectory", "trajectory"),
@@ -175,54 +185,17 @@ def grid() -> SweepConfig:
     return SweepConfig()
 
 
-def table2a() -> SweepConfig:
-    """Table 2a: K, the number of patches in a clip, 1 to 4."""
-    return SweepConfig(table="table2a")
+def _recipe(table: str) -> Callable[[], SweepConfig]:
+    """Return the recipe of one of `TABLES`."""
 
+    def recipe() -> SweepConfig:
+        return SweepConfig(table=table)
 
-def table2b() -> SweepConfig:
-    """Table 2b: hidden patches (MRM) off and on, with two encoders."""
-    return SweepConfig(table="table2b")
-
-
-def table7() -> SweepConfig:
-    """Table 7: the encoder's total spatial stride, 16 and 8."""
-    return SweepConfig(table="table7")
-
-
-def table8() -> SweepConfig:
-    """Table 8: the head with and without a squeeze of time."""
-    return SweepConfig(table="table8")
-
-
-def table9() -> SweepConfig:
-    """Table 9: σ, the scales of the targets."""
-    return SweepConfig(table="table9")
-
-
-def table10_speed() -> SweepConfig:
-    """Table 10: the greatest speed of patches."""
-    return SweepConfig(table="table10-speed")
-
-
-def table10_scale() -> SweepConfig:
-    """Table 10: the greatest change in size of patches."""
-    return SweepConfig(table="table10-scale")
-
-
-def curriculum() -> SweepConfig:
-    """Not in the paper: where patches are cut."""
-    return SweepConfig(table="curriculum")
+    recipe.__doc__ = TABLES[table].help  # --help shows it beside the recipe's name
+    return recipe
 
 
 SWEEP: Mapping[str, Callable[[], SweepConfig]] = {
     "grid": grid,
-    "table2a": table2a,
-    "table2b": table2b,
-    "table7": table7,
-    "table8": table8,
-    "table9": table9,
-    "table10-speed": table10_speed,
-    "table10-scale": table10_scale,
-    "curriculum": curriculum,
+    **{table: _recipe(table) for table in TABLES},
 }

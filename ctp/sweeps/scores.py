@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 
 from ctp import recipes
+from ctp.config import differences
 from ctp.data.stream import LoadVideos, load_here
 from ctp.downstream import classification, tracking
 from ctp.downstream.config import ACCURACY, FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.downstream.extraction import embed_videos
-from ctp.downstream.features import open_embedder
+from ctp.downstream.extraction import embed_labeled
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.downstream.retrieval import retrieve
 from ctp.downstream.track_config import MEAN_IOU, TrackConfig
@@ -159,6 +159,7 @@ class EncoderScore(ABC, Generic[C]):
             dataset, _, below = option.partition(".")
             if prefix == self.prefix and dataset == self.dataset:
                 own[below] = value
+            # linear.ucf101.data.uri is for one data set, linear.data.test_share for all
             elif prefix == self.prefix and dataset not in PAPER_DATASETS:
                 common[option] = value
         return common | own
@@ -176,13 +177,8 @@ class EncoderScore(ABC, Generic[C]):
 
     def differences(self, other: EncoderScore[C]) -> list[str]:
         """Return a line for each option that differs and may not change in a sweep."""
-        here, there = self.config.flatten(), other.config.flatten()
-        return [
-            f"{self.name}: {name} was {there.get(name)!r}, is {here.get(name)!r}"
-            for name in here | there
-            if here.get(name) != there.get(name)
-            and not any(f"{name}.".startswith(f"{each}.") for each in self.config.MAY_CHANGE)
-        ]
+        here, there = self.config.model_dump(), other.config.model_dump()
+        return [f"{self.name}: {each}" for each in differences(here, there, self.config.MAY_CHANGE)]
 
 
 class TrainedScore(EncoderScore[R]):
@@ -204,9 +200,11 @@ class TrainedScore(EncoderScore[R]):
             initial=encoder.place.uri,
         )
         result = folder_of(config).join(config.RESULT)
+        # a sweep that was interrupted after this run does not train it again
         if not result.exists():
             runner.train(self.name, self.open(config))
         found = json.loads(result.read_bytes())
+        # leaves out the confusion matrix and the scores of each video
         return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
@@ -269,16 +267,16 @@ def retrieval_scores(
         StorageError: the storage fails.
         FloatingPointError: a feature is not finite.
     """
+    # torch would start a thread for each core of the machine, whatever share this task was given
     torch.set_num_threads(max(int(config.scaling.cpus_per_encoder), 1))
-    videos, embedder = retrieval_videos(config), open_embedder(config, encoder)
-    gallery, unused = embed_videos(embedder, config, videos.train, load)
-    queries, unused_too = embed_videos(embedder, config, videos.test, load)
+    videos = retrieval_videos(config)
+    gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)
     found = retrieve(gallery, queries, KS, "cuda" if config.scaling.use_gpu else "cpu")
     return {
         **{f"top{k}": share for k, share in found.accuracy.items()},
         **{f"chance{k}": share for k, share in found.chance.items()},
         "tested": len(queries.ids),
-        "quarantined": len(unused) + len(unused_too),
+        "quarantined": quarantined,
     }
 
 

@@ -113,6 +113,7 @@ def _unfinished(sweep: Sweep) -> Table:
 
 def _facts(plan: Plan) -> dict[str, str]:
     """Return what was run; where settings differ, each value."""
+    # the facts do not depend on the seed
     rows = [trial.config.describe() for trial in plan.trials if trial.seed == 0]
     return {name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
 
@@ -138,12 +139,15 @@ def _notes(sweep: Sweep) -> Iterator[str]:
 
 def _differences(plan: Plan) -> Iterator[str]:
     """Yield how the runs differ from the paper's, apart from what the table is about."""
+    # these differences are what the table is about
     own = {*plan.ablation.fixed, *(name for each in plan.settings for name in each.changes)}
     paper = recipes.PRETRAIN[plan.ablation.paper_recipe]()
     for line in differences(plan.base, own, paper) or []:
         yield f"pretraining: {line}"
     for score in plan.scores:
         if score.kind in ("finetune", "linear"):
+            # the config of a score names no encoder: it takes that of each trial, at the stride of
+            # fine-tuning
             config = score.config.replace(encoder=plan.base.encoder.replace(spatial_stride=16))
             for line in differences(config) or []:
                 yield f"{score.name}: {line}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
-from ctp.config import Config, NotAnOption
+from ctp.config import Config, Difference, NotAnOption, differences
 from ctp.data.sources import Sources
 from ctp.score import Score
 from ctp.training.schedule import ScheduleConfig
@@ -26,6 +26,7 @@ class ComputeConfig(Config):
 
     def usable_workers(self, present: int) -> int:
         """Return how many of the workers present can share a batch equally."""
+        # 1 divides every batch, so there is always one
         return next(n for n in range(present, 0, -1) if self.total_batch % n == 0)
 
 
@@ -92,14 +93,6 @@ class ScalingConfig(Config):
     def fewest_workers(self) -> int:
         """Return the smallest number of workers that the run accepts."""
         return self.num_workers if self.min_workers is None else self.min_workers
-
-
-class Difference(NamedTuple):
-    """An option, by its dotted name, that has different values in two configs."""
-
-    name: str
-    here: object
-    there: object
 
 
 class RunConfig(Config):
@@ -186,6 +179,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:
+        # equal shares: the mean of the workers' losses is then that of the batch
         if self.compute.total_batch % self.scaling.num_workers:
             raise ValueError(
                 f"compute.total_batch {self.compute.total_batch} cannot be shared equally by "
@@ -197,13 +191,4 @@ class RunConfig(Config):
 
     def differences(self, other: RunConfig) -> list[Difference]:
         """Return the options that differ from those of `other` and are not in `MAY_CHANGE`."""
-        return list(self._differences("", self.model_dump(), other.model_dump()))
-
-    def _differences(self, prefix: str, here: object, there: object) -> Iterator[Difference]:
-        if isinstance(here, dict) and isinstance(there, dict):
-            for key in here | there:
-                name = f"{prefix}.{key}" if prefix else key
-                if name not in self.MAY_CHANGE:
-                    yield from self._differences(name, here.get(key), there.get(key))
-        elif here != there:
-            yield Difference(prefix, here, there)
+        return list(differences(self.model_dump(), other.model_dump(), self.MAY_CHANGE))

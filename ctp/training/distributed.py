@@ -40,6 +40,7 @@ def regroup(rank: int, world_size: int, address: str) -> None:
         free.bind(("", 0))
         meeting = from_first(f"tcp://{address}:{free.getsockname()[1]}")
     dist.destroy_process_group()
+    # a single worker needs no group
     if rank < world_size > 1:
         dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world_size)
 
@@ -49,6 +50,7 @@ def gather(value: T) -> list[T]:
     if not dist.is_initialized():
         return [value]
     values: list[T | None] = [None] * dist.get_world_size()
+    # pickles the value; on NCCL its bytes take a detour over the GPU
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
 

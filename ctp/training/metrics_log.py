@@ -22,6 +22,7 @@ class MetricsLog:
         Later rows, which an interrupted run had written, are removed, so that no step occurs twice.
         """
         self._target = folder.join(METRICS)
+        # an object store cannot append, so the log is written here and copied there by sync
         self._remote = None if folder.is_local else folder
         self._local = Path(folder.path if folder.is_local else tempfile.mkdtemp(prefix="ctp-"))
         self._local.mkdir(parents=True, exist_ok=True)
@@ -31,6 +32,7 @@ class MetricsLog:
         if self._remote or lines != there:
             Storage.from_uri(file).write_bytes(lines)  # at once or not at all
         self._file = file.open("a")
+        # purge_step hides what an interrupted run had written after its last checkpoint
         self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)
 
     def write(self, rows: Iterable[Row]) -> None:
@@ -40,6 +42,7 @@ class MetricsLog:
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(name, value, int(row["step"]))
+        # so that others can follow the run, and a killed process loses nothing
         self._file.flush()
 
     def sync(self) -> None:

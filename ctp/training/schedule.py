@@ -21,17 +21,14 @@ class ScheduleConfig(Config):
     """Unit of `length` and `decay_at`; an epoch shows every training video once."""
     length: Annotated[int, Ge(1)] = 300
     """Length of the run."""
-    decay: Literal["steps", "cosine"] = "steps"
-    """Multiply the learning rate by 0.1 at each of `decay_at`, or let it fall to 0 along a half
-    cosine."""
     decay_at: tuple[Annotated[int, Ge(1)], ...] = (100, 200)
-    """When the learning rate falls, with decay "steps"."""
+    """When the learning rate is multiplied by 0.1; none: it falls to 0 along a half cosine."""
     warmup_steps: Annotated[int, Ge(0)] = 0
     """Steps in which the learning rate rises linearly at the start."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.decay == "steps" and any(at >= self.length for at in self.decay_at):
+        if any(at >= self.length for at in self.decay_at):
             raise ValueError(
                 f"decay_at {self.decay_at} must lie before the run's end at {self.length} "
                 f"{self.unit}"
@@ -43,12 +40,14 @@ def total_steps(config: ScheduleConfig, num_videos: int, total_batch: int) -> in
     """Return the steps of the whole run, which are fixed beforehand for all workers."""
     if config.unit == "steps":
         return config.length
+    # rounded down once for the whole run, not in each epoch, so that no sample is left out between
     return max(config.length * num_videos // total_batch, 1)
 
 
 def is_epoch_end(step: int, every_epochs: int, num_videos: int, total_batch: int) -> bool:
     """Return whether a step, counted from 1, completes a multiple of `every_epochs` epochs."""
     clips = every_epochs * num_videos
+    # a batch may reach over the end of an epoch, so this asks which step passes it
     return step * total_batch // clips > (step - 1) * total_batch // clips
 
 
@@ -57,9 +56,12 @@ def learning_rate_factor(
 ) -> float:
     """Return the factor on the learning rate at a step, counted from 0."""
     if step < config.warmup_steps:
+        # from 1, since the first step of rate 0 would be wasted
         return (step + 1) / config.warmup_steps
-    if config.decay == "cosine":
+    if not config.decay_at:
         length = total_steps(config, num_videos, total_batch)
+        # cos would rise again after the end
         return 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+    # in whole epochs by the number of clips, not of steps: an epoch need not end with a step
     done = step if config.unit == "steps" else step * total_batch // num_videos
     return DECAY_FACTOR ** sum(done >= at for at in config.decay_at)

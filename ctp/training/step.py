@@ -48,6 +48,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
 
 def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextManager[object]:
     """Return the precision to run the model in, as a context."""
+    # bfloat16 has the range of float32, so the loss needs no scaling as for float16
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
@@ -59,6 +60,7 @@ def prepare(model: M, config: ComputeConfig, device: torch.device) -> M:
     model = model.to(device)
     if device.type == "cuda":
         for module in model.modules():
+            # the layout that cuDNN's fast kernels take; the activations follow that of the weights
             if isinstance(module, nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)
     return model
@@ -77,11 +79,14 @@ def train_step(
         still on their device.
     """
     for group in optimizer.param_groups:
+        # computed from the step instead of by a torch scheduler, which would be more state to save
         group["lr"] = learning_rate
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     loss = compute_loss()
     loss.total.backward()  # type: ignore[no-untyped-call]
+    # DDP has averaged the gradients by now, so every worker clips alike
     gradient_norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
     optimizer.step()
     logged = {"loss": loss.total, **loss.metrics, "gradient_norm": gradient_norm}
+    # without their graph, which would stay in memory until the next log line
     return {name: value.detach() for name, value in logged.items()}

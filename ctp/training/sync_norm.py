@@ -22,9 +22,12 @@ class CpuSyncBatchNorm3d(nn.BatchNorm3d):
         axes = (0, 2, 3, 4)
         features = input.float()  # moments of bfloat16 would be coarse
         mean = _mean_over_workers(features.mean(dim=axes))
+        # two passes: E[x²] - E[x]² in one loses digits where the mean is large
         centered = features - mean[:, None, None, None]
         variance = _mean_over_workers(centered.square().mean(dim=axes))
+        # of values in a channel, over all workers
         count = input.numel() / input.shape[1] * dist.get_world_size()
+        # torch, too, normalises by the biased variance and tracks the unbiased one
         self._track(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         scale = torch.rsqrt(variance + self.eps) * self.weight
         normed = centered * scale[:, None, None, None] + self.bias[:, None, None, None]
@@ -58,5 +61,7 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return
     for part in module.modules():
+        # exactly this class: a subclass may normalise in another way
         if type(part) is nn.BatchNorm3d:
+            # in place: the module keeps its parameters, buffers, hooks and name
             part.__class__ = CpuSyncBatchNorm3d

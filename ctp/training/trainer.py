@@ -154,6 +154,7 @@ def train(
     """
     trainer = Trainer(spec, worker, load, publish, stop_signal or StopSignal())
     trainer.resume()
+    # only now is it known where the stream starts
     first_sample = trainer.step * spec.config.compute.total_batch
     try:
         trainer.run(open_stream(spec.stream, first_sample))
@@ -203,6 +204,7 @@ class Trainer:
         self.store = checkpoint_store(config)
         self.learner = spec.learner(spec, worker, load)
         self.model = self.learner.model
+        # of the bare model: compiling and wrapping it later keeps the parameter objects
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
         self.ledger = QuarantineLedger()
@@ -220,6 +222,7 @@ class Trainer:
             self._restore(name)
         else:
             self._initialize()
+        # after the optimiser was built, which is safe: the new modules hold the old parameters
         synchronise_norms(self.model, self.worker.device)
         quarantine = self.folder.join(run_folder.QUARANTINE)
         if quarantine.exists():
@@ -232,6 +235,7 @@ class Trainer:
         """Run the training loop."""
         total = self.spec.stream.total_steps
         model = self._wrapped_model()
+        # the same as the optimiser's: a frozen parameter has no gradient to clip
         parameters = [each for each in self.model.parameters() if each.requires_grad]
         self.interval = _Interval()
         while self.step < total:
@@ -244,6 +248,7 @@ class Trainer:
             )
             self.step += 1
             self.learner.after_step(self.step)
+            # still on the device: they are read at the log line, where the host waits for it anyway
             self.interval.losses.append(losses)
             self._after_step(is_last=self.step == total)
         self._finish()
@@ -262,6 +267,7 @@ class Trainer:
         if self.worker.is_first:
             with self._shared_error():
                 name = self.store.newest()
+        # others do not look themselves: one that looks later might see a newer checkpoint
         name, error = from_first((name, self.error))
         if error is not None:
             raise RunStoppedError(error)
@@ -275,6 +281,7 @@ class Trainer:
 
     def _restore(self, name: str) -> None:
         try:
+            # every worker reads it: DDP sends the weights to all, but not the optimiser's state
             state = self.store.load(name)
         except StorageError as error:
             raise RunStoppedError(str(error)) from error
@@ -301,6 +308,7 @@ class Trainer:
     def _next(self, batches: Iterator[Batch[Any]]) -> Batch[Any]:
         began = time.monotonic()
         batch = next(batches)
+        # includes the wait for the first batch, while the actors start
         self.interval.wait_seconds += time.monotonic() - began
         self.interval.quarantined += batch.quarantined
         self.error = self.error or next(iter(batch.errors), None)
@@ -330,6 +338,7 @@ class Trainer:
         evaluate_now = is_last or self.learner.should_evaluate(self.step)
         if not (save_now or evaluate_now or _is_due(self.step, config.log_every_steps)):
             return
+        # before the report, which contains the videos that the evaluation could not use
         scores = self.learner.evaluate() if evaluate_now else {}
         reports = gather(self._report())  # equal on every worker, and so are the decisions below
         self.interval = _Interval()
@@ -339,8 +348,11 @@ class Trainer:
             with self._shared_error():
                 self.log.write(rows)
             self.publish({**rows[-1], "total_steps": self.spec.stream.total_steps})
+        # after the log, so that the line with the fault is written; before a save, so that weights
+        # that are not finite never replace good ones
         self._check(reports, rows)
         is_asked = any(report.should_save for report in reports)
+        # by the first worker's clock: clocks differ, and all must save or none
         is_time = reports[0].seconds_since_save >= 60 * config.checkpoint.every_minutes
         if save_now or is_time or is_asked:
             self._save()
@@ -360,6 +372,7 @@ class Trainer:
             quarantined=[*self.interval.quarantined, *self.learner.quarantined],
             wait_share=self.interval.wait_seconds / seconds,
             seconds=seconds,
+            # counted from the start too, so that a restarted run does not save at once
             seconds_since_save=time.monotonic() - self.last_save,
             should_save=self.stop_signal.should_save(),
             error=self.error or self.stop_signal.reason_to_stop(),
@@ -374,12 +387,14 @@ class Trainer:
                 "step": step,
                 "clips": step * total_batch,
                 **of_step,
+                # steps are logged from 1, and the schedule counts from 0
                 "learning_rate": self._learning_rate(step - 1),
             }
             for step, of_step in enumerate(losses, start=first)
         ]
         rows[-1] |= {
             "clips_per_second": len(losses) * total_batch / reports[0].seconds,
+            # the slowest worker: the others wait for it when gradients are averaged
             "wait_share": max(report.wait_share for report in reports),
             "worker_memory_gib": _peak_memory_gib(),
             "workers": self.worker.world_size,
@@ -416,6 +431,8 @@ class Trainer:
         if self.worker.is_first:
             with self._shared_error():
                 assert self.log is not None
+                # the log first: a checkpoint that is newer than the log would leave a gap after a
+                # resume
                 self.store.save(self._state(), before=self.log.sync)
 
     def _report_saved(self) -> None:
@@ -456,6 +473,7 @@ class Trainer:
 
 def to_device(samples: S, device: torch.device) -> S:
     """Return the arrays of samples as tensors on a device."""
+    # non_blocking has an effect for pinned memory alone
     tensors = (torch.as_tensor(array).to(device, non_blocking=True) for array in samples)
     return type(samples)(*tensors)
 
@@ -466,6 +484,7 @@ def _is_due(step: int, every: int | None) -> bool:
 
 def _to_floats(losses: list[dict[str, Tensor]]) -> list[dict[str, float]]:
     """Convert scalars by a single transfer from the device."""
+    # each transfer waits until the device has caught up
     values = torch.stack([torch.stack([*of_step.values()]) for of_step in losses]).tolist()
     return [dict(zip(names, row, strict=True)) for names, row in zip(losses, values, strict=True)]
 

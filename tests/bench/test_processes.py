@@ -1,4 +1,4 @@
-"""The use of this process and of those below it is measured."""
+"""CPU time and memory of this process and its children are measured."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 def test_child_processes_are_included(run_python):
-    """A child that takes 64 MiB, measured by its parent."""
+    """A parent measures a child that allocates 64 MiB."""
     printed = run_python(
         "-c",
         """

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from ctp.bench.config import BenchConfig
-from ctp.bench.steps import StepTiming, count_flops, peak_tflops, time_step
+from ctp.bench.steps import count_flops, peak_tflops, step_figures, time_step
 from ctp.bench.tables import to_json
 from ctp.bench.timing import Timing, one_thread
 from ctp.data.stream import array_field
 from ctp.pretext import registry
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.task import PretextTask, TaskConfig
+from ctp.pretext.task import PretextTask
+from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.config import ComputeConfig
 from ctp.training.step import LossTerms
@@ -40,20 +41,20 @@ def test_a_convolution_backwards_is_twice_forwards():
 
 
 def step_timing(peak):
-    """Steps of 500 ms of 8 clips, 10 TFLOP each: 16 clips/s, 20 TFLOP/s."""
+    """Return steps of 500 ms, 8 clips and 10 TFLOP each: 16 clips/s, 20 TFLOP/s."""
     run = PretrainConfig(compute=ComputeConfig(total_batch=8))
-    return StepTiming(run, Timing("step", "ms", (400.0, 500.0, 900.0)), 10**13, peak)
+    return step_figures(run, Timing("step", "ms", (400.0, 500.0, 900.0)), 10**13, peak)
 
 
 def test_utilisation_is_the_share_of_the_peak():
     step = step_timing(peak=100)
-    assert step.clips_per_second == pytest.approx(16)
-    assert step.tflops == pytest.approx(20)
-    assert step.mfu == pytest.approx(0.2)
-    written = json.loads(to_json(step.figures()))
+    assert step["clips_per_second"] == pytest.approx(16)
+    assert step["tflops"] == pytest.approx(20)
+    assert step["mfu"] == pytest.approx(0.2)
+    written = json.loads(to_json(step))
     assert written["mfu"] == pytest.approx(0.2)
     assert written["ms"]["median"] == 500
-    assert step_timing(peak=None).mfu is None
+    assert step_timing(peak=None)["mfu"] is None
 
 
 @pytest.mark.parametrize(
@@ -80,19 +81,18 @@ def _one_thread():
 
 @pytest.fixture
 def run(small_run):
-    """A small run on two videos."""
+    """Return a small run on two videos."""
     return small_run.replace(data={"uri": "corpus:2"})
 
 
 def test_a_step_of_a_run_is_timed(run):
-    timed = time_step(run, 2)
-    figures = timed.figures()
+    figures = time_step(run, 2)
     assert (figures["task"], figures["clips"], figures["precision"]) == ("ctp", 4, "fp32")
-    assert len(timed.timing.repeats) == 2
-    assert min(timed.timing.repeats) > 0
+    assert len(figures["ms"].repeats) == 2
+    assert min(figures["ms"].repeats) > 0
     twice = run.replace(compute=run.compute.replace(total_batch=8))
     # the head's products grow with the batch, too
-    assert time_step(twice, 1).flops == pytest.approx(2 * timed.flops, rel=0.05)
+    assert time_step(twice, 1)["gflops"] == pytest.approx(2 * figures["gflops"], rel=0.05)
 
 
 class ToySample(NamedTuple):
@@ -133,8 +133,8 @@ def test_a_step_of_another_task_is_timed(small_run, monkeypatch):
     bench = BenchConfig.model_validate({"what": ["step"], "task": "toy"})
     bench = bench.replace(encoder=small_run.encoder)
     timed = time_step(bench.pretraining("corpus:2", small_run.compute), 1)
-    assert timed.figures()["task"] == "toy"
-    assert timed.flops > 0
+    assert timed["task"] == "toy"
+    assert timed["gflops"] > 0
 
 
 def test_a_part_that_only_measures_ctp_refuses_another_task(monkeypatch):

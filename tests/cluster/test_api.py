@@ -41,6 +41,7 @@ def test_an_unknown_recipe_or_option_is_an_error() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_a_run_from_python(tmp_path: Path) -> None:
     run = ctp.pretrain(
         recipe="tiny",

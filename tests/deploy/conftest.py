@@ -1,4 +1,4 @@
-"""The checker of deploy/, and what it needs that may not be there."""
+"""Fixtures: the checker of deploy/, and tools that may not be installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check() -> Any:
 
 @pytest.fixture(scope="session")
 def schemas() -> Path:
-    """The folder of KubeRay's CRDs."""
+    """Return the folder of KubeRay's CRDs."""
     folder = os.environ.get("CTP_KUBERAY_SCHEMAS")
     if folder is None:
         pytest.skip("CTP_KUBERAY_SCHEMAS names no folder of KubeRay's ray.io_rayjobs.yaml.gz, …")
@@ -36,7 +36,7 @@ def schemas() -> Path:
 
 @pytest.fixture(scope="session")
 def can_render(check: Any) -> None:
-    """There is a kustomize."""
+    """Skip the test if kustomize is not installed."""
     try:
         check.kustomize()
     except ValueError as error:

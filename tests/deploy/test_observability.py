@@ -1,5 +1,5 @@
 """Every query of the dashboard returns numbers from a real Prometheus that scrapes a real run, and
-alerts fire where they must and nowhere else."""
+alerts fire when they should, and only then."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIMEOUT_SECONDS = 60
 
 
 def program(name: str) -> str:
-    """Prometheus' `name`, from the folder CTP_PROMETHEUS or else from PATH."""
+    """Return a program of Prometheus, from the folder CTP_PROMETHEUS or else from PATH."""
     found = shutil.which(name, path=os.environ.get("CTP_PROMETHEUS"))
     if found is None:
         pytest.skip(f"no {name}: Debian has it in prometheus; CTP_PROMETHEUS names its folder")
@@ -49,7 +49,7 @@ def program(name: str) -> str:
 
 
 def promtool(*arguments: str | Path) -> str:
-    """What promtool says, that must have found nothing wrong."""
+    """Run promtool, which must succeed, and return its output."""
     command = [program("promtool"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -58,7 +58,7 @@ def promtool(*arguments: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """A query of the dashboard, of the panel of that title, as Grafana sends it for a run."""
+    """Return the query of the panel with a title, as Grafana sends it for a run."""
 
     title: str
     text: str
@@ -77,7 +77,7 @@ def test_prometheus_takes_its_config_and_the_rules() -> None:
     promtool("check", "config", FOLDER / "prometheus.yaml")
 
 
-def test_alerts_fire_where_they_must_and_nowhere_else() -> None:
+def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("test", "rules", Path(__file__).with_name("alerts_test.yaml"))
 
 
@@ -93,7 +93,7 @@ def test_every_alert_is_tested_and_explained() -> None:
 
 
 def test_a_dashboard_that_can_be_imported_anywhere() -> None:
-    """Its datasource is a variable, and no two panels overlap or have one id."""
+    """Its data source is a variable, and no two panels overlap or have the same id."""
     sources = [each["datasource"]["uid"] for panel in DASHBOARD["panels"]
                for each in (panel, *panel["targets"])]  # fmt: skip
     assert set(sources) == {"${datasource}"}
@@ -126,29 +126,29 @@ def _cluster(server: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """A Prometheus that looks at the cluster's nodes every second."""
+    """Start a Prometheus that scrapes the cluster's nodes every second."""
 
     url: str
 
     def get(self, path: str, **parameters: Any) -> Any:
-        """The data of an answer of its API."""
+        """Return the data of a response of its API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(url) as answer:
             return json.load(answer)["data"]
 
     def values(self, query: str) -> list[float]:
-        """What a query gives at this moment."""
+        """Return the current result of a query."""
         return [float(each["value"][1]) for each in self.get("query", query=query)["result"]]
 
     def wait_for(self, query: str, wanted: list[float]) -> None:
-        """Wait until this is what a query gives."""
+        """Wait until a query has a result."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while (values := self.values(query)) != wanted:
             assert time.monotonic() < deadline, f"{query} is {values}, wanted {wanted}"
             time.sleep(0.2)
 
     def finite(self, query: str, since: float) -> dict[frozenset[tuple[str, str]], list[float]]:
-        """The finite values that a query gave since a time, by their labels."""
+        """Return the finite values of a query since a time, by their labels."""
         found = self.get("query_range", query=query, start=since, end=time.time(), step=1)
         return {
             frozenset(each["metric"].items()): [v for _, text in each["values"]
@@ -161,7 +161,7 @@ class Prometheus:
 def prometheus(
     server: str, _cluster: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """With the config as it is delivered, but faster."""
+    """Start it with the config of deploy/, but with shorter intervals."""
     folder = tmp_path_factory.mktemp("prometheus")
     nodes = [f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in ray.nodes()]
     (folder / "nodes.json").write_text(json.dumps([{"targets": nodes}]))  # as Ray writes it
@@ -183,7 +183,7 @@ def prometheus(
 
 
 def _address(log: IO[str]) -> str:
-    """Where a Prometheus listens, from its log, when it is ready."""
+    """Return the address of a Prometheus from its log, when it is ready."""
     address = ""
     for line in log:
         listening = re.search(r'msg="Listening on" address=(\S+)', line)
@@ -202,14 +202,14 @@ def on_ray(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def row(step: int, **values: float) -> Row:
-    """A log line of a run whose steps are of four clips and take a second."""
+    """Return a log line of a run whose steps have four clips and take a second."""
     usual = {"loss": 0.5, "gradient_norm": 1.0, "clips_per_second": 4.0, "quarantined": 3}
     return {"step": step, "clips": 4 * step, **usual, **values}
 
 
 @on_ray
 def test_the_metrics_of_log_lines_arrive(prometheus: Prometheus) -> None:
-    """Through a restart, and a loss that is not finite."""
+    """This includes a restart, and a loss that is not finite."""
     tags, score = {"run": "known", "kind": "track"}, Score("iou", "IoU", "still_iou", "still box")
     run: Any = ray.remote(num_cpus=0)(RunMetrics).remote(tags, 20, score)
     run.start.remote(0)
@@ -249,13 +249,13 @@ def test_the_metrics_of_sample_actors_arrive(prometheus: Prometheus) -> None:
 
 
 def in_mlflow(config: RunConfig) -> list[Metric]:
-    """The losses that MLflow knows of a run."""
+    """Return the losses of a run in MLflow."""
     known = json.loads(folder_of(config).join(FILE).read_bytes())
     return list(MlflowClient(config.mlflow_uri).get_metric_history(known["run_id"], "loss"))
 
 
 def choices(prometheus: Prometheus, variable: str) -> list[str]:
-    """What a viewer of the dashboard may choose from."""
+    """Return the values of a variable of the dashboard."""
     (found,) = [each for each in DASHBOARD["templating"]["list"] if each["name"] == variable]
     metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", found["definition"]).groups()
     return list(prometheus.get(f"label/{label}/values", **{"match[]": metric}))

@@ -15,7 +15,7 @@ from torch import Tensor
 from ctp.data.stream import load_here
 from ctp.downstream.classification import (
     Classifier,
-    Scores,
+    accuracy,
     classifier_bytes,
     dropout_mask,
     load_classifier,
@@ -31,7 +31,6 @@ from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
 TINY = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1), spatial_stride=16)
-CPU = torch.device("cpu")
 Train = Callable[..., None]
 ReadLosses = Callable[[FinetuneConfig], list[float]]
 ReadScores = Callable[[FinetuneConfig], dict[str, Any]]
@@ -88,20 +87,13 @@ def test_dropout_is_a_function_of_seed_and_position() -> None:
 def test_scores_equal_those_of_numpy() -> None:
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(40, 7)).astype(np.float32), rng.integers(7, size=40)
-    found = Scores(7, CPU)
-    for start in range(0, 40, 8):
-        part = slice(start, start + 8)
-        found.add(torch.from_numpy(logits[part]), torch.from_numpy(label[part]))
     ranked = np.argsort(-logits, axis=1)
     right = {f"top{k}": (ranked[:, :k] == label[:, None]).any(axis=1).mean() for k in (1, 5)}
-    assert found.accuracy() == pytest.approx(right)
-    confusion = np.zeros((7, 7), int)
-    np.add.at(confusion, (label, ranked[:, 0]), 1)
-    assert found.confusion() == confusion.tolist()
+    assert accuracy(torch.from_numpy(logits), torch.from_numpy(label)) == pytest.approx(right)
 
 
 def test_three_classes_have_no_top5() -> None:
-    assert Scores(3, CPU).top_k == (1,)
+    assert accuracy(torch.eye(3), torch.tensor([0, 1, 1])) == {"top1": pytest.approx(2 / 3)}
 
 
 class TestRun:
@@ -114,13 +106,16 @@ class TestRun:
         assert list(classes) == found["classes"]
         assert found["tested"] == len(spec.evaluation.catalog) == np.sum(found["confusion"])
         assert found["trained_on"] == len(spec.stream.catalog)
-        right = 0
+        right, counts = 0, np.zeros((len(classes), len(classes)), int)
         for loaded in load_here(spec.evaluation, range(found["tested"])):
             for planes, label in loaded.items:
                 clips = to_input(to_rgb(torch.from_numpy(planes), 32))
                 assert len(clips) == finetuning.clips_per_test_video
                 with torch.no_grad():
-                    right += int(model(clips).mean(dim=0).argmax()) == label
+                    answer = int(model(clips).mean(dim=0).argmax())
+                right += answer == label
+                counts[label, answer] += 1
+        assert found["confusion"] == counts.tolist()
         assert found["top1"] == pytest.approx(right / found["tested"])
         rows = read_metrics(folder_of(finetuning))
         assert [row["step"] for row in rows if "top1" in row] == [4, 6]  # an epoch is 3.75 steps

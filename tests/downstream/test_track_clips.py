@@ -46,7 +46,6 @@ CONFIG = TrackConfig.model_validate(
     {
         "sampling": {"num_frames": 6, "interval_frames": (1, 3)},
         "augment": {"frame_size_px": SIZE, "short_sides_px": (32, 40, 48)},
-        "test": {"short_side_px": 40},
     }
 )
 
@@ -206,18 +205,16 @@ class TestClipsToTestOn:
 
 
 @pytest.mark.parametrize(
-    ("counted", "interval", "clips"),
+    ("counted", "clips"),
     [
-        ("1111111111", 1, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]),
-        ("0011110000", 1, [[2, 3, 4, 5]]),
-        ("1000011000", 1, [[0, 1, 2, 3], [5, 6, 7, 8]]),
-        ("0100000001", 2, [[1, 3, 5, 7], [9, 9, 9, 9]]),
-        ("1111111111", 2, [[0, 2, 4, 6], [8, 8, 8, 8], [1, 3, 5, 7], [9, 9, 9, 9]]),
-        ("11", 5, [[0, 0, 0, 0], [1, 1, 1, 1]]),
+        ("1111111111", [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 9, 9]]),
+        ("0011110000", [[2, 3, 4, 5]]),
+        ("1000011000", [[0, 1, 2, 3], [5, 6, 7, 8]]),
+        ("01", [[1, 1, 1, 1]]),
     ],
 )
-def test_cutting_by_hand(counted: str, interval: int, clips: list[list[int]]) -> None:
-    frames, is_new = cut_into_clips(np.array([c == "1" for c in counted]), 4, interval)
+def test_cutting_by_hand(counted: str, clips: list[list[int]]) -> None:
+    frames, is_new = cut_into_clips(np.array([c == "1" for c in counted]), 4)
     assert frames.tolist() == clips
     assert is_new.tolist() == [[i == 0 or a != row[i - 1] for i, a in enumerate(row)]
                                for row in clips]  # fmt: skip
@@ -227,19 +224,16 @@ def test_cutting_by_hand(counted: str, interval: int, clips: list[list[int]]) ->
 @given(
     counted=st.lists(st.booleans(), min_size=1, max_size=60).filter(any),
     num_frames=st.integers(2, 16),
-    interval=st.integers(1, 5),
 )
-def test_clips_contain_each_frame_that_counts_once(
-    counted: list[bool], num_frames: int, interval: int
-) -> None:
+def test_clips_contain_each_frame_that_counts_once(counted: list[bool], num_frames: int) -> None:
     mask = np.array(counted)
-    frames, is_new = cut_into_clips(mask, num_frames, interval)
+    frames, is_new = cut_into_clips(mask, num_frames)
     assert frames.shape[1] == num_frames
     assert mask[frames[:, 0]].all()
     assert sorted(frames[is_new & mask[frames]].tolist()) == np.flatnonzero(mask).tolist()
     assert len(set(frames[is_new].tolist())) == is_new.sum()
     steps = np.diff(frames, axis=1)
-    assert (steps == np.where(is_new[:, 1:], interval, 0)).all()
+    assert (steps == is_new[:, 1:]).all()
 
 
 # ---- crops --------------------------------------------------------------------------------------
@@ -307,7 +301,7 @@ def test_a_box_that_is_too_large_is_cut_on_both_sides_alike(x: float) -> None:
 def test_a_test_crop_is_centred_on_the_box_or_at_the_border(
     box: Any, window: tuple[int, int, int]
 ) -> None:
-    assert centred_crop(1.0, track_of([box], 200, 100), 0).window(200, 100) == window
+    assert centred_crop(track_of([box], 200, 100), 0).window(200, 100) == window
 
 
 def test_boxes_move_with_crop_scale_and_flip() -> None:

@@ -61,7 +61,6 @@ def tracking(tmp_path: Path, annotated_videos: Path) -> TrackConfig:
             "head": {"hidden_channels": 8},
             "sampling": {"num_frames": 4, "interval_frames": (1, 2)},
             "augment": {"frame_size_px": 32, "short_sides_px": (32, 40)},
-            "test": {"short_side_px": 36},
             "schedule": {"unit": "steps", "length": 6, "decay_at": ()},
             "compute": {"total_batch": 4},
             "checkpoint": {"every_steps": 2},
@@ -305,12 +304,14 @@ class TestInitialWeights:
         with pytest.raises(ValueError, match=r"with_head: (.|\n)*mlp\.0\.weight"):
             resolve(tracking.replace(**options, head={"hidden_channels": 16}))
 
-    def test_a_head_of_another_sigma_is_refused(
-        self, tracking: TrackConfig, pretraining: Path
+    def test_a_head_keeps_the_scales_of_its_targets(
+        self, tracking: TrackConfig, pretraining: Path, pretrained: Tracker
     ) -> None:
-        options = {"initial": str(pretraining), "with_head": True}
-        with pytest.raises(ValueError, match=r"with_head: .*sigma \(0\.8, .*\(1\.0, "):
-            resolve(tracking.replace(**options, sigma=(1, 1, 0.05, 0.05)))
+        state = pretrained.state_dict()
+        save_checkpoint(pretraining, state, {"task": {"sigma": (1, 1, 0.05, 0.05)}})
+        config = resolve(tracking.replace(initial=str(pretraining), with_head=True))
+        assert config.sigma == (1, 1, 0.05, 0.05)
+        assert initialized(config).sigma.tolist() == pytest.approx([1, 1, 0.05, 0.05])
 
     def test_a_run_of_another_task_has_no_head(
         self, tracking: TrackConfig, pretraining: Path
@@ -335,11 +336,6 @@ def test_boxes_of_clips_are_converted_back_to_the_video(tracking: TrackConfig) -
     whole = (clips.boxes > 0).all(axis=-1) & (clips.boxes < 32).all(axis=-1)
     assert whole.sum() > 4
     np.testing.assert_allclose(back[whole], clips.track.boxes[clips.frames][whole], atol=1e-3)
-
-
-def test_a_test_picture_smaller_than_the_clip_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"test\.short_side_px 64 .*frame_size_px 112"):
-        TrackConfig.model_validate({"test": {"short_side_px": 64}})
 
 
 def test_more_frozen_stages_than_the_encoder_has_are_refused(tracking: TrackConfig) -> None:

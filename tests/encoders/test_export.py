@@ -95,8 +95,8 @@ class Drifting(R3d):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_other_features_are_refused(name):
-    said = r"they differ by 0\.0\d+ .* 0\.0001 is allowed"
-    with pytest.raises(ExportError, match=said):
+    message = r"they differ by 0\.0\d+ .* 0\.0001 is allowed"
+    with pytest.raises(ExportError, match=message):
         FORMATS[name][0](Drifting(SMALL), SIZE, "average")
 
 

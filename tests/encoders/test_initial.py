@@ -187,8 +187,8 @@ def test_of_a_run_with_its_epsilon(tmp_path, stride):
     uri = str(tmp_path / "encoder.safetensors")
     config = SMALL.replace(spatial_stride=stride)
     encoder = build(config, seed=2)
-    said = load_initial_weights(encoder, uri)
-    assert said == f"{uri}: 72 tensors, ε of batch normalisation 1e-05"
+    message = load_initial_weights(encoder, uri)
+    assert message == f"{uri}: 72 tensors, ε of batch normalisation 1e-05"
     assert encoder.config == with_norm_eps_of(uri, config) == config.replace(norm_eps=1e-5)
     expected = R3d(encoder.config).eval()
     expected.load_state_dict(saved.state_dict())
@@ -211,8 +211,8 @@ def test_of_the_authors(tmp_path, prefix, legacy):
     (tmp_path / "epoch_300.pth").write_bytes(checkpoint(theirs, prefix=prefix, legacy=legacy))
     uri = str(tmp_path / "epoch_300.pth")
     encoder = build(SMALL.replace(norm_eps=1e-5))
-    said = load_initial_weights(encoder, uri)
-    assert said == (
+    message = load_initial_weights(encoder, uri)
+    assert message == (
         f"{uri} of the authors' code: 72 tensors, ε of batch normalisation 0.001; "
         "left out: head.fc1, head.pred_head, head.temporal_conv"
     )
@@ -258,9 +258,9 @@ def test_kinetics_by_name_and_by_path(hub, arch):
     theirs.avgpool, theirs.fc = nn.Identity(), nn.Identity()
     config = (R3dConfig if arch == "r3d" else R2plus1dConfig)(spatial_stride=16)
     encoder = build(config).eval()
-    said = load_initial_weights(encoder, "kinetics400")
-    assert str(hub / file) in said
-    assert said.endswith("ε of batch normalisation 1e-05; left out: fc")
+    message = load_initial_weights(encoder, "kinetics400")
+    assert str(hub / file) in message
+    assert message.endswith("ε of batch normalisation 1e-05; left out: fc")
     assert (
         encoder.config == with_norm_eps_of("kinetics400", config) == config.replace(norm_eps=1e-5)
     )
@@ -290,9 +290,9 @@ def test_imagenet_inflated_is_the_image_net_without_its_pool_on_a_clip_that_stan
     torch.save({key: state[key] for key in state if "num_batches" not in key}, hub / IMAGES)
     config = R3dConfig(spatial_stride=16)
     encoder = build(config)
-    said = load_initial_weights(encoder, "imagenet")
-    assert str(hub / IMAGES) in said
-    assert said.endswith(": 100 tensors, ε of batch normalisation 1e-05; left out: fc")
+    message = load_initial_weights(encoder, "imagenet")
+    assert str(hub / IMAGES) in message
+    assert message.endswith(": 100 tensors, ε of batch normalisation 1e-05; left out: fc")
     assert encoder.config == with_norm_eps_of("imagenet", config) == config.replace(norm_eps=1e-5)
 
     images.maxpool, images.avgpool, images.fc = nn.Identity(), nn.Identity(), nn.Identity()
@@ -388,7 +388,7 @@ def saved(value):
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "cannot be read as a file of tensors.*EOFError"),
         (b"<html>not found</html>", "cannot be read as a file of tensors"),
@@ -401,10 +401,10 @@ def saved(value):
         (saved({"fc.weight": torch.zeros(3), 7: torch.zeros(2)}), "holds no encoder .*but 7, fc"),
     ],
 )  # fmt: skip
-def test_what_is_no_checkpoint(tmp_path, data, said):
+def test_what_is_no_checkpoint(tmp_path, data, message):
     path = Path(tmp_path / "theirs.pth")
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         load_initial_weights(build(), str(path))
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)

@@ -79,7 +79,7 @@ def test_a_file_without_a_config_is_loaded_but_not_read():
     data = safetensors.torch.save(saved.state_dict())
     load(R3d(SMALL), data, "theirs")
     assert stored_config(data, "theirs") is None
-    with pytest.raises(ValueError, match=r"^theirs does not tell what encoder it holds"):
+    with pytest.raises(ValueError, match=r"^theirs does not describe its encoder"):
         read_encoder(data, "theirs")
 
 

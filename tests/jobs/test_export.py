@@ -145,8 +145,8 @@ def error_of(export, capsys, options):
 
 
 def test_a_missing_run_is_reported_with_the_existing_runs(export, run, capsys):
-    said = error_of(export, capsys, ["--storage", run.parent.uri, "--run", "b-run"])
-    assert said == (
+    message = error_of(export, capsys, ["--storage", run.parent.uri, "--run", "b-run"])
+    assert message == (
         f"error: --run b-run: {run.parent.uri}/b-run/config.yaml does not exist "
         f"(did you mean a-run?); runs in {run.parent.uri}: a-run"
     )
@@ -154,24 +154,24 @@ def test_a_missing_run_is_reported_with_the_existing_runs(export, run, capsys):
 
 def test_a_run_without_an_encoder_is_not_done(export, run, capsys):
     os.remove(run.join(ENCODER).path)
-    said = error_of(export, capsys, ["--run", run.uri])
-    assert f"run {run.uri} has no {ENCODER} yet" in said
+    message = error_of(export, capsys, ["--run", run.uri])
+    assert f"run {run.uri} has no {ENCODER} yet" in message
 
 
 def test_weights_without_a_config(export, tmp_path, capsys):
     state = R3d(R3dConfig(width=4)).state_dict()
     (tmp_path / ENCODER).write_bytes(safetensors.torch.save(state))
-    said = error_of(export, capsys, ["--encoder", str(tmp_path / ENCODER)])
-    assert "does not tell what encoder it holds" in said
-    assert "\n" not in said
+    message = error_of(export, capsys, ["--encoder", str(tmp_path / ENCODER)])
+    assert "does not describe its encoder" in message
+    assert "\n" not in message
 
 
 def test_weights_that_are_not_finite_are_not_written(export, tmp_path, encoder, capsys):
     encoder.stem[0].weight.data[0] = torch.nan
     run = make_run(Storage.from_uri(tmp_path), encoder)
-    said = error_of(export, capsys, ["--run", run.uri])
-    assert "differ by nan" in said
-    assert "\n" not in said
+    message = error_of(export, capsys, ["--run", run.uri])
+    assert "differ by nan" in message
+    assert "\n" not in message
     assert not run.join("encoder.pt2").exists()
 
 
@@ -179,14 +179,14 @@ def test_weights_that_are_not_finite_are_not_written(export, tmp_path, encoder, 
 def test_another_config_beside_it_is_no_source_of_sizes(export, tmp_path, encoder, capsys, text):
     (tmp_path / ENCODER).write_bytes(encoder_bytes(encoder, {}))
     (tmp_path / "config.yaml").write_text(text)
-    said = error_of(export, capsys, ["--encoder", str(tmp_path / ENCODER)])
-    assert "config.yaml: " in said
-    assert "give --num_frames and --frame_size_px" in said
-    assert "\n" not in said
+    message = error_of(export, capsys, ["--encoder", str(tmp_path / ENCODER)])
+    assert "config.yaml: " in message
+    assert "give --num_frames and --frame_size_px" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ([], "expected either --run NAME or --encoder URI"),
         (["--run", "a", "--encoder", "b"], "expected either --run NAME or --encoder URI"),
@@ -195,5 +195,5 @@ def test_another_config_beside_it_is_no_source_of_sizes(export, tmp_path, encode
         (["--encoder", "a", "--format", "onx"], "'program', 'onnx' or 'both'"),
     ],
 )
-def test_what_does_not_fit_is_one_error(export, capsys, options, said):
-    assert said in error_of(export, capsys, options)
+def test_what_does_not_fit_is_one_error(export, capsys, options, message):
+    assert message in error_of(export, capsys, options)

@@ -74,13 +74,13 @@ def test_clips_start_at_the_given_position(preview, tmp_path):
 
 
 def test_the_size_is_as_asked(preview, tmp_path):
-    def width(columns):
-        options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", "64"]
-        preview.main([*options, "--num_columns", columns, "--out", str(tmp_path)])
+    def width(size):
+        options = ["--data.uri", "corpus:8", "--num_clips", "1", "--size_px", str(size)]
+        preview.main([*options, "--out", str(tmp_path)])
         with Image.open(tmp_path / "clips.png") as picture:
             return picture.width
 
-    assert width("8") - width("4") == 4 * (64 + 4)
+    assert width(80) - width(64) == 8 * (80 - 64)  # eight frames are drawn
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -107,9 +107,7 @@ def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path,
 
 def test_a_sample_of_the_picture_is_that_of_the_stream(preview, tiny, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        preview, "clips_png", lambda pictures, columns: drawn.extend(pictures) or b""
-    )
+    monkeypatch.setattr(preview, "write_clips", lambda out, name, pictures: drawn.extend(pictures))
     preview.main(["--data.uri", "corpus:8", "--first_position", "5", "--out", str(tmp_path)])
     expected = [open_pretraining(tiny).stream.draw(position).video_id for position in range(5, 9)]
     captions = [picture.caption.split("   ")[0] for picture in drawn]
@@ -141,24 +139,24 @@ def error_of(preview, capsys, options):
 def test_a_missing_run_is_reported_with_the_existing_runs(preview, tiny, tmp_path, capsys):
     make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
     options = ["--storage", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
-    said = error_of(preview, capsys, [*options, "--run", "b-run"])
-    assert "b-run" in said
-    assert "did you mean a-run?" in said
-    assert "\n" not in said.strip()
+    message = error_of(preview, capsys, [*options, "--run", "b-run"])
+    assert "b-run" in message
+    assert "did you mean a-run?" in message
+    assert "\n" not in message.strip()
 
 
 def test_a_run_without_a_checkpoint_says_so(preview, tiny, tmp_path, capsys):
     folder = make_run(tiny, tmp_path / "runs" / "a-run", with_checkpoint=False)
-    said = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
-    assert "no checkpoint" in said
-    assert "\n" not in said.strip()
+    message = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
+    assert "no checkpoint" in message
+    assert "\n" not in message.strip()
 
 
 def test_a_run_that_holds_nothing_out_asks_for_videos(preview, tiny, tmp_path, capsys):
     config = tiny.replace(data=tiny.data.replace(heldout_share=0.0))
     folder = make_run(config, tmp_path / "runs" / "a-run")
-    said = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
-    assert "--data.uri" in said
+    message = error_of(preview, capsys, ["--run", str(folder), "--out", str(tmp_path / "out")])
+    assert "--data.uri" in message
 
 
 def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_path, capsys):
@@ -168,7 +166,7 @@ def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--out", "/proc/no"], "/proc/no"),
         (["--data.uri", "no/such/folder"], "no/such/folder"),
@@ -176,9 +174,9 @@ def test_an_option_that_the_run_would_overrule_is_refused(preview, tiny, tmp_pat
         (["--num_clips", "0"], "num_clips"),
     ],
 )
-def test_what_does_not_fit_is_one_error(preview, options, said, tmp_path, capsys):
+def test_what_does_not_fit_is_one_error(preview, options, message, tmp_path, capsys):
     error = error_of(preview, capsys, ["--out", str(tmp_path), *options])
-    assert said in error
+    assert message in error
 
 
 def test_help_shows_what_to_draw_before_what_to_train(preview, capsys):

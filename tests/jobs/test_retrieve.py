@@ -52,10 +52,10 @@ def test_scores_and_picture(
 ) -> None:
     out = tmp_path / "retrieval"
     job.main([*folders, "--ks", "1,5", "--knn", "3", "--out", str(out)])
-    told = capsys.readouterr().out
-    assert "gallery: 5 videos, 1 more could not be read\nqueries: 2 videos\n" in told
-    assert "    1      100.0%      50.0%\n    5      100.0%     100.0%\n" in told
-    assert "kNN of 3: " in told
+    printed = capsys.readouterr().out
+    assert "gallery: 5 videos, 1 more could not be read\nqueries: 2 videos\n" in printed
+    assert "    1      100.0%      50.0%\n    5      100.0%     100.0%\n" in printed
+    assert "kNN of 3: " in printed
     scores = json.loads((out / "retrieval.json").read_bytes())
     assert scores["accuracy"] == {"1": 1.0, "5": 1.0}  # each finds its copy
     assert scores["chance"] == {"1": 0.5, "5": 1.0}  # 3 of 5, and 2 of 5

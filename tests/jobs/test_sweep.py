@@ -43,7 +43,7 @@ def refusal(
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         ([], "nothing is varied"),
         (["--recipe=tabel2a"], "no recipe 'tabel2a' (did you mean table2a?)"),
@@ -58,10 +58,10 @@ def refusal(
         (["--recipe=table2a", "--storage=/proc"], "cannot write"),
     ],
 )
-def test_refusals(refusal: Refusal, argv: list[str], said: str) -> None:
-    told = refusal(*argv)
-    assert said in told
-    assert "Traceback" not in told
+def test_refusals(refusal: Refusal, argv: list[str], message: str) -> None:
+    printed = refusal(*argv)
+    assert message in printed
+    assert "Traceback" not in printed
 
 
 def test_a_folder_of_another_sweep(refusal: Refusal, tmp_path: Path) -> None:
@@ -86,17 +86,17 @@ def test_values_survive_the_command_line(job: Any, capsys: pytest.CaptureFixture
     values = "task.sigma=[.8,.8,.04,1e-3],[1,1,.05,.05]"
     with pytest.raises(SystemExit):
         job.main(["--grid", values, f"--set={'task.sampling.num_frames=4'}", "--print-config"])
-    told = capsys.readouterr().out
-    assert f"- {values}" in told
-    assert "- task.sampling.num_frames=4" in told
+    printed = capsys.readouterr().out
+    assert f"- {values}" in printed
+    assert "- task.sampling.num_frames=4" in printed
 
 
 def test_help_is_complete(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         job.main(["--help"])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for expected in (
         "Table 10: the greatest speed of patches", "--grid", "--asha.metric", "resumes an",
         "sweep.py --recipe table2a --scale small --seeds 3", "--trials_at_once",
     ):  # fmt: skip
-        assert expected in told
+        assert expected in printed

@@ -24,7 +24,8 @@ from ctp.encoders.weights import load_encoder
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.pretext.registry import TASKS
-from ctp.pretext.task import Mean, PretextTask, SamplePicture, TaskConfig
+from ctp.pretext.task import Mean, PretextTask, SamplePicture
+from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.storage import Storage
 from ctp.training.run_folder import create_or_resume, folder_of, read_metrics

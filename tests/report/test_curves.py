@@ -14,7 +14,7 @@ from ctp.score import Score
 from ctp.training.run_folder import Row
 
 TASK = Score("overlap", "tracking", "still_overlap", "standing still", ("loss_a", "loss_b"))
-ACCURACY = Score("top1", "top-1", loss_parts=("train_top1",), is_percent=True)
+ACCURACY = Score("top1", "top-1", is_percent=True)
 SPEED = {"clips_per_second": 30.0, "wait_share": 0.2}
 SCORES = {"overlap": 0.7, "still_overlap": 0.5, "overlap_far": 0.6, "still_overlap_far": 0.4}
 

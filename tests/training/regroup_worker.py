@@ -1,4 +1,4 @@
-"""One of three processes of which two go on together, then one alone: RANK PORT."""
+"""One of three processes; two form a new group, then one is left alone: RANK PORT."""
 
 import os
 import sys

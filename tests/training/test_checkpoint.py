@@ -1,4 +1,4 @@
-"""Checkpoints: the newest few, each complete or not there."""
+"""The newest checkpoints are kept, and an incomplete one is never used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_newest_checkpoints_are_kept_and_read_back(folder: Storage) -> None:
     assert torch.equal(back.model["w"], torch.full((3,), 1000.0))
 
 
-def test_a_checkpoint_holds_the_state_at_the_call(folder: Storage) -> None:
+def test_a_checkpoint_contains_the_state_at_the_call(folder: Storage) -> None:
     store = CheckpointStore(folder, keep=2)
     kept = state(1)
     store.save(kept)
@@ -112,7 +112,7 @@ def test_the_seconds_of_a_checkpoint_are_logged_once(folder: Storage) -> None:
     assert store.extra_metrics() == {}
 
 
-def test_failed_tries_count(folder: Storage) -> None:
+def test_the_seconds_of_failed_attempts_count(folder: Storage) -> None:
     tries = []
 
     def fail_once() -> None:

@@ -14,7 +14,7 @@ def test_epochs_become_a_fixed_number_of_steps() -> None:
     assert total_steps(schedule, num_videos=10, total_batch=4) == 7  # 30 clips, 2 left over
 
 
-def test_the_rate_falls_where_an_epoch_begins() -> None:
+def test_the_rate_falls_when_an_epoch_begins() -> None:
     schedule = ScheduleConfig(unit="epochs", length=3, decay_at=(1, 2))
     factors = [learning_rate_factor(schedule, step, 8, 4) for step in range(6)]
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
@@ -27,7 +27,7 @@ def test_steps_and_warm_up() -> None:
 
 
 def test_cosine() -> None:
-    schedule = ScheduleConfig(unit="steps", length=4, decay="cosine", decay_at=())
+    schedule = ScheduleConfig(unit="steps", length=4, decay_at=())
     factors = [learning_rate_factor(schedule, step, 8, 4) for step in range(5)]
     assert factors == pytest.approx([(1 + math.cos(math.pi * s / 4)) / 2 for s in range(5)])
 

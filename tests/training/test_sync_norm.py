@@ -1,4 +1,4 @@
-"""Two workers with half a batch each, against one with the whole."""
+"""Two workers with half a batch each equal one worker with the whole batch."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def example():
     shape = (2, 4, CHANNELS, 2, 3, 3)  # two steps of four clips
     spread = torch.arange(1, CHANNELS + 1).view(CHANNELS, 1, 1, 1)
     clips = torch.randn(shape, generator=generator) * spread + spread
-    clips[:, 2:] += 2  # the halves differ, or local moments would do
+    clips[:, 2:] += 2  # the halves differ, or moments of one half would be correct
     norm = nn.BatchNorm3d(CHANNELS)
     nn.init.uniform_(norm.weight, 0.5, 2, generator=generator)
     nn.init.normal_(norm.bias, generator=generator)
@@ -31,7 +31,7 @@ def example():
 
 @pytest.fixture(scope="module")
 def workers(example, tmp_path_factory):
-    """What each of the two workers saw."""
+    """Return the results of both workers."""
     folder = tmp_path_factory.mktemp("sync_norm")
     torch.save(example, folder / "example.pt")
     script = Path(__file__).with_name("sync_norm_worker.py")
@@ -56,7 +56,7 @@ def workers(example, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(example):
-    """The same two steps of nn.BatchNorm3d on the whole batch."""
+    """Return the results of nn.BatchNorm3d for the same two steps on the whole batch."""
     net = nn.Sequential(nn.Identity(), nn.BatchNorm3d(CHANNELS, eps=1e-3))
     net[1].load_state_dict(example["norm"])
     outputs, clips_grads = [], []
@@ -100,7 +100,7 @@ def test_running_statistics_and_their_names(workers, whole):
         close(worker["evaluated"], whole["evaluated"])
 
 
-def test_local_moments_would_not_have_done(example, whole):
+def test_moments_of_half_a_batch_give_other_results(example, whole):
     apart = nn.BatchNorm3d(CHANNELS, eps=1e-3)
     apart.load_state_dict(example["norm"])
     halves = torch.cat([apart(half) for half in example["clips"][0].chunk(2)])

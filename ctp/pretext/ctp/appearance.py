@@ -24,7 +24,9 @@ def sample_appearance(
     k = config.num_patches
     shape = np.searchsorted(np.cumsum(config.shape_probs), rng.random(k), side="right")
     soft = rng.random(k) < config.soft_edge_prob
+    # drawn for hard edges too, so that the number of draws does not depend on the values
     start = np.where(soft, rng.uniform(*config.soft_edge_start, size=k), HARD_EDGE)
+    # the cumulative sum may end a little below 1 and give shape 3
     return np.minimum(shape, RHOMBUS), start, _sample_opacity(config, num_frames, rng)
 
 

@@ -9,9 +9,11 @@ from pydantic import model_validator
 
 from ctp.config import Config
 from ctp.keyframes import LINEAR
-from ctp.pretext.task import TaskConfig
+from ctp.pretext.task_config import TaskConfig
 
 Probability = Annotated[float, Ge(0), Le(1)]
+LOSS_PARTS = ("loss_center", "loss_size")
+"""Names in the log of the parts of the loss; their sum is the loss."""
 
 
 class CommonRules(Config):

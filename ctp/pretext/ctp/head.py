@@ -28,6 +28,7 @@ class TrackHead(nn.Module):
         """
         super().__init__()
         self.num_frames = num_frames
+        # from pixels of the clip to cells of the features
         self.spatial_scale = 1 / encoder.stride[1]
         hidden, depth = config.hidden_channels, math.ceil(num_frames / encoder.stride[0])
         self.squeeze: nn.Module
@@ -63,7 +64,9 @@ class TrackHead(nn.Module):
         rois = torch.cat(
             [clip.repeat_interleave(num_queries)[:, None], queries.reshape(-1, 4)], dim=1
         )
+        # aligned, or boxes would be shifted by half a cell
         regions = roi_align(
+            # without an axis of time, which roi_align does not know
             self.squeeze(features).contiguous(),
             rois,
             output_size=ROI_SIZE,

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctp.geometry import box_offsets
+from ctp.pretext.ctp.config import LOSS_PARTS
 from ctp.training.step import LossTerms
-
-LOSS_PARTS = ("loss_center", "loss_size")
 
 
 def tracking_loss(
@@ -30,6 +29,7 @@ def tracking_loss(
     errors = F.smooth_l1_loss(offsets, targets, reduction="none")
     if counted is None:
         counted = torch.ones_like(errors[..., 0], dtype=torch.bool)
+    # clamp: a clip in which no frame counts has weight 0 instead of 0 / 0
     share = counted / counted.sum(dim=-1, keepdim=True).clamp(min=1)
     x, y, w, h = (errors * share[..., None]).sum(dim=2).mean(dim=(0, 1)).unbind()
     center, size = x + y, w + h

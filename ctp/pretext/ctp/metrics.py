@@ -54,6 +54,8 @@ class TrackingTally:
         values = torch.stack(
             [box_iou(predicted, boxes), box_iou(still, boxes), torch.ones_like(boxes[..., 0])]
         ).flatten(1)
+        # one product gives all sums of all groups; double, since they grow over the whole
+        # evaluation
         self.sums += (values.double() @ groups.double().T).cpu()
 
     def means(self) -> dict[str, Mean]:
@@ -111,12 +113,14 @@ def overlap_scores(clips: Sequence[ClipOverlap]) -> dict[str, float]:
         share of them whose IoU is above .5 and .75. Clips in which no frame but the first counts
         are left out. Empty if there is no other.
     """
+    # the first frame is given, so a clip of one frame that counts tests nothing
     scored = [clip for clip in clips if clip.counted[1:].any()]
     if not scored:
         return {}
     scores: dict[str, float] = {}
     for prefix, name in (("", "iou"), ("still_", "still")):
         values = [(getattr(clip, name), clip.counted) for clip in scored]
+        # all frames together: long videos weigh more, as in GOT-10k
         after = np.concatenate([iou[1:][counted[1:]] for iou, counted in values])
         scores[f"{prefix}iou"] = float(np.mean([iou[counted].mean() for iou, counted in values]))
         scores[f"{prefix}ao"] = float(after.mean())

@@ -55,6 +55,7 @@ def paste(
     height, width = frames.shape[1:3]
     for k in game.order:
         shown = np.flatnonzero(game.visible[k])
+        # hidden in all frames
         if len(shown) == 0:
             continue
         boxes = game.boxes[k]
@@ -70,8 +71,10 @@ def paste(
         ]
         if not _is_opaque(game, k):
             patch = _blend(windows, patch, x, y, game, k, shown)
+        # rounds to the nearest, for values from 0 on
         pixels = (patch + HALF).astype(np.uint8).reshape(*y.place.shape, x.place.shape[1], 3)
         for window, corner in zip(windows, pixels, strict=True):
+            # a smaller box uses the first of the pixels that were computed
             window[:] = corner[: window.shape[0], : window.shape[1]]
     return pasted
 
@@ -98,14 +101,17 @@ class _Side:
 
 def _side(sides: NDArray[np.float32], source: NDArray[np.float32], num_pixels: int) -> _Side:
     """Compute one axis from the box sides [T, 2] and the source box's [2], of `num_pixels`."""
+    # the first pixel whose centre, half a pixel on, is not before the side
     bounds = np.ceil(sides - HALF).clip(0, num_pixels).astype(np.int64)
     start, stop = bounds[:, 0], bounds[:, 1]
     first, size = sides[:, :1], sides[:, 1:] - sides[:, :1]
+    # as many for each frame as the largest box needs, so that all frames are one array
     steps = np.arange(max((stop - start).max(), 1), dtype=np.float32)
     place = (steps + (bounds[:, :1].astype(np.float32) - first + HALF)) / size
     cut = _pixel_range(source, num_pixels)
     last = cut.stop - cut.start - 1
     position = place * (source[1] - source[0]) + (source[0] - HALF - np.float32(cut.start))
+    # outside of the outer pixels' centres, the outer pixels are repeated
     position = position.clip(0, last)
     taps = np.empty((*place.shape, 2), np.int64)
     taps[..., 0] = position
@@ -177,6 +183,7 @@ def _blend(
     )
     alpha *= game.opacity[k, shown][:, None, None]
     below = under.reshape(patch.shape).astype(np.float32)
+    # in place: the same in NumPy makes three arrays on the way
     torch.from_numpy(below).lerp_(torch.from_numpy(patch), torch.from_numpy(alpha))
     return below
 

@@ -33,12 +33,14 @@ def paste_batch(
         uint8 [B, T, H, W, 3].
     """
     clip = torch.arange(len(frames), device=frames.device)[:, None]
+    # before anything is pasted: patches are never cut from patches
     own = frames[clip, game.source_frame]
     if sources is None:
         sources = own
     elif has_sources is not None:
         sources = torch.where(has_sources.view(-1, 1, 1, 1, 1), sources, own)
     pasted = frames.to(torch.float32)
+    # one after the other: later patches cover earlier ones
     for patch in game.order.unbind(dim=1):
         pasted = _paste_one(pasted, game, sources, patch)
     return pasted.to(torch.uint8)
@@ -57,6 +59,7 @@ def _paste_one(frames: Tensor, game: Game, sources: Tensor, patch: Tensor) -> Te
     alpha = alpha * game.opacity[clip, patch][..., None, None]
     inside = y.inside[..., :, None] & x.inside[..., None, :]
     inside = inside & game.visible[clip, patch][..., None, None]
+    # whole numbers after each patch, as the CPU's kernel stores bytes after each
     mixed = (frames.lerp(shown, alpha[..., None]) + 0.5).floor_()
     return torch.where(inside[..., None], mixed, frames)
 
@@ -130,5 +133,6 @@ def _alpha(x: Tensor, y: Tensor, shape: Tensor, soft_edge_start: Tensor) -> Tens
         torch.where(shape == ELLIPSE, (x * x + y * y).sqrt(), across + down),
     )
     hard = ((distance < 0.5) | (shape == RECTANGLE)).to(torch.float32)
+    # a division by 0 for hard edges, whose result `where` does not take
     soft = ((0.5 - distance) / (0.5 - start)).clamp(0, 1)
     return torch.where(start == HARD_EDGE, hard, soft)

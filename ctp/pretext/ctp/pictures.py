@@ -109,6 +109,7 @@ def _draw_frames(
     height, width = frames.shape[1:3]
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
+    # fills the figure, so that a pixel of the frame is one of the picture
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     line_px = max(round(_LINE_SHARE * min(height, width)), 2)
@@ -118,6 +119,7 @@ def _draw_frames(
         _add_box(axes, PREDICTED_COLOR, max(line_px - 1, 1), own, 2) for own in _colors(boxes)
     ]  # fmt: skip
     for number, frame in enumerate(frames):
+        # one figure for all frames: setting up a new one takes longer than drawing
         image.set_data(frame)
         for patch, box, is_shown in zip(true, boxes[:, number], visible[:, number], strict=True):
             _set_bounds(patch, box, line_px / 2, (width, height))
@@ -135,6 +137,7 @@ def _colors(boxes: NDArray[np.floating[Any]]) -> list[str]:
 
 def _add_box(axes: Axes, color: str, line_px: float, edge: str, edge_px: float) -> Rectangle:
     """Add a box to a picture: a line with an edge on both sides, so that it stands out."""
+    # matplotlib measures lines in points, of which an inch has 72
     points = 72 / _DPI
     stroke = withStroke(linewidth=(line_px + edge_px) * points, foreground=edge)
     box = Rectangle(
@@ -154,6 +157,7 @@ def _set_bounds(
     """
     limits = np.array([*size, *size])
     grown = box + grow_px * np.array([-1, -1, 1, 1])
+    # a patch may reach over the edge, where no line is wanted
     is_inside = (box >= 0) & (box <= limits)
     x1, y1, x2, y2 = np.where(is_inside, grown.clip(abs(grow_px), limits - abs(grow_px)), grown)
     patch.set_bounds(x1, y1, max(x2 - x1, 0), max(y2 - y1, 0))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
-from ctp.pretext.ctp.config import CtpConfig, GameConfig
+from ctp.pretext.ctp.config import LOSS_PARTS, CtpConfig, GameConfig
 from ctp.pretext.ctp.game import Game, draw_game
-from ctp.pretext.ctp.loss import LOSS_PARTS, tracking_loss
+from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import TrackingTally
 from ctp.pretext.ctp.paste import paste
 from ctp.pretext.ctp.paste_batch import paste_batch
@@ -100,6 +100,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
                 videos.read_others(config.num_patches, self._read_one, MIN_VIDEO_FRAMES)
             )
         game = draw_game(self._game, num_frames, (size, size), rng)
+        # last: the order of draws is part of what a seed means
         color = sample_color(PRETRAINING_COLORS, num_frames, rng)
         return GameSample(planes, sources, np.bool_(uses_other_clips), color, *game)
 
@@ -107,6 +108,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         """Return K if the patches of this sample are cut from other videos, otherwise 0."""
         is_other = self.config.patch_source == "other_clip"
         if self.config.curriculum is not None:
+            # by a generator of its own, so that the clip is the same with and without a curriculum
             share = self.config.other_clip_share(videos.progress)
             is_other |= videos.generator("curriculum").random() < share
         return self.config.num_patches if is_other else 0
@@ -121,6 +123,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
     def loss(self, model: nn.Module, samples: GameSample) -> LossTerms:
         """Return `tracking_loss` of the pasted clips."""
         clips = to_input(self.paste(samples), samples.color)
+        # from the config: `model` may be wrapped, which hides its buffers
         sigma = torch.tensor(self.config.sigma, device=clips.device)
         return tracking_loss(model(clips, samples.boxes[:, :, 0]), samples.boxes, sigma)
 
@@ -161,6 +164,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         size = self.config.augment.frame_size_px
         frames, sources = to_rgb(samples.planes, size), to_rgb(samples.patch_sources, size)
         if frames.device.type != "cpu":
+            # a run without such pictures has arrays of length 0, which would cost nothing to send
             if not sources.shape[1]:
                 return paste_batch(frames, samples.game)
             return paste_batch(frames, samples.game, sources, samples.has_patch_sources)
@@ -197,6 +201,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         has_jitter = self.config.rules == "official"
         frames = sample_frames(sampling, reader.num_frames, rng, temporal_jitter=has_jitter)
         crop = sample_crop(augment, rng)
+        # one picture is the first frame of the clip that would be drawn
         return reader.read_square(frames[:num_frames].tolist(), crop, augment.frame_size_px)
 
     def _read_one(self, reader: VideoReader, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ class Tracker(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = TrackHead(head, encoder, num_frames)
+        # moves to the device with the model, but is no weight and not in its files
         self.register_buffer("sigma", torch.tensor(sigma), persistent=False)
 
     def forward(self, clips: Tensor, queries: Tensor) -> Tensor:
@@ -49,6 +50,7 @@ class Tracker(nn.Module):
             float32 [B, K, T, 4].
         """
         offsets: Tensor = self.head(self.encoder(clips), queries)
+        # the loss and the boxes need more digits than bfloat16 has
         return offsets.float()
 
     def track(self, clips: Tensor, queries: Tensor) -> Tensor:

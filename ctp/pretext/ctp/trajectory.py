@@ -60,9 +60,11 @@ def _first_sizes(config: GameConfig, frame_size: Array, rng: np.random.Generator
     else:
         most = np.log(config.max_aspect_ratio)
         log_ratio = rng.uniform(-most, most, size=k)
+    # half to each side, so that the area stays size²
     half_log_ratio = np.stack([log_ratio, -log_ratio], axis=1) / 2
     jitter = rng.uniform(-1, 1, size=(k, 2)) * config.max_log_box_jitter
     sizes: Array = size[:, None] * np.exp(half_log_ratio + jitter)
+    # a large and narrow box can be longer than the frame
     return sizes.clip(1, frame_size - 1)
 
 
@@ -71,6 +73,7 @@ def _key_frames(config: GameConfig, num_frames: int, rng: np.random.Generator) -
     k = config.num_patches
     rows = k if config.key_frames_per == "patch" else 1
     keys = sample_key_frames(rows, num_frames, config.inner_key_frame_probs, rng)
+    # K equal rows without a copy
     return np.broadcast_to(keys, (k, keys.shape[1]))
 
 
@@ -101,6 +104,7 @@ def _walk_sizes(
     ratios = 2 if config.independent_width_and_height else 1
     reach = config.max_log_scale_per_frame * np.diff(key_frames, axis=1)[..., None]
     log_steps = rng.uniform(-1, 1, size=(k, num_keys - 1, ratios)) * reach
+    # 0 at the first key frame: the first box has its own size
     log_scale = np.zeros((k, num_keys, ratios))
     np.cumsum(log_steps, axis=1, out=log_scale[:, 1:])
     return size[:, None] * np.exp(log_scale)
@@ -108,6 +112,7 @@ def _walk_sizes(
 
 def _to_whole_pixels(boxes: Array, frame_size: Array) -> Array:
     """Round boxes and clip them to the frame; each stays at least one pixel wide and high."""
+    # the last column and row at most, so that one pixel is left
     top_left = np.clip(np.round(boxes[..., :2]), 0, frame_size - 1)
     bottom_right = np.clip(np.round(boxes[..., 2:]), top_left + 1, frame_size)
     return np.concatenate([top_left, bottom_right], axis=-1)

@@ -54,7 +54,9 @@ def draw_lines(
         axes.set_xscale("log")  # a few labels matter most
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     axes.xaxis.set_major_locator(FixedLocator(sorted(points["at"].unique())))
+    # a logarithmic axis has minor ticks, whose labels would overlap ours
     axes.xaxis.set_minor_locator(NullLocator())
+    # room for the numbers above and below the points
     axes.margins(y=0.12)
     figures.style_score(axes, score)
     axes.legend(frameon=False, fontsize=9, title="initial weights")
@@ -98,6 +100,7 @@ def draw_learning(
         _plot_mean(right, training, color, linewidth=0.9, alpha=0.6)
         test = [figures.series(rows, score.key) for rows in runs]
         _plot_mean(right, test, color, label=name, marker=marker, markersize=4)
+    # an entry of the legend that explains the thin lines
     right.plot([], [], color=figures.INK, linewidth=0.9, alpha=0.6, label="training clips (thin)")
     left.set_ylim(bottom=0)
     right.set_ylim(0, 1)
@@ -110,6 +113,7 @@ def draw_learning(
 
 def _plot_mean(axes: Axes, runs: Sequence[pd.Series[float]], color: str, **look: Any) -> None:
     """Plot the mean of runs over the steps that all have."""
+    # a mean over fewer runs would make a step in the curve where one of them ends
     values = pd.concat(runs, axis=1, join="inner").sort_index()
     mean, spread = figures.thin(values.mean(axis=1)), figures.thin(values.std(axis=1))
     if not len(mean):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from ctp.report.comparison import draw_learning, draw_lines
+from ctp.report.compare_plots import draw_learning, draw_lines
 from ctp.report.figures import to_png
 from ctp.score import Score
 from ctp.training.run_folder import Row

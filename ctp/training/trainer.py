@@ -483,7 +483,8 @@ def _mean(of_workers: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _mean_range(of_workers: Sequence[Sequence[float]]) -> float:
     """Return the mean over steps of the largest value of a worker less the smallest."""
-    ranges = [max(of_step) - min(of_step) for of_step in zip(*of_workers, strict=True)]
+    by_step = zip(*of_workers, strict=True)
+    ranges: list[float] = [max(of_step) - min(of_step) for of_step in by_step]
     return sum(ranges) / len(ranges)
 
 

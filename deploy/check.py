@@ -54,6 +54,7 @@ RAY_KINDS = ("RayJob", "RayCluster")
 SHELL_CHARACTERS = re.compile(r"[\n;&|<>$`'\"\\(){}*?#!~]")
 """What the entrypoint may not contain: the submitter's shell reads it before the head's."""
 OBJECT_STORE = re.compile(r"(s3|gs)://")
+REMOTE = re.compile(r"(s3|gs|https?)://|databricks")
 KEYS = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY"
     r"|[?&](access_key|secret_key|session_token|password|token)="
@@ -61,9 +62,9 @@ KEYS = re.compile(
 USER_IN_URI = re.compile(r"://[^/\s@]+@")
 KEY_NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
 PLACEHOLDER = re.compile(
-    r"<[^<>]*>|\byour-[a-z]+|(?i:\b(replace|change|fill)[-_ ]?(me|this|in)\b|\b(todo|fixme|tbd)\b)"
-    r"|\bexample\.(com|org|net)\b|\.example\b|\b123456789012\b|\bXX+\b"
-    r"|(?<=://)[A-Z_]+\b|\b(REGISTRY|BUCKET|PROJECT(_ID)?|ACCOUNT(_ID)?|ROLE)\b"
+    r"<[^<>]*>|\$\{|\{\{|\byour-[a-z]+|(?i:\b(replace|change|fill)[-_ ]?(me|this|in)\b)"
+    r"|(?i:\b(todo|fixme|tbd|placeholder)\b)|\bexample\.(com|org|net)\b|\.example\b|\b123456789012\b"
+    r"|\bXX+\b|(?<=://)[A-Z_]+\b|\b(REGISTRY|BUCKET|PROJECT(_ID)?|ACCOUNT(_ID)?|ROLE)\b"
 )
 """A value that stands for one of the user's own. `123456789012` is the account of AWS's manuals."""
 SPOT_TAINTS = {"cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority", "spot"}
@@ -447,7 +448,7 @@ def _resumes_by_name(job: Ray, config: Document) -> Iterator[str]:
         yield "backoffLimit without --name: a retry would start from the beginning"
     for name in ("storage", "mlflow_uri"):
         uri = config.get(name)
-        if uri and not (OBJECT_STORE.match(uri) or uri.startswith(("http://", "https://"))):
+        if uri and not REMOTE.match(uri):
             yield f"--{name} {uri}: expected a URI like s3://…; a pod's disk goes with the pod"
 
 

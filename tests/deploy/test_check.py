@@ -180,6 +180,11 @@ DIGEST = f"@sha256:{'0a' * 32}"
         (f"{GPU_CONTAINER}/securityContext", None, "the container must not gain rights"),
         (f"{HEAD_CONTAINER}/securityContext/capabilities/drop", [], "['ALL'] was expected"),
         ("spec/autoscalerOptions/securityContext", None, "autoscalerOptions: 'securityContext' is"),
+        ("spec/autoscalerOptions/resources", None, "autoscalerOptions: 'resources' is a required"),
+        (f"{GPU_CONTAINER}/securityContext/privileged", True, "privileged: False was expected"),
+        (f"{GPU_POD}/initContainers", [{"name": "i", "image": "a:1"}], "initContainers.0: 'secur"),
+        (f"{CPU_POD}/hostNetwork", True, "hostNetwork: False was expected"),
+        (f"{CPU_POD}/volumes/0/hostPath", {"path": "/"}, "the pod must not reach into its node"),
         ("spec/autoscalerOptions/volumeMounts", None, "mounts no serviceAccountToken volume"),
         (
             f"{HEAD_CONTAINER}/volumeMounts/0",
@@ -359,6 +364,7 @@ def test_a_secret_is_found(check: Any, path: str, value: Any, said: str) -> None
     "text",
     [
         *("REPLACE_ME", "CHANGEME", "replace-me", "TODO", "<your bucket>", "<ROLE>"),
+        *("s3://${BUCKET}/a", "{{ bucket }}", "placeholder", "Change me"),
         *("your-bucket", "example.com/team", "registry.example.org", "reg.example"),
         *("s3://BUCKET/runs", "REGISTRY/ctp:1", "arn:aws:iam::123456789012:role/ctp"),
         *("s3://my-bucket/XXX", "ctp@PROJECT_ID.iam.gserviceaccount.com", "fill-in"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -126,6 +127,8 @@ GPU_POD, GPU_CONTAINER = f"{GPUS}/template/spec", f"{GPUS}/template/spec/contain
 SPOT = [{"key": "cloud.google.com/gke-spot", "operator": "Exists"}]
 SAFE, KARPENTER = "cluster-autoscaler.kubernetes.io~safe-to-evict", "karpenter.sh~do-not-disrupt"
 LOST = {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}
+AMD64 = {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64"]}
+EXISTS_NOT = {"key": "karpenter.sh/capacity-type", "operator": "DoesNotExist"}
 DIGEST = f"@sha256:{'0a' * 32}"
 
 
@@ -148,8 +151,9 @@ DIGEST = f"@sha256:{'0a' * 32}"
             "In",
             "cloud.google.com/gke-spot=true",
         ),
-        # terms are alternatives
-        (f"{HEAD_POD}/{TERMS}/1", {"matchExpressions": []}, "cloud.google.com/gke-spot=true"),
+        # terms are alternatives, and a spot node may have any other label
+        (f"{HEAD_POD}/{TERMS}/1", {"matchExpressions": [AMD64]}, "cloud.google.com/gke-spot=true"),
+        (f"{HEAD_POD}/{TERMS}/0/matchExpressions", [AMD64], "eks.amazonaws.com/capacityType=SPOT"),
         (f"{HEAD}/template/metadata/annotations/{SAFE}", "true", "safe-to-evict: 'false' was exp"),
         (f"{HEAD}/template/metadata/annotations/{KARPENTER}", None, "do-not-disrupt' is a requ"),
         (f"{HEAD_POD}/priorityClassName", None, "'priorityClassName' is a required property"),
@@ -226,13 +230,14 @@ def test_a_mistake_in_a_cluster_is_found(check: Any, path: str, value: Any, said
         # other ways to stay off spot nodes
         (
             f"{HEAD_POD}/{TERMS}/0/matchExpressions",
-            [{"key": "node-role/driver", "operator": "Exists"}],
+            [
+                AMD64,
+                {"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]},
+            ],
         ),
-        (
-            f"{HEAD_POD}/{TERMS}/0/matchExpressions",
-            [{"key": "karpenter.sh/capacity-type", "operator": "In", "values": ["on-demand"]}],
-        ),
-        (f"{HEAD_POD}/nodeSelector", {"pool": "drivers"}),
+        (f"{HEAD_POD}/{TERMS}/1", {"matchExpressions": []}),
+        (f"{HEAD_POD}/{TERMS}/0/matchExpressions/0", EXISTS_NOT),
+        (f"{HEAD_POD}/nodeSelector", {"eks.amazonaws.com/capacityType": "ON_DEMAND"}),
         (f"{GPU_CONTAINER}/env/0", {"name": "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "value": "1"}),
         (
             f"{GPU_CONTAINER}/env/5",
@@ -425,8 +430,10 @@ def test_kuberays_schemas_refuse_a_mistake(
 @pytest.mark.parametrize(
     ("text", "number"), [("3", 3), (2, 2), ("500m", 0.5), ("12Gi", 12 * 2**30), ("1.5k", 1500)]
 )
-def test_a_quantity_is_a_number(check: Any, text: str | int, number: float) -> None:
-    assert check.quantity(text) == number
+@pytest.mark.usefixtures("check")
+def test_a_quantity_is_a_number(text: str | int, number: float) -> None:
+    manifest = importlib.import_module("checks.manifest")
+    assert manifest.quantity(text) == number
 
 
 def project(tmp_path: Path, **changes: tuple[str, str]) -> Path:

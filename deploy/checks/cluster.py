@@ -20,6 +20,8 @@ SPOT_LABELS = {
 GPU_VARIABLES = ("NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
 OBJECT_STORE_SHARE = 0.3
 """Share of a pod's memory that Ray takes for objects, in /dev/shm or, if that is full, on disk."""
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where Ray's autoscaler reads the token, as any process in a pod does."""
 DRAIN_VARIABLE, STOP_VARIABLE = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S", "RAY_JOB_STOP_WAIT_TIME_S"
 
 
@@ -180,9 +182,9 @@ def autoscaler_has_token(ray: Ray) -> Iterator[str]:
         for source in volume.get("projected", {}).get("sources", ())
         if "serviceAccountToken" in source
     }
-    mounted = {each["name"] for each in ray.cluster["autoscalerOptions"].get("volumeMounts", ())}
-    if not tokens & mounted:
-        yield "autoscalerOptions: mounts no serviceAccountToken volume of the head; it needs one"
+    mounts = ray.cluster["autoscalerOptions"].get("volumeMounts", ())
+    if not tokens & {each["name"] for each in mounts if each["mountPath"] == TOKEN_FOLDER}:
+        yield f"autoscalerOptions: no serviceAccountToken volume of the head at {TOKEN_FOLDER}"
     for container in ray.head.spec["containers"]:
         if tokens & {each["name"] for each in container.get("volumeMounts", ())}:
             yield f"head: {container['name']} mounts the autoscaler's token"

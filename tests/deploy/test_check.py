@@ -189,7 +189,8 @@ DIGEST = f"@sha256:{'0a' * 32}"
         (f"{GPU_POD}/initContainers", [{"name": "i", "image": "a:1"}], "initContainers.0: 'secur"),
         (f"{CPU_POD}/hostNetwork", True, "hostNetwork: False was expected"),
         (f"{CPU_POD}/volumes/0/hostPath", {"path": "/"}, "the pod must not reach into its node"),
-        ("spec/autoscalerOptions/volumeMounts", None, "mounts no serviceAccountToken volume"),
+        ("spec/autoscalerOptions/volumeMounts", None, "no serviceAccountToken volume of the head"),
+        ("spec/autoscalerOptions/volumeMounts/0/mountPath", "/token", "volume of the head at /var"),
         (
             f"{HEAD_CONTAINER}/volumeMounts/0",
             {"name": "token", "mountPath": "/t"},

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from mmap import mmap
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
@@ -109,6 +110,28 @@ def readable(name: str) -> str:
     return _native(name).decode(errors="backslashreplace")
 
 
+class ReadCounter:
+    """Counts the bytes that this process reads, for metrics."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = Lock(), 0
+
+    def add(self, count: int) -> None:
+        """Add to the count."""
+        with self._lock:
+            self._count += count
+
+    def take(self) -> int:
+        """Return the count since the last call."""
+        with self._lock:
+            count, self._count = self._count, 0
+        return count
+
+
+BYTES_READ = ReadCounter()
+"""Counts the bytes of all files and objects that were read."""
+
+
 class OpenFile:
     """A file that is open for reading; `Storage.open` turns its errors into StorageError.
 
@@ -123,7 +146,9 @@ class OpenFile:
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """Return `size` bytes from byte `offset` on, fewer at the file's end; None means all."""
         left = max(self.size - offset, 0)
-        return _read_all(self._file, offset, left if size is None else min(size, left))
+        data = _read_all(self._file, offset, left if size is None else min(size, left))
+        BYTES_READ.add(len(data))
+        return data
 
 
 class SeekableFile(io.RawIOBase):

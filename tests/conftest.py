@@ -311,15 +311,19 @@ def finetuning(tmp_path: Path) -> FinetuneConfig:
 
 
 @pytest.fixture
-def train_as_two(free_port: int) -> Callable[[OpenRun, RunConfig], None]:
-    """`train_as_two(open_pretraining, config)`: the run by two workers, each a process."""
+def train_as_two(free_port: int) -> Callable[..., None]:
+    """`train_as_two(open_pretraining, config)`: the run by two workers, each a process.
 
-    def train_both(open_run: OpenRun, config: RunConfig) -> None:
+    With `late_seconds=`, each batch of the second worker comes late by that.
+    """
+
+    def train_both(open_run: OpenRun, config: RunConfig, *, late_seconds: float = 0.0) -> None:
         script = str(Path(__file__).with_name("worker_of_two.py"))
         names = [f"{each.__module__}:{each.__qualname__}" for each in (open_run, type(config))]
         workers = []
         for rank in range(2):
-            argv = [sys.executable, script, str(rank), str(free_port), *names]
+            late = str(rank * late_seconds)
+            argv = [sys.executable, script, str(rank), str(free_port), late, *names]
             workers.append(subprocess.Popen(argv, stdin=subprocess.PIPE, text=True))
         for worker in workers:
             assert worker.stdin is not None

@@ -35,6 +35,10 @@ class RunCoordinator:
         self._is_running = True
         self._metrics.start(first_sample)
 
+    def update_worker(self, rank: int, values: dict[str, float]) -> None:
+        """Record a worker's metrics."""
+        self._metrics.update_worker(rank, values)
+
     def add_row(self, row: Row) -> None:
         """Add a log line."""
         self._is_running = True

@@ -30,12 +30,14 @@ from ray.data import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
-from ctp.cluster.metrics import SampleMetrics, tags_of
+from ctp.cluster.metrics import DRAWN_TIME, SampleMetrics, tags_of
+from ctp.cluster.s3_monitor import S3Monitor
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.training.config import RunConfig, ScalingConfig
 from ctp.training.run_folder import newest_sample
 
 if TYPE_CHECKING:  # this module is imported by processes that need no torch, 0.3 GB in each
+    from ctp.cluster.worker_meter import WorkerMeter
     from ctp.data.stream import Batch, Drawn, SampleDrawer, SampleStream
 
 TRAIN = "train"
@@ -146,12 +148,14 @@ class SampleActor:
         import torch
 
         from ctp.data.journal import Journal
+        from ctp.storage import BYTES_READ
 
         torch.set_num_threads(1)  # each core has an actor
+        self._s3 = S3Monitor.start()  # before the stream opens its filesystem
         self._stream: SampleStream[Any] = ray.get(stream)
         self._layout = layout
         self._journal = Journal(journal_key, spec.max_seconds_per_video)
-        self._metrics = SampleMetrics(spec.tags)
+        self._metrics, self._bytes_read = SampleMetrics(spec.tags), BYTES_READ
 
     def __call__(self, row: Columns) -> Columns:
         """Draw block `row["id"][0]`."""
@@ -159,7 +163,8 @@ class SampleActor:
         drawn = self._stream.draw_many(self._layout.positions(int(row["id"][0])), self._journal)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
-        return to_columns(drawn)
+        self._metrics.record_reading(self._bytes_read.take(), self._s3.take())
+        return to_columns(drawn) | {DRAWN_TIME: np.full(len(drawn), time.time())}
 
 
 def to_columns(drawn: Sequence[Drawn[Any]]) -> Columns:
@@ -295,12 +300,17 @@ def object_store_bytes(spec: StreamSpec, num_workers: int) -> int:
 
 
 def worker_batches(
-    shard: DataIterator, drawer: SampleDrawer[Any], worker_batch: int, first_sample: int
+    shard: DataIterator,
+    drawer: SampleDrawer[Any],
+    worker_batch: int,
+    first_sample: int,
+    meter: WorkerMeter | None = None,
 ) -> Iterator[Batch[Any]]:
-    """Yield this worker's batches from sample `first_sample` on."""
-    for columns in shard.iter_batches(
+    """Yield this worker's batches from sample `first_sample` on; a meter measures the worker."""
+    batches = shard.iter_batches(
         batch_size=worker_batch, batch_format="numpy", prefetch_batches=PREFETCHED_BATCHES
-    ):
+    )
+    for columns in batches if meter is None else meter.watch(batches):
         # a checkpoint may have been completed after the stream was opened
         if columns["position"][0] >= first_sample:
             yield from_columns(columns, drawer)

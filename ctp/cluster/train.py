@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -26,6 +27,7 @@ from ctp.cluster.coordinator import RunCoordinator
 from ctp.cluster.loading import ActorLoader
 from ctp.cluster.metrics import tags_of
 from ctp.cluster.stream import TRAIN, StreamConfig, worker_batches
+from ctp.cluster.worker_meter import WorkerMeter
 from ctp.data.journal import delete_journals
 from ctp.data.stream import Batch, SampleStream
 from ctp.progress import duration
@@ -202,7 +204,8 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
             coordinator.worker_started.remote(first_sample)
         shard = ray.train.get_dataset_shard(TRAIN)
         worker_batch = config.compute.total_batch // worker.world_size
-        return worker_batches(shard, stream.drawer, worker_batch, first_sample)
+        meter = WorkerMeter(partial(coordinator.update_worker.remote, worker.rank))
+        return worker_batches(shard, stream.drawer, worker_batch, first_sample, meter)
 
     def publish(row: Row) -> None:
         coordinator.add_row.remote(dict(row))

@@ -172,6 +172,7 @@ class _Interval:
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     quarantined: list[QuarantinedVideo] = field(default_factory=list)
     wait_seconds: float = 0.0
+    batch_times: list[float] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
 
@@ -180,6 +181,7 @@ class _Report(NamedTuple):
 
     losses: list[dict[str, float]]
     quarantined: list[QuarantinedVideo]
+    batch_times: list[float]
     wait_share: float
     seconds: float
     seconds_since_save: float
@@ -310,6 +312,7 @@ class Trainer:
         batch = next(batches)
         # includes the wait for the first batch, while the actors start
         self.interval.wait_seconds += time.monotonic() - began
+        self.interval.batch_times.append(time.time())  # the same clock on all nodes
         self.interval.quarantined += batch.quarantined
         self.error = self.error or next(iter(batch.errors), None)
         total_batch = self.config.compute.total_batch
@@ -370,6 +373,7 @@ class Trainer:
         return _Report(
             losses=_to_floats(self.interval.losses),
             quarantined=[*self.interval.quarantined, *self.learner.quarantined],
+            batch_times=self.interval.batch_times,
             wait_share=self.interval.wait_seconds / seconds,
             seconds=seconds,
             # counted from the start too, so that a restarted run does not save at once
@@ -396,7 +400,8 @@ class Trainer:
             "clips_per_second": len(losses) * total_batch / reports[0].seconds,
             # the slowest worker: the others wait for it when gradients are averaged
             "wait_share": max(report.wait_share for report in reports),
-            "worker_memory_gib": _peak_memory_gib(),
+            "step_skew_seconds": _mean_range([report.batch_times for report in reports]),
+            "worker_memory_gib": peak_memory_gib(),
             "workers": self.worker.world_size,
             "quarantined": len(self.ledger),
             **self.store.extra_metrics(),
@@ -495,7 +500,14 @@ def _mean(of_workers: Sequence[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _peak_memory_gib() -> float:
+def _mean_range(of_workers: Sequence[Sequence[float]]) -> float:
+    """Return the mean over steps of the largest value of a worker less the smallest."""
+    by_step = zip(*of_workers, strict=True)
+    ranges: list[float] = [max(of_step) - min(of_step) for of_step in by_step]
+    return sum(ranges) / len(ranges)
+
+
+def peak_memory_gib() -> float:
     """Return the peak memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,10 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 @pytest.fixture(scope="session")
 def check() -> Any:
-    """The module deploy/check.py."""
-    spec = importlib.util.spec_from_file_location("deploy_check", DEPLOY / "check.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    """The module deploy/check.py, which imports its parts as a script does: from its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DEPLOY)
+        return importlib.import_module("check")
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -80,20 +81,62 @@ def test_the_steps_of_the_image_work(source: Path, python: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.fixture
+def cpu_index(tmp_path: Path) -> Path:
+    """A package index of torch and torchvision without CUDA and of nothing else, like PyTorch's."""
+    for name in ("torch", "torchvision"):
+        wheel = f"{name}-{pinned()[name]}+cpu-py3-none-any.whl"
+        folder, info = tmp_path / "index" / name, f"{name}-{pinned()[name]}+cpu.dist-info"
+        folder.mkdir(parents=True)
+        with zipfile.ZipFile(folder / wheel, "w") as file:
+            file.writestr(f"{name}/__init__.py", "")
+            file.writestr(
+                f"{info}/METADATA",
+                f"Metadata-Version: 2.1\nName: {name}\nVersion: {pinned()[name]}+cpu\n"
+                # what the index lacks
+                "Requires-Dist: numpy\n",
+            )
+            file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+            file.writestr(f"{info}/RECORD", "")
+        (folder / "index.html").write_text(f'<a href="{wheel.replace("+", "%2B")}">{wheel}</a>')
+    return tmp_path / "index"
+
+
+@pytest.mark.slow
+def test_the_cpu_image_keeps_torch_without_cuda(
+    source: Path, python: Path, cpu_index: Path
+) -> None:
+    # the torch that is lent has CUDA, and is not to be there
+    first = step("torch", source, python, TORCH_INDEX=cpu_index.as_uri(), PIP_IGNORE_INSTALLED="1")
+    assert first.returncode == 0, first.stderr
+    planned = step("dependencies", source, python, PIP_DRY_RUN="1")
+    assert planned.returncode == 0, planned.stderr
+    listed = [python, "-m", "pip", "list", "--format=freeze"]
+    installed = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    for name in ("torch", "torchvision"):
+        assert f"{name}=={pinned()[name]}+cpu" in installed
+        assert f" {name}-" not in planned.stdout.partition("Would install")[2]
+
+
+def test_without_an_index_torch_is_left_to_the_dependencies(source: Path) -> None:
+    done = step("torch", source, Path(sys.executable))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_an_unknown_step_is_refused(source: Path) -> None:
     done = step("dependecies", source, Path(sys.executable))
     assert (done.returncode, done.stderr) == (
         2,
-        "error: no step 'dependecies'; there are dependencies, ctp, check\n",
+        "error: no step 'dependecies'; there are torch, dependencies, ctp, check\n",
     )
 
 
 def test_what_pinned_packages_need_is_pinned() -> None:
     """Followed through those that are installed here at the version that is pinned."""
-    text = (PROJECT / "deploy" / "constraints.txt").read_text()
-    pinned = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    versions = pinned()
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    left = [Requirement(each) for each in (*project["dependencies"], "ray[default]")]
+    extra = project["optional-dependencies"]["mlflow"]
+    left = [Requirement(each) for each in (*project["dependencies"], *extra, "ray[default]")]
     seen, floating = set(), set()
     while left:
         wanted = left.pop()
@@ -101,12 +144,18 @@ def test_what_pinned_packages_need_is_pinned() -> None:
         if (name, *sorted(wanted.extras)) in seen:
             continue
         seen.add((name, *sorted(wanted.extras)))
-        if name not in pinned:
+        if name not in versions:
             floating.add(name)
-        elif version_here(name) == pinned[name]:
+        elif version_here(name) == versions[name]:
             left += needs(name, wanted.extras)
     assert floating == set()
     assert len(seen) > len(project["dependencies"])
+
+
+def pinned() -> dict[str, str]:
+    """Return the versions of deploy/constraints.txt, by name."""
+    text = (PROJECT / "deploy" / "constraints.txt").read_text()
+    return dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
 
 
 def version_here(name: str) -> str | None:

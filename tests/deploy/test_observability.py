@@ -27,6 +27,7 @@ from mlflow.entities import Metric
 
 from ctp.cluster.metrics import RunMetrics, SampleMetrics
 from ctp.cluster.mlflow_run import FILE, mlflow_run
+from ctp.cluster.s3_monitor import S3Counts
 from ctp.cluster.train import train
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
@@ -73,7 +74,7 @@ def queries(run: str) -> list[Query]:
 
 
 def test_prometheus_takes_its_config_and_the_rules() -> None:
-    assert "4 rules found" in promtool("check", "rules", FOLDER / "alerts.yaml")
+    assert "7 rules found" in promtool("check", "rules", FOLDER / "alerts.yaml")
     promtool("check", "config", FOLDER / "prometheus.yaml")
 
 
@@ -115,8 +116,13 @@ def server() -> str:
 
 
 @pytest.fixture(scope="module")
-def _cluster(server: str) -> Iterator[None]:
+def _cluster(server: str, faulty_s3_endpoint: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        # actors have the environment that the cluster was started with
+        patch.setenv("AWS_ENDPOINT_URL", faulty_s3_endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
@@ -217,12 +223,15 @@ def test_the_metrics_of_log_lines_arrive(prometheus: Prometheus) -> None:
     run.update.remote(row(4, checkpoint_seconds=0.3))
     run.start.remote(8)  # from the checkpoint after step 2
     run.update.remote(row(4, iou=0.25, still_iou=0.125))
-    run.update.remote(row(6, loss=nan, clips_per_second=0.4, quarantined=5))
+    run.update.remote(row(6, loss=nan, clips_per_second=0.4, quarantined=5, step_skew_seconds=0.7))
+    for rank in (0, 1):
+        run.update_worker.remote(rank, {"worker_queue_steps": 4.0 + rank, "worker_wait_share": 0.1})
     prometheus.wait_for('ray_ctp_clips_total{run="known",kind="track"}', [32.0])
     told = {
         "starts_total": 2, "step": 6, "videos": 20, "quarantined": 5, "score": 0.25,
         "baseline_score": 0.125, "loss": 0.5,
-        "not_finite": 1, "checkpoint_seconds_count": 1, 'step_seconds_bucket{le="0.5"}': 0,
+        "not_finite": 1, "step_skew_seconds": 0.7, 'worker_queue_steps{rank="1"}': 5,
+        "checkpoint_seconds_count": 1, 'step_seconds_bucket{le="0.5"}': 0,
         'step_seconds_bucket{le="1.0"}': 3, 'step_seconds_bucket{le="5.0"}': 3,
         'step_seconds_bucket{le="10.0"}': 4,
     }  # fmt: skip
@@ -230,9 +239,13 @@ def test_the_metrics_of_log_lines_arrive(prometheus: Prometheus) -> None:
         run.refresh.remote()  # or Ray may have forgotten gauges by now, as below
         prometheus.wait_for(f"ray_ctp_{name}", [value])
     prometheus.wait_for('count(ALERTS{alertname="CtpLossNotFinite",run="known"})', [1.0])
+    prometheus.wait_for("0 <= time() - ray_ctp_checkpoint_time_seconds < bool 100", [1.0])
     prometheus.wait_for('ray_ctp_step{run="known"}', [])  # Ray forgets it
     run.refresh.remote()
     prometheus.wait_for('ray_ctp_step{run="known"}', [6.0])
+    prometheus.wait_for("count(ray_ctp_worker_wait_share)", [2.0])
+    run.start.remote(24)  # with other workers, that have not reported yet
+    prometheus.wait_for("ray_ctp_worker_wait_share", [])
 
 
 @on_ray
@@ -240,9 +253,13 @@ def test_the_metrics_of_sample_actors_arrive(prometheus: Prometheus) -> None:
     actor: Any = ray.remote(num_cpus=0)(SampleMetrics).remote({"run": "drawn", "kind": "track"})
     actor.record_block.remote(samples=10, videos=4, seconds=0.3)
     actor.record_block.remote(samples=10, videos=5, seconds=4.0)
+    actor.record_reading.remote(1500, S3Counts(requests=5, retries=0))
+    actor.record_reading.remote(500, S3Counts(requests=4, retries=3))
+    actor.record_reading.remote(0, S3Counts(requests=0, retries=0))
     for name, wanted in {
         "clips_drawn_total": 20, "videos_read_total": 9, "drawing_seconds_total": 4.3,
-        "decode_seconds_count": 2,
+        "decode_seconds_count": 2, "read_bytes_total": 2000, "s3_requests_total": 9,
+        "s3_retries_total": 3,
     }.items():  # fmt: skip
         prometheus.wait_for(f'round(ray_ctp_{name}{{run="drawn"}}, 0.001)', [wanted])
     assert prometheus.values('ray_ctp_decode_seconds_bucket{run="drawn",le="0.05"}') == [1.0]
@@ -263,12 +280,22 @@ def choices(prometheus: Prometheus, variable: str) -> list[str]:
 
 @on_ray
 def test_every_query_of_the_dashboard_returns_numbers(
-    prometheus: Prometheus, small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+    prometheus: Prometheus,
+    small_run: PretrainConfig,
+    faulty_s3: Any,
+    encode_video: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Of a run whose videos are in a bucket that fails now and then."""
+    video = encode_video(num_frames=20)
+    for number in range(12):
+        Storage.from_uri(f"{faulty_s3.bucket}/videos/{number}.mp4").write_bytes(video)
+    faulty_s3.fail({"kind": "status", "value": 503, "method": "GET", "every": 5})
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     config = small_run.replace(
         name="watched",
+        data=small_run.data.replace(uri=f"{faulty_s3.bucket}/videos"),
         schedule={"unit": "steps", "length": 240, "decay_at": ()},
         checkpoint={"every_steps": 30},
         evaluation={"num_clips": 6, "every_steps": 30},
@@ -282,11 +309,21 @@ def test_every_query_of_the_dashboard_returns_numbers(
     for each, series in found.items():
         values = [value for of_one in series.values() for value in of_one]
         print(f"{each.title}: {each.text}\n    {len(values)} values, {values[-1:]}")
-        assert series.keys() == {frozenset({"run": "watched", "kind": "pretrain"}.items())}, each
+        labels = {"run": "watched", "kind": "pretrain"}
+        labels |= {"rank": "0"} if "rank" in each.text else {}
+        assert series.keys() == {frozenset(labels.items())}, each
         assert values, each
     seen = {each.title: next(iter(series.values())) for each, series in found.items()}
     assert 0 < max(seen["Done"]) <= 1
     assert set(seen["Restarts"]) == {0}
+    assert set(seen["Step skew between workers"]) == {0}  # of one worker
+    assert 0 <= max(seen["Age of the last checkpoint"]) < 100
+    assert max(seen["Bytes read per second"]) > 0
+    log = faulty_s3.log()
+    (requests,) = prometheus.values('sum(ray_ctp_s3_requests_total{run="watched"})')
+    (retries,) = prometheus.values('sum(ray_ctp_s3_retries_total{run="watched"})')
+    assert 0 < requests < len(log)
+    assert 0 < retries <= sum(each["fault"] is not None for each in log)
     losses = {(each["step"], each["loss"]) for each in read_metrics(folder_of(config))}
     assert set(seen["Loss"]) <= {loss for _, loss in losses}
     assert losses > {(each.step, each.value) for each in in_mlflow(config)} > set()

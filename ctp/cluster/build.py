@@ -25,8 +25,9 @@ from ctp.build.build import (
 )
 from ctp.build.config import BuildConfig
 from ctp.build.layouts import Contents
-from ctp.cluster.connect import DATA_PLUMBING_CPUS, check_place, cluster
+from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.errors import stopped_errors
+from ctp.cluster.local import DATA_PLUMBING_CPUS
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals

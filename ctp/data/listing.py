@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,12 @@ def list_below(root: Storage, *, each_once: bool = True) -> Listing:
     names = list(_walk(root, problems))
     kept = _each_once(root, names) if each_once else names
     return Listing(root, _to_files(kept), sorted(problems))
+
+
+def fixed_part(uri: str) -> str:
+    """Return the folder in which a local pattern is looked up; a path without pattern itself."""
+    depth = 0 if os.path.lexists(uri) else _pattern_depth(uri)
+    return str(Path(uri).parents[depth - 1]) if depth else uri
 
 
 def is_hidden(path: str) -> bool:
@@ -319,13 +326,17 @@ def _glob(root: Storage, pattern: list[str], problems: list[Problem]) -> Iterato
     # not glob's own "**", which follows a loop of links until the path is too long
     found = glob.glob("/".join(fixed), root_dir=folder) if fixed else [""]
     real_root = os.path.realpath(folder)
+    real_path = cache(os.path.realpath)  # of folders, each of which may hold many files
     for path in found:
         place = posixpath.join(folder, path)
-        if fixed is pattern:
-            real = os.path.realpath(place)
-            is_plain = real == posixpath.join(real_root, path)
-            name = _look_up(path, None if is_plain else real, place, problems)
-            if name is not None:
-                yield name
-        elif os.path.isdir(place):
-            yield from _walk(root, problems, path)
+        if fixed is not pattern:
+            if os.path.isdir(place):
+                yield from _walk(root, problems, path)
+            continue
+        parent, base = posixpath.split(place)
+        is_link = os.path.islink(place)
+        real = os.path.realpath(place) if is_link else posixpath.join(real_path(parent), base)
+        is_plain = real == posixpath.join(real_root, path)
+        name = _look_up(path, None if is_plain else real, place, problems)
+        if name is not None:
+            yield name

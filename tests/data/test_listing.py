@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp.data.listing import is_hidden, list_below, split_sources
+from ctp.data.listing import fixed_part, is_hidden, list_below, split_sources
 from ctp.data.sources import open_catalog
 from ctp.storage import Storage
 
@@ -71,6 +71,14 @@ def test_hidden_names_are_listed_if_they_are_written(
 def test_what_is_hidden() -> None:
     assert all(map(is_hidden, (".a", "a/.b/c", "__MACOSX/a", "a/._b.mp4")))
     assert not any(map(is_hidden, ("a.b", "../a/./b", "a/_b", "MACOSX", "a..b/c.")))
+
+
+def test_the_folder_of_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "[set 1]").mkdir()
+    assert fixed_part(f"{tmp_path}/[set 1]") == f"{tmp_path}/[set 1]"
+    assert fixed_part(f"{tmp_path}/a/*/b.mp4") == f"{tmp_path}/a"
+    assert fixed_part(f"{tmp_path}/{{a,b}}/*.mp4") == str(tmp_path)
+    assert fixed_part(f"{tmp_path}/missing.mp4") == f"{tmp_path}/missing.mp4"
 
 
 # ---- links --------------------------------------------------------------------------------------

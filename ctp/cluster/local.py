@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ AUTH_MODE = "RAY_AUTH_MODE"
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 MAX_REASON_LENGTH = 300
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Variables with the interface on which the workers' connections listen."""
 LOOPBACK_INTERFACE = "lo"
 
 
@@ -107,13 +109,12 @@ def _can_write(folder: str) -> bool:
 
 
 def _object_store_folder(session_folder: str) -> str:
-    """Return the folder of the object store: shared memory, unless that is too small."""
-    try:
-        free_bytes = shutil.disk_usage(SHARED_MEMORY).free
-        if free_bytes >= OBJECT_STORE_BYTES and os.access(SHARED_MEMORY, os.W_OK):
-            return str(SHARED_MEMORY)
-    except OSError:
-        free_bytes = 0
+    """Return the folder of the object store: shared memory, unless that is missing or too small."""
+    if not os.access(SHARED_MEMORY, os.W_OK):  # also where there is none, as on macOS
+        return session_folder
+    free_bytes = shutil.disk_usage(SHARED_MEMORY).free
+    if free_bytes >= OBJECT_STORE_BYTES:
+        return str(SHARED_MEMORY)
     print(
         f"the object store is in {session_folder}, since {SHARED_MEMORY} has {free_bytes >> 20} "
         f"MiB free, {OBJECT_STORE_BYTES >> 20} MiB are needed. More is faster: docker run "
@@ -125,7 +126,9 @@ def _object_store_folder(session_folder: str) -> str:
 
 def _settings() -> dict[str, str]:
     """Return the variables that Ray and the processes that it starts need here."""
-    settings = {name: LOOPBACK_INTERFACE for name in INTERFACE_VARIABLES if name not in os.environ}
+    has_loopback = LOOPBACK_INTERFACE in (name for _, name in socket.if_nameindex())
+    unset = [name for name in INTERFACE_VARIABLES if has_loopback and name not in os.environ]
+    settings = dict.fromkeys(unset, LOOPBACK_INTERFACE)
     if not any(name in os.environ for name in TOKEN_VARIABLES):
         # otherwise Ray writes a token to the home folder, which may not exist or be writable
         settings["RAY_AUTH_TOKEN"] = _token()

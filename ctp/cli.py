@@ -64,6 +64,7 @@ class CommandLine(Generic[C]):
             if chosen.config:
                 values = merge(model, values, _read_yaml(chosen.config))
             values, rest = _choose(model, values, rest)
+            values, rest = _split(model, values, rest)
             # the whole parser knows these values, so that --help shows them as the defaults
             parser = self._front_parser(add_help=True)
             parser.choices = {
@@ -195,6 +196,28 @@ def _choose(
             except ValueError as error:
                 raise ValueError(f"--{option}: {error}") from error
             values = merge(model, values, unflatten({option: name}))
+    return values, rest
+
+
+def _split(
+    model: type[Config], values: dict[str, Any], argv: Sequence[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values with those of arguments that are split by their own rule, and the other
+    arguments.
+
+    pydantic-settings would split them at every comma, also at one inside braces.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    rules = {o.name: o.split_by.split for o in options(model, values) if o.split_by}
+    for option in rules:
+        parser.add_argument(f"--{option}", dest=option, action="append")
+    given, rest = parser.parse_known_args(argv)
+    for option, split in rules.items():
+        texts = getattr(given, option)
+        if texts is not None:
+            parts = [part for text in texts for part in split(text)]
+            change: list[str] | None = None if parts == [NONE] else parts
+            values = merge(model, values, unflatten({option: change}))
     return values, rest
 
 

@@ -68,6 +68,13 @@ class NotAnOption:
 
 
 @dataclass(frozen=True)
+class SplitBy:
+    """Marks a field that the command line gives as a text, which `split` divides into a list."""
+
+    split: Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
 class OneOf:
     """A field that holds one of several config classes, chosen by the value's `name`.
 
@@ -129,12 +136,14 @@ class Option(NamedTuple):
         help: its docstring.
         one_of: the classes that it chooses from by name, or None.
         chosen: name of the class that is chosen, or None.
+        split_by: how the command line divides its text, or None.
     """
 
     name: str
     help: str
     one_of: OneOf | None = None
     chosen: str | None = None
+    split_by: SplitBy | None = None
 
 
 def options(
@@ -159,7 +168,8 @@ def options(
         section = section_class(field, value)
         if section is None or one_of:
             chosen = value["name"] if one_of and section and isinstance(value, Mapping) else None
-            yield Option(full, field.description or "", one_of, chosen)
+            split_by = next((each for each in field.metadata if isinstance(each, SplitBy)), None)
+            yield Option(full, field.description or "", one_of, chosen, split_by)
         if section is not None:
             below = options(section, value if isinstance(value, Mapping) else {}, f"{full}.")
             # the name is given as the value of the field itself

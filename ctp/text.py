@@ -1,11 +1,13 @@
-"""Short texts for messages."""
+"""Short texts for messages, and the lines of text files."""
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from collections.abc import Iterable
 
 MAX_LISTED = 5
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def one_line(text: object) -> str:
@@ -24,3 +26,26 @@ def listed(names: Iterable[str | None]) -> str:
     texts = [repr(name) for name in names]
     more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
     return ", ".join(texts[:MAX_LISTED]) + more
+
+
+def text_lines(data: bytes, name: str) -> list[str]:
+    """Return the lines of a text file that are not empty, without white space at their ends.
+
+    The file is UTF-8, or UTF-16 if it starts with the byte-order mark of UTF-16, as PowerShell
+    writes it. A byte-order mark is no part of the first line.
+
+    Args:
+        data: the bytes of the file.
+        name: the file, for the message of an error.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is not UTF-8: {error}") from error
+    # not splitlines(), which also ends a line at characters that names of files may hold
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.strip() for line in lines if line.strip()]

@@ -9,7 +9,7 @@ from ctp.recipes import BUILD
 
 ABOUT = """Build Parquet shards of a data set, for training and for any Parquet reader.
 
-Videos are transcoded for fast loading, or kept as they are. OUT gets shards and a manifest.json
+Videos are transcoded for fast loading, or kept as they are. OUT gets shards and a _manifest.json
 that lists them, their labels, and every video that cannot be used. The same command resumes an
 interrupted build."""
 

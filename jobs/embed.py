@@ -9,8 +9,8 @@ from ctp.recipes import EMBED
 
 ABOUT = """Compute features of videos with an encoder, a vector for each clip.
 
-OUT gets Parquet files (id, clip, feature, label), a manifest.json that describes them, and a
-quarantine.jsonl of the videos that cannot be used. The same command resumes an interrupted one.
+OUT gets Parquet files (id, clip, feature, label), a _manifest.json that describes them, and a
+_quarantine.jsonl of the videos that cannot be used. The same command resumes an interrupted one.
 
   embed.py --encoder runs/my-run --data.uri data/ucf101/train --out features/train
   embed.py --encoder kinetics400 --data.uri s3://bucket/videos --out s3://bucket/features \\

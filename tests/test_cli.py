@@ -9,6 +9,7 @@ import pytest
 
 from ctp.cli import CommandLine
 from ctp.config import Config, OneOf, merge, options, unflatten
+from ctp.data.sources import Sources
 from ctp.text import near_miss
 
 MAX_PRETRAIN_OPTIONS = 60
@@ -40,6 +41,13 @@ class Circle(Shape):
 
 
 AnyShape = Annotated[Shape, OneOf(lambda: {"square": Square, "circle": Circle})]
+
+
+class Sourced(Config):
+    """Options that name sources."""
+
+    uri: Sources = ()
+    test_uri: Sources = "corpus:1"
 
 
 class Outer(Config):
@@ -88,6 +96,47 @@ def test_recipe_then_file_then_options(tmp_path: Path) -> None:
 def test_a_section_can_be_taken_away_and_given() -> None:
     assert LINE.parse(["--extra.width", "5"])[1].extra == Inner(width=5)
     assert LINE.parse(["--extra", "none"])[1].extra is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--uri", "a"], "a"),
+        (["--uri=a,b"], ("a", "b")),
+        (["--uri", "a", "--uri", "b,c"], ("a", "b", "c")),
+        (["--uri", "v/{A,B}/*.mp4"], "v/{A,B}/*.mp4"),
+        (["--uri", "{A,B}/*.mp4,[[]x]/{0..9},s3://b/c?endpoint_override=h"],
+         ("{A,B}/*.mp4", "[[]x]/{0..9}", "s3://b/c?endpoint_override=h")),
+        (["--uri", r"red\, blue"], "red, blue"),
+        (["--uri", 'say "hi", 12'], ('say "hi"', "12")),
+        (["--uri", "[set 1]"], "[set 1]"),
+        (["--uri", "12"], "12"),
+        ([], ()),
+    ],
+)  # fmt: skip
+def test_sources_are_separated_by_commas_outside_of_braces(
+    arguments: list[str], wanted: str | tuple[str, ...]
+) -> None:
+    line = CommandLine({"default": Sourced}, "default", "about")
+    config = line.parse([*arguments, "--test_uri", "{a,b}"])[1]
+    assert (config.uri, config.test_uri) == (wanted, "{a,b}")
+
+
+def test_sources_of_yaml_are_not_split_and_are_in_the_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_bytes(b"\xef\xbb\xbfuri: a,b\ntest_uri: [c, d]\n")
+    line = CommandLine({"default": Sourced}, "default", "about")
+    config = line.parse(["--config", str(file)])[1]
+    assert (config.uri, config.test_uri) == ("a,b", ("c", "d"))
+    for arguments in (["--help"], ["--uri"]):
+        with pytest.raises(SystemExit):
+            line.parse(arguments)
+    printed = capsys.readouterr()
+    assert "--test_uri" in printed.out
+    assert "--uri" in printed.err
+    assert "Try" in printed.err
 
 
 def test_a_list_can_be_none() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"config", "geometry", "keyframes", "progress", "rng", "score", "text"},
+    {"config", "geometry", "keyframes", "machine", "progress", "rng", "score", "text"},
     {"storage"},
     {"cli", "video", "encoders"},
     {"data"},

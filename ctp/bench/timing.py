@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ctp.machine import usable_cpus
 
 UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 Figures = Mapping[str, Any]
@@ -108,19 +109,12 @@ def machine() -> dict[str, str | int]:
     """Return what the figures depend on: CPU, cores, device and versions."""
     return {
         "cpu": _cpu_model(),
-        "cores": usable_cores(),
+        "cores": usable_cpus(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": platform.system(),
     }
-
-
-def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use; a container may have few."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

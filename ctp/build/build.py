@@ -1,9 +1,9 @@
 """Build a data set of shards: assign videos to shards, find finished shards, write the manifest.
 
-    OUT/build.json                                the build's identity
+    OUT/_build.json                               the build's identity
     OUT/SPLIT/shard-00000-of-00012.parquet        the videos
-    OUT/SPLIT/parts/shard-00000-of-00012.json     the contents, written when the shard is finished
-    OUT/SPLIT/manifest.json                       the contents of all shards, written last
+    OUT/SPLIT/_parts/shard-00000-of-00012.json    the contents, written when the shard is finished
+    OUT/SPLIT/_manifest.json                      the contents of all shards, written last
 
 A layout without splits has no SPLIT folders. The shard of a video is a pure function of the seed
 and the ids, so that an interrupted build resumes with the shards that are not finished.
@@ -27,16 +27,16 @@ from ctp.build.layouts import LAYOUTS, Contents, Source
 from ctp.data import corpus
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal
+from ctp.data.parquet_folder import MANIFEST, find_beside
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, ShardSummary, ShardWriter
-from ctp.data.sources import MANIFEST
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
 from ctp.video.encoded import VideoError
 
 FORMAT = 1
-BUILD = "build.json"
-PARTS = "parts"
+BUILD = "_build.json"
+PARTS = "_parts"
 MAX_LISTED_MISSING = 10
 READ_AT_ONCE = 16
 CHANGEABLE_OPTIONS = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
@@ -145,7 +145,7 @@ def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
         StorageError: the folder cannot be written to.
     """
     out = Storage.from_uri(config.out)
-    place = out.join(BUILD)
+    place = find_beside(out, BUILD)
     ours = _identity(config, tasks)
     if not place.exists():
         if out.list_files():
@@ -165,7 +165,8 @@ def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
     """Return the contents of those of a split's shards that are finished, by name of the shard."""
     place = Storage.from_uri(folder)
     sizes = {info.path: info.size for info in place.list_files()}
-    listed = [name for name in names if f"{PARTS}/{name}.json" in sizes]
+    folders = (PARTS, PARTS.removeprefix("_"))  # the second one in builds of earlier versions
+    listed = [n for n in names if any(f"{each}/{n}.json" in sizes for each in folders)]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         parts = dict(zip(listed, pool.map(partial(_read_part, place), listed), strict=True))
     return {n: part for n, part in parts.items() if part and sizes.get(part.name) == part.bytes}
@@ -191,7 +192,7 @@ def build_shard(
             yield source
         summary = writer.finish()
     part = Part(name=file, quarantined=tuple(quarantined), **asdict(summary))
-    _part_place(folder, task.name).write_bytes(json.dumps(part.to_json()).encode())
+    folder.join(PARTS, f"{task.name}.json").write_bytes(json.dumps(part.to_json()).encode())
 
 
 def write_manifest(
@@ -216,7 +217,7 @@ def write_manifest(
         "missing": list(contents.missing.get(split, ())),
         "unused": contents.num_unused,
     }
-    place = _folder(Storage.from_uri(config.out), split).join(MANIFEST)
+    place = find_beside(_folder(Storage.from_uri(config.out), split), MANIFEST)
     place.write_bytes(json.dumps(manifest, indent=2).encode())
     return manifest
 
@@ -248,13 +249,9 @@ def _folder(out: Storage, split: str) -> Storage:
     return out.join(split) if split else out
 
 
-def _part_place(folder: Storage, name: str) -> Storage:
-    return folder.join(PARTS, f"{name}.json")
-
-
 def _read_part(folder: Storage, name: str) -> Part | None:
     try:
-        return Part.from_json(json.loads(_part_place(folder, name).read_bytes()))
+        return Part.from_json(json.loads(find_beside(folder, PARTS, f"{name}.json").read_bytes()))
     except (ValueError, KeyError, TypeError):
         return None  # it is incomplete, so build the shard again
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,13 +23,24 @@ from ctp.build.transcode import encode_frames, inspect, transcode
 from ctp.data import got10k
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal, working_on
+from ctp.data.listing import is_hidden, list_below
 from ctp.data.shards import MAX_VIDEO_BYTES, ShardRow
 from ctp.storage import Storage
+from ctp.text import one_line
 from ctp.video.encoded import EncodedVideo, VideoError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 READ_AT_ONCE = 8
 """Files of a folder of frames read at the same time."""
+MAX_PICTURE_BYTES = 2**26
+"""Upper bound on a picture file; one of 8K takes a tenth of it."""
+MAX_PICTURE_PIXELS = 36_000_000
+"""Upper bound on the pixels of a picture; 8K has 35.4 million."""
+MAX_UNPACKED_RATIO = 100
+"""Upper bound on the unpacked size of a ZIP's pictures over the size of the ZIP. Picture files are
+compressed already, so a ratio near 1 is usual; one of 1000 is meant to fill the memory."""
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Packings that Python unpacks in steps of a given size; of others a few bytes may become GiB."""
 
 
 def convert(
@@ -52,8 +63,14 @@ def convert(
     assert config is not None, "frames are always encoded"
     if isinstance(content, FrameZip):
         data = _read(source, content.uri)
-        with working_on(journal, source.id, source.uri), _video_errors(source):
-            return _from_pictures(source, _unzip_pictures(data), content.rate, config)
+        with (
+            working_on(journal, source.id, source.uri),
+            _video_errors(source),
+            _open_zip(data) as file,
+        ):
+            names = _find_pictures(file, len(data))
+            pictures = (_unzip(file, name) for name in names)
+            return _from_pictures(source, pictures, len(names), content.rate, config)
     return _from_folder(source, content, config, journal)
 
 
@@ -99,8 +116,14 @@ def _from_folder(
     source: Source, folder: FrameFolder, config: TranscodeConfig, journal: Journal | None
 ) -> ShardRow:
     place = Storage.from_uri(folder.uri)
-    names = [info.path for info in place.list_files() if "/" not in info.path]
+    listed = list_below(place, each_once=False).files
+    sizes = {info.path: info.size or 0 for info in listed if "/" not in info.path}
+    names = list(sizes)
     pictures = _sort_pictures(names)
+    for name in pictures:  # before any is read
+        if sizes[name] > MAX_PICTURE_BYTES:
+            reason = f"holds {name} of {sizes[name]} bytes, expected at most {MAX_PICTURE_BYTES}"
+            raise VideoError(source.id, source.uri, reason)
     others = [name for name in names if folder.has_boxes and name in got10k.FILES]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         data = pool.map(lambda name: _read(source, place.join(name).uri), pictures + others)
@@ -108,7 +131,8 @@ def _from_folder(
     with working_on(journal, source.id, source.uri), _video_errors(source):
         # before the pictures, because it is fast
         annotations = _Annotations.parse(files, len(pictures)) if folder.has_boxes else None
-        row = _from_pictures(source, [files[n] for n in pictures], folder.rate, config)
+        frames = (files[name] for name in pictures)
+        row = _from_pictures(source, frames, len(pictures), folder.rate, config)
         if annotations is None:
             return row
         height, width, _ = _decode_picture(files[pictures[0]]).shape
@@ -123,12 +147,12 @@ def _from_folder(
 
 
 def _from_pictures(
-    source: Source, pictures: Sequence[bytes], rate: Fraction, config: TranscodeConfig
+    source: Source, pictures: Iterable[bytes], number: int, rate: Fraction, config: TranscodeConfig
 ) -> ShardRow:
-    if not pictures:
+    if not number:
         raise ValueError(f"has no frames; looked for {' '.join(PICTURE_SUFFIXES)}")
     frames = map(_decode_picture, pictures)
-    return _row(source, encode_frames(frames, len(pictures), rate, config))
+    return _row(source, encode_frames(frames, number, rate, config))
 
 
 def _row(source: Source, data: bytes) -> ShardRow:
@@ -145,21 +169,79 @@ def _read(source: Source, uri: str) -> bytes:
     return VideoEntry(source.id, uri).read().data
 
 
-def _unzip_pictures(data: bytes) -> list[bytes]:
+@contextmanager
+def _zip_errors() -> Iterator[None]:
+    """Turn what `zipfile` raises into ValueError; damage may make it raise nearly anything."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as file:
-            return [file.read(name) for name in _sort_pictures(file.namelist())]
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"is a damaged ZIP: {error}") from error
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"is a damaged ZIP: {one_line(error)}") from error
+
+
+@_zip_errors()
+def _open_zip(data: bytes) -> zipfile.ZipFile:
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+@_zip_errors()
+def _find_pictures(file: zipfile.ZipFile, zip_bytes: int) -> list[str]:
+    """Return the names of a ZIP's pictures in order, without hidden ones.
+
+    Raises:
+        ValueError: they would unpack to far more bytes than such a ZIP of pictures may.
+    """
+    names = _sort_pictures({name for name in file.namelist() if not is_hidden(name)})
+    infos = [file.getinfo(name) for name in names]
+    for info in infos:
+        if info.file_size > MAX_PICTURE_BYTES:
+            raise ValueError(
+                f"holds {info.filename} of {info.file_size} bytes, expected at most "
+                f"{MAX_PICTURE_BYTES}"
+            )
+        if info.compress_type not in PACKINGS:
+            raise ValueError(
+                f"holds {info.filename} packed by method {info.compress_type}, expected stored or "
+                "deflated. Pack the ZIP again"
+            )
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > MAX_UNPACKED_RATIO * zip_bytes:
+        raise ValueError(
+            f"unpacks to {unpacked} bytes, more than {MAX_UNPACKED_RATIO} times its size of "
+            f"{zip_bytes} bytes"
+        )
+    return names
+
+
+@_zip_errors()
+def _unzip(file: zipfile.ZipFile, name: str) -> bytes:
+    """Return the bytes of a picture: no more than its size, whatever it unpacks to."""
+    size = file.getinfo(name).file_size
+    with file.open(name) as member:
+        data = member.read(size)
+        # reading behind the end compares the checksum
+        if len(data) != size or member.read(1):
+            raise ValueError(f"is a damaged ZIP: {name} has not the {size} bytes that it lists")
+    return data
 
 
 def _decode_picture(data: bytes) -> NDArray[np.uint8]:
     """Return uint8 [h, w, 3], RGB."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings():
+            # of many pixels, which are an error below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+        with image:
+            if image.width * image.height > MAX_PICTURE_PIXELS:
+                raise ValueError(
+                    f"it has {image.width}x{image.height} pixels, expected at most "
+                    f"{MAX_PICTURE_PIXELS}"
+                )
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all of Pillow's errors
-        raise ValueError(f"a frame cannot be decoded: {error}") from error
+    except Exception as error:  # damage may make Pillow raise nearly anything
+        raise ValueError(f"a frame cannot be decoded: {one_line(error)}") from error
 
 
 def _sort_pictures(names: Iterable[str]) -> list[str]:

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import PurePosixPath
 
 from ctp.data.catalog import VideoEntry
-from ctp.data.listing import is_video
+from ctp.data.listing import is_hidden, is_video, list_below, suffix_of
 from ctp.data.quarantine import QuarantinedVideo
-from ctp.data.sources import open_catalog
+from ctp.data.sources import dead_names, open_catalog
 from ctp.storage import FileInfo, Storage, readable
+from ctp.text import text_lines
 
 SSV1_RATE = Fraction(12)
 GOT10K_RATE = Fraction(10)
@@ -155,7 +156,7 @@ def folder(uri: str, split_number: int) -> Contents:
 def ucf101(uri: str, split_number: int) -> Contents:
     """List UCF-101: `<Class>/v_<Class>_g01_c01.avi`."""
     root = _root(uri)
-    files = root.list_files()
+    files = _all_names(root)
     classes = {name for _, name in _pairs(root.join(_find_path(files, "classInd.txt", uri)))}
     split_of = {}
     for split in ("train", "test"):
@@ -171,7 +172,7 @@ def ucf101(uri: str, split_number: int) -> Contents:
 def hmdb51(uri: str, split_number: int) -> Contents:
     """List HMDB-51: `<class>/<name>.avi`; a split does not use all videos."""
     root = _root(uri)
-    files = root.list_files()
+    files = _all_names(root)
     ending = f"_test_split{split_number}.txt"
     lists = [info.path for info in files if info.path.endswith(ending)]
     if not lists:
@@ -188,7 +189,7 @@ def hmdb51(uri: str, split_number: int) -> Contents:
 def kinetics400(uri: str, split_number: int) -> Contents:
     """List Kinetics-400 or a later version: labels and splits are in CSV files."""
     root = _root(uri)
-    files = root.list_files()
+    files = _all_names(root)
     videos = {_kinetics_key(info.path): info for info in files if is_video(info.path)}
     sources, missing, used = [], set(), set()
     for clip in dict.fromkeys(_kinetics_clips(root, files)):  # some CSVs repeat others
@@ -207,7 +208,7 @@ def ssv1(uri: str, split_number: int) -> Contents:
     """List Something-Something-V1: `20bn-something-something-v1/<id>/00001.jpg`, 12 frames/s."""
     root = _root(uri)
     frames = root.join(SSV1_FRAMES)
-    existing = set(frames.list_folders())
+    existing = set(_folders(frames))
     if not existing:
         raise ValueError(f"no frame folders in {frames.uri}; unpack the data set below {uri}")
     listed = []
@@ -226,7 +227,7 @@ def got10k(uri: str, split_number: int) -> Contents:
     if not splits:
         raise ValueError(f"none of the folders train, val and test is in {uri}")
     for split in splits:
-        existing = set(root.join(split).list_folders())
+        existing = set(_folders(root.join(split)))
         names = _lines(root.join(split, "list.txt"))
         missing += [(split, name) for name in names if name not in existing]
         num_unused += len(existing - set(names))
@@ -240,15 +241,19 @@ def frames_zip(uri: str, split_number: int) -> Contents:
     """List ZIPs of JPEG frames: all below a folder, or those of a list `relative/path [label]`."""
     place = _root(uri)
     root = place.parent if place.is_file() else place
-    existing = {info.path for info in root.list_files() if info.path.endswith(".zip")}
+    listing = list_below(root, each_once=not place.is_file())
+    existing = {info.path for info in listing.files if suffix_of(info.path) == ".zip"}
+    dead: tuple[QuarantinedVideo, ...] = ()
     if place.is_file():
         label_of = dict(map(_parse_zip_line, _lines(place)))
     else:
         label_of = {path: readable(PurePosixPath(path).parent.name) or None for path in existing}
+        dead = dead_names(listing)
     if not label_of:
         raise ValueError(f"no .zip below {uri}")
     listed = [("", path, label) for path, label in label_of.items()]
-    return _collect(listed, existing, lambda path: FrameZip(root.join(path).uri, ZIP_RATE))
+    contents = _collect(listed, existing, lambda path: FrameZip(root.join(path).uri, ZIP_RATE))
+    return replace(contents, quarantined=dead)
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -271,11 +276,17 @@ def _root(uri: str) -> Storage:
 
 def _lines(place: Storage) -> list[str]:
     """Return the lines of a text file that are not empty."""
-    try:
-        lines = place.read_bytes().decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{place.uri} is not UTF-8: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    return text_lines(place.read_bytes(), place.uri)
+
+
+def _all_names(root: Storage) -> list[FileInfo]:
+    """Return the files below a folder, by each of their names: the lists may use any of them."""
+    return list_below(root, each_once=False).files
+
+
+def _folders(root: Storage) -> list[str]:
+    """Return the names of the subfolders, without hidden ones."""
+    return [name for name in root.list_folders() if not is_hidden(name)]
 
 
 def _pairs(place: Storage) -> Iterator[tuple[str, str]]:
@@ -341,7 +352,7 @@ class _KineticsClip:
 
 def _kinetics_clips(root: Storage, files: list[FileInfo]) -> Iterator[_KineticsClip]:
     found = False
-    for path in (info.path for info in files if info.path.endswith(".csv")):
+    for path in (info.path for info in files if suffix_of(info.path) == ".csv"):
         rows = csv.DictReader(_lines(root.join(path)))
         if set(rows.fieldnames or ()) >= KINETICS_COLUMNS:
             found = True
@@ -366,4 +377,4 @@ def _parse_zip_line(line: str) -> tuple[str, str | None]:
     """Return (path, label) of a line, separated by a tab or the last space."""
     path, _, label = line.partition("\t") if "\t" in line else line.rpartition(" ")
     path, label = (path, label) if path else (label, "")
-    return path if path.endswith(".zip") else f"{path}.zip", label.strip() or None
+    return path if suffix_of(path) == ".zip" else f"{path}.zip", label.strip() or None

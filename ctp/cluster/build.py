@@ -25,11 +25,13 @@ from ctp.build.build import (
 )
 from ctp.build.config import BuildConfig
 from ctp.build.layouts import Contents
-from ctp.cluster.connect import DATA_PLUMBING_CPUS, check_place, cluster
+from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.errors import stopped_errors
+from ctp.cluster.local import DATA_PLUMBING_CPUS
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals
+from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
@@ -110,7 +112,7 @@ def _write_manifests(config: BuildConfig, contents: Contents, tasks: Sequence[Sh
     for manifest in manifests:
         _print_manifest(manifest)
     if not any(manifest["videos"] for manifest in manifests):
-        raise ValueError("no video can be used; see the reasons above, or in manifest.json")
+        raise ValueError(f"no video can be used; see the reasons above, or in {MANIFEST}")
 
 
 def _print_manifest(manifest: Mapping[str, Any]) -> None:
@@ -123,7 +125,7 @@ def _print_manifest(manifest: Mapping[str, Any]) -> None:
     )
     if quarantined:
         entries = [QuarantinedVideo(each["id"], "", each["reason"]) for each in quarantined]
-        print(format_quarantined(entries, "manifest.json"))
+        print(format_quarantined(entries, MANIFEST))
 
 
 def build(config: BuildConfig, tasks: Sequence[ShardTask], report: Callable[[int], None]) -> None:

@@ -13,17 +13,13 @@ import ray
 import torch
 from ray.exceptions import AuthenticationError
 
+from ctp.cluster.local import DATA_PLUMBING_CPUS, local_ray, schedulable_cpus
 from ctp.cluster.path_visibility import check_seen
 from ctp.training.config import ScalingConfig
 from ctp.training.run_folder import Uris
 
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10.0
-TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
-"""The logger of warnings about a local cluster's token."""
-DATA_PLUMBING_CPUS = 1.0
-"""Ray Data's own tasks need one CPU; without it they would wait forever."""
-LOCAL_OBJECT_STORE_BYTES = 1 * 2**30
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ def check_place(demands: Sequence[Demand] = ()) -> None:
         _check_answers(address)
     else:
         gpus = torch.cuda.device_count()
-        require(demands, cpus=os.cpu_count() or 1, gpus=gpus, where="this machine")
+        require(demands, cpus=schedulable_cpus(), gpus=gpus, where="this machine")
 
 
 def _check_answers(address: str) -> None:
@@ -110,34 +106,20 @@ def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Itera
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the demands, a node does not see a
             path, or this process has joined a cluster already.
-        ConnectionError: the cluster cannot be joined.
+        ConnectionError: the cluster cannot be joined, or none can be started here.
     """
     if ray.is_initialized():
         raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
     address = os.environ.get(ADDRESS)
-    if address:
-        _join(address)
-    else:
-        # its warning does not apply: only this process uses this cluster
-        logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
-        ray.init(
-            address="local",  # not another one that runs on this machine
-            num_cpus=(os.cpu_count() or 1) + int(DATA_PLUMBING_CPUS),
-            object_store_memory=LOCAL_OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
-    try:
+    with _joined(address) if address else local_ray():
         if address and demands:
             check_cluster(demands, where=f"the cluster at {address}")
         check_seen(paths)
         yield
-    finally:
-        ray.shutdown()
 
 
-def _join(address: str) -> None:
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (AuthenticationError, ConnectionError) as error:
@@ -145,6 +127,10 @@ def _join(address: str) -> None:
             f"the cluster at {address} could not be joined: {error}. If it requires a token, set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = True) -> None:

@@ -13,12 +13,13 @@ import ray
 
 from ctp.bench.config import BenchConfig
 from ctp.bench.processes import Memory, cpu_seconds, memory
-from ctp.bench.timing import one_thread, usable_cores
+from ctp.bench.timing import one_thread
 from ctp.cluster.connect import cluster, run_demands
 from ctp.cluster.stream import StreamSpec, object_store_bytes, sample_blocks, worker_batches
 from ctp.data.journal import delete_journals
 from ctp.data.sources import prepare_corpus
 from ctp.data.stream import Batch, SampleStream
+from ctp.machine import usable_cpus
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.training.config import ComputeConfig
@@ -155,7 +156,7 @@ def measure_delivery(config: BenchConfig) -> Delivery:
     run = config.pretraining(
         config.ray.uri or config.data.uri,
         ComputeConfig(total_batch=config.ray.total_batch),
-        num_actors=config.ray.num_actors or usable_cores(),
+        num_actors=config.ray.num_actors or usable_cpus(),
     )
     stream = open_pretraining(run).stream
     prepare_corpus(stream.catalog)

@@ -23,6 +23,7 @@ from ctp.cluster.errors import stopped_errors
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import BLOCKS_PER_INPUT_BLOCK, Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals
+from ctp.data.parquet_folder import QUARANTINE, find_beside
 from ctp.data.quarantine import QuarantineLedger, format_quarantined
 from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
 from ctp.downstream.extraction import Extraction, embed_part, open_extraction, read_part
@@ -30,7 +31,6 @@ from ctp.downstream.feature_folder import finish, write_part
 from ctp.downstream.features import open_embedder
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
-from ctp.training.run_folder import QUARANTINE
 
 CPUS_PER_WRITER = 0.25
 NEVER_SPLIT_BYTES = 2**40
@@ -82,7 +82,7 @@ def embed(config: EmbedConfig) -> str:
     assert counts is not None
     print(f"{counts.videos} videos, {counts.clips} features, {counts.quarantined} quarantined")
     if counts.quarantined:
-        place = folder.join(QUARANTINE)
+        place = find_beside(folder, QUARANTINE)
         ledger = list(QuarantineLedger.from_jsonl(place.read_bytes()))
         print(format_quarantined(ledger, place.uri))
     if not counts.videos:

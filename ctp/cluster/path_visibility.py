@@ -12,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ctp.data.listing import fixed_part
 from ctp.training.run_folder import Uris, is_local_path
 
 UNPACKED = ("runtime_resources", "working_dir_files")
@@ -42,11 +43,13 @@ def check_lasting(uri: str, option: str) -> None:
 def check_seen(uris: Iterable[Uris]) -> None:
     """Check that all nodes see local files and folders; other locations are not checked.
 
+    Of a pattern, such as `clips/*.mp4`, the folder is checked in which it is looked up.
+
     Raises:
         ValueError: a node does not see one; names both.
     """
     several = [(uri,) if isinstance(uri, str) else uri for uri in uris]
-    paths = sorted({uri for each in several for uri in each if is_local_path(uri)})
+    paths = sorted({fixed_part(uri) for each in several for uri in each if is_local_path(uri)})
     for path, nodes in _missing_on(paths).items():
         raise ValueError(
             f"{path} does not exist on {', '.join(nodes)}, where parts of the run would be. Give "

@@ -20,18 +20,11 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
-from ctp.cluster.connect import (
-    DATA_PLUMBING_CPUS,
-    Demand,
-    check_place,
-    cluster,
-    require,
-    resources,
-    run_demands,
-)
+from ctp.cluster.connect import Demand, check_place, cluster, require, resources, run_demands
 from ctp.cluster.coordinator import StopSignals
 from ctp.cluster.knn import scorer_demand
 from ctp.cluster.leaked_placement_groups import remove_leaked_placement_groups
+from ctp.cluster.local import DATA_PLUMBING_CPUS
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.train import RESTART_ALWAYS
 from ctp.cluster.trial import PRETRAIN, error_line, run_trial

@@ -26,6 +26,7 @@ from ctp.cluster.connect import check_cluster, run_demands
 from ctp.cluster.coordinator import RunCoordinator
 from ctp.cluster.loading import ActorLoader
 from ctp.cluster.metrics import tags_of
+from ctp.cluster.process_group import LocalTorchConfig
 from ctp.cluster.stream import TRAIN, StreamConfig, worker_batches
 from ctp.cluster.worker_meter import WorkerMeter
 from ctp.data.journal import delete_journals
@@ -76,6 +77,7 @@ def train(spec: TrainingSpec[Any], show: Show) -> None:
             use_gpu=config.scaling.use_gpu,
             resources_per_worker=_worker_resources(config),
         ),
+        torch_config=LocalTorchConfig(),
         datasets=dict(StreamConfig.PLACEHOLDER),
         dataset_config=StreamConfig(config, spec.stream, journal_key),
         run_config=RunConfig(

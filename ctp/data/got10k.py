@@ -7,7 +7,7 @@ import configparser
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.text import one_line
+from ctp.text import one_line, text_lines
 
 BOXES = "groundtruth.txt"
 ABSENCE = "absence.label"
@@ -25,7 +25,7 @@ def parse_boxes(data: bytes) -> NDArray[np.float32]:
     Raises:
         ValueError: a line is not `left,top,width,height`.
     """
-    rows = [line.split(",") for line in _lines(data, BOXES)]
+    rows = [line.split(",") for line in text_lines(data, BOXES)]
     if not rows or {len(row) for row in rows} != {4}:
         raise ValueError(f"{BOXES}: expected lines of left,top,width,height")
     boxes = np.array(rows, np.float32)
@@ -40,7 +40,7 @@ def parse_flags(data: bytes, name: str) -> NDArray[np.int8]:
         ValueError: a line is not an 8-bit number.
     """
     try:
-        return np.array([int(line) for line in _lines(data, name)], np.int8)
+        return np.array([int(line) for line in text_lines(data, name)], np.int8)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{name}: expected an 8-bit number per line: {error}") from error
 
@@ -78,14 +78,7 @@ def parse_class(data: bytes) -> str | None:
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string("\n".join(_lines(data, META)))
+        parser.read_string("\n".join(text_lines(data, META)))
     except configparser.Error as error:
         raise ValueError(f"{META}: {one_line(error)}") from error
     return parser.get("METAINFO", "object_class", fallback=None)
-
-
-def _lines(data: bytes, name: str) -> list[str]:
-    try:
-        return [line.strip() for line in data.decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is not UTF-8: {error}") from error

@@ -5,22 +5,21 @@ A source is one of
 * a folder, local or `s3://…`: every video file below it, at any depth, and every video in the
   shards (`.parquet`, written by `jobs/build_shards.py`) and WebDataset tars (`.tar`) below it. A
   video file in a subfolder is labelled by the name of its folder, one in a tar by its `.cls` or
-  `.json`;
+  `.json`. Hidden names are passed over, and links are followed (`ctp.data.listing`);
 * one such file, or a pattern of them: a glob, `clips/**/*.mp4`, or braces,
   `shard-{000000..000146}.tar`, local or `s3://…`;
-* a list file, `.txt`: one path or URI of a video per line, with an optional label after a tab.
-  Relative paths start at the list's folder;
+* a list file, `.txt`, `.csv` or `.tsv`: one path or URI of a video per line, with an optional label
+  (`ctp.data.video_list`). Relative paths start at the list's folder;
 * `corpus:NUMBER`: that many videos of the corpus that the project renders (`ctp.data.corpus`).
 
 With several sources, each id starts with its source. In a damaged shard or tar, what is damaged is
-lost and named in `Catalog.quarantined`. Bytes of a local name that are not UTF-8 are written as
-`\\xff` in the id.
+lost. `Catalog.quarantined` names it, and links that lead nowhere. Bytes of a local name that are
+not UTF-8 are written as `\\xff` in the id.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import posixpath
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,15 +31,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator
 
+from ctp.config import SplitBy
 from ctp.data import corpus, shards, tars
 from ctp.data.catalog import SCHEMA, TEXT, Catalog, make_table
-from ctp.data.listing import VIDEO_SUFFIXES, is_video, list_source, suffix_of
+from ctp.data.listing import (
+    VIDEO_SUFFIXES,
+    Listing,
+    is_video,
+    list_source,
+    split_sources,
+    suffix_of,
+)
+from ctp.data.parquet_folder import MANIFEST, find_beside
 from ctp.data.quarantine import QuarantinedVideo
+from ctp.data.video_list import LIST_SUFFIXES, read_list
 from ctp.storage import FileInfo, Storage, StorageError, readable
 from ctp.text import one_line
 
-MANIFEST = "manifest.json"
-"""The file that `jobs/build_shards.py` writes beside its shards."""
 OPEN_AT_ONCE = 16
 """Shards and tars opened at the same time, because an object store answers late."""
 
@@ -52,7 +59,7 @@ def _unwrap_single(uri: object) -> object:
     return uri[0] if isinstance(uri, list | tuple) and len(uri) == 1 else uri
 
 
-Sources = Annotated[str | tuple[str, ...], BeforeValidator(_unwrap_single)]
+Sources = Annotated[str | tuple[str, ...], BeforeValidator(_unwrap_single), SplitBy(split_sources)]
 """The type of a config's field for `open_catalog`. A list with one element becomes the element, so
 that an option, which is a list, and a file give the same ids."""
 
@@ -86,18 +93,20 @@ def _list_videos(uri: str) -> list[Listed]:
     if uri.startswith(corpus.SCHEME):
         return [(_list_corpus(uri), [])]
     place = Storage.from_uri(uri)
-    if suffix_of(place.path) == ".txt" and place.is_file():
-        return [(_read_list(place), [])]
-    root, files = list_source(uri)
+    if suffix_of(place.path) in LIST_SUFFIXES and place.is_file():
+        return [(_list_named(place), [])]
+    listing = list_source(uri)
+    root, files, dead = listing.root, listing.files, list(dead_names(listing))
     loose = [info for info in files if is_video(info.path)]
     packed = [info.path for info in files if suffix_of(info.path) in PACKED]
-    if not loose and not packed:
+    if not loose and not packed and not dead:
         raise ValueError(
             f"data.uri: no video in {uri!r}; looked for files ending in "
-            f"{' '.join((*VIDEO_SUFFIXES, *PACKED))}, or a .txt list of videos"
+            f"{' '.join((*VIDEO_SUFFIXES, *PACKED))}, or a list of videos "
+            f"({' '.join(LIST_SUFFIXES)})"
         )
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
-        listed = [(_list_loose(root, loose), []), *pool.map(partial(_list_packed, root), packed)]
+        listed = [(_list_loose(root, loose), dead), *pool.map(partial(_list_packed, root), packed)]
     if not any(table.num_rows for table, _ in listed):
         lost = [each for _, quarantined in listed for each in quarantined]
         reasons = "; ".join(f"{each.video_id} {each.reason}" for each in lost[:3])
@@ -118,20 +127,10 @@ def _list_corpus(uri: str) -> pa.Table:
     )
 
 
-def _read_list(place: Storage) -> pa.Table:
-    try:
-        lines = [line.strip() for line in place.read_bytes().decode().splitlines()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data.uri: the list {place.uri!r} is not UTF-8: {error}") from error
-    fields = [line.partition("\t") for line in lines if line]
-    if not fields:
-        raise ValueError(f"data.uri: the list {place.uri!r} names no video")
-    ids = [path for path, _, _ in fields]
-    uris = [
-        path if "://" in path or os.path.isabs(path) else place.parent.join(path).uri
-        for path in ids
-    ]
-    return make_table(ids, uris, [label.strip() or None for _, _, label in fields])
+def _list_named(place: Storage) -> pa.Table:
+    videos = read_list(place)
+    paths, uris, labels = (list(column) for column in zip(*videos, strict=True))
+    return make_table(paths, uris, labels)
 
 
 def _list_loose(root: Storage, files: Sequence[FileInfo]) -> pa.Table:
@@ -184,11 +183,19 @@ PACKED = {shards.SUFFIX: _list_shard, tars.SUFFIX: _list_tar}
 def _count_lost(place: Storage) -> str:
     """Say how many videos a shard held, according to the manifest beside it."""
     try:
-        listed = json.loads(place.parent.join(MANIFEST).read_bytes())["shards"]
+        listed = json.loads(find_beside(place.parent, MANIFEST).read_bytes())["shards"]
         videos = {posixpath.basename(shard["name"]): int(shard["videos"]) for shard in listed}
         return f"; its {videos[posixpath.basename(place.path)]} videos are lost"
     except (StorageError, ValueError, KeyError, TypeError):
         return ""  # there is no manifest, or it is not one of ours
+
+
+def dead_names(listing: Listing) -> tuple[QuarantinedVideo, ...]:
+    """Return the entries of names that lead to no file, such as dead links."""
+    return tuple(
+        QuarantinedVideo(readable(path), listing.root.join(path).uri, readable(reason))
+        for path, reason in listing.problems
+    )
 
 
 def _with_prefix(source: str, table: pa.Table, quarantined: list[QuarantinedVideo]) -> Listed:

@@ -1,8 +1,10 @@
 """WebDataset tars: which videos they hold and where.
 
 Members belong together by their key, the path up to the first dot of the file's name: `a/7.mp4`
-is the video and `a/7.cls` or `a/7.json` the label of `a/7`. In a damaged tar, what is damaged is
-lost: reading continues at the next whole header.
+is the video and `a/7.cls` or `a/7.json` the label of `a/7`. Hidden names are passed over. Nothing
+is ever unpacked: only regular files count, links and devices are not followed, and a name with `..`
+is no more than a name. In a damaged tar, what is damaged is lost: reading continues at the next
+whole header.
 
 To index a tar takes one read per member, or one per MiB if members are small. So the index is kept
 in the cache folder under the tar's URI, size and time.
@@ -22,14 +24,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ctp.data.cache_folder import cache_folder
-from ctp.data.listing import VIDEO_SUFFIXES, is_video
+from ctp.data.listing import VIDEO_SUFFIXES, is_hidden, is_video
 from ctp.storage import OpenFile, SeekableFile, Storage, StorageError
 
 SUFFIX = ".tar"
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Increase this with every change of what an index holds."""
 READ_AHEAD_BYTES = 2**20
 MAX_LABEL_BYTES = 2**16
+MAX_HEADER_BYTES = 2**20
+"""Upper bound on an extended header, which `tarfile` reads whole. Names and times need less."""
 MAX_REPORTED_PROBLEMS = 3
 MAGIC_SLICE, MAGIC = slice(257, 262), b"ustar"
 """Where the headers of all formats say what they are."""
@@ -108,6 +112,7 @@ class _Member:
     name: str
     offset: int
     size: int
+    is_sparse: bool
 
     @property
     def key(self) -> str:
@@ -120,11 +125,6 @@ class _Member:
         """The rest of the name after that dot, in lower case."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
-    @property
-    def is_hidden(self) -> bool:
-        """Return whether the name starts with a dot, so that it has no key."""
-        return self.name.rpartition("/")[2].startswith(".")
-
 
 def _index(file: OpenFile) -> TarIndex:
     videos: dict[str, _Member] = {}
@@ -132,11 +132,14 @@ def _index(file: OpenFile) -> TarIndex:
     reader = _TarReader(file)
     damage = []
     for member in reader.members():
-        if member.is_hidden:
+        if is_hidden(member.name):
             continue
         if not is_video(member.name):
             if member.suffix in {"cls", "json"} and member.size <= MAX_LABEL_BYTES:
                 _add_label(labels, member, reader.read(member.offset, member.size))
+        elif member.is_sparse:
+            reason = "is stored with holes, as tar --sparse does, so that no range of bytes has it"
+            damage.append(Damage(member.name, reason))
         elif member.key in videos and videos[member.key].name != member.name:
             reason = f"is a second video under the key {member.key!r} of its tar"
             damage.append(Damage(member.name, reason))
@@ -156,7 +159,7 @@ def _index(file: OpenFile) -> TarIndex:
 def _add_label(labels: dict[str, str], member: _Member, data: bytes) -> None:
     """Add the label in a `.cls` or `.json` member, if there is one; `.cls` has priority."""
     if member.suffix == "cls":
-        labels[member.key] = data.decode(errors="replace").strip()
+        labels[member.key] = data.decode("utf-8-sig", errors="replace").strip()
         return
     with suppress(ValueError):  # any JSON is allowed
         content = json.loads(data)
@@ -182,7 +185,7 @@ class _TarReader:
 
     def __init__(self, file: OpenFile):
         self._size = file.size
-        self._file = io.BufferedReader(SeekableFile(file), READ_AHEAD_BYTES)
+        self._file = _BoundedReader(SeekableFile(file), READ_AHEAD_BYTES)
         # mode "r" would read the first header, which may be damaged; nothing is written
         self._tar = tarfile.TarFile(
             fileobj=self._file, mode="w", encoding="utf-8", errors="backslashreplace"
@@ -201,14 +204,16 @@ class _TarReader:
             self.problems.append("is empty")
         offset = 0
         while info := self._next_header(offset):
-            there = max(self._size - info.offset_data, 0)
-            if info.isreg() and there < info.size:
+            there, is_sparse = max(self._size - info.offset_data, 0), info.issparse()
+            if info.isreg() and there < info.size and not is_sparse:
                 self.problems.append(
                     f"is cut short: {there} of the {info.size} bytes of {info.name} are there"
                 )
-            elif info.isreg() and not info.issparse():
-                yield _Member(info.name.removeprefix("./"), info.offset_data, info.size)
-            offset = self._tar.offset  # of the next header
+            elif info.isreg():
+                name = info.name.removeprefix("./")
+                yield _Member(name, info.offset_data, info.size, is_sparse)
+            # of the next header; a malformed size must not lead back, which would never end
+            offset = max(self._tar.offset, offset + tarfile.BLOCKSIZE)
         if not self._is_at_end_mark and not self.problems:
             self.problems.append("has no end mark: it may have been cut short")
 
@@ -237,6 +242,16 @@ class _TarReader:
         self._file.seek(offset)
         try:
             info = tarfile.TarInfo.fromtarfile(self._tar)
-        except (tarfile.HeaderError, ValueError, IndexError):  # damage may raise any of these
+        # damage may raise any of these, thousands of extended headers in a row the last one
+        except (tarfile.HeaderError, ValueError, IndexError, OverflowError, RecursionError):
             return None
         return info if info.size >= 0 else None
+
+
+class _BoundedReader(io.BufferedReader):
+    """A file of which no single read is large, whatever size a header claims."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.HeaderError(f"expected at most {MAX_HEADER_BYTES} bytes, got {size}")
+        return super().read(size)

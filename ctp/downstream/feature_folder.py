@@ -1,8 +1,8 @@
 """A folder of features: a manifest, and a Parquet file for each group of videos.
 
-    OUT/manifest.json        encoder, options and videos; at the end also counts
+    OUT/_manifest.json       encoder, options and videos; at the end also counts
     OUT/part-00000.parquet   a row for each clip: id, clip, feature, label; always complete
-    OUT/quarantine.jsonl     quarantined videos, if there are any; written at the end
+    OUT/_quarantine.jsonl    quarantined videos, if there are any; written at the end
 
 The metadata of a part lists its quarantined videos, so that none is lost if the job is
 interrupted.
@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from ctp.config import Config, differences
+from ctp.data.parquet_folder import MANIFEST, QUARANTINE, find_beside
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
-from ctp.data.sources import MANIFEST, Sources
+from ctp.data.sources import Sources
 from ctp.downstream.embed_config import FeatureConfig
 from ctp.encoders.config import AnyEncoderConfig
 from ctp.storage import Storage
-from ctp.training.run_folder import QUARANTINE
 from ctp.video.config import ViewsConfig
 
 Rows = Mapping[str, NDArray[Any]]
@@ -126,7 +126,7 @@ def create_or_resume(folder: Storage, ours: Manifest) -> None:
         ValueError: it contains other features, or other files; names what differs.
         StorageError: it cannot be written.
     """
-    if not folder.join(MANIFEST).exists():
+    if not find_beside(folder, MANIFEST).exists():
         if folder.list_files():
             raise ValueError(
                 f"{folder.uri} contains other files than features. Choose another --out"
@@ -149,7 +149,7 @@ def read_manifest(folder: Storage) -> Manifest:
         ValueError: it is not a folder of features.
         StorageError: it cannot be read.
     """
-    place = folder.join(MANIFEST)
+    place = find_beside(folder, MANIFEST)
     if not place.exists():
         raise ValueError(f"{folder.uri} is not a folder of features: it contains no {MANIFEST}")
     try:
@@ -216,8 +216,9 @@ def finish(
     ledger = QuarantineLedger(
         [*quarantined, *(each for part in parts for each in part.quarantined)]
     )
-    if len(ledger) or folder.join(QUARANTINE).exists():
-        folder.join(QUARANTINE).write_bytes(ledger.to_jsonl())
+    place = find_beside(folder, QUARANTINE)
+    if len(ledger) or place.exists():
+        place.write_bytes(ledger.to_jsonl())
     videos, clips = sum(part.videos for part in parts), sum(part.clips for part in parts)
     complete = manifest.replace(counts=Counts(videos=videos, clips=clips, quarantined=len(ledger)))
     _write_manifest(folder, complete)
@@ -331,7 +332,7 @@ def _damaged(place: Storage, error: Exception) -> ValueError:
 
 
 def _write_manifest(folder: Storage, manifest: Manifest) -> None:
-    folder.join(MANIFEST).write_bytes(manifest.model_dump_json(indent=2).encode())
+    find_beside(folder, MANIFEST).write_bytes(manifest.model_dump_json(indent=2).encode())
 
 
 def _differences(there: Manifest, here: Manifest, fields: Any) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,8 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
+STORE_TIMEOUT = timedelta(minutes=30)
+"""How long a process waits for the others to join its group; they may start much later."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +39,51 @@ def regroup(rank: int, world_size: int, address: str) -> None:
         address: of this process's machine, as the others reach it.
     """
     backend = dist.get_backend()
-    with socket.socket() as free:
-        free.bind(("", 0))
-        meeting = from_first(f"tcp://{address}:{free.getsockname()[1]}")
+    listener = listen(address) if rank == 0 else None
+    place = from_first(listener.getsockname()[:2] if listener else None)
+    assert place is not None
     dist.destroy_process_group()
     # a single worker needs no group
     if rank < world_size > 1:
-        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world_size)
+        join_group(backend, rank, world_size, place, listener)
+    elif listener is not None:
+        listener.close()
+
+
+def listen(address: str, port: int = 0) -> socket.socket:
+    """Return a socket that listens on one interface; port 0 means any free port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.create_server((address, port), family=family)
+
+
+def join_group(
+    backend: str,
+    rank: int,
+    world_size: int,
+    place: tuple[str, int],
+    listener: socket.socket | None,
+    timeout: timedelta | None = None,
+) -> None:
+    """Join a process group, whose store listens on one interface only.
+
+    `dist.init_process_group` alone would let the store listen on all interfaces.
+
+    Args:
+        backend: gloo or nccl.
+        rank: of this process.
+        world_size: number of processes.
+        place: address and port of the store.
+        listener: the store's socket in the first process, which listens there; None in the others.
+        timeout: of each operation of the group; None means PyTorch's default.
+    """
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # it is documented
+        *place,
+        world_size,
+        listener is not None,
+        timeout=timeout or STORE_TIMEOUT,
+        master_listen_fd=listener.detach() if listener else None,  # the store will close it
+    )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def gather(value: T) -> list[T]:

@@ -10,10 +10,12 @@ import sys
 import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -126,13 +128,46 @@ def test_built_shards_are_a_catalogue(
     assert [entry.id for entry in catalog] == [f"good{i}.mp4" for i in range(5)]
     for entry in catalog:
         assert entry.read().data[4:8] == b"ftyp"
-    assert json.loads(Storage.from_uri(out).join("manifest.json").read_bytes()) == manifest
+    assert json.loads(Storage.from_uri(out).join("_manifest.json").read_bytes()) == manifest
     assert (manifest["videos"], manifest["frames"]) == (5, 60)
     assert [r["id"] for r in sorted(manifest["quarantined"], key=str)] == ["bad0.mp4", "bad1.mp4"]
     assert all("cannot be opened as a video" in r["reason"] for r in manifest["quarantined"])
     sizes = {info.path: info.size for info in Storage.from_uri(out).list_files()}
     assert {s["name"]: s["bytes"] for s in manifest["shards"]}.items() <= sizes.items()
     assert sum(shard["videos"] for shard in manifest["shards"]) == 5
+
+
+@pytest.mark.parametrize("splits", [("",), ("train", "val")])
+def test_pandas_reads_the_whole_folder(
+    splits: Sequence[str], video_folder: VideoFolder, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "out", source=str(video_folder(good=3, bad=1)))
+    contents = find_sources(config)
+    contents = replace(
+        contents,
+        sources=tuple(replace(s, split=split) for split in splits for s in contents.sources),
+    )
+    tasks = plan_shards(config, contents)
+    create_or_resume(config, tasks)
+    for task in tasks:
+        list(build_shard(task, config.transcode))
+    for split in splits:
+        write_manifest(config, contents, split, [])
+    table = pd.read_parquet(tmp_path / "out", columns=["id", "num_frames"])
+    assert sorted(table["id"]) == sorted(f"good{i}.mp4" for i in range(3) for _ in splits)
+
+
+def test_a_build_of_an_earlier_version_is_resumed(
+    video_folder: VideoFolder, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path / "out", source=str(video_folder(good=6)))
+    _, tasks = build_all(config)
+    for path in sorted((tmp_path / "out").glob("_*")):
+        path.rename(path.with_name(path.name.removeprefix("_")))
+    create_or_resume(config, tasks)
+    assert whole(tasks) == sorted(task.name for task in tasks)
+    with pytest.raises(ValueError, match="holds another build"):
+        create_or_resume(config.replace(seed=1), tasks)
 
 
 def test_labels_are_counted(video_folder: VideoFolder, tmp_path: Path) -> None:
@@ -154,7 +189,7 @@ def test_complete_shards_are_not_built_again(video_folder: VideoFolder, tmp_path
     assert whole(tasks) == names
     shard = tmp_path / "out" / f"{names[0]}.parquet"
     shard.write_bytes(shard.read_bytes()[:-1])
-    (tmp_path / "out" / "parts" / f"{names[1]}.json").write_text('{"videos": 2')
+    (tmp_path / "out" / "_parts" / f"{names[1]}.json").write_text('{"videos": 2')
     assert whole(tasks) == [names[2]]
     (tmp_path / "out" / f"{names[2]}.parquet").unlink()
     assert whole(tasks) == []

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from ctp.build.convert import convert
 from ctp.build.layouts import FrameFolder, FrameZip, Source
 from ctp.data.catalog import VideoEntry
 from ctp.data.shards import ShardRow
+from ctp.rng import generator
 from ctp.storage import Storage
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
@@ -165,6 +169,126 @@ def test_frames_of_a_zip(
     assert read_numbers(frames_of(row)) == list(range(12))
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(VideoError, match="is a damaged ZIP"):
+        convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+
+
+def test_hidden_names_are_no_frames(
+    sequence: Storage, jpeg: Callable[..., bytes], read_numbers: ReadNumbers, tmp_path: Path
+) -> None:
+    for number in range(12):
+        sequence.join(f"._{number + 1:08d}.jpg").write_bytes(b"Mac OS X")
+    sequence.join("._groundtruth.txt").write_bytes(b"Mac OS X")
+    sequence.join("groundtruth.txt").write_bytes(
+        b"\xef\xbb\xbf" + sequence.join("groundtruth.txt").read_bytes()
+    )
+    row = convert(tracked(sequence), CONFIG)
+    assert read_numbers(frames_of(row)) == list(range(12))
+    assert row.boxes is not None
+    assert row.boxes[6].tolist() == [3, 5.25, 18, 15.25]
+    path = tmp_path / "mac.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for number in range(12):
+            file.writestr(f"v/{number:05d}.jpg", jpeg(number))
+            file.writestr(f"__MACOSX/v/._{number:05d}.jpg", b"Mac OS X")
+    row = convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+    assert read_numbers(frames_of(row)) == list(range(12))
+
+
+def test_frames_behind_a_loop_of_links(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    (tmp_path / "latest").symlink_to(".")
+    (tmp_path / "current").symlink_to(".")
+    assert convert(Source("a", FrameFolder(str(tmp_path), RATE)), CONFIG).num_frames == 3
+
+
+def zip_of(path: Path, pictures: Mapping[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", packing) as file:
+        for name, data in pictures.items():
+            file.writestr(name, data)
+
+
+def peak_mib(source: Source) -> float:
+    """Convert a source that is refused; return the memory that this took."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(VideoError):
+            convert(source, CONFIG)
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "reason"),
+    [
+        ({f"{i}.jpg": bytes(60 * 2**20) for i in range(2)}, "unpacks to 125829120 bytes"),
+        ({"0.jpg": bytes(70 * 2**20)}, r"0\.jpg of 73400320 bytes, expected at most 67108864"),
+    ],
+)
+def test_a_zip_that_unpacks_to_far_more_is_refused_before_it_is_unpacked(
+    pictures: dict[str, bytes], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bomb.zip"
+    zip_of(path, pictures)
+    source = Source("a", FrameZip(str(path), RATE))
+    with pytest.raises(VideoError, match=reason):
+        convert(source, CONFIG)
+    assert peak_mib(source) < 4
+
+
+def test_a_zip_that_lies_about_its_sizes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "liar.zip"
+    zip_of(path, {"0.jpg": bytes(50 * 2**20)})
+    data = path.read_bytes()
+    assert data.count(struct.pack("<I", 50 * 2**20)) == 2
+    path.write_bytes(data.replace(struct.pack("<I", 50 * 2**20), struct.pack("<I", 1000)))
+    source = Source("a", FrameZip(str(path), RATE))
+    with pytest.raises(VideoError, match="damaged ZIP"):
+        convert(source, CONFIG)
+    assert peak_mib(source) < 4
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_of_another_packing_is_refused(packing: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    zip_of(path, {"0.jpg": bytes(1000)}, packing)
+    with pytest.raises(VideoError, match="expected stored or deflated"):
+        convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+
+
+def test_a_long_video_of_frames_is_unpacked_one_by_one(
+    tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    path = tmp_path / "long.zip"
+    padding = generator(0, "padding").bytes(2**20)
+    zip_of(path, {f"{i:03d}.jpg": jpeg(i) + padding for i in range(24)}, zipfile.ZIP_STORED)
+    tracemalloc.start()
+    row = convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert row.num_frames == 24
+    assert peak < path.stat().st_size + 8 * 2**20
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path) -> None:
+    Image.new("L", (9000, 9000)).save(tmp_path / "0.png")
+    with pytest.raises(VideoError, match="9000x9000 pixels"):
+        convert(Source("a", FrameFolder(str(tmp_path), RATE)), CONFIG)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_zip_is_a_video_error_or_gives_a_row(
+    seed: int, tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    path = tmp_path / "a.zip"
+    zip_of(path, {f"{i}.jpg": jpeg(i) for i in range(2)})
+    data, rng = bytearray(path.read_bytes()), generator(seed, "zip")
+    start = len(data) - 250 if seed % 2 else 0  # the directory is at the end
+    for place in rng.integers(start, len(data), 3):
+        data[place] = rng.integers(256)
+    path.write_bytes(data)
+    with suppress(VideoError):
         convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
 
 

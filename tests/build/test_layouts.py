@@ -215,6 +215,50 @@ def test_zips_below_a_folder(tmp_path: Path) -> None:
     assert contents.sources[1].content == FrameZip(f"{tmp_path}/run/a b.zip", Fraction(25))
 
 
+def test_zips_with_hidden_names_and_links(tmp_path: Path) -> None:
+    make_zips(tmp_path, "run/a.ZIP", "run/._a.ZIP", "__MACOSX/run/a.zip", ".trash/b.zip")
+    (tmp_path / "latest").symlink_to("run")
+    (tmp_path / "c.zip").symlink_to("/gone/c.zip")
+    contents = LAYOUTS["frames-zip"](str(tmp_path), 1)
+    assert found(contents) == [("", "run/a.ZIP", "run")]
+    [dead] = contents.quarantined
+    assert dead.video_id == "c.zip"
+    assert "/gone/c.zip" in dead.reason
+
+
+@pytest.mark.parametrize("layout", ["ucf101", "hmdb51", "kinetics400", "ssv1", "got10k"])
+def test_files_of_macos_links_and_byte_order_marks_change_nothing(
+    layout: str, tmp_path: Path
+) -> None:
+    files = {"ucf101": UCF101, "hmdb51": HMDB51, "kinetics400": KINETICS, "ssv1": SSV1,
+             "got10k": GOT10K}[layout]  # fmt: skip
+    plain = LAYOUTS[layout](lay_out(tmp_path / "plain", files), 1)
+    noisy = tmp_path / "noisy"
+    for name, text in files.items():
+        is_text = name.endswith((".txt", ".csv"))
+        lay_out(noisy, {name: "\ufeff" + text if is_text else text})
+        folder, _, base = name.rpartition("/")
+        lay_out(noisy, {f"{folder or '.'}/._{base}": "Mac OS X", f"__MACOSX/{name}": "Mac OS X"})
+        for link in ("latest", "current"):
+            if not (noisy / folder / link).is_symlink():
+                (noisy / folder / link).symlink_to(".")
+    contents = LAYOUTS[layout](str(noisy), 1)
+    assert found(contents) == found(plain)
+    assert contents.missing == plain.missing
+
+
+def test_videos_that_lists_name_may_be_links(tmp_path: Path) -> None:
+    files = {name: text for name, text in UCF101.items() if not name.endswith(".avi")}
+    lay_out(tmp_path, files)
+    for number, name in enumerate(name for name in UCF101 if name.endswith(".avi")):
+        lay_out(tmp_path / "all", {f"{number}.avi": UCF101[name]})
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / f"all/{number}.avi")
+    contents = LAYOUTS["ucf101"](str(tmp_path), 1)
+    assert len(contents.sources) == 3
+    assert not contents.missing
+
+
 def test_zips_of_a_list(tmp_path: Path) -> None:
     make_zips(tmp_path, "run/a b.zip", "walk/c.zip", "d.zip", "e.zip")
     (tmp_path / "list.txt").write_text("run/a b\tfast run\nwalk/c.zip 7\nd\nlost/f 3\n")

@@ -131,7 +131,7 @@ def test_a_build_quarantines_them(
     out = tmp_path / "shards"
     options = {"source": videos[0], "out": out, "num_shards": 2, "video_seconds": LIMIT_SECONDS}
     printed = run_job("build_shards.py", options)
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["videos"] == 7
     assert "crashed (Segmentation fault), 2 times" in printed
     assert f"took longer than {LIMIT_SECONDS:g} s, 2 times" in printed

@@ -97,7 +97,7 @@ def test_shards_on_s3_to_an_encoder(
     out = finish(start("build_shards.py", options(source=tmp_path / "videos", out=shards,
                                                   num_shards=2)))  # fmt: skip
     assert "text.mp4" in out
-    manifest = json.loads(Storage.from_uri(shards).join("manifest.json").read_bytes())
+    manifest = json.loads(Storage.from_uri(shards).join("_manifest.json").read_bytes())
     assert manifest["videos"] == 14
 
     # the same run on the same shards, alone and with no faults

@@ -137,6 +137,85 @@ def test_the_rules_of_keys_and_labels(index_of: IndexOf) -> None:
     assert reasons(found) == []
 
 
+def test_hidden_members_are_passed_over_and_labels_may_have_a_byte_order_mark(
+    index_of: IndexOf,
+) -> None:
+    members = {
+        "a.mp4": b"a",
+        "a.cls": b"\xef\xbb\xbfwalk\r\n",
+        "b.mp4": b"b",
+        "b.json": b'\xef\xbb\xbf{"label": "run"}',
+        "__MACOSX/._a.mp4": b"x",
+        "__MACOSX/c.mp4": b"x",
+        ".hidden/d.mp4": b"x",
+    }
+    found = index_of(make_tar(members))
+    assert labels(found) == {"a": "walk", "b": "run"}
+    assert reasons(found) == []
+
+
+def test_names_that_lead_out_of_a_folder_are_names_only(index_of: IndexOf, tmp_path: Path) -> None:
+    whole = make_tar({"../../up.mp4": b"up", "/etc/root.mp4": b"root"})
+    before = sorted(tmp_path.rglob("*"))
+    assert contents(index_of(whole), whole) == {"../../up": b"up", "/etc/root": b"root"}
+    assert {path.suffix for path in set(tmp_path.rglob("*")) - set(before)} <= {
+        ".tar", ".parquet", ""
+    }  # fmt: skip
+
+
+def test_a_file_with_holes_is_named(index_of: IndexOf) -> None:
+    info = tarfile.TarInfo("holes.mp4")
+    info.size = BLOCK
+    info.pax_headers = {
+        "GNU.sparse.size": str(2**62), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,512"
+    }  # fmt: skip
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(bytes(BLOCK)))
+        plain = tarfile.TarInfo("plain.mp4")
+        plain.size = 3
+        tar.addfile(plain, io.BytesIO(b"abc"))
+    found = index_of(sink.getvalue())
+    assert contents(found, sink.getvalue()) == {"plain": b"abc"}
+    [(name, reason)] = reasons(found)
+    assert name == "holes.mp4"
+    assert "holes" in reason
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [2**21, 2**40, 2**62, -512, -(2**40)])
+def test_a_header_that_claims_a_huge_size_is_damage(
+    kind: bytes, size: int, index_of: IndexOf
+) -> None:
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, size
+    block = info.tobuf(tarfile.GNU_FORMAT)
+    whole = block + bytes(2**21) + make_tar(VIDEOS)
+    found = index_of(whole)
+    assert contents(found, whole) == by_key(VIDEOS)
+    assert [name for name, _ in reasons(found)] == [""]
+
+
+def test_a_sparse_header_that_points_back_ends(index_of: IndexOf) -> None:
+    info = tarfile.TarInfo("back.mp4")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, -(10**6)
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[483:495] = b"00000000100\0"  # the size without holes
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    whole = bytes(block) + make_tar(VIDEOS)
+    assert contents(index_of(whole), whole) == by_key(VIDEOS)
+
+
+def test_thousands_of_extended_headers_in_a_row_are_damage(index_of: IndexOf) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 0
+    whole = info.tobuf(tarfile.GNU_FORMAT) * 1500 + make_tar(VIDEOS)
+    found = index_of(whole)
+    assert set(contents(found, whole)) <= set(by_key(VIDEOS))
+    assert len(contents(found, whole)) >= len(VIDEOS) - 1
+
+
 def test_members_that_are_not_files_are_skipped(index_of: IndexOf) -> None:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as tar:

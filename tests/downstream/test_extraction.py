@@ -72,7 +72,7 @@ def test_a_video_that_cannot_be_read_is_reported_and_has_no_feature(
     small_embedding: EmbedConfig,
 ) -> None:
     list(extract(small_embedding))
-    quarantine = Path(small_embedding.out, "quarantine.jsonl").read_bytes()
+    quarantine = Path(small_embedding.out, "_quarantine.jsonl").read_bytes()
     assert [entry.video_id for entry in QuarantineLedger.from_jsonl(quarantine)] == [BAD]
     ids = pq.read_table(Path(small_embedding.out, "part-00001.parquet"))["id"].to_pylist()
     assert set(ids) == {"a/2.mp4"}

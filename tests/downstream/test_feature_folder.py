@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -113,8 +114,30 @@ def test_all_quarantined_videos_are_counted_and_listed(folder: Storage) -> None:
     complete = finish(folder, manifest(), [damaged])
     assert complete.counts is not None
     assert complete.counts.quarantined == 2
-    ledger = QuarantineLedger.from_jsonl(folder.join("quarantine.jsonl").read_bytes())
+    ledger = QuarantineLedger.from_jsonl(folder.join("_quarantine.jsonl").read_bytes())
     assert list(ledger) == [damaged, BAD]
+
+
+def test_pandas_reads_the_whole_folder(folder: Storage) -> None:
+    features = fill(folder)
+    finish(folder, manifest(), ())
+    table = pd.read_parquet(folder.path)
+    assert list(table.columns) == ["id", "clip", "feature", "label"]
+    assert table["id"].tolist() == np.repeat(["a/0", "b/0", "b/1", "bare"], NUM_CLIPS).tolist()
+    np.testing.assert_array_equal(np.stack(table["feature"]), features.reshape(-1, SIZE))
+
+
+def test_folders_of_earlier_versions_are_read_and_resumed(folder: Storage) -> None:
+    fill(folder)
+    complete = finish(folder, manifest(), ())
+    for file in Path(folder.path).glob("_*"):
+        file.rename(file.with_name(file.name.removeprefix("_")))
+    assert read_manifest(folder) == complete
+    create_or_resume(folder, manifest())
+    assert finish(folder, manifest(), ()) == complete
+    assert sorted(each.name for each in Path(folder.path).glob("*.json*")) == [
+        "manifest.json", "quarantine.jsonl"
+    ]  # fmt: skip
 
 
 def test_a_part_may_have_no_usable_video(folder: Storage) -> None:
@@ -176,7 +199,7 @@ def test_an_unfinished_folder_is_not_read(folder: Storage) -> None:
 def test_a_folder_of_something_else_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"manifest\.json"):
         read_features(str(tmp_path))
-    (tmp_path / "manifest.json").write_text('{"format": 1, "shards": []}')
+    (tmp_path / "_manifest.json").write_text('{"format": 1, "shards": []}')
     with pytest.raises(ValueError, match=r"manifest\.json"):
         read_manifest(Storage.from_uri(tmp_path))
 

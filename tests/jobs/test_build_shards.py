@@ -43,8 +43,8 @@ def test_a_finished_build_is_not_repeated(
     assert "3 videos, 36 frames," in printed
     assert "12 quarantined" in printed
     assert "2 more" in printed
-    assert "manifest.json" in printed
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
+    assert "_manifest.json" in printed
+    manifest = json.loads((tmp_path / "out" / "_manifest.json").read_bytes())
     assert manifest["config"]["transcode"] is None
     with pytest.raises(SystemExit, match=r"^error: .*transcode was None"):
         job.main(options)
@@ -108,7 +108,7 @@ def test_a_data_set_with_splits_into_an_object_store(
     assert "2 videos of layout got10k, 2 shards, 1 videos are missing" in capsys.readouterr().out
     for split in ("train", "val"):
         place = Storage.from_uri(out).join(split)
-        manifest = json.loads(place.join("manifest.json").read_bytes())
+        manifest = json.loads(place.join("_manifest.json").read_bytes())
         assert (manifest["videos"], manifest["frames"], manifest["split"]) == (1, 5, split)
         assert manifest["missing"] == (["seq1"] if split == "train" else [])
         assert [entry.id for entry in open_catalog(f"{out}/{split}")] == ["seq0"]

@@ -82,7 +82,7 @@ def test_from_videos_to_features(
     assert "6/6 videos" in printed
     assert "5 videos, 10 features, 1 quarantined" in printed
     assert "a/bad.mp4: " in printed
-    manifest = json.loads(Path(small_embedding.out, "manifest.json").read_bytes())
+    manifest = json.loads(Path(small_embedding.out, "_manifest.json").read_bytes())
     assert manifest["counts"] == {"videos": 5, "clips": 10, "quarantined": 1}
     job.main(options)  # all parts exist, so that no cluster is started
     assert "1 of them are done" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,8 @@ from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal, working_on
 from ctp.data.shards import MAX_VIDEO_BYTES, ShardRow
 from ctp.storage import Storage
-from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.encoded import EncodedVideo, VideoError, decoding_errors
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 READ_AT_ONCE = 8
@@ -33,7 +35,10 @@ READ_AT_ONCE = 8
 
 
 def convert(
-    source: Source, config: TranscodeConfig | None, journal: Journal | None = None
+    source: Source,
+    config: TranscodeConfig | None,
+    journal: Journal | None = None,
+    limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> ShardRow:
     """Convert a source to a row of a shard.
 
@@ -41,20 +46,24 @@ def convert(
         source: a video file, or a folder or ZIP of frames.
         config: how to transcode; None keeps the bytes of a video file and is invalid for frames.
         journal: of this process.
+        limits: of decoding.
 
     Raises:
-        VideoError: the source cannot be read, decoded or encoded, or its annotations do not fit.
+        VideoError: the source cannot be read, decoded or encoded, exceeds the limits, or its
+            annotations do not fit.
         StorageError: the storage fails.
     """
     content = source.content
     if isinstance(content, VideoEntry):
-        return _from_video(source, content, config, journal)
+        video = content.read()
+        with _working_on(source, journal, limits):
+            return _from_video(source, video, config, limits)
     assert config is not None, "frames are always encoded"
     if isinstance(content, FrameZip):
         data = _read(source, content.uri)
-        with working_on(journal, source.id, source.uri), _video_errors(source):
-            return _from_pictures(source, _unzip_pictures(data), content.rate, config)
-    return _from_folder(source, content, config, journal)
+        with _working_on(source, journal, limits):
+            return _from_pictures(source, _unzip_pictures(data), content.rate, config, limits)
+    return _from_folder(source, content, config, journal, limits)
 
 
 @dataclass(frozen=True)
@@ -88,15 +97,18 @@ class _Annotations:
 
 
 def _from_video(
-    source: Source, entry: VideoEntry, config: TranscodeConfig | None, journal: Journal | None
+    source: Source, video: EncodedVideo, config: TranscodeConfig | None, limits: DecodingLimits
 ) -> ShardRow:
-    video = entry.read()
-    with working_on(journal, source.id, source.uri):
-        return _row(source, video.data if config is None else transcode(video, config))
+    data = video.data if config is None else transcode(video, config, limits)
+    return _row(source, data, limits)
 
 
 def _from_folder(
-    source: Source, folder: FrameFolder, config: TranscodeConfig, journal: Journal | None
+    source: Source,
+    folder: FrameFolder,
+    config: TranscodeConfig,
+    journal: Journal | None,
+    limits: DecodingLimits,
 ) -> ShardRow:
     place = Storage.from_uri(folder.uri)
     names = [info.path for info in place.list_files() if "/" not in info.path]
@@ -105,13 +117,13 @@ def _from_folder(
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         data = pool.map(lambda name: _read(source, place.join(name).uri), pictures + others)
         files = dict(zip(pictures + others, data, strict=True))
-    with working_on(journal, source.id, source.uri), _video_errors(source):
+    with _working_on(source, journal, limits):
         # before the pictures, because it is fast
         annotations = _Annotations.parse(files, len(pictures)) if folder.has_boxes else None
-        row = _from_pictures(source, [files[n] for n in pictures], folder.rate, config)
+        row = _from_pictures(source, [files[n] for n in pictures], folder.rate, config, limits)
         if annotations is None:
             return row
-        height, width, _ = _decode_picture(files[pictures[0]]).shape
+        height, width, _ = _decode_picture(files[pictures[0]], limits).shape
         scale = np.array([row.width / width, row.height / height] * 2, np.float32)
         return replace(
             row,
@@ -123,19 +135,23 @@ def _from_folder(
 
 
 def _from_pictures(
-    source: Source, pictures: Sequence[bytes], rate: Fraction, config: TranscodeConfig
+    source: Source,
+    pictures: Sequence[bytes],
+    rate: Fraction,
+    config: TranscodeConfig,
+    limits: DecodingLimits,
 ) -> ShardRow:
     if not pictures:
         raise ValueError(f"has no frames; looked for {' '.join(PICTURE_SUFFIXES)}")
-    frames = map(_decode_picture, pictures)
-    return _row(source, encode_frames(frames, len(pictures), rate, config))
+    frames = (_decode_picture(picture, limits) for picture in pictures)
+    return _row(source, encode_frames(frames, len(pictures), rate, config), limits)
 
 
-def _row(source: Source, data: bytes) -> ShardRow:
+def _row(source: Source, data: bytes, limits: DecodingLimits) -> ShardRow:
     if len(data) > MAX_VIDEO_BYTES:
         reason = f"has {len(data)} bytes, expected at most {MAX_VIDEO_BYTES}"
         raise VideoError(source.id, source.uri, reason)
-    facts = inspect(EncodedVideo(source.id, source.uri, data))
+    facts = inspect(EncodedVideo(source.id, source.uri, data), limits)
     return ShardRow(
         source.id, data, facts.num_frames, facts.rate, facts.width, facts.height, source.label
     )
@@ -153,13 +169,14 @@ def _unzip_pictures(data: bytes) -> list[bytes]:
         raise ValueError(f"is a damaged ZIP: {error}") from error
 
 
-def _decode_picture(data: bytes) -> NDArray[np.uint8]:
+def _decode_picture(data: bytes, limits: DecodingLimits) -> NDArray[np.uint8]:
     """Return uint8 [h, w, 3], RGB."""
-    try:
+    with decoding_errors("a frame cannot be decoded"), warnings.catch_warnings():
+        # Pillow's own limit, which cannot be changed for one picture alone
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data)) as image:
+            limits.check_size(*image.size)  # nothing is decoded yet
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # all of Pillow's errors
-        raise ValueError(f"a frame cannot be decoded: {error}") from error
 
 
 def _sort_pictures(names: Iterable[str]) -> list[str]:
@@ -172,10 +189,12 @@ def _sort_pictures(names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def _video_errors(source: Source) -> Iterator[None]:
-    """Turn ValueError into the source's VideoError."""
+def _working_on(source: Source, journal: Journal | None, limits: DecodingLimits) -> Iterator[None]:
+    """Blame the source for the end of the process, bound its memory, and turn ValueError into its
+    VideoError."""
     try:
-        yield
+        with working_on(journal, source.id, source.uri), limited_memory(limits.memory_bytes):
+            yield
     except VideoError:
         raise
     except ValueError as error:

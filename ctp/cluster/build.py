@@ -34,6 +34,7 @@ from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
+from ctp.video.limits import DecodingLimits
 
 VIDEOS_PER_REPORT = 8
 """A progress report costs Ray about as long as a short video."""
@@ -160,12 +161,13 @@ class _ShardBuilder:
     def __init__(self, config: BuildConfig, journal_key: str):
         self._config = config
         self._journal = Journal(journal_key, config.video_seconds)
+        self._limits = DecodingLimits(config.max_megapixels)
 
     def __call__(self, row: Columns) -> Iterator[Columns]:
         """Build the shard of a row; yield how many videos are done since the last report."""
         task: ShardTask = pickle.loads(row["task"][0])
         unreported = 0
-        for _ in build_shard(task, self._config.transcode, self._journal):
+        for _ in build_shard(task, self._config.transcode, self._journal, self._limits):
             unreported += 1
             if unreported == VIDEOS_PER_REPORT:
                 yield {"videos": np.array([unreported])}

@@ -64,6 +64,7 @@ class StreamSpec:
         total_batch: samples of a step.
         scaling: the actors.
         max_seconds_per_video: a video that takes longer ends its actor.
+        max_megapixels: a video with larger pictures is not decoded.
         tags: of the metrics.
     """
 
@@ -72,6 +73,7 @@ class StreamSpec:
     total_batch: int
     scaling: ScalingConfig
     max_seconds_per_video: float
+    max_megapixels: float
     tags: dict[str, str]
 
     @classmethod
@@ -83,6 +85,7 @@ class StreamSpec:
             stream.total_batch,
             config.scaling,
             config.data.max_seconds_per_video,
+            config.data.max_megapixels,
             tags_of(config),
         )
 
@@ -146,17 +149,20 @@ class SampleActor:
         import torch
 
         from ctp.data.journal import Journal
+        from ctp.video.limits import DecodingLimits
 
         torch.set_num_threads(1)  # each core has an actor
         self._stream: SampleStream[Any] = ray.get(stream)
         self._layout = layout
         self._journal = Journal(journal_key, spec.max_seconds_per_video)
+        self._limits = DecodingLimits(spec.max_megapixels)
         self._metrics = SampleMetrics(spec.tags)
 
     def __call__(self, row: Columns) -> Columns:
         """Draw block `row["id"][0]`."""
         began = time.monotonic()
-        drawn = self._stream.draw_many(self._layout.positions(int(row["id"][0])), self._journal)
+        positions = self._layout.positions(int(row["id"][0]))
+        drawn = self._stream.draw_many(positions, self._journal, self._limits)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
         return to_columns(drawn)

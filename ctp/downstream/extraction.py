@@ -35,6 +35,7 @@ from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
 from ctp.video.config import ViewsConfig
+from ctp.video.limits import DecodingLimits
 from ctp.video.views import read_view_planes, views_shape
 
 
@@ -145,7 +146,8 @@ def read_part(
         StorageError: the storage fails.
     """
     part = part_range(config, catalog, number)
-    loaded = ViewSet(catalog, config.seed, config.views).load_many(part, journal)
+    limits = DecodingLimits(config.data.max_megapixels)
+    loaded = ViewSet(catalog, config.seed, config.views).load_many(part, journal, limits)
     reasons = {each.video_id: json.dumps(asdict(each)) for each in loaded.quarantined}
     entries = [catalog[video] for video in part]
     planes = np.zeros((len(part), *views_shape(config.views)), np.uint8)

@@ -22,6 +22,8 @@ wait for their turn, 1.5 bytes per pixel each, or 3 with 10 bits."""
 OTHER_DECODING_BYTES = 512 * 2**20
 """Memory for all that does not depend on the picture size, above all the index of the file."""
 PAGE_BYTES = resource.getpagesize()
+STATUS = Path("/proc/self/statm")
+"""What Linux says of this process's memory."""
 NO_LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
 """The limit that the process was started with: soft and hard."""
 
@@ -120,7 +122,8 @@ def limited_memory(limit_bytes: int) -> Iterator[None]:
     Raises:
         DecodingError: the memory did not suffice.
     """
-    _set_soft_limit(_allocated_bytes() + limit_bytes)
+    if STATUS.exists():  # other systems than Linux have no such limit
+        _set_soft_limit(_allocated_bytes() + limit_bytes)
     try:
         yield
     except MemoryError as error:
@@ -142,4 +145,4 @@ def _set_soft_limit(limit_bytes: int) -> None:
 
 def _allocated_bytes() -> int:
     """Return what the kernel counts for RLIMIT_DATA: writable private memory of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[5]) * PAGE_BYTES
+    return int(STATUS.read_text().split()[5]) * PAGE_BYTES

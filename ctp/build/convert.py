@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,8 @@ from ctp.video.encoded import EncodedVideo, VideoError, decoding_errors
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Pillow's own limit knows no option and warns; `_decode_picture` checks ours, also unallocated
+Image.MAX_IMAGE_PIXELS = None
 READ_AT_ONCE = 8
 """Files of a folder of frames read at the same time."""
 
@@ -171,12 +172,9 @@ def _unzip_pictures(data: bytes) -> list[bytes]:
 
 def _decode_picture(data: bytes, limits: DecodingLimits) -> NDArray[np.uint8]:
     """Return uint8 [h, w, 3], RGB."""
-    with decoding_errors("a frame cannot be decoded"), warnings.catch_warnings():
-        # Pillow's own limit, which cannot be changed for one picture alone
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data)) as image:
-            limits.check_size(*image.size)  # nothing is decoded yet
-            return np.asarray(image.convert("RGB"))
+    with decoding_errors("a frame cannot be decoded"), Image.open(io.BytesIO(data)) as image:
+        limits.check_size(*image.size)  # nothing is decoded yet
+        return np.asarray(image.convert("RGB"))
 
 
 def _sort_pictures(names: Iterable[str]) -> list[str]:

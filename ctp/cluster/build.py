@@ -27,6 +27,7 @@ from ctp.build.config import BuildConfig
 from ctp.build.layouts import Contents
 from ctp.cluster.connect import DATA_PLUMBING_CPUS, check_place, cluster
 from ctp.cluster.errors import stopped_errors
+from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals
@@ -61,6 +62,8 @@ def build_shards(config: BuildConfig) -> str:
     left = [task for task in tasks if (task.folder, task.name) not in finished]
     print(_describe(config, contents, tasks, left))
     if left:
+        memory = DecoderMemory.from_catalog(DecodingLimits(config.max_megapixels))
+        print(f"each shard that is built takes {memory.describe()}")
         total = sum(len(task.sources) for task in left)
         paths = absolute(config.out), absolute(config.source)
         with cluster(paths=paths), VideoCounter(total) as counter:

@@ -121,6 +121,10 @@ class BlockLayout:
         """Return the number of blocks."""
         return self.num_workers * -(-self.num_samples // (self.total_batch * self.steps_per_block))
 
+    def block_bytes(self, spec: StreamSpec) -> int:
+        """Return an upper bound on the bytes of a block."""
+        return self.steps_per_block * self.worker_batch * spec.sample_bytes
+
     @property
     def worker_batch(self) -> int:
         """Return one worker's share of a step."""
@@ -221,8 +225,7 @@ def sample_blocks(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # never split a block
-    block_bytes = layout.steps_per_block * layout.worker_batch * spec.sample_bytes
-    context.target_max_block_size = 2 * block_bytes
+    context.target_max_block_size = 2 * layout.block_bytes(spec)
     input_blocks = -(-layout.num_blocks // BLOCKS_PER_INPUT_BLOCK)
     rows = ray.data.range(layout.num_blocks, override_num_blocks=max(input_blocks, 1))
     blocks = map_by_actors(
@@ -297,7 +300,7 @@ def object_store_bytes(spec: StreamSpec, num_workers: int) -> int:
     """Return the most bytes that samples take of the cluster's object store."""
     layout = BlockLayout.from_spec(spec, 0, num_workers)
     blocks = BLOCKS_PER_ACTOR * spec.scaling.num_actors + BLOCKS_PER_WORKER * num_workers
-    return blocks * layout.steps_per_block * layout.worker_batch * spec.sample_bytes
+    return blocks * layout.block_bytes(spec)
 
 
 def worker_batches(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -89,6 +90,11 @@ class Extraction:
     def folder(self) -> Storage:
         """Return the folder of the features."""
         return Storage.from_uri(self.config.out)
+
+    @property
+    def part_bytes(self) -> int:
+        """Return the bytes of the views of a part, which are read and then stacked."""
+        return 2 * self.config.videos_per_part * math.prod(views_shape(self.config.views))
 
     def describe(self) -> str:
         """Return a line on what is to be computed, and what is done."""

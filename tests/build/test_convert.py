@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,7 @@ from ctp.data.shards import ShardRow
 from ctp.storage import Storage
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.limits import DecodingLimits
 
 Encode = Callable[..., bytes]
 Paint = Callable[..., np.ndarray]
@@ -166,6 +169,61 @@ def test_frames_of_a_zip(
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(VideoError, match="is a damaged ZIP"):
         convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG file of this size whose pixels are missing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    pixels = struct.pack(">I", 100) + b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum + pixels
+
+
+def zip_source(path: Path, *pictures: bytes) -> Source:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, picture in enumerate(pictures):
+            archive.writestr(f"{number}.png", picture)
+    return Source("the-id", FrameZip(str(path), RATE))
+
+
+@pytest.mark.parametrize("size", [(7000, 6000), (16000, 16000), (40000, 30000)])
+def test_pictures_with_too_many_pixels_are_a_video_error(
+    size: tuple[int, int], tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    source = zip_source(tmp_path / "a.zip", jpeg(0), png_header(*size))
+    with pytest.raises(VideoError, match=rf"{size[0]}x{size[1]}.*36.*data\.max_megapixels"):
+        convert(source, CONFIG)
+
+
+def test_a_larger_limit_accepts_larger_pictures(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    source = zip_source(tmp_path / "a.zip", jpeg(0), jpeg(1))  # 96x64
+    assert convert(source, CONFIG, limits=DecodingLimits(0.0062)).num_frames == 2
+    with pytest.raises(VideoError, match=r"96x64.*at most 0\.0061 "):
+        convert(source, CONFIG, limits=DecodingLimits(0.0061))
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [b"", b"text", png_header(10, 10), png_header(0, 10),
+     b"II*\x00\x08\x00\x00\x00\xff\xff" + b"\x01" * 99, b"GIF89a\x01\x00", b"BM" + b"\xff" * 60, b"RIFF\xff\xff\xff\xffWEBPVP8 \x00\x00"],
+    ids=["empty", "text", "no pixels", "no width", "TIFF", "GIF", "BMP", "WebP"],
+)  # fmt: skip
+def test_damaged_pictures_are_a_video_error(
+    picture: bytes, tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    with pytest.raises(VideoError, match="a frame cannot be decoded"):
+        convert(zip_source(tmp_path / "a.zip", jpeg(0), picture), CONFIG)
+
+
+def test_a_video_with_too_many_pixels_is_a_video_error(
+    tmp_path: Path, encode_video: Encode
+) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(encode_video(3))
+    for config in (CONFIG, None):
+        source = Source("the-id", VideoEntry("the-id", str(path)))
+        with pytest.raises(VideoError, match=r"96x64.*data\.max_megapixels"):
+            convert(source, config, limits=DecodingLimits(0.006))
 
 
 def test_a_video_that_is_too_long_for_a_shard_is_a_video_error(

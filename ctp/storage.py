@@ -412,16 +412,25 @@ def _read_all(file: pa.NativeFile, offset: int, size: int) -> bytes:
     """
     if not size:
         return b""
-    data = pa.allocate_buffer(size)
-    with memoryview(data).cast("B") as view:
-        for last in (0xB9, 0x46):
-            # an error response is read into the same buffer, and its text must end in zeros
-            view[:MAX_S3_ERROR_BYTES] = bytes(min(MAX_S3_ERROR_BYTES, size))
-            view[-1] = last
-            file.seek(offset)
-            if file.readinto(data) == size and view[-1] != last:
-                return bytes(view)
-    raise OSError("it became shorter while it was read")
+    # bytes that can be written to: getvalue() does not copy them, which matters for large videos
+    data = io.BytesIO(bytes(size))
+    with data.getbuffer() as view:
+        is_whole = _read_into(view, file, offset)
+    if not is_whole:
+        raise OSError("it became shorter while it was read")
+    return data.getvalue()
+
+
+def _read_into(view: memoryview, file: pa.NativeFile, offset: int) -> bool:
+    """Fill a buffer from byte `offset` on; return whether all bytes arrived."""
+    for last in (0xB9, 0x46):
+        # an error response is read into the same buffer, and its text must end in zeros
+        view[:MAX_S3_ERROR_BYTES] = bytes(min(MAX_S3_ERROR_BYTES, len(view)))
+        view[-1] = last
+        file.seek(offset)
+        if file.readinto(view) == len(view) and view[-1] != last:
+            return True
+    return False
 
 
 def _native(path: str) -> bytes:

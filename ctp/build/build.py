@@ -33,6 +33,7 @@ from ctp.data.shards import SUFFIX, ShardSummary, ShardWriter
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
 from ctp.video.encoded import VideoError
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 
 FORMAT = 1
 BUILD = "_build.json"
@@ -173,7 +174,10 @@ def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
 
 
 def build_shard(
-    task: ShardTask, config: TranscodeConfig | None, journal: Journal | None = None
+    task: ShardTask,
+    config: TranscodeConfig | None,
+    journal: Journal | None = None,
+    limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> Iterator[Source]:
     """Build a shard; yield each source after it was processed.
 
@@ -186,7 +190,7 @@ def build_shard(
     with ShardWriter(folder.join(file)) as writer:
         for source in task.sources:
             try:
-                writer.add(convert(source, config, journal))
+                writer.add(convert(source, config, journal, limits))
             except VideoError as error:
                 quarantined.append(QuarantinedVideo.from_error(error))
             yield source

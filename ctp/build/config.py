@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from ctp.build.layouts import LAYOUTS
 from ctp.config import Config
 from ctp.text import near_miss
+from ctp.video.config import MaxMegapixels
+from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 
 class TranscodeConfig(Config):
@@ -53,6 +55,9 @@ class BuildConfig(Config):
     """Number of shards built at the same time; by default the number of CPUs."""
     video_seconds: float = Field(default=300, gt=0)
     """Time limit for a video, in seconds; a slower one is quarantined."""
+    max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
+    """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
+    8K."""
 
     @field_validator("layout")
     @classmethod

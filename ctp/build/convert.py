@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,15 +26,16 @@ from ctp.data.listing import is_hidden, list_below
 from ctp.data.shards import MAX_VIDEO_BYTES, ShardRow
 from ctp.storage import Storage
 from ctp.text import one_line
-from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.encoded import EncodedVideo, VideoError, decoding_errors
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# Pillow's own limit knows no option and warns; `_decode_picture` checks ours, also unallocated
+Image.MAX_IMAGE_PIXELS = None
 READ_AT_ONCE = 8
 """Files of a folder of frames read at the same time."""
 MAX_PICTURE_BYTES = 2**26
 """Upper bound on a picture file; one of 8K takes a tenth of it."""
-MAX_PICTURE_PIXELS = 36_000_000
-"""Upper bound on the pixels of a picture; 8K has 35.4 million."""
 MAX_UNPACKED_RATIO = 100
 """Upper bound on the unpacked size of a ZIP's pictures over the size of the ZIP. Picture files are
 compressed already, so a ratio near 1 is usual; one of 1000 is meant to fill the memory."""
@@ -44,7 +44,10 @@ PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def convert(
-    source: Source, config: TranscodeConfig | None, journal: Journal | None = None
+    source: Source,
+    config: TranscodeConfig | None,
+    journal: Journal | None = None,
+    limits: DecodingLimits = DEFAULT_LIMITS,
 ) -> ShardRow:
     """Convert a source to a row of a shard.
 
@@ -52,26 +55,26 @@ def convert(
         source: a video file, or a folder or ZIP of frames.
         config: how to transcode; None keeps the bytes of a video file and is invalid for frames.
         journal: of this process.
+        limits: of decoding.
 
     Raises:
-        VideoError: the source cannot be read, decoded or encoded, or its annotations do not fit.
+        VideoError: the source cannot be read, decoded or encoded, exceeds the limits, or its
+            annotations do not fit.
         StorageError: the storage fails.
     """
     content = source.content
     if isinstance(content, VideoEntry):
-        return _from_video(source, content, config, journal)
+        video = content.read()
+        with _working_on(source, journal, limits):
+            return _from_video(source, video, config, limits)
     assert config is not None, "frames are always encoded"
     if isinstance(content, FrameZip):
         data = _read(source, content.uri)
-        with (
-            working_on(journal, source.id, source.uri),
-            _video_errors(source),
-            _open_zip(data) as file,
-        ):
+        with _working_on(source, journal, limits), _open_zip(data) as file:
             names = _find_pictures(file, len(data))
             pictures = (_unzip(file, name) for name in names)
-            return _from_pictures(source, pictures, len(names), content.rate, config)
-    return _from_folder(source, content, config, journal)
+            return _from_pictures(source, pictures, len(names), content.rate, config, limits)
+    return _from_folder(source, content, config, journal, limits)
 
 
 @dataclass(frozen=True)
@@ -105,15 +108,18 @@ class _Annotations:
 
 
 def _from_video(
-    source: Source, entry: VideoEntry, config: TranscodeConfig | None, journal: Journal | None
+    source: Source, video: EncodedVideo, config: TranscodeConfig | None, limits: DecodingLimits
 ) -> ShardRow:
-    video = entry.read()
-    with working_on(journal, source.id, source.uri):
-        return _row(source, video.data if config is None else transcode(video, config))
+    data = video.data if config is None else transcode(video, config, limits)
+    return _row(source, data, limits)
 
 
 def _from_folder(
-    source: Source, folder: FrameFolder, config: TranscodeConfig, journal: Journal | None
+    source: Source,
+    folder: FrameFolder,
+    config: TranscodeConfig,
+    journal: Journal | None,
+    limits: DecodingLimits,
 ) -> ShardRow:
     place = Storage.from_uri(folder.uri)
     listed = list_below(place, each_once=False).files
@@ -128,14 +134,14 @@ def _from_folder(
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         data = pool.map(lambda name: _read(source, place.join(name).uri), pictures + others)
         files = dict(zip(pictures + others, data, strict=True))
-    with working_on(journal, source.id, source.uri), _video_errors(source):
+    with _working_on(source, journal, limits):
         # before the pictures, because it is fast
         annotations = _Annotations.parse(files, len(pictures)) if folder.has_boxes else None
         frames = (files[name] for name in pictures)
-        row = _from_pictures(source, frames, len(pictures), folder.rate, config)
+        row = _from_pictures(source, frames, len(pictures), folder.rate, config, limits)
         if annotations is None:
             return row
-        height, width, _ = _decode_picture(files[pictures[0]]).shape
+        height, width, _ = _decode_picture(files[pictures[0]], limits).shape
         scale = np.array([row.width / width, row.height / height] * 2, np.float32)
         return replace(
             row,
@@ -147,19 +153,24 @@ def _from_folder(
 
 
 def _from_pictures(
-    source: Source, pictures: Iterable[bytes], number: int, rate: Fraction, config: TranscodeConfig
+    source: Source,
+    pictures: Iterable[bytes],
+    number: int,
+    rate: Fraction,
+    config: TranscodeConfig,
+    limits: DecodingLimits,
 ) -> ShardRow:
     if not number:
         raise ValueError(f"has no frames; looked for {' '.join(PICTURE_SUFFIXES)}")
-    frames = map(_decode_picture, pictures)
-    return _row(source, encode_frames(frames, number, rate, config))
+    frames = (_decode_picture(picture, limits) for picture in pictures)
+    return _row(source, encode_frames(frames, number, rate, config), limits)
 
 
-def _row(source: Source, data: bytes) -> ShardRow:
+def _row(source: Source, data: bytes, limits: DecodingLimits) -> ShardRow:
     if len(data) > MAX_VIDEO_BYTES:
         reason = f"has {len(data)} bytes, expected at most {MAX_VIDEO_BYTES}"
         raise VideoError(source.id, source.uri, reason)
-    facts = inspect(EncodedVideo(source.id, source.uri, data))
+    facts = inspect(EncodedVideo(source.id, source.uri, data), limits)
     return ShardRow(
         source.id, data, facts.num_frames, facts.rate, facts.width, facts.height, source.label
     )
@@ -226,22 +237,11 @@ def _unzip(file: zipfile.ZipFile, name: str) -> bytes:
     return data
 
 
-def _decode_picture(data: bytes) -> NDArray[np.uint8]:
+def _decode_picture(data: bytes, limits: DecodingLimits) -> NDArray[np.uint8]:
     """Return uint8 [h, w, 3], RGB."""
-    try:
-        with warnings.catch_warnings():
-            # of many pixels, which are an error below
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-        with image:
-            if image.width * image.height > MAX_PICTURE_PIXELS:
-                raise ValueError(
-                    f"it has {image.width}x{image.height} pixels, expected at most "
-                    f"{MAX_PICTURE_PIXELS}"
-                )
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # damage may make Pillow raise nearly anything
-        raise ValueError(f"a frame cannot be decoded: {one_line(error)}") from error
+    with decoding_errors("a frame cannot be decoded"), Image.open(io.BytesIO(data)) as image:
+        limits.check_size(*image.size)  # nothing is decoded yet
+        return np.asarray(image.convert("RGB"))
 
 
 def _sort_pictures(names: Iterable[str]) -> list[str]:
@@ -254,10 +254,12 @@ def _sort_pictures(names: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def _video_errors(source: Source) -> Iterator[None]:
-    """Turn ValueError into the source's VideoError."""
+def _working_on(source: Source, journal: Journal | None, limits: DecodingLimits) -> Iterator[None]:
+    """Blame the source for the end of the process, bound its memory, and turn ValueError into its
+    VideoError."""
     try:
-        yield
+        with working_on(journal, source.id, source.uri), limited_memory(limits.memory_bytes):
+            yield
     except VideoError:
         raise
     except ValueError as error:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from ctp.build.config import TranscodeConfig
 from ctp.video.decode import Clock, VideoReader
-from ctp.video.encoded import EncodedVideo, VideoError
-from ctp.video.planes import SIZE_CHANGES, upright
+from ctp.video.encoded import EncodedVideo, VideoError, decoding_errors
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
+from ctp.video.planes import SIZE_CHANGES, display_matrix, upright
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Facts:
     height: int
 
 
-def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
+def transcode(
+    video: EncodedVideo, config: TranscodeConfig, limits: DecodingLimits = DEFAULT_LIMITS
+) -> bytes:
     """Transcode a video: the same frames at the same times, without sound.
 
     The same release of the encoder gives the same bytes for the same video.
@@ -50,9 +53,10 @@ def transcode(video: EncodedVideo, config: TranscodeConfig) -> bytes:
         an MP4 file.
 
     Raises:
-        VideoError: it is not a video, is truncated, or a frame cannot be decoded.
+        VideoError: it is not a video, is truncated, exceeds the limits, or a frame cannot be
+            decoded.
     """
-    with VideoReader(video) as reader, _Encoder(config, reader.clock) as encoder:
+    with VideoReader(video, limits) as reader, _Encoder(config, reader.clock) as encoder:
         reader.decode(range(reader.num_frames), encoder.add)
         assert encoder.num_frames == reader.num_frames
         try:
@@ -84,11 +88,12 @@ def encode_frames(
         return encoder.finish()
 
 
-def inspect(video: EncodedVideo) -> Facts:
+def inspect(video: EncodedVideo, limits: DecodingLimits = DEFAULT_LIMITS) -> Facts:
     """Return the properties of a video; decodes only its first frame.
 
     Raises:
-        VideoError: it is not a video, is truncated, or its first frame cannot be decoded.
+        VideoError: it is not a video, is truncated, exceeds the limits, or its first frame cannot
+            be decoded.
     """
     sizes: list[tuple[int, int]] = []
 
@@ -96,7 +101,7 @@ def inspect(video: EncodedVideo) -> Facts:
         frame = _upright(frame)
         sizes.append((frame.width, frame.height))
 
-    with VideoReader(video) as reader:
+    with VideoReader(video, limits) as reader:
         reader.decode([0], add_size)
         return Facts(reader.num_frames, reader.clock.rate, *sizes[0])
 
@@ -138,26 +143,31 @@ class _Encoder:
         """
         if number != self.num_frames:
             return
-        frame = _upright(frame)
+        with decoding_errors("has frames that cannot be converted"):
+            frame = _upright(frame)
         if self._source_size is None:
             self._source_size = frame.width, frame.height
             self._set_up(*stored_size(frame.width, frame.height, self._config.short_side_px))
         if self._source_size != (frame.width, frame.height):
             raise ValueError(SIZE_CHANGES)
-        self._encode(self._scale(frame))
+        with decoding_errors("has frames that cannot be converted"):
+            scaled = self._scale(frame)
+        self._encode(scaled)
         self.num_frames += 1
 
     def finish(self) -> bytes:
         """Return the file."""
         self._encode(None)
-        self._container.close()
+        with decoding_errors("cannot be encoded"):
+            self._container.close()
         self._file.seek(0)
         return self._file.read()
 
     def _set_up(self, width: int, height: int) -> None:
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-        context.time_base = self._clock.time_base
+        with decoding_errors("has an invalid unit of time"):
+            context.time_base = self._clock.time_base
         context.thread_count = 1  # the same bytes on every machine; shards use the cores
         context.color_range = ColorRange.MPEG
 
@@ -177,10 +187,9 @@ class _Encoder:
         return scaled
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
-        try:
+        # its times, which are the video's, may exceed what the encoder or the container can store
+        with decoding_errors("cannot be encoded"):
             self._container.mux(self._stream.encode(frame))
-        except av.FFmpegError as error:
-            raise ValueError(f"cannot be encoded: {error.strerror or error}") from error
 
 
 def _options(config: TranscodeConfig) -> dict[str, str]:
@@ -200,9 +209,9 @@ def _options(config: TranscodeConfig) -> dict[str, str]:
 
 
 def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(frame)
     if matrix is None:
         return frame
     picture: NDArray[Any] = frame.to_ndarray(format="rgb24")
-    picture = np.ascontiguousarray(upright(picture, np.frombuffer(matrix, np.int32)))
+    picture = np.ascontiguousarray(upright(picture, matrix))
     return av.VideoFrame.from_ndarray(picture, format="rgb24")

@@ -28,6 +28,7 @@ from ctp.build.layouts import Contents
 from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.errors import stopped_errors
 from ctp.cluster.local import DATA_PLUMBING_CPUS
+from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals
@@ -36,6 +37,7 @@ from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
+from ctp.video.limits import DecodingLimits
 
 VIDEOS_PER_REPORT = 8
 """A progress report costs Ray about as long as a short video."""
@@ -62,6 +64,8 @@ def build_shards(config: BuildConfig) -> str:
     left = [task for task in tasks if (task.folder, task.name) not in finished]
     print(_describe(config, contents, tasks, left))
     if left:
+        memory = DecoderMemory.from_catalog(DecodingLimits(config.max_megapixels))
+        print(f"each shard that is built takes {memory.describe()}")
         total = sum(len(task.sources) for task in left)
         paths = absolute(config.out), absolute(config.source)
         with cluster(paths=paths), VideoCounter(total) as counter:
@@ -162,12 +166,13 @@ class _ShardBuilder:
     def __init__(self, config: BuildConfig, journal_key: str):
         self._config = config
         self._journal = Journal(journal_key, config.video_seconds)
+        self._limits = DecodingLimits(config.max_megapixels)
 
     def __call__(self, row: Columns) -> Iterator[Columns]:
         """Build the shard of a row; yield how many videos are done since the last report."""
         task: ShardTask = pickle.loads(row["task"][0])
         unreported = 0
-        for _ in build_shard(task, self._config.transcode, self._journal):
+        for _ in build_shard(task, self._config.transcode, self._journal, self._limits):
             unreported += 1
             if unreported == VIDEOS_PER_REPORT:
                 yield {"videos": np.array([unreported])}

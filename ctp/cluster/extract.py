@@ -20,6 +20,7 @@ from ray.data import Dataset
 
 from ctp.cluster.connect import Demand, check_cluster, check_place, cluster
 from ctp.cluster.errors import stopped_errors
+from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import BLOCKS_PER_INPUT_BLOCK, Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals
@@ -31,6 +32,7 @@ from ctp.downstream.feature_folder import finish, write_part
 from ctp.downstream.features import open_embedder
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
+from ctp.video.limits import DecodingLimits
 
 CPUS_PER_WRITER = 0.25
 NEVER_SPLIT_BYTES = 2**40
@@ -73,6 +75,9 @@ def embed(config: EmbedConfig) -> str:
     extraction = open_extraction(config)
     print(extraction.describe(), flush=True)
     if extraction.left:
+        limits, number = DecodingLimits(config.data.max_megapixels), config.scaling.num_readers
+        memory = DecoderMemory.from_catalog(limits, extraction.catalog, extraction.part_bytes)
+        print(f"each of {number} reader(s) takes {memory.describe()}")
         paths = extraction.folder.uri, extraction.config.data.uri
         number = extraction.videos_in(extraction.left)
         with cluster(paths=paths), VideoCounter(number) as counter:

@@ -174,7 +174,7 @@ def _score(inputs: tuple[PretrainConfig, LabeledVideos], uri: str) -> tuple[dict
     """Return the score of a snapshot, or the reason why there is none."""
     config, videos = inputs
     torch.set_num_threads(1)
-    load = ActorLoader(num_actors=1, max_seconds_per_video=config.data.max_seconds_per_video)
+    load = ActorLoader.from_config(1, config.data)
     try:
         encoder = Storage.from_uri(uri).read_bytes()
         return knn_score(encoder, knn_features(config), videos, NEIGHBOURS, load), ""

@@ -21,9 +21,9 @@ from ctp.cli import CommandLine
 from ctp.cluster.connect import check_place, cluster, run_demands
 from ctp.cluster.errors import StoppedError
 from ctp.cluster.knn import KnnScorer, scorer_demand
+from ctp.cluster.memory import describe_training_memory
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.path_visibility import check_lasting
-from ctp.cluster.stream import StreamSpec, object_store_bytes
 from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, format_quarantined
@@ -185,10 +185,7 @@ def _train_here(
     is_old = create_or_resume(config)
     folder, total_batch = folder_of(config), config.compute.total_batch
     print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
-    sizes = {config.scaling.fewest_workers, config.scaling.num_workers}
-    stream = StreamSpec.from_stream(config, spec.stream)
-    waiting = max(object_store_bytes(stream, number) for number in sizes) / 2**20
-    print(f"the stream takes at most {waiting:.0f} MiB of the object store")
+    print(describe_training_memory(spec))
     if note:
         print(note)
     listed = [entry for catalog in spec.catalogs for entry in catalog.quarantined]

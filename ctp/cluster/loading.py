@@ -14,19 +14,27 @@ import torch
 from ctp.cluster.stream import MAX_TASK_RETRIES
 from ctp.data.journal import Journal, delete_journals
 from ctp.data.stream import ITEMS_PER_LOAD, Loaded, T, VideoSet
+from ctp.training.config import VideosConfig
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 
 
 class LoadActor:
     """Reads items of a `VideoSet`, a few at a time."""
 
-    def __init__(self, videos: VideoSet[Any], journal_key: str, max_seconds_per_video: float):
+    def __init__(
+        self,
+        videos: VideoSet[Any],
+        journal_key: str,
+        max_seconds_per_video: float,
+        limits: DecodingLimits,
+    ):
         torch.set_num_threads(1)
-        self._videos = videos
+        self._videos, self._limits = videos, limits
         self._journal = Journal(journal_key, max_seconds_per_video)
 
     def load(self, indices: Sequence[int]) -> Loaded[Any]:
         """Return `VideoSet.load_many`."""
-        return self._videos.load_many(indices, self._journal)
+        return self._videos.load_many(indices, self._journal, self._limits)
 
 
 @dataclass(frozen=True)
@@ -36,10 +44,18 @@ class ActorLoader:
     Attributes:
         num_actors: how many read at the same time, each a few items ahead.
         max_seconds_per_video: a video that takes longer ends its actor.
+        limits: of decoding.
     """
 
     num_actors: int
     max_seconds_per_video: float
+    limits: DecodingLimits = DEFAULT_LIMITS
+
+    @classmethod
+    def from_config(cls, num_actors: int, data: VideosConfig) -> ActorLoader:
+        """Create for the videos of a run."""
+        limits = DecodingLimits(data.max_megapixels)
+        return cls(num_actors, data.max_seconds_per_video, limits)
 
     def __call__(self, videos: VideoSet[T], indices: Sequence[int]) -> Iterator[Loaded[T]]:
         """Yield the items, a few at a time, in order."""
@@ -53,7 +69,7 @@ class ActorLoader:
                 max_task_retries=MAX_TASK_RETRIES,
                 scheduling_strategy="DEFAULT",  # not in the resources reserved for the worker
             )
-            .remote(shared, key, self.max_seconds_per_video)
+            .remote(shared, key, self.max_seconds_per_video, self.limits)
             for _ in range(min(self.num_actors, len(calls)))
         ]
         pending: deque[Any] = deque()

@@ -66,6 +66,7 @@ class StreamSpec:
         total_batch: samples of a step.
         scaling: the actors.
         max_seconds_per_video: a video that takes longer ends its actor.
+        max_megapixels: a video with larger pictures is not decoded.
         tags: of the metrics.
     """
 
@@ -74,6 +75,7 @@ class StreamSpec:
     total_batch: int
     scaling: ScalingConfig
     max_seconds_per_video: float
+    max_megapixels: float
     tags: dict[str, str]
 
     @classmethod
@@ -85,6 +87,7 @@ class StreamSpec:
             stream.total_batch,
             config.scaling,
             config.data.max_seconds_per_video,
+            config.data.max_megapixels,
             tags_of(config),
         )
 
@@ -120,6 +123,10 @@ class BlockLayout:
         """Return the number of blocks."""
         return self.num_workers * -(-self.num_samples // (self.total_batch * self.steps_per_block))
 
+    def block_bytes(self, spec: StreamSpec) -> int:
+        """Return an upper bound on the bytes of a block."""
+        return self.steps_per_block * self.worker_batch * spec.sample_bytes
+
     @property
     def worker_batch(self) -> int:
         """Return one worker's share of a step."""
@@ -149,6 +156,7 @@ class SampleActor:
 
         from ctp.data.journal import Journal
         from ctp.storage import BYTES_READ
+        from ctp.video.limits import DecodingLimits
 
         torch.set_num_threads(1)  # each core has an actor
         self._s3 = S3Monitor.start()  # before the stream opens its filesystem
@@ -156,11 +164,13 @@ class SampleActor:
         self._layout = layout
         self._journal = Journal(journal_key, spec.max_seconds_per_video)
         self._metrics, self._bytes_read = SampleMetrics(spec.tags), BYTES_READ
+        self._limits = DecodingLimits(spec.max_megapixels)
 
     def __call__(self, row: Columns) -> Columns:
         """Draw block `row["id"][0]`."""
         began = time.monotonic()
-        drawn = self._stream.draw_many(self._layout.positions(int(row["id"][0])), self._journal)
+        positions = self._layout.positions(int(row["id"][0]))
+        drawn = self._stream.draw_many(positions, self._journal, self._limits)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
         self._metrics.record_reading(self._bytes_read.take(), self._s3.take())
@@ -220,8 +230,7 @@ def sample_blocks(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # never split a block
-    block_bytes = layout.steps_per_block * layout.worker_batch * spec.sample_bytes
-    context.target_max_block_size = 2 * block_bytes
+    context.target_max_block_size = 2 * layout.block_bytes(spec)
     input_blocks = -(-layout.num_blocks // BLOCKS_PER_INPUT_BLOCK)
     rows = ray.data.range(layout.num_blocks, override_num_blocks=max(input_blocks, 1))
     blocks = map_by_actors(
@@ -296,7 +305,7 @@ def object_store_bytes(spec: StreamSpec, num_workers: int) -> int:
     """Return the most bytes that samples take of the cluster's object store."""
     layout = BlockLayout.from_spec(spec, 0, num_workers)
     blocks = BLOCKS_PER_ACTOR * spec.scaling.num_actors + BLOCKS_PER_WORKER * num_workers
-    return blocks * layout.steps_per_block * layout.worker_batch * spec.sample_bytes
+    return blocks * layout.block_bytes(spec)
 
 
 def worker_batches(

@@ -219,7 +219,7 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
             worker,
             open_stream,
             publish=publish,
-            load=ActorLoader(num_loaders, config.data.max_seconds_per_video),
+            load=ActorLoader.from_config(num_loaders, config.data),
             stop_signal=_RayStopSignal(coordinator, worker),
         )
     except RunStoppedError as error:

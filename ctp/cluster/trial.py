@@ -211,5 +211,5 @@ def error_line(text: str) -> str:
 
 
 def _retrieve(encoder: bytes, config: RetrievalConfig) -> dict[str, float]:
-    load = ActorLoader(num_actors=1, max_seconds_per_video=config.data.max_seconds_per_video)
+    load = ActorLoader.from_config(1, config.data)
     return retrieval_scores(encoder, config, load)

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Condition
 from typing import Self
 
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal, working_on
+from ctp.storage import Storage, StorageError
 from ctp.video.decode import VideoReader
-from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.encoded import DecodingError, EncodedVideo, VideoError
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
 
 READ_AHEAD = 8
 """Videos that are read ahead: an object store answers late, but many requests at a time."""
+READ_AHEAD_BYTES = 128 * 2**20
+"""Bytes of the videos that are open or read ahead. A larger one is read when there is no other: to
+read it takes much longer than to decode a clip, so that reading ahead would gain little."""
 
 
 class VideoOpener:
     """Opens videos, for use in a `with` statement.
 
-    The bytes of those that will be needed are read ahead, in threads. A video that is needed
-    several times is kept until its last use.
+    The bytes of those that will be needed are read ahead, in threads, as far as they fit into
+    `READ_AHEAD_BYTES`. A video that is needed several times is kept until its last use.
     """
 
-    def __init__(self, upcoming: Iterable[VideoEntry] = (), journal: Journal | None = None):
+    def __init__(
+        self,
+        upcoming: Iterable[VideoEntry] = (),
+        journal: Journal | None = None,
+        limits: DecodingLimits = DEFAULT_LIMITS,
+    ):
         """Start to read.
 
         Args:
@@ -32,12 +43,14 @@ class VideoOpener:
                 may be opened, too; they are read at once.
             journal: of this process; None in a process that must not die, where only videos that
                 were decoded before are opened.
+            limits: of decoding.
         """
         self._upcoming = deque(upcoming)
         self._uses = Counter(entry.id for entry in self._upcoming)
-        self._journal = journal
+        self._journal, self._limits = journal, limits
         self._futures: dict[str, Future[EncodedVideo]] = {}
         self._pool = ThreadPoolExecutor(READ_AHEAD) if self._upcoming else None
+        self._waiting_room = _WaitingRoom(READ_AHEAD_BYTES)
         for _ in range(READ_AHEAD):
             self._begin_next()
 
@@ -45,6 +58,7 @@ class VideoOpener:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._waiting_room.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -53,16 +67,28 @@ class VideoOpener:
         """Open a video, for use in a `with` statement.
 
         Raises:
-            VideoError: it cannot be read, has fewer than `min_frames` frames, or has ended
-                processes before.
+            VideoError: it cannot be read, has fewer than `min_frames` frames, needs more memory
+                than `limits` allow, or has ended processes before.
             StorageError: the storage fails, also when it is tried again.
         """
-        video = self._read(entry)
-        with working_on(self._journal, entry.id, entry.uri), VideoReader(video) as reader:
-            if reader.num_frames < min_frames:
-                reason = f"has {reader.num_frames} frame(s), {min_frames} are needed"
-                raise VideoError(entry.id, entry.uri, reason)
-            yield reader
+        try:
+            video = self._read(entry)
+            # the threads that read ahead need memory at the same time
+            memory_bytes = self._limits.memory_bytes + self._waiting_room.most_bytes()
+            with (
+                working_on(self._journal, entry.id, entry.uri),
+                limited_memory(memory_bytes),
+                VideoReader(video, self._limits) as reader,
+            ):
+                if reader.num_frames < min_frames:
+                    reason = f"has {reader.num_frames} frame(s), {min_frames} are needed"
+                    raise VideoError(entry.id, entry.uri, reason)
+                yield reader
+        except DecodingError as error:
+            raise VideoError(entry.id, entry.uri, str(error)) from error
+        finally:
+            if entry.id not in self._futures:  # it was its last use
+                self._waiting_room.leave(entry.id)
 
     def _read(self, entry: VideoEntry) -> EncodedVideo:
         future = self._futures.get(entry.id)
@@ -72,12 +98,97 @@ class VideoOpener:
         self._uses[entry.id] -= 1
         if not self._uses[entry.id]:
             del self._futures[entry.id]
+        self._waiting_room.admit(entry.id)
         self._begin_next()
-        return future.result()
+        try:
+            return future.result()
+        except MemoryError:
+            return entry.read()  # it was read while a video that is decoded had a memory limit
 
     def _begin_next(self) -> None:
         if self._pool is None or not self._upcoming:
             return
         entry = self._upcoming.popleft()
         if entry.id not in self._futures:
-            self._futures[entry.id] = self._pool.submit(entry.read)
+            self._waiting_room.enter(entry.id)
+            self._futures[entry.id] = self._pool.submit(self._read_when_it_fits, entry)
+
+    def _read_when_it_fits(self, entry: VideoEntry) -> EncodedVideo:
+        self._waiting_room.wait(entry.id, _size_of(entry))
+        return entry.read()
+
+
+class _WaitingRoom:
+    """Admits videos to be read, in order, as many at a time as fit into a limit.
+
+    A video that is needed now is always admitted: those that are kept for a later use may fill all
+    of the limit.
+    """
+
+    def __init__(self, limit_bytes: int):
+        self._limit_bytes = limit_bytes
+        self._changed = Condition()
+        self._sizes: dict[str, int] = {}  # of those that were admitted and have not left
+        self._waiting: dict[str, int] = {}  # in order; the size is 0 until it is known
+        self._is_closed = False
+
+    def enter(self, video_id: str) -> None:
+        """Put a video at the end of the queue."""
+        with self._changed:
+            self._waiting[video_id] = 0
+
+    def wait(self, video_id: str, size: int) -> None:
+        """Wait until a video is admitted.
+
+        Raises:
+            CancelledError: nobody needs it any more.
+        """
+        with self._changed:
+            if video_id in self._waiting:
+                self._waiting[video_id] = size
+            self._changed.wait_for(lambda: self._may_begin(video_id, size))
+            if self._is_closed:
+                raise CancelledError
+            self._waiting.pop(video_id, None)
+            self._sizes[video_id] = size
+            self._changed.notify_all()
+
+    def admit(self, video_id: str) -> None:
+        """Admit a video that is needed now."""
+        with self._changed:
+            self._waiting.pop(video_id, None)
+            self._changed.notify_all()
+
+    def leave(self, video_id: str) -> None:
+        """Make the room of a video free."""
+        with self._changed:
+            self._sizes.pop(video_id, None)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Admit no video any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def most_bytes(self) -> int:
+        """Return how much memory reading may need until the next video is opened."""
+        with self._changed:
+            known = [*self._sizes.values(), *self._waiting.values()]
+        return self._limit_bytes + max(known, default=0)
+
+    def _may_begin(self, video_id: str, size: int) -> bool:
+        if self._is_closed or video_id not in self._waiting:
+            return True
+        is_first = next(iter(self._waiting)) == video_id
+        held = sum(self._sizes.values())
+        return is_first and (not self._sizes or held + size <= self._limit_bytes)
+
+
+def _size_of(entry: VideoEntry) -> int:
+    """Return the bytes of a video; 0 if they cannot be found, which reading it will report."""
+    if entry.size is not None:
+        return entry.size
+    with suppress(StorageError, ValueError):
+        return Storage.from_uri(entry.uri).version()[0] or 0
+    return 0

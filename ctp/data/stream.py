@@ -25,6 +25,7 @@ from ctp.data.reading import VideoOpener
 from ctp.rng import generator
 from ctp.storage import StorageError
 from ctp.video.decode import VideoReader
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 
 MAX_TRIES = 64
 """Videos that are tried for a sample before the run is stopped."""
@@ -254,13 +255,18 @@ class SampleStream(Generic[S]):
             quarantined += videos.quarantined
         raise no_usable_video(quarantined)
 
-    def draw_many(self, positions: Sequence[int], journal: Journal | None = None) -> list[Drawn[S]]:
+    def draw_many(
+        self,
+        positions: Sequence[int],
+        journal: Journal | None = None,
+        limits: DecodingLimits = DEFAULT_LIMITS,
+    ) -> list[Drawn[S]]:
         """Draw samples; the videos are read ahead.
 
         What `draw` raises is returned with a placeholder, so that all workers can stop together.
         """
         upcoming = (entry for position in positions for entry in self._needed(position))
-        with VideoOpener(upcoming, journal) as opener:
+        with VideoOpener(upcoming, journal, limits) as opener:
             return [self._draw_or_placeholder(position, opener) for position in positions]
 
     def batches(self, first_sample: int, rank: int, world_size: int) -> Iterator[Batch[S]]:
@@ -326,7 +332,12 @@ class VideoSet(ABC, Generic[T]):
             VideoError: its video cannot be used.
         """
 
-    def load_many(self, indices: Sequence[int], journal: Journal | None = None) -> Loaded[T]:
+    def load_many(
+        self,
+        indices: Sequence[int],
+        journal: Journal | None = None,
+        limits: DecodingLimits = DEFAULT_LIMITS,
+    ) -> Loaded[T]:
         """Read items; their videos are read ahead.
 
         Raises:
@@ -335,7 +346,7 @@ class VideoSet(ABC, Generic[T]):
         items: list[T] = []
         quarantined: list[QuarantinedVideo] = []
         upcoming = [self.catalog[index % len(self.catalog)] for index in indices]
-        with VideoOpener(upcoming, journal) as opener:
+        with VideoOpener(upcoming, journal, limits) as opener:
             for index in indices:
                 videos = self._source(index, opener)
                 with collect_errors(quarantined), suppress(QuarantineLimitError):

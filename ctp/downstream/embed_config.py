@@ -9,7 +9,8 @@ from annotated_types import Ge, Gt
 from ctp.config import Config
 from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
-from ctp.video.config import ViewsConfig
+from ctp.video.config import MaxMegapixels, ViewsConfig
+from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 
 class FeatureConfig(Config):
@@ -31,6 +32,9 @@ class EmbedDataConfig(Config):
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
     max_seconds_per_video: Annotated[float, Gt(0)] = 60.0
     """A video that takes longer to decode is quarantined."""
+    max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
+    """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
+    8K."""
 
 
 class EmbedScalingConfig(Config):

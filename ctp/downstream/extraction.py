@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -36,6 +37,7 @@ from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
 from ctp.video.config import ViewsConfig
+from ctp.video.limits import DecodingLimits
 from ctp.video.views import read_view_planes, views_shape
 
 
@@ -89,6 +91,11 @@ class Extraction:
     def folder(self) -> Storage:
         """Return the folder of the features."""
         return Storage.from_uri(self.config.out)
+
+    @property
+    def part_bytes(self) -> int:
+        """Return the bytes of the views of a part, which are read and then stacked."""
+        return 2 * self.config.videos_per_part * math.prod(views_shape(self.config.views))
 
     def describe(self) -> str:
         """Return a line on what is to be computed, and what is done."""
@@ -147,7 +154,8 @@ def read_part(
         StorageError: the storage fails.
     """
     part = part_range(config, catalog, number)
-    loaded = ViewSet(catalog, config.seed, config.views).load_many(part, journal)
+    limits = DecodingLimits(config.data.max_megapixels)
+    loaded = ViewSet(catalog, config.seed, config.views).load_many(part, journal, limits)
     reasons = {each.video_id: json.dumps(asdict(each)) for each in loaded.quarantined}
     entries = [catalog[video] for video in part]
     planes = np.zeros((len(part), *views_shape(config.views)), np.uint8)

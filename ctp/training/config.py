@@ -12,6 +12,8 @@ from ctp.config import Config, Difference, NotAnOption, differences
 from ctp.data.sources import Sources
 from ctp.score import Score
 from ctp.training.schedule import ScheduleConfig
+from ctp.video.config import MaxMegapixels
+from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 
 class ComputeConfig(Config):
@@ -61,6 +63,9 @@ class VideosConfig(Config):
     """Stop the run when more than this share of its videos cannot be used."""
     max_seconds_per_video: Annotated[float, Gt(0)] = 60.0
     """Quarantine a video that is decoded for longer than this."""
+    max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
+    """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
+    8K. Memory is bounded in proportion."""
 
 
 class ScalingConfig(Config):
@@ -109,6 +114,7 @@ class RunConfig(Config):
             "storage",
             "data.max_quarantined_share",
             "data.max_seconds_per_video",
+            "data.max_megapixels",
             "checkpoint",
             "log_every_steps",
             "mlflow_uri",

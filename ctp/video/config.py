@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Le, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 from pydantic import model_validator
 
 from ctp.config import Config
 
 Probability = Annotated[float, Ge(0), Le(1)]
+MaxMegapixels = Annotated[float, Gt(0), Le(1000)]
+"""Millions of pixels; FFmpeg itself decodes at most 268."""
 
 
 class SamplingConfig(Config):

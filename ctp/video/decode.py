@@ -26,10 +26,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from ctp.text import one_line
-from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.encoded import DecodingError, EncodedVideo, VideoError, checked, decoding_errors
+from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 from ctp.video.mp4 import Run, SampleTable, read_sample_table
-from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, upright
+from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, display_matrix, upright
 
 Take = Callable[[int, av.VideoFrame], None]
 """Callback for a frame's number and the frame, which is valid only during the call."""
@@ -42,6 +42,8 @@ FORMATS_WITHOUT_TIMES = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
 """Formats that store no presentation times, so that FFmpeg guesses them."""
 MAX_CACHED_DECODERS = 8
 """Decoders that a thread keeps for the next videos of their kind."""
+MAX_CACHED_PIXELS = 2**21
+"""Pixels of a picture up to which decoders are kept, Full HD: they also keep their pictures."""
 DEFAULT_RATE = Fraction(25)
 """Frames/s if the video does not specify a rate."""
 
@@ -80,15 +82,18 @@ class VideoReader:
             return the last one or two.
     """
 
-    def __init__(self, video: EncodedVideo):
+    def __init__(self, video: EncodedVideo, limits: DecodingLimits = DEFAULT_LIMITS):
         """Open a video and find its frames.
 
         Raises:
-            VideoError: it is not a video, has no video stream, or is truncated.
+            VideoError: it is not a video, has no video stream, is truncated, or exceeds the limits.
         """
-        self._video = video
-        self._table = read_sample_table(video.data)
-        self._file = None if self._table else _File(video)
+        self._video, self._limits = video, limits
+        self._table: SampleTable | None = None
+        # the table is only a shortcut: whatever is wrong with it, FFmpeg's reader decides
+        with suppress(DecodingError), decoding_errors("has a damaged index"):
+            self._table = read_sample_table(video.data)
+        self._file = None if self._table else _File(video, limits)
         self.num_frames = len(self._table.size) if self._table else self._open_file().num_frames
 
     def __enter__(self) -> Self:
@@ -145,9 +150,9 @@ class VideoReader:
             VideoError: a frame cannot be decoded, or has another size than the others.
         """
         rows = {number: row for row, number in enumerate(sorted(set(indices)))}
-        cutter = Cutter(crop, len(rows))
+        cutter = Cutter(crop, len(rows), size_px)
         self.decode(indices, lambda number, frame: cutter.add(rows[number], frame))
-        frames = cutter.frames(size_px)
+        frames = cutter.frames()
         return frames if len(frames) == len(indices) else frames[[rows[i] for i in indices]]
 
     def decode(self, indices: Sequence[int], take: Take) -> None:
@@ -163,6 +168,7 @@ class VideoReader:
         wanted, taken = sorted(set(indices)), set()
 
         def check_and_take(number: int, frame: av.VideoFrame) -> None:
+            self._limits.check_size(frame.width, frame.height)
             sides = sorted((frame.width, frame.height))
             if sides[1] > MAX_ASPECT_RATIO * sides[0]:
                 raise ValueError(
@@ -174,8 +180,10 @@ class VideoReader:
 
         try:
             if self._table is not None:
-                with suppress(av.FFmpegError):  # _File reports it if it cannot decode either
-                    _decode_samples(self._table, self._video.data, wanted, check_and_take)
+                data = self._video.data
+                # if it ends early, _File reports it if it cannot decode either
+                for number, frame in _table_frames(self._table, data, wanted, self._limits):
+                    check_and_take(number, frame)
             if len(taken) < len(wanted):
                 self._open_file().decode(wanted, check_and_take)
         except VideoError:
@@ -185,7 +193,7 @@ class VideoReader:
 
     def _open_file(self) -> _File:
         if self._file is None:
-            self._file = _File(self._video)
+            self._file = _File(self._video, self._limits)
             if self._file.num_frames != self.num_frames:
                 raise _error(
                     self._video,
@@ -201,14 +209,16 @@ class _Decoders(threading.local):
     """
 
     def __init__(self) -> None:
-        self._cached: dict[tuple[str, bytes], VideoCodecContext] = {}
+        self._cached: dict[tuple[str, bytes, DecodingLimits], VideoCodecContext] = {}
 
     @contextmanager
-    def borrow(self, table: SampleTable) -> Iterator[VideoCodecContext]:
+    def borrow(self, table: SampleTable, limits: DecodingLimits) -> Iterator[VideoCodecContext]:
         """Lend a decoder for the table's video; it is not kept after an error."""
-        kind = table.codec, table.extradata
-        decoder = self._cached.pop(kind, None) or _new_decoder(table)
+        kind = table.codec, table.extradata, limits
+        decoder = self._cached.pop(kind, None) or _new_decoder(table, limits)
         yield decoder
+        if decoder.width * decoder.height > MAX_CACHED_PIXELS:
+            return
         self._cached[kind] = decoder
         if len(self._cached) > MAX_CACHED_DECODERS:
             del self._cached[next(iter(self._cached))]
@@ -217,45 +227,60 @@ class _Decoders(threading.local):
 _decoders = _Decoders()
 
 
-def _new_decoder(table: SampleTable) -> VideoCodecContext:
+def _new_decoder(table: SampleTable, limits: DecodingLimits) -> VideoCodecContext:
     decoder: VideoCodecContext = av.CodecContext.create(table.codec, "r")  # type: ignore[assignment]
     decoder.extradata = table.extradata
     decoder.thread_count = 1  # actors use the cores already
+    decoder.options = limits.codec_options
     return decoder
 
 
-def _decode_samples(table: SampleTable, data: bytes, wanted: list[int], take: Take) -> None:
-    """Decode the frames of the rising numbers `wanted`; some may be missing."""
-    with _decoders.borrow(table) as decoder:
+def _table_frames(
+    table: SampleTable, data: bytes, wanted: list[int], limits: DecodingLimits
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode the frames of the rising numbers `wanted`, with their numbers, up to an error; some
+    may be missing."""
+    with suppress(DecodingError):
+        yield from checked(_decode_samples(table, data, wanted, limits), "has a damaged index")
+
+
+def _decode_samples(
+    table: SampleTable, data: bytes, wanted: list[int], limits: DecodingLimits
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    with _decoders.borrow(table, limits) as decoder:
         for run in table.runs(wanted, data):
-            _decode_run(decoder, table, run, memoryview(data), take)
+            yield from _decode_run(decoder, table, run, memoryview(data))
 
 
 def _decode_run(
-    decoder: VideoCodecContext, table: SampleTable, run: Run, data: memoryview, take: Take
-) -> None:
+    decoder: VideoCodecContext, table: SampleTable, run: Run, data: memoryview
+) -> Iterator[tuple[int, av.VideoFrame]]:
     number_at = {int(table.shown[table.packet_of_frame[i]]): i for i in run.frames}
-
-    def take_wanted(frames: list[av.VideoFrame]) -> None:
-        for frame in frames:
-            if frame.pts in number_at:
-                take(number_at[frame.pts], frame)
 
     for sample in run.packets:
         start = int(table.position[sample])
         # the stubs do not allow all buffers
         packet = av.Packet(data[start : start + int(table.size[sample])])  # type: ignore[arg-type]
         packet.pts = int(table.shown[sample])
-        take_wanted(decoder.decode(packet))
-    take_wanted(decoder.decode(None))
+        yield from _numbered(decoder.decode(packet), number_at)
+    yield from _numbered(decoder.decode(None), number_at)
     decoder.flush_buffers()
+
+
+def _numbered(
+    frames: list[av.VideoFrame], number_at: dict[int, int]
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield the frames whose times are in `number_at`, with their numbers."""
+    for frame in frames:
+        if frame.pts in number_at:
+            yield number_at[frame.pts], frame
 
 
 class _File:
     """A video that is opened with FFmpeg."""
 
-    def __init__(self, video: EncodedVideo):
-        self._video = video
+    def __init__(self, video: EncodedVideo, limits: DecodingLimits):
+        self._video, self._limits = video, limits
         self._container, self._stream = self._open()
         try:
             self._times, self._keys = self._index()
@@ -266,10 +291,11 @@ class _File:
 
     @property
     def clock(self) -> Clock:
-        base, rate = self._stream.time_base, self._stream.average_rate
-        if isinstance(self._times, range) or base is None:
-            return Clock.from_rate(self.num_frames, rate or DEFAULT_RATE)
-        return Clock.from_times(self._times, base)
+        with self._video_errors("has invalid presentation times"):
+            base, rate = self._stream.time_base, self._stream.average_rate
+            if isinstance(self._times, range) or base is None:
+                return Clock.from_rate(self.num_frames, rate or DEFAULT_RATE)
+            return Clock.from_times(self._times, base)
 
     def close(self) -> None:
         self._container.close()
@@ -280,21 +306,48 @@ class _File:
         Raises:
             VideoError: one cannot be decoded.
         """
-        with self._ffmpeg_errors("cannot be decoded"):
+        try:
             if isinstance(self._times, range):
                 self._decode_by_count(wanted, take)
             else:
                 self._decode_by_time(wanted, self._times, take)
+        except VideoError as error:  # frames are missing
+            raise self._error(error.reason + self._refused_size()) from error
+
+    def _refused_size(self) -> str:
+        """Return what to add to the reason if the decoder may have refused a picture's size.
+
+        Raises:
+            VideoError: the pictures are too large.
+        """
+        codec = self._stream.codec_context
+        with self._video_errors("cannot be opened as a video"):
+            if codec.width:  # some decoders keep the size that they refuse, others set it to 0
+                self._limits.check_size(codec.width, codec.height)
+                return ""
+            with self._open_container(self._limits.size_options) as container:
+                size: Any = container.streams[self._stream.index].codec_context
+                self._limits.check_size(size.width, size.height)
+        return f"; perhaps the size of its pictures changes, and {self._limits.describe()}"
 
     def _open(self) -> tuple[InputContainer, av.VideoStream]:
-        with self._ffmpeg_errors("cannot be opened as a video"):
-            # the metadata of some real files is not UTF-8
-            container = av.open(io.BytesIO(self._video.data), "r", metadata_errors="replace")
+        container = self._open_container(self._limits.open_options)
         try:
-            return container, self._find_stream(container)
+            with self._video_errors("has damaged headers"):
+                return container, self._find_stream(container)
         except BaseException:
             container.close()
             raise
+
+    def _open_container(self, options: dict[str, str]) -> InputContainer:
+        with self._video_errors("cannot be opened as a video"):
+            try:
+                # the metadata of some real files is not UTF-8
+                return av.open(
+                    io.BytesIO(self._video.data), "r", options=options, metadata_errors="replace"
+                )
+            except av.error.ArgumentError as error:  # all that FFmpeg says of a refused format
+                raise self._error("is in no format of FFmpeg that can hold a video") from error
 
     def _find_stream(self, container: InputContainer) -> av.VideoStream:
         # a picture attached to an audio file is not a video
@@ -309,8 +362,10 @@ class _File:
         codec: VideoCodecContext | None = stream.codec_context  # the stubs do not include None
         if codec is None:
             raise self._error("has a codec that FFmpeg cannot decode")
+        self._limits.check_size(codec.width, codec.height)
         # frame threads with an early stop can hang, and actors use the cores already
         codec.thread_count = 1
+        codec.options = self._limits.codec_options
         return stream
 
     def _index(self) -> tuple[list[int] | range, list[int]]:
@@ -321,7 +376,7 @@ class _File:
         times: list[int | None] = []
         keys: list[int | None] = []
         num_packets = 0
-        with self._ffmpeg_errors("cannot be read to its end"):
+        with self._video_errors("cannot be read to its end"):
             for packet in self._container.demux(self._stream):
                 num_packets += packet.size > 0
                 if packet.size and not packet.is_discard:
@@ -348,13 +403,17 @@ class _File:
         # some containers seek too late, and some key frames are not decodable: retry from earlier
         for start in [*keys[:-3:-1], None]:
             num_taken = 0
-            with suppress(av.FFmpegError):  # missing frames are reported below
-                for frame in self._frames_at([times[i] for i in wanted], start):
-                    take(wanted[num_taken], frame)
-                    num_taken += 1
+            for frame in self._until_error(self._frames_at([times[i] for i in wanted], start)):
+                take(wanted[num_taken], frame)
+                num_taken += 1
             if num_taken == len(wanted):
                 return
         raise self._error(f"frame {wanted[num_taken]} of {self.num_frames} cannot be decoded")
+
+    def _until_error(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        """Yield frames up to an error, which the caller reports if some are missing."""
+        with suppress(DecodingError):
+            yield from checked(frames, "cannot be decoded")
 
     def _frames_at(self, times: list[int], start: int | None) -> Iterator[av.VideoFrame]:
         """Decode the frames at the rising `times`, up to the first that is missing."""
@@ -371,7 +430,7 @@ class _File:
     def _decode_by_count(self, wanted: list[int], take: Take) -> None:
         left = set(wanted)
         frame, count = None, 0
-        for count, frame in enumerate(self._frames_from(None), start=1):
+        for count, frame in enumerate(self._until_error(self._frames_from(None)), start=1):
             if count - 1 in left:
                 take(count - 1, frame)
                 left.remove(count - 1)
@@ -393,14 +452,13 @@ class _File:
         yield from self._container.decode(self._stream)
 
     @contextmanager
-    def _ffmpeg_errors(self, what: str) -> Iterator[None]:
-        """Turn FFmpeg's errors into VideoError."""
+    def _video_errors(self, what: str) -> Iterator[None]:
+        """Turn errors of FFmpeg and DecodingError into VideoError, as `decoding_errors` does."""
         try:
-            yield
-        except VideoError:
-            raise
-        except av.FFmpegError as error:
-            raise self._error(f"{what}: {one_line(error.strerror or error)}") from error
+            with decoding_errors(what):
+                yield
+        except DecodingError as error:
+            raise self._error(str(error)) from error
 
     def _error(self, reason: str) -> VideoError:
         return _error(self._video, reason)
@@ -414,13 +472,14 @@ def _scale(
     frame: av.VideoFrame, short_side_px: int, reformatter: VideoReformatter
 ) -> NDArray[np.uint8]:
     """Scale and convert to RGB in one step, then rotate upright."""
-    scale = short_side_px / min(frame.width, frame.height)
-    rgb: NDArray[Any] = reformatter.reformat(
-        frame,
-        width=max(round(frame.width * scale), short_side_px),
-        height=max(round(frame.height * scale), short_side_px),
-        format="rgb24",
-        interpolation=Interpolation.BILINEAR,
-    ).to_ndarray()
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    return rgb if matrix is None else upright(rgb, np.frombuffer(matrix, np.int32))
+    with decoding_errors("has frames that cannot be converted"):
+        scale = short_side_px / min(frame.width, frame.height)
+        rgb: NDArray[Any] = reformatter.reformat(
+            frame,
+            width=max(round(frame.width * scale), short_side_px),
+            height=max(round(frame.height * scale), short_side_px),
+            format="rgb24",
+            interpolation=Interpolation.BILINEAR,
+        ).to_ndarray()
+        matrix = display_matrix(frame)
+        return rgb if matrix is None else upright(rgb, matrix)

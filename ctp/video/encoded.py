@@ -1,8 +1,15 @@
-"""An encoded video, and the error for a video that cannot be used."""
+"""An encoded video, and the errors for a video that cannot be used."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
+
+from ctp.text import one_line
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,3 +43,53 @@ class VideoError(ValueError):
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
         return type(self), (self.video_id, self.uri, self.reason)  # args hold the message only
+
+
+class DecodingError(ValueError):
+    """A video cannot be decoded. The message is the reason, which completes "the video …"."""
+
+
+@contextmanager
+def decoding_errors(what: str) -> Iterator[None]:
+    """Turn whatever a decoding library raises inside the block into DecodingError.
+
+    Use it around calls into such a library and around code that computes with numbers out of the
+    file, and around nothing else: there, an exception of any type is the fault of the video.
+    Damaged files make PyAV raise IndexError, UnicodeDecodeError, OverflowError and others beside
+    its own errors. Elsewhere, the same exceptions are errors of the program, which must stop it.
+
+    Args:
+        what: completes "the video …", for example "cannot be opened".
+
+    Raises:
+        DecodingError: the library raised an exception.
+    """
+    try:
+        yield
+    except (AssertionError, DecodingError, VideoError):
+        raise  # an impossible state is an error of the program, also inside of a library
+    except MemoryError as error:
+        raise DecodingError(f"{what}: it asks for more memory than is allowed") from error
+    except Exception as error:
+        raise DecodingError(f"{what}: {_describe(error)}") from error
+
+
+def checked(items: Iterator[T], what: str) -> Iterator[T]:
+    """Yield what a decoding library yields; its exceptions become those of `decoding_errors`.
+
+    Exceptions of the loop that consumes the items are not affected.
+    """
+    while True:
+        with decoding_errors(what):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+
+
+def _describe(error: Exception) -> str:
+    """Return an exception of a library as one line."""
+    of_ffmpeg: object = getattr(error, "strerror", None)
+    # of other exceptions the type, too, since the message of an IndexError says little
+    return one_line(of_ffmpeg or f"{type(error).__name__}: {error}")

@@ -15,9 +15,12 @@ import av
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ctp.video.encoded import decoding_errors
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 """Y [h, w], U and V [ceil(h / 2), ceil(w / 2)]."""
@@ -29,6 +32,8 @@ FULL_RANGE = 2
 """FFmpeg's number of the colour range 0-255; video usually has 16-235."""
 MAX_FAST_CHANNELS = 4
 """torch resizes images with more channels in a slower way."""
+MAX_CHUNK_BYTES = 64 * 2**20
+"""Squares that are kept in the size of the video; more frames are resized in several steps."""
 FRACTION_BITS = 5
 """Colours are added in units of 1/32 level, which fit into 16 bits."""
 BT601 = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))
@@ -61,46 +66,71 @@ class Crop:
 
 
 class Cutter:
-    """Cuts the same square out of frames of one size."""
+    """Cuts the same square out of frames of one size, and resizes it."""
 
-    def __init__(self, crop: Crop, num_frames: int):
-        self._crop, self._num_frames = crop, num_frames
+    def __init__(self, crop: Crop, num_frames: int, size_px: int):
+        self._crop, self._num_frames, self._size_px = crop, num_frames, size_px
         self._reformatter = VideoReformatter()
+        self._resized = np.empty((num_frames, planes_size(size_px)), np.uint8)
         self._cut: Planes | None = None
+        self._chunk, self._filled = 0, set[int]()
         self._window = 0, 0, 0
         self.picture_size: tuple[int, int] | None = None
         """Width and height of the first frame, upright."""
 
     def add(self, row: int, frame: av.VideoFrame) -> None:
-        """Add the frame for a row of the result.
+        """Add the frame for a row of the result. Rows come in rising order, or all again.
 
         Raises:
-            ValueError: its size differs from the first frame's.
+            ValueError: its size differs from the first frame's, or it cannot be converted.
         """
-        y, u, v = upright_planes(frame, self._reformatter)
+        with decoding_errors("has frames that cannot be converted"):
+            y, u, v = upright_planes(frame, self._reformatter)
         height, width = y.shape
         if self._cut is None:
             self.picture_size = width, height
             self._window = self._crop.window(width, height)
-            side = self._window[2]
-            shapes = (side, side), (side // 2, side // 2), (side // 2, side // 2)
-            self._cut = tuple(np.empty((self._num_frames, *s), np.uint8) for s in shapes)  # type: ignore[assignment]
+            self._cut = self._new_chunk(self._window[2])
         if self.picture_size != (width, height):
             raise ValueError(SIZE_CHANGES)
         left, top, side = self._window
-        assert self._cut is not None
-        self._cut[0][row] = y[top : top + side, left : left + side]
+        chunk, place = divmod(row, len(self._cut[0]))
+        if chunk != self._chunk:
+            self._chunk, self._filled = chunk, set()
+        self._cut[0][place] = y[top : top + side, left : left + side]
         for cut, plane in zip(self._cut[1:], (u, v), strict=True):
-            cut[row] = plane[top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
+            cut[place] = plane[top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
+        self._filled.add(place)
+        self._resize_full_chunk()
 
-    def frames(self, size_px: int) -> NDArray[np.uint8]:
+    def frames(self) -> NDArray[np.uint8]:
         """Return all frames, resized and mirrored: uint8 [T, 3/2 · size_px²], see `to_rgb`."""
+        return self._resized
+
+    def _new_chunk(self, side: int) -> Planes:
+        """Return arrays for squares that are resized together: all of them, or as many as fit."""
+        fitting = max(MAX_CHUNK_BYTES // planes_size(side), 1)
+        if fitting > MAX_FAST_CHANNELS:
+            fitting -= fitting % MAX_FAST_CHANNELS
+        number = min(self._num_frames, fitting)
+        shapes = (side, side), (side // 2, side // 2), (side // 2, side // 2)
+        return tuple(np.empty((number, *s), np.uint8) for s in shapes)  # type: ignore[return-value]
+
+    def _resize_full_chunk(self) -> None:
         assert self._cut is not None
-        y, u, v = self._cut
-        resized = [_resize(y, size_px), *(_resize(half, size_px // 2) for half in (u, v))]
+        start = self._chunk * len(self._cut[0])
+        number = min(len(self._cut[0]), self._num_frames - start)
+        if len(self._filled) < number:
+            return
+        self._filled = set()
+        y, u, v = (plane[:number] for plane in self._cut)
+        half_px = self._size_px // 2
+        with decoding_errors("has frames that cannot be resized"):
+            resized = [_resize(y, self._size_px), *(_resize(half, half_px) for half in (u, v))]
         if self._crop.flip:
             resized = [plane[..., ::-1] for plane in resized]
-        return np.concatenate([plane.reshape(self._num_frames, -1) for plane in resized], axis=1)
+        rows = self._resized[start : start + number]
+        np.concatenate([plane.reshape(number, -1) for plane in resized], axis=1, out=rows)
 
 
 def planes_size(size_px: int) -> int:
@@ -144,11 +174,24 @@ def to_rgb(planes: Tensor, size_px: int) -> Tensor:
 def upright_planes(frame: av.VideoFrame, reformatter: VideoReformatter) -> Planes:
     """Return views of a frame's planes, upright, in BT.601 with limited range."""
     planes = _planes(_to_plain(frame, reformatter))
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(frame)
     if matrix is None:
         return planes
-    display_matrix = np.frombuffer(matrix, np.int32)
-    return tuple(upright(plane, display_matrix) for plane in planes)  # type: ignore[return-value]
+    return tuple(upright(plane, matrix) for plane in planes)  # type: ignore[return-value]
+
+
+def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
+    """Return the matrix by which a player transforms the picture, int32 [9], or None."""
+    try:
+        # not frame.side_data, which frame and container would refer to each other by: the pixels
+        # would stay in memory until the garbage collector runs
+        container: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+        matrix: Any = container.get("DISPLAYMATRIX")
+    except ValueError:
+        if frame.rotation:
+            raise
+        return None  # PyAV does not know all kinds of side data that FFmpeg has
+    return None if matrix is None else np.frombuffer(matrix, np.int32).copy()
 
 
 def upright(picture: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:

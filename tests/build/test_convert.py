@@ -6,6 +6,7 @@ import io
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fractions import Fraction
@@ -24,6 +25,7 @@ from ctp.rng import generator
 from ctp.storage import Storage
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.limits import DecodingLimits
 
 Encode = Callable[..., bytes]
 Paint = Callable[..., np.ndarray]
@@ -290,6 +292,69 @@ def test_a_damaged_zip_is_a_video_error_or_gives_a_row(
     path.write_bytes(data)
     with suppress(VideoError):
         convert(Source("a", FrameZip(str(path), RATE)), CONFIG)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG file of this size whose pixels are missing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    checksum = struct.pack(">I", zlib.crc32(header))
+    pixels = struct.pack(">I", 100) + b"IDAT"
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + checksum + pixels
+
+
+def zip_source(path: Path, *pictures: bytes) -> Source:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, picture in enumerate(pictures):
+            archive.writestr(f"{number}.png", picture)
+    return Source("the-id", FrameZip(str(path), RATE))
+
+
+@pytest.mark.parametrize("size", [(7000, 6000), (16000, 16000), (40000, 30000)])
+def test_pictures_with_too_many_pixels_are_a_video_error(
+    size: tuple[int, int], tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    source = zip_source(tmp_path / "a.zip", jpeg(0), png_header(*size))
+    with pytest.raises(VideoError, match=rf"{size[0]}x{size[1]}.*36.*data\.max_megapixels"):
+        convert(source, CONFIG)
+
+
+def test_a_larger_limit_accepts_larger_pictures(tmp_path: Path, jpeg: Callable[..., bytes]) -> None:
+    source = zip_source(tmp_path / "a.zip", jpeg(0), jpeg(1))  # 96x64
+    assert convert(source, CONFIG, limits=DecodingLimits(0.0062)).num_frames == 2
+    with pytest.raises(VideoError, match=r"96x64.*at most 0\.0061 "):
+        convert(source, CONFIG, limits=DecodingLimits(0.0061))
+
+
+DAMAGED_PICTURES = {
+    "empty": b"",
+    "text": b"text",
+    "no pixels": png_header(10, 10),
+    "no width": png_header(0, 10),
+    "TIFF": b"II*\x00\x08\x00\x00\x00\xff\xff" + b"\x01" * 99,
+    "GIF": b"GIF89a\x01\x00",
+    "BMP": b"BM" + b"\xff" * 60,
+    "WebP": b"RIFF\xff\xff\xff\xffWEBPVP8 \x00\x00",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED_PICTURES)
+def test_damaged_pictures_are_a_video_error(
+    kind: str, tmp_path: Path, jpeg: Callable[..., bytes]
+) -> None:
+    source = zip_source(tmp_path / "a.zip", jpeg(0), DAMAGED_PICTURES[kind])
+    with pytest.raises(VideoError, match="a frame cannot be decoded"):
+        convert(source, CONFIG)
+
+
+def test_a_video_with_too_many_pixels_is_a_video_error(
+    tmp_path: Path, encode_video: Encode
+) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(encode_video(3))
+    for config in (CONFIG, None):
+        source = Source("the-id", VideoEntry("the-id", str(path)))
+        with pytest.raises(VideoError, match=r"96x64.*data\.max_megapixels"):
+            convert(source, config, limits=DecodingLimits(0.006))
 
 
 def test_a_video_that_is_too_long_for_a_shard_is_a_video_error(

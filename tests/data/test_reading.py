@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 import threading
+import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ctp.data.catalog import VideoEntry
-from ctp.data.reading import READ_AHEAD, VideoOpener
+from ctp.data.reading import READ_AHEAD, READ_AHEAD_BYTES, VideoOpener
 from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.video.limits import DecodingLimits
 
 
 @dataclass(frozen=True)
@@ -81,3 +87,107 @@ def test_a_video_with_too_few_frames_is_refused(videos: Videos) -> None:
         pass
     with pytest.raises(VideoError, match=r"3 frame.*4"), opener.open(entry, min_frames=4):
         pass
+
+
+@dataclass(frozen=True)
+class SizedVideo(CountedVideo):
+    """A video of which reading is counted as that of a large file."""
+
+    open_or_read: list[str] = field(default_factory=list)
+    """Shared by several: ids of those whose bytes are in memory."""
+
+    def read(self) -> EncodedVideo:
+        self.open_or_read.append(self.id)
+        return super().read()
+
+
+def sized_videos(data: bytes, number: int, size: int | None) -> list[SizedVideo]:
+    shared: list[str] = []
+    return [
+        SizedVideo(str(i), f"/{i}", size=size, data=data, open_or_read=shared)
+        for i in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [
+        (READ_AHEAD_BYTES // 3, 3),
+        (READ_AHEAD_BYTES, 1),
+        (4 * READ_AHEAD_BYTES, 1),
+        (1, 1 + READ_AHEAD),
+    ],
+)
+def test_no_more_bytes_than_allowed_are_open_or_read_ahead(
+    size: int, most: int, encode_video: Callable[..., bytes]
+) -> None:
+    many = sized_videos(encode_video(3), 12, size)
+    in_memory, counts = many[0].open_or_read, []
+    with VideoOpener(many) as opener:
+        for entry in many:
+            with opener.open(entry):
+                time.sleep(0.05)  # the threads read as far as they may
+                counts.append(len(in_memory))
+                in_memory.remove(entry.id)
+            assert entry.id not in in_memory
+    assert max(counts) <= most + 1  # the next one may begin when this one is closed
+    assert counts[0] == most
+    assert [len(entry.reads) for entry in many] == [1] * 12
+
+
+def test_videos_that_are_kept_do_not_block_one_that_is_needed(
+    encode_video: Callable[..., bytes],
+) -> None:
+    a, b, c = sized_videos(encode_video(3), 3, READ_AHEAD_BYTES)
+    with VideoOpener([a, b, c, a, b, c]) as opener:  # all three are kept until the end
+        for entry in (c, a, b, b, a, c):
+            with opener.open(entry) as reader:
+                assert reader.num_frames == 3
+    assert [len(entry.reads) for entry in (a, b, c)] == [1, 1, 1]
+
+
+def test_closing_ends_the_threads_that_wait(encode_video: Callable[..., bytes]) -> None:
+    many = sized_videos(encode_video(3), 5, READ_AHEAD_BYTES)
+    with VideoOpener(many) as opener, opener.open(many[0]):
+        pass
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(timeout=10)
+            assert not thread.is_alive()
+    assert not many[4].reads
+
+
+def count_frames(opener: VideoOpener, entry: VideoEntry) -> int:
+    with opener.open(entry) as reader:
+        return reader.num_frames
+
+
+def test_the_size_of_a_file_is_found_when_the_catalogue_does_not_know_it(
+    tmp_path: Path, encode_video: Callable[..., bytes]
+) -> None:
+    data, paths = encode_video(3), [tmp_path / f"{i}.mp4" for i in range(5)]
+    for path in paths:
+        with path.open("wb") as file:  # padded by a box that players skip; it takes no disk space
+            file.write(data + struct.pack(">I4s", READ_AHEAD_BYTES, b"free"))
+            file.truncate(len(data) + READ_AHEAD_BYTES)
+    entries = [VideoEntry(path.name, str(path)) for path in paths]
+    tracemalloc.start()
+    try:
+        with VideoOpener(entries) as opener:
+            assert [count_frames(opener, entry) for entry in entries] == [3] * 5
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert READ_AHEAD_BYTES < most_bytes < 2.5 * READ_AHEAD_BYTES
+
+
+def test_a_video_that_needs_too_much_memory_is_refused(videos: Videos) -> None:
+    [entry] = videos("a")
+    with VideoOpener(limits=DecodingLimits(1.0)) as opener:
+        with (
+            pytest.raises(VideoError, match=r"more than \d+ MiB of memory"),
+            opener.open(entry),
+        ):
+            np.ones(2**32, np.uint8)  # stands for what a decoder allocates
+        with opener.open(entry) as reader:
+            assert reader.num_frames == 3

@@ -269,7 +269,7 @@ def bad_input(kind: str, encode: Encode) -> bytes:
         ("mp4 without a frame", "has no (frames|video stream)|cannot be opened"),
         ("avi without a frame", "has no (frames|video stream)|cannot be opened"),
         ("sound", "has no video stream"),
-        ("sound in a wav", "has no video stream"),
+        ("sound in a wav", "is in no format of FFmpeg that can hold a video"),
         ("sound with a cover", "has no video stream"),
         ("unknown codec", "has a codec that FFmpeg cannot decode"),
     ],

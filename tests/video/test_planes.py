@@ -107,10 +107,10 @@ def test_windows_are_inside_at_even_offsets(width: int, height: int, crop: Crop)
 @pytest.mark.parametrize("flip", [False, True])
 def test_a_crop_of_its_own_size_is_a_slice(flip: bool) -> None:
     frame, planes = noise_frame(64, 96)
-    cutter = Cutter(Crop(0.5, 0.25, 1, flip), 2)
+    cutter = Cutter(Crop(0.5, 0.25, 1, flip), 2, 32)
     cutter.add(0, frame)
     cutter.add(1, noise_frame(64, 96, seed=1)[0])
-    cut = cutter.frames(32)
+    cut = cutter.frames()
     left, top = 16, 32
     expected = [planes[0][top : top + 32, left : left + 32]]
     expected += [
@@ -125,9 +125,9 @@ def test_a_crop_of_its_own_size_is_a_slice(flip: bool) -> None:
 @pytest.mark.parametrize("size", [20, 48])  # smaller and larger than the picture's 32
 def test_resizing_is_that_of_torchvision(size: int) -> None:
     frame, planes = noise_frame(32, 32)
-    cutter = Cutter(WHOLE, 1)
+    cutter = Cutter(WHOLE, 1, size)
     cutter.add(0, frame)
-    [cut] = cutter.frames(size)
+    [cut] = cutter.frames()
     for plane, start, side in zip(planes, (0, size**2, size**2 * 5 // 4), (1, 2, 2), strict=True):
         part = size // side
         resized = transforms.resize(torch.from_numpy(plane)[None], [part, part], antialias=True)
@@ -136,7 +136,7 @@ def test_resizing_is_that_of_torchvision(size: int) -> None:
 
 
 def test_frames_of_two_sizes_are_refused() -> None:
-    cutter = Cutter(WHOLE, 2)
+    cutter = Cutter(WHOLE, 2, 32)
     cutter.add(0, noise_frame(32, 32)[0])
     with pytest.raises(ValueError, match="has frames of different sizes"):
         cutter.add(1, noise_frame(34, 32)[0])
@@ -159,9 +159,9 @@ def test_other_formats_ranges_and_matrices_keep_their_colours(
     )
     frame.colorspace = 1 if matrix == "709" else 5
     frame.color_range = 2 if full else 1
-    cutter = Cutter(WHOLE, 1)
+    cutter = Cutter(WHOLE, 1, 16)
     cutter.add(0, frame)
-    rgb = to_rgb(torch.from_numpy(cutter.frames(16)), 16).numpy()
+    rgb = to_rgb(torch.from_numpy(cutter.frames()), 16).numpy()
     # FFmpeg converts twice in 8 bits; the wrong matrix would be 9 off, the wrong range 14
     assert np.abs(rgb.astype(int) - color).max() <= 5
 

@@ -1,0 +1,74 @@
+"""How much memory a job may need, to print before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from ctp.cluster.stream import BlockLayout, StreamSpec, object_store_bytes
+from ctp.data.catalog import Catalog
+from ctp.data.reading import READ_AHEAD_BYTES
+from ctp.training.trainer import TrainingSpec
+from ctp.video.limits import DecodingLimits
+
+PROCESS_BYTES = 600 * 2**20
+"""Memory of an actor that does nothing, above all that of torch and Ray; measured."""
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class DecoderMemory:
+    """The most memory of a process that decodes, in bytes.
+
+    Attributes:
+        limits: of decoding.
+        videos: encoded videos that are open or read ahead.
+        output: what it makes of them before it passes it on.
+    """
+
+    limits: DecodingLimits
+    videos: int
+    output: int = 0
+
+    @classmethod
+    def from_catalog(
+        cls, limits: DecodingLimits, catalog: Catalog | None = None, output: int = 0
+    ) -> DecoderMemory:
+        """Create for the videos of a catalogue; sizes that it does not know are left out."""
+        largest = pc.max(catalog.columns["size"]).as_py() if catalog is not None else None
+        return cls(limits, max(READ_AHEAD_BYTES, largest or 0), output)
+
+    @property
+    def total(self) -> int:
+        """Return the sum."""
+        return PROCESS_BYTES + self.limits.memory_bytes + self.videos + self.output
+
+    def describe(self) -> str:
+        """Return what the memory is for."""
+        return (
+            f"{PROCESS_BYTES / GIB:.1f} GiB of memory, at most {self.total / GIB:.1f} GiB: "
+            f"{self.limits.memory_bytes / GIB:.1f} to decode pictures of "
+            f"{self.limits.max_megapixels:g} megapixels (max_megapixels), "
+            f"{self.videos / GIB:.1f} for encoded videos, {self.output / GIB:.1f} for samples"
+        )
+
+
+def describe_training_memory(spec: TrainingSpec[Any]) -> str:
+    """Return lines on the memory that a training needs beside its workers."""
+    config, stream = spec.config, StreamSpec.from_stream(spec.config, spec.stream)
+    scaling, train, evaluation = config.scaling, *spec.catalogs
+    sizes = {scaling.fewest_workers, scaling.num_workers}
+    store = max(object_store_bytes(stream, number) for number in sizes)
+    block = max(BlockLayout.from_spec(stream, 0, number).block_bytes(stream) for number in sizes)
+    # a block is stacked from its samples
+    actor = DecoderMemory.from_catalog(DecodingLimits(config.data.max_megapixels), train, 2 * block)
+    num_readers = max(scaling.num_actors, scaling.num_workers) if len(evaluation) else 0
+    total = (scaling.num_actors + num_readers) * actor.total + store
+    return (
+        f"the stream takes at most {store / 2**20:.0f} MiB of the object store\n"
+        f"an actor that decodes takes {actor.describe()}\n"
+        f"{scaling.num_actors} actor(s) draw samples and {num_readers} more read videos during an "
+        f"evaluation: at most {total / GIB:.1f} GiB in all, beside the workers"
+    )

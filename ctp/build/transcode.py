@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ctp.build.config import TranscodeConfig
 from ctp.video.decode import Clock, VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
-from ctp.video.planes import SIZE_CHANGES, upright
+from ctp.video.planes import SIZE_CHANGES, display_matrix, upright
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,9 @@ def _options(config: TranscodeConfig) -> dict[str, str]:
 
 
 def _upright(frame: av.VideoFrame) -> av.VideoFrame:
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(frame)
     if matrix is None:
         return frame
     picture: NDArray[Any] = frame.to_ndarray(format="rgb24")
-    picture = np.ascontiguousarray(upright(picture, np.frombuffer(matrix, np.int32)))
+    picture = np.ascontiguousarray(upright(picture, matrix))
     return av.VideoFrame.from_ndarray(picture, format="rgb24")

@@ -60,6 +60,19 @@ class Crop:
         return 2 * left, 2 * top, side
 
 
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn all frames of a video, whatever each of them says.
+
+    A reader attaches it to frames as `frame.opaque`.
+
+    Attributes:
+        matrix: int32 [9], FFmpeg's display matrix, or None if they are upright.
+    """
+
+    matrix: NDArray[np.int32] | None
+
+
 class Cutter:
     """Cuts the same square out of frames of one size."""
 
@@ -144,11 +157,18 @@ def to_rgb(planes: Tensor, size_px: int) -> Tensor:
 def upright_planes(frame: av.VideoFrame, reformatter: VideoReformatter) -> Planes:
     """Return views of a frame's planes, upright, in BT.601 with limited range."""
     planes = _planes(_to_plain(frame, reformatter))
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(frame)
     if matrix is None:
         return planes
-    display_matrix = np.frombuffer(matrix, np.int32)
-    return tuple(upright(plane, display_matrix) for plane in planes)  # type: ignore[return-value]
+    return tuple(upright(plane, matrix) for plane in planes)  # type: ignore[return-value]
+
+
+def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
+    """Return FFmpeg's display matrix of a frame, int32 [9], or None if it is upright."""
+    if isinstance(frame.opaque, Orientation):
+        return frame.opaque.matrix
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if matrix is None else np.frombuffer(bytes(matrix), np.int32)
 
 
 def upright(picture: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:

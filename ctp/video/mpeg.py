@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from ctp.video.headers import START_CODE, Bits, Header, Headers, UncertainError, find_all
 
 I_VOP, B_VOP = 0, 2
 """Coding types of MPEG-4."""
+PACKED = re.compile(rb"DivX\d+(Build|b)\d+p")
+"""User data of MPEG-4 that announces packed B-frames; DivX and Xvid write it."""
 B_PICTURE = 3
 """Coding type of MPEG-1 and MPEG-2."""
 
@@ -18,6 +22,7 @@ class Mpeg4Headers(Headers):
         self._num_references = 0
         # of the last two reference VOPs: second in which it is shown, and time in units
         self._seconds, self._times = [0, 0], [0, 0]
+        self._is_packed = False
         self._add_layers(extradata)
 
     def read(self, data: bytes, is_key: bool) -> Header:
@@ -26,6 +31,8 @@ class Mpeg4Headers(Headers):
         coded = [kind for kind in kinds if kind is not None]
         if not coded:
             return Header(0)
+        if len(coded) > 1 and not self._is_packed:
+            raise UncertainError("several VOPs in a packet")
         is_b = coded[0] == B_VOP
         return Header(
             len(coded),
@@ -39,8 +46,10 @@ class Mpeg4Headers(Headers):
         while 0 <= at < len(data) - 4:
             if 0x20 <= data[at + 3] <= 0x2F:
                 self._units_per_second = _units_per_second(data[at + 4 : at + 40])
+            elif data[at + 3] == 0xB2:
+                self._is_packed |= PACKED.match(data, at + 4) is not None
             elif data[at + 3] == 0xB6:
-                return  # the layer's header is before its first picture
+                return  # these headers are before the first picture
             at = data.find(START_CODE, at + 3)
 
     def _read_vop(self, data: bytes, at: int) -> int | None:

@@ -32,10 +32,10 @@ def num_frames(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("kind", ["mp4", "avi", "avi, motion JPEG", "matroska"])
-@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize("share", [0.7, 0.8])
 def test_a_cut_file_is_refused(kind: str, share: float, encode_video: Encode) -> None:
     data = encode_video(NUM_FRAMES, **KINDS[kind], width=192, height=128)
-    with pytest.raises(VideoError, match="is truncated: [0-9]+% of its video"):
+    with pytest.raises(VideoError, match=r"is truncated: \d+% of its video"):
         num_frames(data[: int(len(data) * share)])
 
 

@@ -280,12 +280,14 @@ class _FrameIndex:
         keys: int64, times of the key frames at which decoding may start. If empty, frames are
             counted from the start of the file.
         orientation: of all frames; None if each frame has the right one.
+        has_times: whether `times` were looked for.
     """
 
     num_frames: int
     times: NDArray[np.int64] | None
     keys: NDArray[np.int64]
     orientation: Orientation | None = None
+    has_times: bool = True
 
 
 class _CountedVideos:
@@ -324,6 +326,8 @@ class _File:
 
     @property
     def clock(self) -> Clock:
+        if not self._index.has_times:
+            self._index = self._count()
         base, rate = self._stream.time_base, self._stream.average_rate
         if self._index.times is None or base is None:
             return Clock.from_rate(self.num_frames, rate or DEFAULT_RATE)
@@ -381,10 +385,19 @@ class _File:
             index = self._index_by_headers()
         except (UncertainError, IndexError):  # IndexError: a damaged header
             self._check_whole()
-            index = _counted_videos.find(self._video, self._index_by_decoding)
+            index = self._index_from_shard() or self._count()
         if not index.num_frames:
             raise self._error("has no frames")
         return index
+
+    def _index_from_shard(self) -> _FrameIndex | None:
+        number = self._video.num_frames
+        if number is None:
+            return None
+        return _FrameIndex(number, None, _sorted([]), self._first_orientation(), has_times=False)
+
+    def _count(self) -> _FrameIndex:
+        return _counted_videos.find(self._video, self._index_by_decoding)
 
     def _check_whole(self) -> None:
         share = missing_share(self._video.data, self._container, self._stream)

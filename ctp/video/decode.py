@@ -11,9 +11,10 @@ depend on how it is found:
 3. If the headers leave a doubt, the first pass decodes the video and counts its pictures. A process
    keeps the result for the next clips of the video; a shard records the number.
 
-Frames are then found by their presentation times, starting at the key frame before. AVI and raw
-streams store no presentation times (with B-frames, the guessed ones are wrong). For these, and if
-times are missing, repeated or out of order, frames are counted from the start of the file.
+Frames are then found by their presentation times, starting at the key frame before. Raw streams
+store no times, and AVI with B-frames stores only those of decoding. For these, for videos that were
+decoded in order to count them, and if times are missing or repeated, frames are counted from the
+start of the file.
 """
 
 from __future__ import annotations
@@ -36,9 +37,14 @@ from numpy.typing import NDArray
 
 from ctp.text import one_line
 from ctp.video.encoded import EncodedVideo, VideoError
-from ctp.video.headers import UncertainError
+from ctp.video.headers import Header, HeaderReader, UncertainError
 from ctp.video.mp4 import Colour, Run, SampleTable, read_sample_table
-from ctp.video.pictures import find_shown, may_be_presentation_times, open_headers
+from ctp.video.pictures import (
+    ONE_PICTURE,
+    are_presentation_times,
+    find_shown,
+    open_headers,
+)
 from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, Orientation, display_matrix, upright
 from ctp.video.truncation import missing_share
 
@@ -51,8 +57,6 @@ MAX_MISSING_SHARE = 0.1
 """A file is truncated if a larger share of its video is missing at its end."""
 RAW_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
 """Streams without a container, which store no times at all."""
-FORMATS_WITHOUT_TIMES = RAW_FORMATS | {"avi"}
-"""Formats that store no presentation times, so that FFmpeg guesses them."""
 MAX_CACHED_DECODERS = 8
 """Decoders that a thread keeps for the next videos of their kind."""
 DEFAULT_RATE = Fraction(25)
@@ -310,6 +314,38 @@ class _CountedVideos:
 _counted_videos = _CountedVideos()
 
 
+@dataclass(frozen=True)
+class _Packets:
+    """What is known about all packets of a stream, in decoding order, without decoding them."""
+
+    headers: list[Header]
+    times: list[int | None]
+    discarded: list[bool]
+    positions: list[int | None]
+
+    @classmethod
+    def read(cls, packets: Iterable[av.Packet[Any]], reader: HeaderReader) -> _Packets:
+        """Read packets.
+
+        Raises:
+            UncertainError: see `HeaderReader`.
+        """
+        found = cls([], [], [], [])
+        for packet in packets:
+            if packet.size:  # an empty one is no picture
+                found.headers.append(reader.read(bytes(packet), packet.is_keyframe))
+                found.times.append(packet.pts)
+                found.discarded.append(packet.is_discard)
+                found.positions.append(packet.pos)
+        reader.finish()
+        return found
+
+    def key_times(self) -> list[int]:
+        """Return the times of the packets at which decoding may start."""
+        pairs = zip(self.times, self.headers, strict=True)
+        return [time for time, header in pairs if header.is_key and time is not None]
+
+
 class _File:
     """A video that is opened with FFmpeg."""
 
@@ -411,35 +447,33 @@ class _File:
         Raises:
             UncertainError: the headers leave a doubt.
         """
-        context = self._stream.codec_context
-        reader = open_headers(context.codec.canonical_name, context.extradata or b"")
-        headers, times, discarded, positions = [], [], [], []
+        context, name = self._stream.codec_context, self._container.format.name
+        codec = context.codec.canonical_name
+        reader = open_headers(codec, context.extradata or b"")
         with self._ffmpeg_errors("cannot be read to its end"):
-            for packet in self._container.demux(self._stream):
-                if packet.size:
-                    headers.append(reader.read(bytes(packet), packet.is_keyframe))
-                    times.append(packet.pts)
-                    discarded.append(packet.is_discard)
-                    positions.append(packet.pos)
-        reader.finish()
+            packets = _Packets.read(self._container.demux(self._stream), reader)
         self._check_whole()
         if self._is_cut:
             raise UncertainError("the last packet may be incomplete")
-        stored = [position for position in positions if position is not None and position >= 0]
-        if any(discarded) and len(set(stored)) < len(stored):
+        if "mp4" in name and len(set(packets.positions)) < len(packets.positions):
             raise UncertainError("edits that repeat packets")
-        shown = find_shown(headers, times, discarded)
-        has_times = self._container.format.name not in FORMATS_WITHOUT_TIMES
-        is_reordered = any(header.is_reordered for header in headers)
+        shown = find_shown(packets.headers, packets.times, packets.discarded)
+        is_reordered = any(header.is_reordered for header in packets.headers)
         if is_reordered and not context.has_b_frames:
             raise UncertainError("the decoder does not know that pictures are reordered")
-        if has_times and not may_be_presentation_times(times, is_reordered):
-            raise UncertainError("presentation times in decoding order")
-        # packed pictures have the times of other packets
-        has_times &= all(header.num_pictures <= 1 for header in headers)
-        keys = [t for t, h in zip(times, headers, strict=True) if h.is_key and t is not None]
+        has_times = name not in RAW_FORMATS and not (name == "avi" and is_reordered)
+        has_times &= None not in packets.times
+        if has_times and not are_presentation_times(packets.headers, packets.times):
+            raise UncertainError("presentation times that do not give the order")
+        can_seek = (
+            has_times
+            # packed pictures have the times of other packets
+            and all(header.num_pictures <= 1 for header in packets.headers)
+            # without an index, FFmpeg takes all packets of an AVI file for key frames
+            and (name != "avi" or codec not in ONE_PICTURE)
+        )
         orientation = self._first_orientation() if reader.has_orientation else None
-        return self._make_index(shown, keys if has_times else [], orientation)
+        return self._make_index(shown, packets.key_times() if can_seek else [], orientation)
 
     def _index_by_decoding(self) -> _FrameIndex:
         """Find the frames by decoding all of them.

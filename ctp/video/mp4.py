@@ -112,11 +112,11 @@ class SampleTable:
 
         Packets that no other packet depends on are skipped unless their frame is requested.
         """
-        key_packets = np.flatnonzero(self.is_key)
+        packets = self.packet_of_frame[frames]
         runs: list[Run] = []
-        for frame in frames:
-            packet = int(self.packet_of_frame[frame])
-            start = self._key_before(packet, key_packets)
+        for frame, packet, start in zip(
+            frames, packets.tolist(), self._keys_before(packets).tolist(), strict=True
+        ):
             if not runs or runs[-1].packets[0] != start:
                 runs.append(Run([start], []))
             run = runs[-1]
@@ -124,17 +124,26 @@ class SampleTable:
             run.packets.extend(range(run.packets[-1] + 1, packet + 1))
         return [self._without_disposable(run) for run in runs]
 
-    def _key_before(self, packet: int, key_packets: NDArray[np.int64]) -> int:
-        """Return the key packet to start at, so that `packet` can be decoded completely."""
-        number = int(np.searchsorted(key_packets, packet, side="right")) - 1
+    def _keys_before(self, packets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the key packet to start at, so that each packet can be decoded completely."""
+        key_packets = np.flatnonzero(self.is_key)
+        number = np.searchsorted(key_packets, packets, side="right") - 1
         # a frame that is shown before its key frame refers to frames before that
-        while number > 0 and self.shown[packet] < self.shown[key_packets[number]]:
-            number -= 1
-        return int(key_packets[max(number, 0)])
+        while (is_leading := self.shown[packets] < self.shown[key_packets[number]]).any():
+            number = np.maximum(number - is_leading, 0)
+            if (number[is_leading] == 0).all():
+                break
+        keys: NDArray[np.int64] = key_packets[number]
+        return keys
 
     def _without_disposable(self, run: Run) -> Run:
-        requested = {int(self.packet_of_frame[frame]) for frame in run.frames}
-        packets = [p for p in run.packets if p in requested or not self.is_disposable[p]]
+        requested = set(self.packet_of_frame[run.frames].tolist())
+        is_disposable = self.is_disposable[run.packets].tolist()
+        packets = [
+            packet
+            for packet, may_skip in zip(run.packets, is_disposable, strict=True)
+            if not may_skip or packet in requested
+        ]
         return Run(packets, run.frames)
 
 

@@ -42,6 +42,7 @@ class Mpeg4Headers(Headers):
         )
 
     def _add_layers(self, data: bytes) -> None:
+        """Read what is before the first picture."""
         at = data.find(START_CODE)
         while 0 <= at < len(data) - 4:
             if 0x20 <= data[at + 3] <= 0x2F:
@@ -49,7 +50,7 @@ class Mpeg4Headers(Headers):
             elif data[at + 3] == 0xB2:
                 self._is_packed |= PACKED.match(data, at + 4) is not None
             elif data[at + 3] == 0xB6:
-                return  # these headers are before the first picture
+                return
             at = data.find(START_CODE, at + 3)
 
     def _read_vop(self, data: bytes, at: int) -> int | None:

@@ -22,7 +22,6 @@ to be decoded in order to count its pictures.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 from ctp.video.h26x import H264Headers, H265Headers
 from ctp.video.headers import Header, HeaderReader, Headers, UncertainError
@@ -32,7 +31,7 @@ from ctp.video.vpx import read_vp8, read_vp9
 # fmt: off
 ONE_PICTURE = frozenset({
     "mjpeg", "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "prores", "dnxhd", "png", "gif",
-    "dvvideo", "qtrle", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "flv1", "h263",
+    "dvvideo", "qtrle", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "flv1",
 })
 # fmt: on
 """FFmpeg's names of codecs without reordered, hidden or skipped pictures."""
@@ -83,16 +82,25 @@ def find_shown(
     return shown
 
 
-def may_be_presentation_times(times: Sequence[int | None], is_reordered: bool) -> bool:
-    """Return whether times of packets in decoding order can be presentation times.
+def are_presentation_times(headers: Sequence[Header], times: Sequence[int | None]) -> bool:
+    """Return whether times of packets in decoding order give the order of the shown pictures.
 
-    They cannot if pictures are reordered, but the times of all packets rise: then the file's writer
-    did not know the presentation times.
+    Times that rise although pictures are reordered are those of decoding: the file's writer did
+    not know others. In recordings that were joined, times start again.
     """
-    return not is_reordered or not all(
-        first is not None and second is not None and first < second
-        for first, second in pairwise(times)
-    )
+    is_reordered = any(header.is_reordered for header in headers)
+    highest: int | None = None
+    rises = True
+    for header, time in zip(headers, times, strict=True):
+        if time is None or not header.num_pictures:
+            continue
+        is_later = highest is None or time > highest
+        # all that is decoded before a key picture is also shown before it
+        if not is_later and (header.is_key or not is_reordered):
+            return False
+        rises &= is_later
+        highest = time if highest is None else max(highest, time)
+    return not (is_reordered and rises)
 
 
 def _find_undecodable(headers: Sequence[Header], times: Sequence[int | None]) -> set[int]:

@@ -19,7 +19,7 @@ from ctp.video.h26x import (
     sei_messages,
 )
 from ctp.video.headers import UncertainError
-from ctp.video.pictures import find_shown, may_be_presentation_times, open_headers
+from ctp.video.pictures import are_presentation_times, find_shown, open_headers
 
 SLICE_KINDS, IDR_KIND, SEI_KIND, SEQUENCE_KIND = (1, 5), 5, 6, 7
 PASSED_KINDS = frozenset({8, 9, 12})
@@ -56,8 +56,9 @@ def find_disposable_h264(
     is_idr, is_reference = unit & 31 == IDR_KIND, (unit & 0b0110_0000) != 0
     if not is_idr[0] or shown.min() < shown[0] or first.min() < 128:
         raise UncertainError("pictures before the first key picture")
-    if (shown[1:] > shown[:-1]).all() and IS_B[first].any():
-        raise UncertainError("presentation times in decoding order")
+    # with B-frames, times that rise are those of decoding; without, they have to rise
+    if (shown[1:] > shown[:-1]).all() == IS_B[first].any():
+        raise UncertainError("presentation times that do not give the order")
     number = _frame_numbers(bytes_, at + 1, sequence.frame_number_bits)
     _check_gaps(number, is_idr, is_reference, sequence.max_frame_number)
     is_disposable: NDArray[np.bool_] = ~is_reference
@@ -76,8 +77,8 @@ def find_disposable_h265(
     times = shown.tolist()
     if reader.has_orientation or len(find_shown(headers, times, [False] * len(times))) < len(times):
         raise UncertainError("pictures that are turned or not shown")
-    if not may_be_presentation_times(times, any(header.is_reordered for header in headers)):
-        raise UncertainError("presentation times in decoding order")
+    if not are_presentation_times(headers, times):
+        raise UncertainError("presentation times that do not give the order")
     return np.zeros(len(times), np.bool_)
 
 

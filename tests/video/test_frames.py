@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import struct
 import tempfile
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -239,12 +240,58 @@ def test_gaps_in_the_times(source: str, container: str, encode_video: Encode) ->
     assert len(shown.pictures) == NUM_FRAMES
 
 
+@pytest.mark.parametrize("source", ["H.264", "H.265, open GOPs", "MPEG-2, B-frames", "MPEG-4"])
+def test_joined_recordings(source: str, encode_video: Encode) -> None:
+    """The times start again in the middle."""
+    parts = [
+        encode_source(encode_video, source, "mpegts", times=range(first, first + NUM_FRAMES))
+        for first in (200, 100)
+    ]
+    assert len(check_against_full_decode(b"".join(parts)).pictures) == 2 * NUM_FRAMES
+
+
 @pytest.mark.parametrize("cut", [8, 10, 13])
 @pytest.mark.parametrize("source", ["H.264", "H.264, open GOPs", "H.265, open GOPs", "MPEG-4"])
 def test_edit_lists_that_cut_the_start(source: str, cut: int, encode_video: Encode) -> None:
     times = range(-cut, NUM_FRAMES - cut)
     shown = check_against_full_decode(encode_source(encode_video, source, "mp4", times=times))
     assert len(shown.pictures) == NUM_FRAMES - cut
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [[(12, 0), (10, 4)], [(10, 10), (10, 0)], [(8, 0), (8, 20)], [(5, None), (30, 0)], [(9, 3)]],
+    ids=["repeated", "exchanged", "a part left out", "late", "both ends cut"],
+)
+@pytest.mark.parametrize("source", ["H.264", "MPEG-4", "H.265, open GOPs"])
+def test_edit_lists(source: str, edits: list[tuple[int, int | None]], encode_video: Encode) -> None:
+    """Each edit is a number of frames and the first of them, or None for a pause."""
+    data = encode_source(encode_video, source, "mp4")
+    with av.open(io.BytesIO(data)) as file:
+        stream = file.streams.video[0]
+        assert stream.time_base is not None
+        times = sorted(p.pts for p in file.demux(stream) if p.size and p.pts is not None)
+        per_frame = times[1] - times[0]
+    kind = data.index(b"elst")
+    start = kind - 12  # of edts, which holds it alone
+    stop = start + int.from_bytes(data[start : start + 4], "big")
+    offset = int.from_bytes(data[kind + 16 : kind + 20], "big")
+    rows = [
+        struct.pack(">Iihh", 40 * n, -1 if first is None else offset + per_frame * first, 1, 0)
+        for n, first in edits
+    ]
+    elst = box(b"elst", struct.pack(">II", 0, len(rows)) + b"".join(rows))
+    edts = box(b"edts", elst)
+    changed = bytearray(data[:start] + edts + data[stop:])
+    for parent in (b"moov", b"trak"):
+        at = changed.index(parent) - 4
+        size = int.from_bytes(changed[at : at + 4], "big") + len(edts) - (stop - start)
+        changed[at : at + 4] = size.to_bytes(4, "big")
+    check_against_full_decode(bytes(changed))
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
 
 
 # ---- packets that are not one picture ----------------------------------------------------------

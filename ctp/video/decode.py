@@ -257,18 +257,20 @@ def _decode_samples(table: SampleTable, data: bytes, wanted: list[int], take: Ta
 def _decode_run(
     decoder: VideoCodecContext, table: SampleTable, run: Run, data: memoryview, take: Take
 ) -> None:
-    number_at = {int(table.shown[table.packet_of_frame[i]]): i for i in run.frames}
+    times = table.shown[table.packet_of_frame[run.frames]].tolist()
+    number_at = dict(zip(times, run.frames, strict=True))
 
     def take_wanted(frames: list[av.VideoFrame]) -> None:
         for frame in frames:
             if frame.pts in number_at:
                 take(number_at[frame.pts], frame)
 
-    for sample in run.packets:
-        start = int(table.position[sample])
+    columns = (table.position, table.size, table.shown)
+    rows = zip(*(column[run.packets].tolist() for column in columns), strict=True)
+    for start, size, shown in rows:
         # the stubs do not allow all buffers
-        packet = av.Packet(data[start : start + int(table.size[sample])])  # type: ignore[arg-type]
-        packet.pts = int(table.shown[sample])
+        packet = av.Packet(data[start : start + size])  # type: ignore[arg-type]
+        packet.pts = shown
         take_wanted(decoder.decode(packet))
     take_wanted(decoder.decode(None))
     decoder.flush_buffers()

@@ -240,6 +240,20 @@ def test_gaps_in_the_times(source: str, container: str, encode_video: Encode) ->
     assert len(shown.pictures) == NUM_FRAMES
 
 
+TS_PACKET_BYTES = 188
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+@pytest.mark.parametrize(
+    "source", ["H.264, open GOPs", "H.264, interlaced", "H.265, open GOPs", "MPEG-2, B-frames"]
+)
+def test_recordings_that_begin_anywhere(source: str, share: float, encode_video: Encode) -> None:
+    """Also before the first parameter sets, and in the middle of a picture."""
+    data = encode_source(encode_video, source, "mpegts")
+    start = int(len(data) * share) // TS_PACKET_BYTES * TS_PACKET_BYTES
+    assert len(check_against_full_decode(data[start:]).pictures) < NUM_FRAMES
+
+
 @pytest.mark.parametrize("source", ["H.264", "H.265, open GOPs", "MPEG-2, B-frames", "MPEG-4"])
 def test_joined_recordings(source: str, encode_video: Encode) -> None:
     """The times start again in the middle."""

@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         pa.field("offset", pa.int64(), nullable=False),
         pa.field("size", pa.int64()),
         pa.field("checksum", pa.int64()),
+        pa.field("num_frames", pa.int32()),
     ]
 )
 """The columns of a catalogue: the fields of `VideoEntry`."""
@@ -53,6 +54,7 @@ class VideoEntry:
         offset: where in the file the video begins, in bytes.
         size: bytes of the video; None if unknown, which means from `offset` to the file's end.
         checksum: CRC-32 of the video's bytes, or None if unknown.
+        num_frames: frames of the video, or None if unknown.
     """
 
     id: str
@@ -61,6 +63,7 @@ class VideoEntry:
     offset: int = 0
     size: int | None = None
     checksum: int | None = None
+    num_frames: int | None = None
 
     def read(self) -> EncodedVideo:
         """Read the encoded bytes, by one request.
@@ -81,7 +84,7 @@ class VideoEntry:
         fault = self._find_fault(data)
         if fault:
             raise VideoError(self.id, self.uri, fault)
-        return EncodedVideo(self.id, self.uri, data, self.label)
+        return EncodedVideo(self.id, self.uri, data, self.label, self.num_frames)
 
     def _read_with_retries(self) -> bytes:
         for pause_seconds in RETRY_SECONDS:
@@ -229,14 +232,16 @@ def make_table(
     offset: Any = 0,
     size: Any = None,
     checksum: Any = None,
+    num_frames: Any = None,
 ) -> pa.Table:
     """Return a table of `SCHEMA`.
 
     Args:
         id: list or Arrow array of str, one for each row.
-        uri, label, offset, size, checksum: list or Arrow array, or one value for all rows.
+        uri, label, offset, size, checksum, num_frames: list or Arrow array, or one value for all
+            rows.
     """
-    given = (id, uri, label, offset, size, checksum)
+    given = (id, uri, label, offset, size, checksum, num_frames)
     columns = [
         _to_column(values, kind, len(id)) for values, kind in zip(given, SCHEMA.types, strict=True)
     ]

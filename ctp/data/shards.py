@@ -34,6 +34,8 @@ SUFFIX = ".parquet"
 
 MARK = {b"ctp.shard": b"1"}
 INDEX = b"ctp.index"
+COUNTED = {b"ctp.num_frames": b"pictures"}
+"""Marks shards whose `num_frames` are pictures that FFmpeg shows; earlier ones counted packets."""
 FOOTER_BYTES = 64 * 1024
 """How much of a shard's end is read first; it nearly always contains the footer."""
 TRAILER_BYTES = 8
@@ -81,7 +83,7 @@ class ShardRow:
     Attributes:
         id: stable name inside its data set.
         data: the encoded file, at most `MAX_VIDEO_BYTES`.
-        num_frames: N, number of frames.
+        num_frames: N, number of pictures that FFmpeg shows.
         rate: average frames/s.
         width, height: pixels of the stored video.
         label: class name, or None.
@@ -184,7 +186,7 @@ class ShardWriter:
         if self._group:
             self._close_group()
         index = pa.concat_tables(self._indices)
-        self._writer.add_key_value_metadata({INDEX: _to_text(index)})
+        self._writer.add_key_value_metadata({INDEX: _to_text(index), **COUNTED})
         with _disk_errors():
             self._writer.close()
         self._file.seek(0)
@@ -219,7 +221,8 @@ def read_index(place: Storage) -> pa.Table:
 
     Returns:
         a row for each video, in file order: id (string), label (string, nullable), offset and
-        size (int64, bytes from the file's start), checksum (uint32, CRC-32), num_frames (int32).
+        size (int64, bytes from the file's start), checksum (uint32, CRC-32), num_frames (int32,
+        null if an earlier version of ctp wrote the shard and counted packets instead).
 
     Raises:
         ShardError: it is not a shard, or truncated, or its footer is damaged.
@@ -233,6 +236,10 @@ def read_index(place: Storage) -> pa.Table:
         index = pa.ipc.open_stream(base64.b64decode(marks[INDEX])).read_all()
     except (ValueError, OSError) as error:  # all of pyarrow's errors are one of these
         raise ShardError(place.uri, f"has a damaged index: {error}") from error
+    if any(marks.get(key) != value for key, value in COUNTED.items()):
+        column = index.schema.get_field_index("num_frames")
+        unknown = pa.nulls(len(index), pa.int32())
+        index = index.set_column(column, "num_frames", unknown)
     offsets = pa.array(_offsets(place, metadata, index["size"].to_numpy()))
     return index.add_column(2, "offset", offsets)
 

@@ -160,7 +160,7 @@ def _list_packed(root: Storage, path: str) -> Listed:
 
 def _list_shard(place: Storage, name: str) -> Listed:
     index = shards.read_index(place)
-    columns = [index[column] for column in ("offset", "size", "checksum")]
+    columns = [index[column] for column in ("offset", "size", "checksum", "num_frames")]
     return make_table(index["id"], place.uri, index["label"], *columns), []
 
 

@@ -1,19 +1,28 @@
 """Decode only the requested frames of a video, with PyAV.
 
-For a plain MP4 file, its tables give the positions of the packets (`ctp.video.mp4`). Those that a
-clip needs are passed to a decoder, which is reused for the next videos.
+A frame is a picture that FFmpeg shows when it decodes the whole file. Its number and time do not
+depend on how it is found:
 
-All other files are opened with FFmpeg. A first pass reads the packet headers, which give every
-frame's presentation time, and frames are then found by time, whatever the container's header says.
-AVI and raw streams store no presentation times (with B-frames, the guessed ones are wrong). For
-these, and if times are missing or repeated, frames are counted from the start in decoder order.
+1. For a plain MP4 file, its tables give the positions of the packets (`ctp.video.mp4`), each of
+   which is one picture. Those that a clip needs are passed to a decoder, which is reused for the
+   next videos.
+2. All other files are opened with FFmpeg. A first pass reads all packets, without decoding them.
+   Their headers tell which pictures are shown, by the rules in `ctp.video.pictures`.
+3. If the headers leave a doubt, the first pass decodes the video and counts its pictures. A process
+   keeps the result for the next clips of the video; a shard records the number.
+
+Frames are then found by their presentation times, starting at the key frame before. Raw streams
+store no times, and AVI with B-frames stores only those of decoding. For these, for videos that were
+decoded in order to count them, and if times are missing or repeated, frames are counted from the
+start of the file.
 """
 
 from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,9 +36,17 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from ctp.video.encoded import DecodingError, EncodedVideo, VideoError, checked, decoding_errors
+from ctp.video.headers import Header, HeaderReader, UncertainError
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
-from ctp.video.mp4 import Run, SampleTable, read_sample_table
-from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, display_matrix, upright
+from ctp.video.mp4 import Colour, Run, SampleTable, read_sample_table
+from ctp.video.pictures import (
+    ONE_PICTURE,
+    are_presentation_times,
+    find_shown,
+    open_headers,
+)
+from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, Orientation, display_matrix, upright
+from ctp.video.truncation import missing_share
 
 Take = Callable[[int, av.VideoFrame], None]
 """Callback for a frame's number and the frame, which is valid only during the call."""
@@ -37,15 +54,17 @@ Take = Callable[[int, av.VideoFrame], None]
 MAX_ASPECT_RATIO = 16
 """Greater ones are refused: scaling the shorter side up could exceed the memory."""
 MAX_MISSING_SHARE = 0.1
-"""A file is truncated if its header promises more than this share of additional frames."""
-FORMATS_WITHOUT_TIMES = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
-"""Formats that store no presentation times, so that FFmpeg guesses them."""
+"""A file is truncated if a larger share of its video is missing at its end."""
+RAW_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
+"""Streams without a container, which store no times at all."""
 MAX_CACHED_DECODERS = 8
 """Decoders that a thread keeps for the next videos of their kind."""
 MAX_CACHED_PIXELS = 2**21
 """Pixels of a picture up to which decoders are kept, Full HD: they also keep their pictures."""
 DEFAULT_RATE = Fraction(25)
 """Frames/s if the video does not specify a rate."""
+MAX_KEPT_TIMES = 2**22
+"""Presentation times of counted videos that a process keeps for their next clips: 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +97,7 @@ class VideoReader:
     """An open video, for use in a `with` statement.
 
     Attributes:
-        num_frames: number of frames. If frames are counted (see the module), the decoder may not
-            return the last one or two.
+        num_frames: number of pictures that FFmpeg shows when it decodes the whole video.
     """
 
     def __init__(self, video: EncodedVideo, limits: DecodingLimits = DEFAULT_LIMITS):
@@ -105,7 +123,7 @@ class VideoReader:
 
     @property
     def clock(self) -> Clock:
-        """The presentation times; if frames are counted, at the file's rate."""
+        """The presentation times; at the file's rate if it does not store them."""
         if self._table is None:
             return self._open_file().clock
         times = self._table.shown[self._table.packet_of_frame].tolist()
@@ -202,6 +220,10 @@ class VideoReader:
         return self._file
 
 
+_Kind = tuple[str, bytes, Colour | None, DecodingLimits]
+"""Videos that one decoder can decode: codec, its extra data, colours, limits."""
+
+
 class _Decoders(threading.local):
     """A thread's decoders, least recently used first.
 
@@ -209,12 +231,12 @@ class _Decoders(threading.local):
     """
 
     def __init__(self) -> None:
-        self._cached: dict[tuple[str, bytes, DecodingLimits], VideoCodecContext] = {}
+        self._cached: dict[_Kind, VideoCodecContext] = {}
 
     @contextmanager
     def borrow(self, table: SampleTable, limits: DecodingLimits) -> Iterator[VideoCodecContext]:
         """Lend a decoder for the table's video; it is not kept after an error."""
-        kind = table.codec, table.extradata, limits
+        kind = table.codec, table.extradata, table.colour, limits
         decoder = self._cached.pop(kind, None) or _new_decoder(table, limits)
         yield decoder
         if decoder.width * decoder.height > MAX_CACHED_PIXELS:
@@ -230,6 +252,11 @@ _decoders = _Decoders()
 def _new_decoder(table: SampleTable, limits: DecodingLimits) -> VideoCodecContext:
     decoder: VideoCodecContext = av.CodecContext.create(table.codec, "r")  # type: ignore[assignment]
     decoder.extradata = table.extradata
+    if table.colour is not None:
+        decoder.color_primaries = table.colour.primaries
+        decoder.color_trc = table.colour.transfer
+        decoder.colorspace = table.colour.matrix
+        decoder.color_range = table.colour.range
     decoder.thread_count = 1  # actors use the cores already
     decoder.options = limits.codec_options
     return decoder
@@ -248,7 +275,7 @@ def _decode_samples(
     table: SampleTable, data: bytes, wanted: list[int], limits: DecodingLimits
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     with _decoders.borrow(table, limits) as decoder:
-        for run in table.runs(wanted, data):
+        for run in table.runs(wanted):
             yield from _decode_run(decoder, table, run, memoryview(data))
 
 
@@ -276,6 +303,78 @@ def _numbered(
             yield number_at[frame.pts], frame
 
 
+@dataclass(frozen=True)
+class _FrameIndex:
+    """The frames of a file.
+
+    Attributes:
+        num_frames: their number.
+        times: int64 [N], rising presentation times, or None if the file does not store them.
+        keys: int64, times of the key frames at which decoding may start. If empty, frames are
+            counted from the start of the file.
+        orientation: of all frames; None if each frame has the right one.
+        has_times: whether `times` were looked for.
+    """
+
+    num_frames: int
+    times: NDArray[np.int64] | None
+    keys: NDArray[np.int64]
+    orientation: Orientation | None = None
+    has_times: bool = True
+
+
+class _CountedVideos:
+    """The frame indices that took a decoding of the whole video, least recently used first."""
+
+    def __init__(self) -> None:
+        self._indices: dict[tuple[str, str, int], _FrameIndex] = {}
+
+    def find(self, video: EncodedVideo, count: Callable[[], _FrameIndex]) -> _FrameIndex:
+        """Return a video's index; call `count` if it is not kept."""
+        key = video.id, video.uri, zlib.crc32(video.data)
+        index = self._indices.pop(key, None) or count()
+        self._indices[key] = index
+        excess = sum(each.num_frames for each in self._indices.values()) - MAX_KEPT_TIMES
+        while excess > 0:
+            excess -= self._indices.pop(next(iter(self._indices))).num_frames
+        return index
+
+
+_counted_videos = _CountedVideos()
+
+
+@dataclass(frozen=True)
+class _Packets:
+    """What is known about all packets of a stream, in decoding order, without decoding them."""
+
+    headers: list[Header]
+    times: list[int | None]
+    discarded: list[bool]
+    positions: list[int | None]
+
+    @classmethod
+    def read(cls, packets: Iterable[av.Packet[Any]], reader: HeaderReader) -> _Packets:
+        """Read packets.
+
+        Raises:
+            UncertainError: see `HeaderReader`.
+        """
+        found = cls([], [], [], [])
+        for packet in packets:
+            if packet.size:  # an empty one is no picture
+                found.headers.append(reader.read(bytes(packet), packet.is_keyframe))
+                found.times.append(packet.pts)
+                found.discarded.append(packet.is_discard)
+                found.positions.append(packet.pos)
+        reader.finish()
+        return found
+
+    def key_times(self) -> list[int]:
+        """Return the times of the packets at which decoding may start."""
+        pairs = zip(self.times, self.headers, strict=True)
+        return [time for time, header in pairs if header.is_key and time is not None]
+
+
 class _File:
     """A video that is opened with FFmpeg."""
 
@@ -283,19 +382,22 @@ class _File:
         self._video, self._limits = video, limits
         self._container, self._stream = self._open()
         try:
-            self._times, self._keys = self._index()
+            self._is_cut = False
+            self._index = self._find_frames()
         except BaseException:
             self._container.close()
             raise
-        self.num_frames = len(self._times)
+        self.num_frames = self._index.num_frames
 
     @property
     def clock(self) -> Clock:
+        if not self._index.has_times:
+            self._index = self._count()
         with self._video_errors("has invalid presentation times"):
             base, rate = self._stream.time_base, self._stream.average_rate
-            if isinstance(self._times, range) or base is None:
+            if self._index.times is None or base is None:
                 return Clock.from_rate(self.num_frames, rate or DEFAULT_RATE)
-            return Clock.from_times(self._times, base)
+            return Clock.from_times(self._index.times.tolist(), base)
 
     def close(self) -> None:
         self._container.close()
@@ -306,11 +408,16 @@ class _File:
         Raises:
             VideoError: one cannot be decoded.
         """
+
+        def orient_and_take(number: int, frame: av.VideoFrame) -> None:
+            frame.opaque = self._index.orientation
+            take(number, frame)
+
         try:
-            if isinstance(self._times, range):
-                self._decode_by_count(wanted, take)
+            if self._index.times is None or not len(self._index.keys):
+                self._decode_by_count(wanted, orient_and_take)
             else:
-                self._decode_by_time(wanted, self._times, take)
+                self._decode_by_time(wanted, self._index.times.tolist(), orient_and_take)
         except VideoError as error:  # frames are missing
             raise self._error(error.reason + self._refused_size()) from error
 
@@ -368,52 +475,116 @@ class _File:
         codec.options = self._limits.codec_options
         return stream
 
-    def _index(self) -> tuple[list[int] | range, list[int]]:
-        """Return the sorted presentation times of all frames and of the key frames.
+    def _find_frames(self) -> _FrameIndex:
+        try:
+            index = self._index_by_headers()
+        except (UncertainError, DecodingError):
+            self._check_whole()
+            index = self._index_from_shard() or self._count()
+        if not index.num_frames:
+            raise self._error("has no frames")
+        return index
 
-        If frames are counted, the times are a range and the key frames empty.
+    def _index_from_shard(self) -> _FrameIndex | None:
+        number = self._video.num_frames
+        if number is None:
+            return None
+        return _FrameIndex(number, None, _sorted([]), self._first_orientation(), has_times=False)
+
+    def _count(self) -> _FrameIndex:
+        return _counted_videos.find(self._video, self._index_by_decoding)
+
+    def _check_whole(self) -> None:
+        share = missing_share(self._video.data, self._container, self._stream)
+        if share > MAX_MISSING_SHARE:
+            raise self._error(f"is truncated: {share:.0%} of its video is missing at its end")
+        self._is_cut = share > 0
+
+    def _index_by_headers(self) -> _FrameIndex:
+        """Find the frames without decoding them.
+
+        Raises:
+            UncertainError, DecodingError: the headers leave a doubt, or are damaged.
+        """
+        context, name = self._stream.codec_context, self._container.format.name
+        codec = context.codec.canonical_name
+        reader = open_headers(codec, context.extradata or b"")
+        with decoding_errors("has damaged headers"):  # VideoError of the demuxer stays what it is
+            packets = _Packets.read(self._demux(), reader)
+        self._check_whole()
+        if self._is_cut:
+            raise UncertainError("the last packet may be incomplete")
+        if "mp4" in name and len(set(packets.positions)) < len(packets.positions):
+            raise UncertainError("edits that repeat packets")
+        shown = find_shown(packets.headers, packets.times, packets.discarded)
+        is_reordered = any(header.is_reordered for header in packets.headers)
+        if is_reordered and not context.has_b_frames:
+            raise UncertainError("the decoder does not know that pictures are reordered")
+        has_times = name not in RAW_FORMATS and not (name == "avi" and is_reordered)
+        has_times &= None not in packets.times
+        if has_times and not are_presentation_times(packets.headers, packets.times):
+            raise UncertainError("presentation times that do not give the order")
+        can_seek = (
+            has_times
+            # packed pictures have the times of other packets
+            and all(header.num_pictures <= 1 for header in packets.headers)
+            # without an index, FFmpeg takes all packets of an AVI file for key frames
+            and (name != "avi" or codec not in ONE_PICTURE)
+        )
+        orientation = self._first_orientation() if reader.has_orientation else None
+        return self._make_index(shown, packets.key_times() if can_seek else [], orientation)
+
+    def _demux(self) -> Iterator[av.Packet[Any]]:
+        """Yield all packets, from the start of the file."""
+        with self._video_errors("cannot be read to its end"):
+            yield from self._container.demux(self._stream)
+
+    def _index_by_decoding(self) -> _FrameIndex:
+        """Find the frames by decoding all of them.
+
+        They are counted from the start, because a decoder that starts elsewhere may show others.
         """
         times: list[int | None] = []
-        keys: list[int | None] = []
-        num_packets = 0
-        with self._video_errors("cannot be read to its end"):
-            for packet in self._container.demux(self._stream):
-                num_packets += packet.size > 0
-                if packet.size and not packet.is_discard:
-                    times.append(packet.pts)
-                    if packet.is_keyframe:
-                        keys.append(packet.pts)
-        self._check_whole(num_packets)
-        if not times:
-            raise self._error("has no frames")
-        known = {time for time in times if time is not None}
-        if len(known) < len(times) or self._container.format.name in FORMATS_WITHOUT_TIMES:
-            return range(len(times)), []
-        return sorted(known), sorted(time for time in keys if time is not None)
+        orientation: Orientation | None = None
+        with self._video_errors("cannot be decoded"):
+            for frame in self._frames_from(None):
+                times.append(frame.pts)
+                orientation = orientation or Orientation(display_matrix(frame))
+        return self._make_index(times, [], orientation)
 
-    def _check_whole(self, num_packets: int) -> None:
-        # the header of an MP4 file also counts frames that its edit list cuts, its index does not
-        is_mp4 = "mp4" in self._container.format.name
-        promised = len(self._stream.index_entries) if is_mp4 else self._stream.frames
-        if promised > num_packets * (1 + MAX_MISSING_SHARE):
-            raise self._error(f"is truncated: it has {num_packets} of {promised} frames")
+    def _make_index(
+        self, shown: list[int | None], keys: list[int], orientation: Orientation | None
+    ) -> _FrameIndex:
+        """Create an index from the time of each picture, in any order."""
+        known = {time for time in shown if time is not None}
+        if len(known) < len(shown) or self._container.format.name in RAW_FORMATS:
+            return _FrameIndex(len(shown), None, _sorted([]), orientation)
+        return _FrameIndex(len(shown), _sorted(known), _sorted(keys), orientation)
+
+    def _first_orientation(self) -> Orientation:
+        """Return the first picture's orientation, which is used for all.
+
+        A message in the stream may turn some pictures only. Players turn the whole video or none.
+        """
+        with self._video_errors("cannot be decoded"):
+            for frame in self._frames_from(None):
+                return Orientation(display_matrix(frame))
+        return Orientation(None)
 
     def _decode_by_time(self, wanted: list[int], times: list[int], take: Take) -> None:
-        keys = [key for key in self._keys if key <= times[wanted[0]]]
+        number = int(np.searchsorted(self._index.keys, times[wanted[0]], side="right"))
+        keys = self._index.keys[max(number - 2, 0) : number].tolist()
         # some containers seek too late, and some key frames are not decodable: retry from earlier
-        for start in [*keys[:-3:-1], None]:
+        for start in [*keys[::-1], None]:
             num_taken = 0
-            for frame in self._until_error(self._frames_at([times[i] for i in wanted], start)):
-                take(wanted[num_taken], frame)
-                num_taken += 1
+            frames = self._frames_at([times[i] for i in wanted], start)
+            with suppress(DecodingError):  # missing frames are reported below
+                for frame in checked(frames, "cannot be decoded"):
+                    take(wanted[num_taken], frame)
+                    num_taken += 1
             if num_taken == len(wanted):
                 return
         raise self._error(f"frame {wanted[num_taken]} of {self.num_frames} cannot be decoded")
-
-    def _until_error(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-        """Yield frames up to an error, which the caller reports if some are missing."""
-        with suppress(DecodingError):
-            yield from checked(frames, "cannot be decoded")
 
     def _frames_at(self, times: list[int], start: int | None) -> Iterator[av.VideoFrame]:
         """Decode the frames at the rising `times`, up to the first that is missing."""
@@ -428,19 +599,21 @@ class _File:
                 return
 
     def _decode_by_count(self, wanted: list[int], take: Take) -> None:
-        left = set(wanted)
-        frame, count = None, 0
-        for count, frame in enumerate(self._until_error(self._frames_from(None)), start=1):
-            if count - 1 in left:
-                take(count - 1, frame)
-                left.remove(count - 1)
-            if not left:
+        left = iter(wanted)
+        number = next(left, None)
+        for count, frame in enumerate(self._all_frames()):
+            if number is None:
                 return
-        # packed B-frames: some packets have no frame; repeat the last one instead
-        if frame is None or count < self.num_frames * (1 - MAX_MISSING_SHARE):
-            raise self._error(f"only {count} of {self.num_frames} frames can be decoded")
-        for number in sorted(left):
-            take(number, frame)
+            if count == number:
+                take(count, frame)
+                number = next(left, None)
+        if number is not None:
+            raise self._error(f"frame {number} of {self.num_frames} cannot be decoded")
+
+    def _all_frames(self) -> Iterator[av.VideoFrame]:
+        """Decode all frames, in order; errors are VideoError."""
+        with self._video_errors("cannot be decoded"):
+            yield from self._frames_from(None)
 
     def _frames_from(self, key: int | None) -> Iterator[av.VideoFrame]:
         """Decode frames from the key frame at a time on, or from the file's start."""
@@ -449,7 +622,30 @@ class _File:
             self._container, self._stream = self._open()
         else:
             self._container.seek(key, stream=self._stream)
-        yield from self._container.decode(self._stream)
+        has_started, has_reached_key = key is not None, key is None
+        first_error: DecodingError | None = None
+        for packet in self._container.demux(self._stream):
+            if not packet.size:  # an empty chunk of an AVI file; the last one is passed below
+                continue
+            if not has_reached_key:
+                if packet.pts != key:
+                    if key is not None and packet.dts is not None and packet.dts > key:
+                        return  # the container has gone too far
+                    continue
+                has_reached_key = True
+            try:
+                with decoding_errors("cannot be decoded"):
+                    frames = packet.decode()
+            except DecodingError as error:
+                if has_started and not self._is_cut:
+                    raise
+                first_error = first_error or error
+                continue  # a packet before the first key frame, or the last one of a cut file
+            has_started |= bool(frames)
+            yield from frames
+        yield from self._stream.decode()
+        if first_error and not has_started:
+            raise first_error
 
     @contextmanager
     def _video_errors(self, what: str) -> Iterator[None]:
@@ -483,3 +679,7 @@ def _scale(
         ).to_ndarray()
         matrix = display_matrix(frame)
         return rgb if matrix is None else upright(rgb, matrix)
+
+
+def _sorted(times: Iterable[int]) -> NDArray[np.int64]:
+    return np.sort(np.fromiter(times, np.int64))

@@ -21,12 +21,14 @@ class EncodedVideo:
         uri: where it was read from, for messages.
         data: the encoded file.
         label: class name, or None.
+        num_frames: number of pictures that FFmpeg shows, if it was recorded, or None.
     """
 
     id: str
     uri: str
     data: bytes
     label: str | None = None
+    num_frames: int | None = None
 
 
 class VideoError(ValueError):

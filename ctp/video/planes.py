@@ -65,6 +65,19 @@ class Crop:
         return 2 * left, 2 * top, side
 
 
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn all frames of a video, whatever each of them says.
+
+    A reader attaches it to frames as `frame.opaque`.
+
+    Attributes:
+        matrix: int32 [9], FFmpeg's display matrix, or None if they are upright.
+    """
+
+    matrix: NDArray[np.int32] | None
+
+
 class Cutter:
     """Cuts the same square out of frames of one size, and resizes it."""
 
@@ -181,7 +194,9 @@ def upright_planes(frame: av.VideoFrame, reformatter: VideoReformatter) -> Plane
 
 
 def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
-    """Return the matrix by which a player transforms the picture, int32 [9], or None."""
+    """Return FFmpeg's display matrix of a frame, int32 [9], or None if it is upright."""
+    if isinstance(frame.opaque, Orientation):
+        return frame.opaque.matrix
     try:
         # not frame.side_data, which frame and container would refer to each other by: the pixels
         # would stay in memory until the garbage collector runs

@@ -545,7 +545,7 @@ def test_it_is_a_sequence(local: Path) -> None:
 
 def test_all_fields_of_an_entry_are_kept() -> None:
     entries = [
-        VideoEntry("a", "/1", "x", offset=2**40, size=0, checksum=0),
+        VideoEntry("a", "/1", "x", offset=2**40, size=0, checksum=0, num_frames=12),
         VideoEntry("b", "/1", None, size=2**40, checksum=2**32 - 1),
         VideoEntry("c", "/2"),
         VideoEntry("d", "/1", "x", offset=7, size=5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ctp.data import shards
 from ctp.data.shards import (
     SCHEMA,
     ShardError,
@@ -22,8 +23,10 @@ from ctp.data.shards import (
     read_index,
     write_shard,
 )
+from ctp.data.sources import open_catalog
 from ctp.rng import generator
 from ctp.storage import Storage, StorageError
+from ctp.video.decode import VideoReader
 
 SIZES = (0, 1, 5, 3_000_000, 70_000, 0, 1_500_000, 4_200_000, 12, 100_000)
 MIB = 2**20
@@ -75,6 +78,36 @@ def test_the_indexed_range_of_the_file_is_the_video(place: Storage) -> None:
         assert found["checksum"] == zlib.crc32(data)
         assert (found["id"], found["label"]) == (row.id, row.label)
         assert found["num_frames"] == row.num_frames
+
+
+def test_shards_of_earlier_versions_do_not_know_their_numbers_of_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They counted packets."""
+    place = Storage.from_uri(tmp_path / "a.parquet")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(shards, "COUNTED", {})
+        write_shard(place, make_rows())
+    assert read_index(place)["num_frames"].null_count == len(make_rows())
+    assert all(entry.num_frames is None for entry in open_catalog(place.uri))
+
+
+def test_the_recorded_number_of_frames_saves_counting(
+    tmp_path: Path, encode_video: Callable[..., bytes]
+) -> None:
+    """A wrong number shows which one is used; plain MP4 files need none."""
+    files = {
+        "counted": encode_video(12, format="avi", codec="cinepak", pix_fmt="rgb24"),
+        "plain": encode_video(12),
+    }
+    rows = [ShardRow(name, data, 7, 25.0, 96, 64) for name, data in files.items()]
+    write_shard(Storage.from_uri(tmp_path / "a.parquet"), rows)
+    found = {}
+    for entry in open_catalog(str(tmp_path)):
+        with VideoReader(entry.read()) as reader:
+            found[entry.id] = reader.num_frames
+            assert reader.read([0, 6], short_side_px=64).shape == (2, 64, 96, 3)
+    assert found == {"counted": 7, "plain": 12}
 
 
 def test_any_parquet_reader_reads_all_columns(place: Storage) -> None:

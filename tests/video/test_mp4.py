@@ -114,7 +114,7 @@ def test_only_the_needed_packets_are_decoded(encode_video: Encode) -> None:
     options = {"g": "10", "bf": "0", "sc_threshold": "0"}
     data = encode_video(40, options=options)
     table = table_of(data)
-    runs = table.runs([2, 3, 25], data)
+    runs = table.runs([2, 3, 25])
     assert [run.packets for run in runs] == [[0, 1, 2, 3], [20, 21, 22, 23, 24, 25]]
     assert [run.frames for run in runs] == [[2, 3], [25]]
 
@@ -123,7 +123,7 @@ def test_frames_that_no_other_refers_to_are_skipped(encode_video: Encode) -> Non
     params = "keyint=12:min-keyint=12:bframes=2:b-adapt=0:b-pyramid=none:scenecut=0"
     data = encode_video(24, options={"x264-params": params})
     table = table_of(data)
-    [run] = table.runs([0, 9], data)
+    [run] = table.runs([0, 9])
     whole = range(int(table.packet_of_frame[9]) + 1)
     left_out = sorted(set(whole) - set(run.packets))
     shown = np.argsort(table.packet_of_frame)[left_out]

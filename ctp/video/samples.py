@@ -1,0 +1,168 @@
+"""Check that each packet of an MP4 file is shown as one picture, and find pictures to skip.
+
+The rules are those of `ctp.video.pictures`. For H.264, the headers of all packets are read at once,
+because files are short and one packet after the other would take longer than opening them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctp.video.h26x import (
+    ORIENTATION_SEI,
+    H264Sequence,
+    h264_parameters,
+    is_b_slice,
+    sei_messages,
+)
+from ctp.video.headers import UncertainError
+from ctp.video.pictures import are_presentation_times, find_shown, open_headers
+
+SLICE_KINDS, IDR_KIND, SEI_KIND, SEQUENCE_KIND = (1, 5), 5, 6, 7
+PASSED_KINDS = frozenset({8, 9, 12})
+"""H.264's NAL units without influence here: picture parameter sets, delimiters and fillers."""
+IS_B = np.array([is_b_slice(byte) for byte in range(256)])
+"""bool [256], by the byte after a NAL header."""
+TYPE_BITS = np.array([15 - 2 * (byte & 127).bit_length() for byte in range(256)])
+"""int64 [256], length of the slice type after the bit for macroblock 0, by this byte."""
+WINDOW_BITS = 32
+
+Numbers = NDArray[np.int64]
+
+
+def find_disposable_h264(
+    data: bytes, extradata: bytes, position: Numbers, size: Numbers, shown: Numbers
+) -> NDArray[np.bool_]:
+    """Return for each packet whether no other picture refers to its picture.
+
+    Args:
+        data: the file.
+        extradata: the decoder's configuration.
+        position, size, shown: int64 [N], see `SampleTable`.
+
+    Returns:
+        bool [N].
+
+    Raises:
+        UncertainError: not every packet is shown as one picture at the time in `shown`.
+    """
+    sequence = _parse_sequence(extradata)
+    bytes_ = np.frombuffer(data, np.uint8)
+    at = _find_slices(data, bytes_, extradata, position, position + size)
+    unit, first = bytes_[at], bytes_[at + 1]
+    is_idr, is_reference = unit & 31 == IDR_KIND, (unit & 0b0110_0000) != 0
+    if not is_idr[0] or shown.min() < shown[0] or first.min() < 128:
+        raise UncertainError("pictures before the first key picture")
+    # with B-frames, times that rise are those of decoding; without, they have to rise
+    if (shown[1:] > shown[:-1]).all() == IS_B[first].any():
+        raise UncertainError("presentation times that do not give the order")
+    number = _frame_numbers(data, at + 1, sequence.frame_number_bits)
+    _check_gaps(number, is_idr, is_reference, sequence.max_frame_number)
+    is_disposable: NDArray[np.bool_] = ~is_reference
+    return is_disposable
+
+
+def find_disposable_h265(
+    data: bytes, extradata: bytes, position: Numbers, size: Numbers, shown: Numbers
+) -> NDArray[np.bool_]:
+    """Check the packets like `find_disposable_h264`; none is disposable."""
+    reader = open_headers("hevc", extradata)
+    ends = (position + size).tolist()
+    packets = zip(position.tolist(), ends, strict=True)
+    headers = [reader.read(data[start:end], False) for start, end in packets]
+    reader.finish()
+    times = shown.tolist()
+    if reader.has_orientation or len(find_shown(headers, times, [False] * len(times))) < len(times):
+        raise UncertainError("pictures that are turned or not shown")
+    if not are_presentation_times(headers, times):
+        raise UncertainError("presentation times that do not give the order")
+    return np.zeros(len(times), np.bool_)
+
+
+@lru_cache
+def _parse_sequence(extradata: bytes) -> H264Sequence:
+    """Return the sequence parameter set of H.264's extradata, if it describes plain frames."""
+    sequences = {H264Sequence.parse(unit) for unit in h264_parameters(extradata)}
+    if len(sequences) != 1:
+        raise UncertainError("different sequences")
+    (sequence,) = sequences
+    if sequence.has_fields or sequence.has_colour_planes:
+        raise UncertainError("fields")
+    return sequence
+
+
+def _find_slices(
+    data: bytes, bytes_: NDArray[np.uint8], extradata: bytes, start: Numbers, end: Numbers
+) -> Numbers:
+    """Return the position of the NAL header of each packet's first slice.
+
+    Raises:
+        UncertainError: a unit before a slice may change what is shown.
+    """
+    length_bytes = (extradata[4] & 3) + 1
+    at = start + length_bytes
+    if (end - at).min() < 2:
+        raise UncertainError("a packet without a slice")
+    kinds = bytes_[at] & 31
+    is_slice = (kinds == SLICE_KINDS[0]) | (kinds == SLICE_KINDS[1])
+    for number in np.flatnonzero(~is_slice).tolist():
+        at[number] = _find_slice(data, extradata, int(at[number]), int(end[number]))
+    return at
+
+
+def _find_slice(data: bytes, extradata: bytes, at: int, end: int) -> int:
+    """Return the position of the first slice in a packet whose first NAL header is at `at`."""
+    length_bytes = (extradata[4] & 3) + 1
+    while at + 2 <= end:
+        if data[at] & 31 in SLICE_KINDS:
+            return at
+        stop = at + int.from_bytes(data[at - length_bytes : at], "big")
+        if not at < stop <= end:
+            break
+        _check_unit(data[at:stop], extradata)
+        at = stop + length_bytes
+    raise UncertainError("a packet without a slice")
+
+
+def _check_unit(unit: bytes, extradata: bytes) -> None:
+    kind = unit[0] & 31
+    if kind == SEI_KIND:
+        if any(message == ORIENTATION_SEI for message, _ in sei_messages(unit, 1)):
+            raise UncertainError("turned pictures")
+    elif kind == SEQUENCE_KIND:
+        if unit not in extradata:
+            raise UncertainError("different sequences")
+    elif kind not in PASSED_KINDS:
+        raise UncertainError(f"a unit of type {kind}")
+
+
+def _frame_numbers(data: bytes, at: Numbers, frame_number_bits: int) -> Numbers:
+    """Return each slice's frame number (H.264, 7.3.3), from its header at `at`."""
+    if at.max() + WINDOW_BITS // 8 > len(data):
+        raise UncertainError("a header at the file's end")
+    # the 32 bits from each byte on
+    windows: NDArray[np.uint32] = np.ndarray(len(data) - 3, ">u4", data, strides=(1,))
+    value = windows[at].astype(np.int64)
+    type_bits = TYPE_BITS[value >> 24]
+    used = 2 + type_bits + frame_number_bits
+    # zeros may be followed by a byte that is no part of the header (7.4.1)
+    is_unclear = (used > 24) & (value & 0xFFFF00 == 0)
+    # one bit for macroblock 0, and one for picture parameter set 0
+    has_first_parameters = value >> (WINDOW_BITS - 2 - type_bits) & 1
+    if (is_unclear | (has_first_parameters == 0) | (type_bits > 7)).any():
+        raise UncertainError("a header that is not read here")
+    numbers: Numbers = value >> (WINDOW_BITS - used) & ((1 << frame_number_bits) - 1)
+    return numbers
+
+
+def _check_gaps(
+    number: Numbers, is_idr: NDArray[np.bool_], is_reference: NDArray[np.bool_], limit: int
+) -> None:
+    """Refuse a picture before which a reference picture is missing (7.4.3)."""
+    places = np.maximum.accumulate(np.where(is_reference, np.arange(len(number)), 0))
+    step = (number[1:] - number[places[:-1]]) % limit
+    if not (is_idr[1:] | (step <= 1)).all():
+        raise UncertainError("missing pictures")

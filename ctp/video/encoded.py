@@ -51,6 +51,11 @@ class DecodingError(ValueError):
     """A video cannot be decoded. The message is the reason, which completes "the video …"."""
 
 
+PASSED_ON = (AssertionError, DecodingError, VideoError)
+"""Errors that stay what they are: an impossible state is an error of the program, also inside of a
+library."""
+
+
 @contextmanager
 def decoding_errors(what: str) -> Iterator[None]:
     """Turn whatever a decoding library raises inside the block into DecodingError.
@@ -68,12 +73,10 @@ def decoding_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AssertionError, DecodingError, VideoError):
-        raise  # an impossible state is an error of the program, also inside of a library
-    except MemoryError as error:
-        raise DecodingError(f"{what}: it asks for more memory than is allowed") from error
+    except PASSED_ON:
+        raise
     except Exception as error:
-        raise DecodingError(f"{what}: {_describe(error)}") from error
+        raise _to_decoding_error(error, what) from error
 
 
 def checked(items: Iterator[T], what: str) -> Iterator[T]:
@@ -82,12 +85,21 @@ def checked(items: Iterator[T], what: str) -> Iterator[T]:
     Exceptions of the loop that consumes the items are not affected.
     """
     while True:
-        with decoding_errors(what):
-            try:
-                item = next(items)
-            except StopIteration:
-                return
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except PASSED_ON:
+            raise
+        except Exception as error:
+            raise _to_decoding_error(error, what) from error
         yield item
+
+
+def _to_decoding_error(error: Exception, what: str) -> DecodingError:
+    if isinstance(error, MemoryError):
+        return DecodingError(f"{what}: it asks for more memory than is allowed")
+    return DecodingError(f"{what}: {_describe(error)}")
 
 
 def _describe(error: Exception) -> str:

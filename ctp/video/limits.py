@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from ctp.video.encoded import DecodingError
 
@@ -22,7 +21,7 @@ wait for their turn, 1.5 bytes per pixel each, or 3 with 10 bits."""
 OTHER_DECODING_BYTES = 512 * 2**20
 """Memory for all that does not depend on the picture size, above all the index of the file."""
 PAGE_BYTES = resource.getpagesize()
-STATUS = Path("/proc/self/statm")
+STATUS = "/proc/self/statm"
 """What Linux says of this process's memory."""
 NO_LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
 """The limit that the process was started with: soft and hard."""
@@ -122,7 +121,7 @@ def limited_memory(limit_bytes: int) -> Iterator[None]:
     Raises:
         DecodingError: the memory did not suffice.
     """
-    if STATUS.exists():  # other systems than Linux have no such limit
+    with suppress(FileNotFoundError):  # other systems than Linux have no such limit
         _set_soft_limit(_allocated_bytes() + limit_bytes)
     try:
         yield
@@ -145,4 +144,5 @@ def _set_soft_limit(limit_bytes: int) -> None:
 
 def _allocated_bytes() -> int:
     """Return what the kernel counts for RLIMIT_DATA: writable private memory of this process."""
-    return int(STATUS.read_text().split()[5]) * PAGE_BYTES
+    with open(STATUS, "rb") as file:
+        return int(file.read().split()[5]) * PAGE_BYTES

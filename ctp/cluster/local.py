@@ -10,12 +10,12 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from textwrap import shorten
 
 import ray
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
 from ctp.machine import usable_cpus
 
@@ -131,14 +131,8 @@ def _settings() -> dict[str, str]:
     settings = dict.fromkeys(unset, LOOPBACK_INTERFACE)
     if not any(name in os.environ for name in TOKEN_VARIABLES):
         # otherwise Ray writes a token to the home folder, which may not exist or be writable
-        settings["RAY_AUTH_TOKEN"] = _token()
+        settings["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     return settings
-
-
-@cache
-def _token() -> str:
-    """Return the token of this process's clusters, always the same, since Ray reads it once."""
-    return secrets.token_hex(32)
 
 
 @contextmanager
@@ -146,9 +140,13 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables, and restore them afterwards, also the one that Ray sets."""
     before = {name: os.environ.get(name) for name in {*settings, AUTH_MODE}}
     os.environ.update(settings)
+    # this process may have used another cluster before, and may use others afterwards
+    tokens = AuthenticationTokenLoader.instance()
+    tokens.reset_cache()
     try:
         yield
     finally:
+        tokens.reset_cache()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -240,3 +240,23 @@ print([name for name in names if os.environ.get(name) != before.get(name)])
     assert "does not start on this machine" in error
     assert "bytes" in error
     assert changed == "[]"
+
+
+@pytest.mark.ray
+def test_a_process_may_use_other_local_clusters_before_and_after(
+    run_python: Callable[..., str],
+) -> None:
+    script = """
+import ray
+from ctp.cluster.connect import cluster
+def use_another():
+    ray.init("local", num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+    print(ray.get(ray.put("another")))
+    ray.shutdown()
+
+use_another()
+with cluster():
+    print(ray.get(ray.put("own")))
+use_another()
+"""
+    assert run_python("-c", script).split() == ["another", "own", "another"]

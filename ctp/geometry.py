@@ -19,6 +19,7 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     bottom_right = torch.minimum(first[..., 2:], second[..., 2:])
     intersection = (bottom_right - top_left).clamp(min=0).prod(dim=-1)
     union = _area(first) + _area(second) - intersection
+    # clamped although `where` leaves it out: the gradient of 0 / 0 would be NaN in both branches
     return torch.where(union > 0, intersection / union.clamp(min=1e-9), torch.zeros_like(union))
 
 
@@ -61,9 +62,11 @@ def apply_offsets(query: Tensor, offsets: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _area(boxes: Tensor) -> Tensor:
+    # a box whose corners are swapped is empty: two negative sides would make a positive area
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1)
 
 
 def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    # the logarithm of an empty box would be infinite
     size = (boxes[..., 2:] - boxes[..., :2]).clamp(min=1)
     return (boxes[..., :2] + boxes[..., 2:]) / 2, size

@@ -37,10 +37,12 @@ def sample_key_frames(
     spacing = num_frames / (num_inner + 1)
     number = np.arange(1, most_inner + 1)
     max_shift = (spacing / 3).astype(np.int64)  # neighbours cannot meet
+    # floor of a uniform number instead of rng.integers, since the range differs between rows
     shift = np.floor(rng.random((num_rows, most_inner)) * (2 * max_shift + 1)).astype(np.int64)
     shift -= max_shift
     last = num_frames - 1
     key_frames = np.zeros((num_rows, most_inner + 2), np.int64)
+    # key frames that a row does not have repeat its last frame, so that all rows have one length
     key_frames[:, 1:-1] = np.where(
         number <= num_inner, np.minimum((spacing * number).astype(np.int64) + shift, last), last
     )
@@ -74,6 +76,7 @@ def interpolate(
     segment = (frame[None, :, None] > key_frames[:, None, 1:-1]).sum(axis=2)
     row = np.arange(rows)[:, None]
     start, stop = key_frames[row, segment], key_frames[row, segment + 1]
+    # an empty segment is never chosen, but must not divide by 0
     progress = (frame - start) / np.maximum(stop - start, 1)
     kind = easing[row, segment]
     progress = np.where(

@@ -292,6 +292,7 @@ class Storage:
     def _write_local(self, data: Buffer) -> None:
         self.filesystem.create_dir(_native(self.path.rpartition("/")[0]), recursive=True)
         # a unique name, because others may write the same file
+        # in the same folder, since a rename across disks is a copy
         part = f"{self.path}.{uuid.uuid4().hex}.part"
         try:
             self._write(part, data)

@@ -121,6 +121,7 @@ def plan_shards(config: BuildConfig, contents: Contents) -> list[ShardTask]:
         sources = _shuffled([s for s in contents.sources if s.split == split], config)
         wanted = config.num_shards or -(-len(sources) // config.videos_per_shard)
         number = min(wanted, len(sources))
+        # sizes of shards differ by one at most
         ends = [i * len(sources) // number for i in range(number + 1)]
         tasks += [
             ShardTask(
@@ -170,6 +171,7 @@ def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
     listed = [n for n in names if any(f"{each}/{n}.json" in sizes for each in folders)]
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         parts = dict(zip(listed, pool.map(partial(_read_part, place), listed), strict=True))
+    # a shard of another size was replaced or cut short after it was finished
     return {n: part for n, part in parts.items() if part and sizes.get(part.name) == part.bytes}
 
 
@@ -244,6 +246,7 @@ def _check_missing(contents: Contents) -> None:
 
 def _shuffled(sources: list[Source], config: BuildConfig) -> list[Source]:
     def rank(source: Source) -> tuple[float, str]:
+        # the id decides between equal hashes
         return uniform_hash(config.seed, "shard", source.id), source.id
 
     return sorted(sources, key=rank)[: config.limit]
@@ -262,6 +265,7 @@ def _read_part(folder: Storage, name: str) -> Part | None:
 
 def _identity(config: BuildConfig, tasks: Sequence[ShardTask]) -> dict[str, Any]:
     """Return what must be equal to resume a build."""
+    # a hash instead of the ids, of which there may be millions
     digest = hashlib.blake2b(digest_size=8)
     for task in tasks:
         ids = [source.id for source in task.sources]

@@ -182,6 +182,7 @@ class _Encoder:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
+        # the reformatter does not copy times
         scaled.pts, scaled.time_base = self._clock.times[self.num_frames], self._clock.time_base
         scaled.pict_type = PictureType.NONE  # the encoder decides, not the source
         return scaled

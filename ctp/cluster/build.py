@@ -146,6 +146,7 @@ def build(config: BuildConfig, tasks: Sequence[ShardTask], report: Callable[[int
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # what an actor yields arrives at once
+    # as bytes: Arrow would take the dataclass apart
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     cpus = ray.cluster_resources().get("CPU", 0) - DATA_PLUMBING_CPUS  # type: ignore[no-untyped-call]
     at_a_time = min(config.num_tasks or max(int(cpus), 1), len(rows))

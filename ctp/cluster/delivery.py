@@ -232,6 +232,7 @@ def receive(
         clips = expected.stop
         cpu, in_use = None, None
         if now - last_usage >= usage_seconds:
+            # keeps the last figure of processes that have ended since
             used |= cpu_seconds()
             cpu = sum(used.values()) or None
             in_use = memory() if num_usages % USAGES_PER_MEMORY == 0 else None

@@ -134,6 +134,7 @@ def _written(extraction: Extraction, journal_key: str) -> Dataset:
         scaling.num_readers,
         num_cpus=scaling.cpus_per_reader,
     )
+    # readers and encoders work at the same time, each at its own pace
     encoded = map_by_actors(
         read,
         _Encoder,

@@ -116,6 +116,7 @@ class KnnScorer:
         try:
             found = self._score_of(inputs, place)
         except (ValueError, RayError) as error:
+            # its snapshot stays, and the next start of the run tries it again
             self._failed.add(name)
             print(f"step {step} has no kNN score: {error}", flush=True)
             return

@@ -59,6 +59,7 @@ class _Run:
             return
         self._clips = clips
         now, step = int(time.time() * 1000), int(row["step"])
+        # MLflow takes no texts as metrics
         values = {k: v for k, v in row.items() if k not in NO_METRICS and not isinstance(v, str)}
         with self._ignore_failure():
             metrics = [Metric(name, value, now, step) for name, value in values.items()]
@@ -74,6 +75,7 @@ class _Run:
         try:
             yield
         except MlflowException as error:
+            # each further attempt would hold up the run until it times out
             self._is_lost = True
             print(f"MLflow failed, the run continues without it: {error}", file=sys.stderr)
 

@@ -138,6 +138,7 @@ class BlockLayout:
         group_samples = self.total_batch * self.steps_per_block
         begin = group * group_samples
         end = min(begin + group_samples, self.num_samples)
+        # one for each step of the block
         starts = range(begin + worker * self.worker_batch, end, self.total_batch)
         return [
             self.first_sample + start + sample
@@ -234,6 +235,7 @@ def sample_blocks(
     input_blocks = -(-layout.num_blocks // BLOCKS_PER_INPUT_BLOCK)
     rows = ray.data.range(layout.num_blocks, override_num_blocks=max(input_blocks, 1))
     blocks = map_by_actors(
+        # a row, a task, a block: what an actor returns at once
         rows.repartition(target_num_rows_per_block=1),
         SampleActor,
         (stream, spec, layout, key),
@@ -290,6 +292,7 @@ class StreamConfig(ray.train.DataConfig):
         first = newest_sample(self._config)
         blocks = sample_blocks(self._stream, self._spec, first, number, key)
         parts = blocks.streaming_split(number, equal=True)
+        # Ray wants a part for each worker present; those that are surplus never open theirs
         return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]
 
 

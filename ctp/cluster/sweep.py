@@ -168,9 +168,11 @@ def trials_at_once(
         phases: of a trial; it holds no more than the largest needs.
         cpus, gpus, memory_bytes: of the cluster, without what Ray Data's own tasks take.
     """
+    # phases follow each other, so the largest counts
     most_cpus = max(sum(each.number * each.cpus for each in phase) for phase in phases)
     most_gpus = max(sum(each.number * each.gpus for each in phase) for phase in phases)
     needed = ((most_cpus, cpus), (most_gpus, gpus), (TRIAL_MEMORY_BYTES, memory_bytes))
+    # fractions of cores do not add up exactly
     return min(math.floor(present / each + 1e-9) for each, present in needed if each)
 
 

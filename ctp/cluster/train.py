@@ -117,6 +117,7 @@ def fit_until_stopped(trainer: TorchTrainer, before_stop: Callable[[], None]) ->
             fitted.set_exception(error)
 
     with _stop_requested() as stop:
+        # a daemon: the process must be able to end while Ray still waits
         threading.Thread(target=work, daemon=True).start()
         while not stop.is_set() and not fitted.done():
             wait([fitted], timeout=POLL_SECONDS)
@@ -165,6 +166,7 @@ def _save_before_stop(coordinator: Any, seconds: float) -> None:
         if step is not None:
             print(f"saved after step {step}", flush=True)
             return
+        # often, since the grace is only seconds
         time.sleep(POLL_SECONDS / 5)
     print("nothing was saved in that time; the newest checkpoint is an earlier one", flush=True)
 
@@ -274,6 +276,7 @@ def _relayed_rows(coordinator: Any, show: Show, config: Run) -> Iterator[None]:
     def relay() -> None:
         is_last, silence = False, Silence()
         while not is_last:
+            # once more after the end, for the last rows
             is_last = done.wait(POLL_SECONDS)
             rows = ray.get(coordinator.take_rows.remote())
             for row in rows:

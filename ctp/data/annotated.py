@@ -100,6 +100,7 @@ def open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
         _check_is_built(each)
     catalog = open_catalog(uri)
     tracks = [_to_track(row) for row in _read_rows(catalog)]
+    # before a video is decoded: the annotations are read as columns
     usable = np.array([track.counted.sum() >= MIN_FRAMES for track in tracks], np.bool_)
     if not usable.any():
         raise ValueError(f"data: no object is visible in any of the {len(catalog)} videos of {uri}")
@@ -163,6 +164,7 @@ def _refuse(catalog: Catalog, are_wrong: Sequence[bool], reason: str) -> None:
 def _to_track(row: Row) -> Track:
     boxes = row["boxes"].values.flatten().to_numpy().reshape(-1, 4)
     width, height = (int(row[name].as_py()) for name in ("width", "height"))
+    # GOT-10k has boxes that reach over the edge of the picture
     inside = np.clip(np.nan_to_num(boxes), 0, np.array([width, height] * 2, np.float32))
     flags = [
         row[name].values.to_numpy() if row[name].is_valid else None for name in ("absence", "cover")

@@ -186,6 +186,7 @@ class Catalog(Sequence[VideoEntry]):
         """Return a short hash of all ids: a run resumes only with the catalogue it began with."""
         digest = hashlib.blake2b(digest_size=8)
         for ids in self._id_chunks():
+            # \0 ends each id, so that (a, bc) differs from (ab, c)
             digest.update("".join(f"{each}\0" for each in ids).encode())
         return digest.hexdigest()
 
@@ -206,6 +207,7 @@ class Catalog(Sequence[VideoEntry]):
         heldout = ranks < heldout_share
         if heldout_share > 0 and len(self):
             heldout[ranks.argmin()] = True  # changes something only if no video was held out
+            # if all were held out, the last one is trained on
             heldout[-1] &= not heldout.all()
         train = self.select(np.flatnonzero(~heldout), self.quarantined)
         return train, self.select(np.flatnonzero(heldout))
@@ -267,5 +269,6 @@ def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _compact_names(column: Any) -> Any:
     numbers = column.indices.dictionary_encode()
+    # only the names that still occur
     names = column.dictionary.take(numbers.dictionary)
     return pa.DictionaryArray.from_arrays(numbers.indices, names)

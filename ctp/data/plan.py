@@ -85,6 +85,7 @@ class Plan:
         num_groups = max(self.num_videos // self.repeat_stride, 1)
         group = min(offset // (self.repeat_stride * self.repeats_per_pass), num_groups - 1)
         start = group * self.repeat_stride
+        # the last group also takes the remainder
         size = self.num_videos - start if group == num_groups - 1 else self.repeat_stride
         repeat, place = divmod(offset - start * self.repeats_per_pass, size)
         return start + place, repeat
@@ -95,6 +96,7 @@ class Plan:
         The first two swap if the first one were the last of the pass before.
         """
         if place < 2 and epoch > 0 and self.num_videos > 2:
+            # the end of a pass never swaps, so this is the last one shown
             last = self._permuted(epoch - 1, self.num_videos - 1)
             if last == self._permuted(epoch, 0):
                 place = 1 - place
@@ -106,6 +108,7 @@ class Plan:
         A Feistel network permutes the next power of four. It is applied until the result is below
         `num_videos` (cycle walking), less than four times on average.
         """
+        # two halves of equal length, so the network permutes a power of four
         half_bits = max(((self.num_videos - 1).bit_length() + 1) // 2, 1)
         while True:
             index = self._feistel(epoch, index, half_bits)
@@ -116,6 +119,8 @@ class Plan:
         mask = (1 << half_bits) - 1
         left, right = value >> half_bits, value & mask
         for round_number in range(FEISTEL_ROUNDS):
+            # whatever is added to the left half, the right one is kept, so that a round can be
+            # undone
             key = b"%d,%d,%d,%d" % (self.seed, epoch, round_number, right)
             digest = hashlib.blake2b(key, digest_size=8).digest()
             left, right = right, left ^ (int.from_bytes(digest, "little") & mask)

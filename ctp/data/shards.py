@@ -315,6 +315,7 @@ def _read_footer(place: Storage) -> bytes:
     with place.open() as file:
         tail = file.read(max(file.size - FOOTER_BYTES, 0))
         size = int.from_bytes(tail[-TRAILER_BYTES:-4], "little") + TRAILER_BYTES
+        # a footer that is longer than the first read: read it once more, whole
         if tail.endswith(MAGIC) and len(tail) < size <= file.size:
             tail = file.read(file.size - size)
         return tail
@@ -341,6 +342,7 @@ def _offsets(place: Storage, metadata: pq.FileMetaData, sizes: NDArray[Any]) -> 
         chunk = group.column(column)
         inside = slice(first, first + group.num_rows)
         ends = np.cumsum(LENGTH_BYTES + sizes[inside])
+        # counted from the chunk's end: the length of the page header varies
         start = chunk.data_page_offset + chunk.total_compressed_size - ends[-1]
         header = start - chunk.data_page_offset
         if chunk.compression != "UNCOMPRESSED" or not 0 < header <= MAX_PAGE_HEADER_BYTES:

@@ -125,6 +125,7 @@ class VideoSource:
         key = planned.epoch, self.entry.id, planned.clip_number
         rng = generator(self._seed, "donors", *key)  # the names are part of every clip's identity
         while True:
+            # never 0, which would be the sample's own video
             step = int(rng.integers(1, max(total, 2)))
             own_rng = generator(int(rng.integers(2**62)), "donor")
             yield self._catalog[(planned.video + step) % total], own_rng
@@ -265,6 +266,7 @@ class SampleStream(Generic[S]):
 
         What `draw` raises is returned with a placeholder, so that all workers can stop together.
         """
+        # what is read ahead does not depend on which videos turn out to be unusable
         upcoming = (entry for position in positions for entry in self._needed(position))
         with VideoOpener(upcoming, journal, limits) as opener:
             return [self._draw_or_placeholder(position, opener) for position in positions]
@@ -298,6 +300,7 @@ class SampleStream(Generic[S]):
         except StorageError as error:
             quarantined, reason = [], str(error)
         fields = self.drawer.fields()
+        # copied: a declared array is a view of a single zero
         placeholder = type(fields)(*map(np.array, fields))
         return Drawn(position, placeholder, "", quarantined, reason)
 
@@ -349,6 +352,7 @@ class VideoSet(ABC, Generic[T]):
         with VideoOpener(upcoming, journal, limits) as opener:
             for index in indices:
                 videos = self._source(index, opener)
+                # too few other videos for this item: it is left out, as if its own were unusable
                 with collect_errors(quarantined), suppress(QuarantineLimitError):
                     items.append(self.load(videos))
                 quarantined += videos.quarantined
@@ -356,6 +360,7 @@ class VideoSet(ABC, Generic[T]):
 
     def _source(self, index: int, opener: VideoOpener) -> VideoSource:
         clip_number, video = divmod(index, len(self.catalog))
+        # an epoch that no training has, so that no held-out clip is one of training
         planned = PlannedClip(HELDOUT_EPOCH, video, clip_number)
         return VideoSource(self.catalog, planned, self.seed, index, 1.0, opener)
 

@@ -25,6 +25,7 @@ def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:
 
     If that side is shorter than the crop, the crop has the length of the side.
     """
+    # as a share of the picture: it is never scaled as a whole, only what is cut out
     short_side = max(int(rng.choice(config.short_sides_px)), config.frame_size_px)
     x, y = rng.random(2)
     return Crop(
@@ -85,6 +86,7 @@ def sample_color(
     color = np.tile(np.array([0, 1, 0, 1], np.float32), (num_frames, 1))
     if rng.random() < jitter.hue_saturation_prob:
         color[:, 0] = rng.uniform(-1, 1) * jitter.max_hue_shift_degrees
+        # a logarithm is uniform, so that a factor and its inverse are equally probable
         color[:, 1] = np.exp(rng.uniform(-1, 1) * jitter.max_log_saturation)
     if rng.random() < jitter.brightness_prob:
         color[:, 2] = jitter.max_brightness_shift * _sample_drift(jitter, num_frames, rng)

@@ -35,9 +35,11 @@ def sample_frames(
     low, high = config.interval_frames
     interval = rng.integers(low, high + 1)
     span = interval * (config.num_frames - 1) + 1
+    # + 1, since integers leaves out its upper end
     start = rng.integers(max(num_video_frames - int(span), 0) + 1)
     frames = start + interval * np.arange(config.num_frames)
     if temporal_jitter:
+        # by less than the interval, so that the numbers never fall
         frames = frames + rng.integers(interval, size=config.num_frames)
     clip: NDArray[np.int64] = np.minimum(frames, num_video_frames - 1)
     return clip

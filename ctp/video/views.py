@@ -41,6 +41,7 @@ def read_view_planes(config: ViewsConfig, reader: VideoReader) -> NDArray[np.uin
     size = config.frame_size_px
     crop = Crop(size / config.short_side_px, x=0.5, y=0.5, flip=False)
     views = view_frames(config, reader.num_frames)
+    # clips of a short video overlap
     needed, places = np.unique(views, return_inverse=True)
     return reader.read_square(needed.tolist(), crop, size)[places.reshape(views.shape)]
 

@@ -19,6 +19,7 @@ from typing import TypeVar
 import yaml
 
 from ctp.data import corpus
+from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.text import near_miss, one_line
 from ctp.training.checkpoint import CheckpointStore
@@ -47,9 +48,9 @@ def folder_of(config: RunConfig) -> Storage:
     return Storage.from_uri(config.storage).join(config.name)
 
 
-def checkpoint_store(config: RunConfig) -> CheckpointStore:
-    """Return the store of a run's checkpoints."""
-    return CheckpointStore(folder_of(config).join(CHECKPOINTS))
+def checkpoint_store(config: RunConfig, attempt: Attempt | None = None) -> CheckpointStore:
+    """Return the store of a run's checkpoints; `attempt` is needed to write them safely."""
+    return CheckpointStore(folder_of(config).join(CHECKPOINTS), attempt=attempt)
 
 
 def newest_sample(config: RunConfig) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -221,6 +221,11 @@ def merge(
                 value = merge(section, below, value)
         merged[key] = value
     return merged
+
+
+def is_within(option: str, sections: Iterable[str]) -> bool:
+    """Return whether a dotted option is one of `sections`, or part of one."""
+    return any(option == each or option.startswith(f"{each}.") for each in sections)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

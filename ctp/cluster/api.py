@@ -13,12 +13,15 @@ from ctp import recipes
 from ctp.cluster import build, extract, launch
 from ctp.cluster import sweep as cluster_sweep
 from ctp.cluster.launch import Run
-from ctp.config import Config, merge, unflatten
+from ctp.config import Config, flatten, merge, unflatten
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.recipes import SWEEP
 from ctp.text import near_miss
+from ctp.training.config import RunConfig
+from ctp.training.run_folder import with_stored_defaults
 
 C = TypeVar("C", bound=Config)
+R = TypeVar("R", bound=RunConfig)
 
 
 def pretrain(recipe: str = "tiny", **options: Any) -> Run:
@@ -34,10 +37,10 @@ def pretrain(recipe: str = "tiny", **options: Any) -> Run:
     Raises:
         ValueError: an option, a video or the cluster does not fit.
         RunStoppedError: the run cannot continue.
+        LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
-    config = configure(recipes.PRETRAIN, recipe, options)
-    return launch.pretrain(launch.named(config, recipe))
+    return launch.pretrain(_configure_run(recipes.PRETRAIN, recipe, options))
 
 
 def finetune(recipe: str = "ucf101", **options: Any) -> Run:
@@ -45,8 +48,7 @@ def finetune(recipe: str = "ucf101", **options: Any) -> Run:
 
     Takes, returns and raises the same as `pretrain`.
     """
-    config = configure(recipes.FINETUNE, recipe, options)
-    return launch.finetune(launch.named(config, recipe))
+    return launch.finetune(_configure_run(recipes.FINETUNE, recipe, options))
 
 
 def track(recipe: str = "got10k", **options: Any) -> Run:
@@ -54,8 +56,7 @@ def track(recipe: str = "got10k", **options: Any) -> Run:
 
     Takes, returns and raises the same as `pretrain`.
     """
-    config = configure(recipes.TRACK, recipe, options)
-    return launch.track(launch.named(config, recipe))
+    return launch.track(_configure_run(recipes.TRACK, recipe, options))
 
 
 def embed(recipe: str = "retrieval", **options: Any) -> str:
@@ -120,8 +121,23 @@ def configure(choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapp
         raise ValueError(f"no recipe {recipe!r}{hint}; expected one of {', '.join(choices)}")
     config = choices[recipe]()
     values = config.model_dump()
-    for name, value in options.items():
-        is_uri = name == "data" and isinstance(value, str | list | tuple)
-        change = {"data.uri" if is_uri else name: value}
-        values = merge(type(config), values, unflatten(change))
+    for name, value in _dotted(options).items():
+        values = merge(type(config), values, unflatten({name: value}))
     return config.from_values(values)
+
+
+def _configure_run(
+    choices: Mapping[str, Callable[[], R]], recipe: str, options: Mapping[str, Any]
+) -> R:
+    """Return the config of a run, with the stored values of the run that it resumes."""
+    config = launch.named(configure(choices, recipe, options), recipe)
+    given = dict(flatten(unflatten(_dotted(options))))
+    return with_stored_defaults(config, given)
+
+
+def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, with the URI that may stand for `data` under its own name."""
+    return {
+        "data.uri" if name == "data" and isinstance(value, str | list | tuple) else name: value
+        for name, value in options.items()
+    }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ctp.config import is_within
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
 from ctp.pretext.config import PretrainConfig
@@ -54,7 +55,7 @@ class Run:
             ValueError: it is no run folder.
             StorageError: it cannot be read.
         """
-        config = run_folder.read_config(folder, *RUN_CONFIGS.values())
+        config = run_folder.read_config(folder, *RUN_CONFIGS.values(), may_lack=True)
         result = folder.join(config.RESULT)
         is_finished = result.exists()
         rows = run_folder.read_metrics(folder)
@@ -96,9 +97,7 @@ def shaping_options(config: RunConfig) -> dict[str, Any]:
     """Return the options that shape the result, dotted name -> JSON value, without the seed."""
     left_out = config.MAY_CHANGE | SEEDS_AND_NAMES
     return {
-        name: value
-        for name, value in config.flatten().items()
-        if not any(name == each or name.startswith(f"{each}.") for each in left_out)
+        name: value for name, value in config.flatten().items() if not is_within(name, left_out)
     }
 
 

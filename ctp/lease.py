@@ -493,8 +493,8 @@ def _read(place: Storage) -> bytes:
     """Return the content of a file, nothing if it does not exist."""
     try:
         return place.read_bytes()
-    except StorageError:
-        if place.exists():
+    except StorageError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
             raise
         return b""
 

@@ -37,6 +37,26 @@ def written_by() -> Mapping[str, str]:
     }
 
 
+def stamp(versions: Mapping[str, str]) -> dict[str, str]:
+    """Return the format version and the versions for the metadata of a safetensors file."""
+    return {"format_version": str(FORMAT_VERSION), "written_by": json.dumps(dict(versions))}
+
+
+def check_stamp(metadata: Mapping[str, str], name: str) -> object:
+    """Check that this version of ctp can read a safetensors file, given its metadata.
+
+    Returns:
+        the versions that it was written by, for `describe_writer`.
+
+    Raises:
+        ValueError: it has a later format.
+    """
+    version = metadata.get("format_version")
+    versions = json.loads(metadata.get("written_by", "null"))
+    check_format(int(version) if version else None, versions, name)
+    return versions
+
+
 def describe_writer(versions: object) -> str:
     """Return e.g. "ctp 0.1.0 (commit 1a2b3c4), torch 2.9.0, Ray 2.60.0", given what `written_by`
     returned; "an older version of ctp" for anything else."""

@@ -5,7 +5,6 @@ The jobs and `import ctp` call these functions.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +48,7 @@ from ctp.training.run_folder import (
     input_locations,
     is_finished,
     newest_sample,
+    read_scores,
     with_absolute_paths,
     with_stored_defaults,
 )
@@ -72,13 +72,9 @@ class Run:
     metrics: list[Row]
 
     @property
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> Mapping[str, Any]:
         """Return what the last evaluation found."""
-        if self.config.RESULT == run_folder.SCORES:
-            place = Storage.from_uri(self.folder).join(run_folder.SCORES)
-            scores: dict[str, Any] = json.loads(place.read_bytes())
-            return scores
-        return dict(next((r for r in reversed(self.metrics) if self.config.score.key in r), {}))
+        return read_scores(self.config, Storage.from_uri(self.folder), self.metrics)
 
     def load_encoder(self) -> Encoder:
         """Return the trained encoder, in evaluation mode."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -25,13 +25,14 @@ from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.initial import load_initial_weights
 from ctp.encoders.registry import build_encoder
-from ctp.encoders.weights import encoder_bytes, read_state, stored_config
+from ctp.encoders.weights import encoder_bytes, read_state, stored_config, stored_metadata
 from ctp.rng import generator
 from ctp.training.distributed import Worker, gather
 from ctp.training.run_folder import CLASSIFIER, ENCODER
 from ctp.training.schedule import is_epoch_end, total_steps
 from ctp.training.step import LossTerms, autocast, prepare
 from ctp.training.trainer import Learner, TrainingSpec
+from ctp.versions import stamp
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
@@ -102,12 +103,21 @@ def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
         return Classifier(encoder, num_classes, frozen=config.frozen_encoder)
 
 
-def classifier_bytes(model: Classifier, classes: Sequence[str]) -> bytes:
-    """Return the classifier as a safetensors file, for `load_classifier`."""
+def classifier_bytes(
+    model: Classifier, classes: Sequence[str], about: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the classifier as a safetensors file, for `load_classifier`.
+
+    Args:
+        model: the classifier.
+        classes: names of its classes.
+        about: more entries for the file's metadata.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {
         "encoder": model.encoder.config.model_dump_json(),
         "classes": json.dumps(list(classes)),
+        **(about or {}),
     }
     return safetensors.torch.save(state, metadata=metadata)
 
@@ -123,8 +133,7 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
         ValueError: it is not a file of `classifier_bytes`.
     """
     state = read_state(data, name)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    about = header.get("__metadata__", {})
+    about = stored_metadata(data, name)
     if "classes" not in about:
         raise ValueError(
             f"{name} contains no classifier; expected the {CLASSIFIER} of a fine-tuning run"
@@ -299,9 +308,10 @@ class ClassificationLearner(Learner[LabeledSample]):
             "classes": self._classes,
             "confusion": self._last.confusion,
         }
+        about = {"run": self.config.name, **stamp(self._spec.written_by)}
         return {
-            ENCODER: encoder_bytes(self.model.encoder, {"run": self.config.name}),
-            CLASSIFIER: classifier_bytes(self.model, self._classes),
+            ENCODER: encoder_bytes(self.model.encoder, about),
+            CLASSIFIER: classifier_bytes(self.model, self._classes, about),
             self.config.RESULT: json.dumps(scores, indent=1).encode(),
         }
 

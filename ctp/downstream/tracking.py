@@ -33,6 +33,7 @@ from ctp.training.run_folder import CHECKPOINTS, ENCODER
 from ctp.training.schedule import total_steps
 from ctp.training.step import LossTerms, autocast, prepare
 from ctp.training.trainer import Learner, TrainingSpec
+from ctp.versions import stamp
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
 
@@ -259,9 +260,10 @@ class TrackingLearner(Learner[TrackSample]):
             self.evaluate()
         assert self._last is not None
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
+        about = {"run": self.config.name, **stamp(self._spec.written_by)}
         return {
-            ENCODER: encoder_bytes(self.model.encoder, {"run": self.config.name}),
-            TRACKER: safetensors.torch.save(state),
+            ENCODER: encoder_bytes(self.model.encoder, about),
+            TRACKER: safetensors.torch.save(state, metadata=about),
             self.config.RESULT: json.dumps(self._scores(self._last), indent=1).encode(),
         }
 

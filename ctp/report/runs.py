@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -56,15 +55,9 @@ class Run:
             StorageError: it cannot be read.
         """
         config = run_folder.read_config(folder, *RUN_CONFIGS.values(), may_lack=True)
-        result = folder.join(config.RESULT)
-        is_finished = result.exists()
         rows = run_folder.read_metrics(folder)
-        scores: Mapping[str, Any] = {}
-        if config.RESULT != run_folder.SCORES:
-            scores = next((row for row in reversed(rows) if config.score.key in row), {})
-        elif is_finished:
-            scores = json.loads(result.read_bytes())
-        return cls(folder, config, rows, scores, is_finished)
+        scores = run_folder.read_scores(config, folder, rows)
+        return cls(folder, config, rows, scores, folder.join(config.RESULT).exists())
 
     @property
     def state(self) -> str:

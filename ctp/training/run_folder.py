@@ -312,6 +312,24 @@ def read_metrics(folder: Storage) -> list[dict[str, float]]:
     return [row | knn.get(row["step"], {}) for row in read_rows(folder.join(METRICS))]
 
 
+def read_scores(
+    config: RunConfig, folder: Storage, rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Return the scores of a run: its scores.json, or without a test its last log line with a
+    score; nothing if there are none yet.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        rows: its log.
+    """
+    if config.RESULT != SCORES:
+        return next((row for row in reversed(rows) if config.score.key in row), {})
+    place = folder.join(SCORES)
+    scores: Mapping[str, Any] = json.loads(place.read_bytes()) if place.exists() else {}
+    return scores
+
+
 def read_rows(place: Storage) -> list[dict[str, float]]:
     """Return the rows of a file of JSON lines, without a last line that was cut short."""
     if not place.exists():

@@ -30,8 +30,10 @@ from ctp.data.journal import Journal
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, ShardSummary, ShardWriter
 from ctp.data.sources import MANIFEST
+from ctp.lease import Attempt
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
+from ctp.versions import written_by
 from ctp.video.encoded import VideoError
 
 FORMAT = 1
@@ -140,6 +142,9 @@ def splits_of(contents: Contents) -> list[str]:
 def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
     """Write the build's identity to the folder `out`, or check that it is there.
 
+    A job calls it twice: before it claims the folder, so that it claims no folder of other files;
+    and while `ctp.lease.hold` holds the folder, since another job may have created it meanwhile.
+
     Raises:
         ValueError: the folder holds another build, or other files; says what differs.
         StorageError: the folder cannot be written to.
@@ -151,9 +156,12 @@ def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
         if out.list_files():
             raise ValueError(f"{out.uri} holds files that are not a build. Use another --out")
         out.check_writable()
-        place.write_bytes(json.dumps(ours, indent=2).encode())
+        identity = ours | {"written_by": dict(written_by())}
+        place.write_bytes(json.dumps(identity, indent=2).encode())
         return
-    differences = _differences(json.loads(place.read_bytes()), ours)
+    theirs = json.loads(place.read_bytes())
+    theirs.pop("written_by", None)
+    differences = _differences(theirs, ours)
     if differences:
         raise ValueError(
             f"{out.uri} holds another build: {'; '.join(differences)}. Use another --out or the "
@@ -172,11 +180,21 @@ def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
 
 
 def build_shard(
-    task: ShardTask, config: TranscodeConfig | None, journal: Journal | None = None
+    task: ShardTask,
+    config: TranscodeConfig | None,
+    journal: Journal | None = None,
+    attempt: Attempt | None = None,
 ) -> Iterator[Source]:
     """Build a shard; yield each source after it was processed.
 
+    Args:
+        task: the shard.
+        config: how videos are encoded; None: they keep their bytes.
+        journal: names the video that is being read.
+        attempt: checked before the shard is declared finished; None: no other process builds it.
+
     Raises:
+        SupersededError: another process took over the folder.
         StorageError: the storage fails while a video is read or the shard is written.
     """
     folder = Storage.from_uri(task.folder)
@@ -190,6 +208,8 @@ def build_shard(
                 quarantined.append(QuarantinedVideo.from_error(error))
             yield source
         summary = writer.finish()
+    if attempt is not None:
+        attempt.check()
     part = Part(name=file, quarantined=tuple(quarantined), **asdict(summary))
     _part_place(folder, task.name).write_bytes(json.dumps(part.to_json()).encode())
 
@@ -205,6 +225,7 @@ def write_manifest(
     quarantined = [each for part in parts for each in part.quarantined]
     manifest = {
         "format": FORMAT,
+        "written_by": dict(written_by()),
         "split": split,
         "config": config.model_dump(mode="json"),
         "videos": sum(part.videos for part in parts),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -32,8 +32,10 @@ from ctp.downstream.feature_folder import (
 from ctp.downstream.features import Embedder, read_encoder_file
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.weights import stored_config
+from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
+from ctp.versions import written_by
 from ctp.video.config import ViewsConfig
 from ctp.video.views import read_view_planes, views_shape
 
@@ -76,6 +78,7 @@ class Extraction:
         encoder: the encoder's file.
         manifest: of the folder.
         left: the parts that do not exist yet.
+        attempt: the claim of the folder; None: no other process writes it.
     """
 
     config: EmbedConfig
@@ -83,6 +86,7 @@ class Extraction:
     encoder: bytes
     manifest: Manifest
     left: tuple[int, ...]
+    attempt: Attempt | None = None
 
     @property
     def folder(self) -> Storage:
@@ -100,6 +104,17 @@ class Extraction:
             f"{done} of them are done" if done else "",
         ]
         return ", ".join(fact for fact in facts if fact)
+
+    def held(self, attempt: Attempt) -> Extraction:
+        """Return the extraction by the process that holds its folder.
+
+        Raises:
+            ValueError: another process has created the folder of other features meanwhile.
+            StorageError: the folder cannot be read or written.
+        """
+        create_or_resume(self.folder, self.manifest)
+        left = tuple(missing_parts(self.folder, self.manifest))
+        return replace(self, left=left, attempt=attempt)
 
     def videos_in(self, parts: Sequence[int]) -> int:
         """Return the number of videos in some parts."""
@@ -218,4 +233,5 @@ def _manifest(
         catalog=catalog.fingerprint(),
         num_listed=len(catalog),
         videos_per_part=config.videos_per_part,
+        written_by=written_by(),
     )

@@ -24,6 +24,7 @@ from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.plan import RUNS, Plan, Trial
 from ctp.sweeps.recipes import Setting
 from ctp.training.run_folder import METRICS, folder_of, read_rows
+from ctp.versions import FORMAT_VERSION, check_format, describe_writer, written_by
 
 SWEEP = "sweep.yaml"
 RESULT = "result.json"
@@ -134,7 +135,11 @@ def write_config(plan: Plan) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    values = plan.config.model_dump(mode="json")
+    values = {
+        "format_version": FORMAT_VERSION,
+        "written_by": dict(written_by()),
+        **plan.config.model_dump(mode="json"),
+    }
     plan.folder.join(SWEEP).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
 
 
@@ -148,10 +153,17 @@ def read_config(folder: Storage) -> SweepConfig:
     place = folder.join(SWEEP)
     if not place.exists():
         raise ValueError(f"{folder.uri} contains no sweep: there is no {SWEEP}")
+    writer = None
     try:
-        config = SweepConfig.from_values(yaml.safe_load(place.read_bytes()))
+        values = yaml.safe_load(place.read_bytes())
+        if isinstance(values, dict):
+            writer = values.pop("written_by", None)
+            check_format(values.pop("format_version", None), writer, SWEEP)
+        config = SweepConfig.from_values(values)
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{place.uri}: {error}") from error
+        raise ValueError(
+            f"{place.uri}: {error}. It was written by {describe_writer(writer)}"
+        ) from error
     return config.replace(storage=folder.parent.uri, name=folder.path.rpartition("/")[2])
 
 

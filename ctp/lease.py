@@ -340,11 +340,21 @@ class LeaseState:
         claim: its claim.
         heartbeat: its last heartbeat.
         is_live: whether it still holds the lease; None if this cannot be known without waiting.
+        renewed_seconds: Unix time of its last heartbeat by the storage's clock, None if unknown.
     """
 
     claim: Claim
     heartbeat: Heartbeat
     is_live: bool | None
+    renewed_seconds: float | None
+
+    @property
+    def is_probably_live(self) -> bool:
+        """Return `is_live`, or what this machine's clock says; for people, not for `hold`."""
+        if self.is_live is not None or self.renewed_seconds is None:
+            return bool(self.is_live)
+        age_seconds = time.time() - self.renewed_seconds
+        return age_seconds < STORAGE_CLOCK_MARGIN * self.claim.lease_seconds
 
 
 def read_lease(folder: Storage) -> LeaseState | None:
@@ -356,8 +366,9 @@ def read_lease(folder: Storage) -> LeaseState | None:
     claim = newest_claim(folder)
     if claim is None:
         return None
-    heartbeat = _read_heartbeat(folder, claim)
-    return LeaseState(claim, heartbeat, _is_live(claim, heartbeat))
+    heartbeat, renewed_ns = _read_heartbeat(folder, claim), _renewed_ns(folder, claim)
+    renewed_seconds = None if renewed_ns is None else renewed_ns / 1e9
+    return LeaseState(claim, heartbeat, _is_live(claim, heartbeat), renewed_seconds)
 
 
 def newest_claim(folder: Storage) -> Claim | None:
@@ -366,15 +377,17 @@ def newest_claim(folder: Storage) -> Claim | None:
     Raises:
         StorageError: it cannot be read.
     """
-    numbers = [
-        int(stem)
-        for info in folder.join(ATTEMPTS).list_files()
-        if (stem := info.path.removesuffix(".json")).isdecimal()
-    ]
-    if not numbers:
-        return None
-    place = _claim_place(folder, max(numbers))
-    return Claim.from_json(max(numbers), _read(place))
+    numbers = _numbers(folder)
+    return _read_claim(folder, numbers[-1]) if numbers else None
+
+
+def read_claims(folder: Storage) -> list[Claim]:
+    """Return all claims of a folder, in order.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    return [_read_claim(folder, number) for number in _numbers(folder)]
 
 
 def delete_leased_folder(attempt: Attempt) -> None:
@@ -466,8 +479,7 @@ def _is_renewed(folder: Storage, claim: Claim, first: Heartbeat) -> bool:
 
 def _is_old(folder: Storage, claim: Claim) -> bool:
     """Return whether the last heartbeat is so old by the storage's clock that it has run out."""
-    last = _heartbeat_place(folder, claim.attempt).version()[1]
-    last = last or _claim_place(folder, claim.attempt).version()[1]
+    last = _renewed_ns(folder, claim)
     probe = folder.join(ATTEMPTS, f".clock-{uuid.uuid4().hex}")
     probe.write_bytes(b"ctp")
     now = probe.version()[1]
@@ -475,6 +487,22 @@ def _is_old(folder: Storage, claim: Claim) -> bool:
     if last is None or now is None:
         return False
     return now - last > STORAGE_CLOCK_MARGIN * claim.lease_seconds * 1e9
+
+
+def _renewed_ns(folder: Storage, claim: Claim) -> int | None:
+    """Return when a heartbeat, or the claim, was written, in Unix ns by the storage's clock."""
+    places = _heartbeat_place(folder, claim.attempt), _claim_place(folder, claim.attempt)
+    return places[0].version()[1] or places[1].version()[1]
+
+
+def _numbers(folder: Storage) -> list[int]:
+    """Return the numbers of a folder's claims, sorted."""
+    stems = (info.path.removesuffix(".json") for info in folder.join(ATTEMPTS).list_files())
+    return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+def _read_claim(folder: Storage, attempt: int) -> Claim:
+    return Claim.from_json(attempt, _read(_claim_place(folder, attempt)))
 
 
 def _claim_place(folder: Storage, attempt: int) -> Storage:

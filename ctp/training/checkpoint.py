@@ -198,13 +198,21 @@ class CheckpointStore:
         """Return the name of the newest complete checkpoint, None if there is none."""
         return next((name for name in self._newest_first() if self._is_complete(name)), None)
 
+    def complete(self) -> list[str]:
+        """Return the names of all complete checkpoints, the newest first."""
+        return [name for name in self._newest_first() if self._is_complete(name)]
+
+    def manifest_place(self, name: str) -> Storage:
+        """Return the place of a checkpoint's manifest, whose time is that of the checkpoint."""
+        return self._folder.join(name, MANIFEST)
+
     def without_state(self) -> list[str]:
         """Return the URIs of the manifests newer than `newest`, whose states are missing."""
         found = []
         for name in self._newest_first():
             if self._is_complete(name):
                 break
-            place = self._folder.join(name, MANIFEST)
+            place = self.manifest_place(name)
             if place.exists():
                 found.append(place.uri)
         return found
@@ -215,7 +223,7 @@ class CheckpointStore:
         Raises:
             StorageError: it cannot be read.
         """
-        place = self._folder.join(name, MANIFEST)
+        place = self.manifest_place(name)
         return Manifest.from_json(place.read_bytes().decode(), place.uri)
 
     def load(self, name: str) -> TrainState:
@@ -254,7 +262,7 @@ class CheckpointStore:
         A manifest can lose its state: by hand, by a copy that stopped, or by another version's
         pruning.
         """
-        if not self._folder.join(name, MANIFEST).exists():
+        if not self.manifest_place(name).exists():
             return False
         manifest = self.read_manifest(name)
         return self._folder.join(name, manifest.state).is_file()

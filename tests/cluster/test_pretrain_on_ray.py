@@ -16,6 +16,9 @@ from typing import IO, Any
 
 import pytest
 
+from ctp.encoders.weights import stored_metadata
+from ctp.versions import written_by
+
 ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "jobs" / "pretrain.py")
 STEPS = 40
@@ -103,6 +106,11 @@ def test_a_run_by_the_job(storage: Path, whole: str) -> None:
     assert "ottleneck" in whole
     names = {path.name for path in (storage / "whole").iterdir()}
     assert {"config.yaml", "metrics.jsonl", "encoder.safetensors", "curves.png"} <= names
+    encoder = (storage / "whole" / "encoder.safetensors").read_bytes()
+    metadata = stored_metadata(encoder, "encoder")
+    assert json.loads(metadata["written_by"]) == written_by()
+    assert "is finished" in finish(command(storage, "whole"))  # started again
+    assert (storage / "whole" / "encoder.safetensors").read_bytes() == encoder
 
 
 def test_the_stream_of_ray_data_is_the_stream_of_one_process(
@@ -118,7 +126,8 @@ def test_stopped_then_killed_equals_uninterrupted_bit_for_bit(
     held: Callable[[int, str], AbstractContextManager[None]],
     kill_session: Callable[[int], None],
 ) -> None:
-    """It is stopped as `ray job stop` and Kubernetes do, and saves only for this reason."""
+    """It is stopped as `ray job stop` and Kubernetes do, and saves only for this reason. While it
+    lives, another of its name is refused."""
     rarely = storage / "rarely.yaml"
     rarely.write_text(SMALL["config"].read_text().replace("every_steps: 5", "every_minutes: 60"))
     argv = command(storage, "stopped", config=rarely)
@@ -126,9 +135,13 @@ def test_stopped_then_killed_equals_uninterrupted_bit_for_bit(
     with told.open("w") as file, start(argv, file) as process:
         wait_for_step(process, storage, "stopped", 7)
         with held(process.pid, TRAIN_WORKER):  # or it would be done before it hears of it
+            with start([*argv, "--seed=1"]) as second:
+                refused, _ = second.communicate(timeout=TIMEOUT_SECONDS)
             process.terminate()
             wait_until(process, lambda: "saving before the run stops" in told.read_text())
         process.wait(TIMEOUT_SECONDS)
+    assert second.returncode == 1, refused
+    assert f"in use by attempt 1 (pretrain, process {process.pid} on host" in refused
     out = told.read_text()
     assert process.returncode == 1, out
     saved = re.search(r"saved after step (\d+)", out)
@@ -139,7 +152,7 @@ def test_stopped_then_killed_equals_uninterrupted_bit_for_bit(
         wait_for_step(process, storage, "stopped", int(saved[1]) + 5)
         kill_session(process.pid)
     assert not (storage / "stopped" / "encoder.safetensors").exists()
-    assert f"resuming after step {saved[1]}" in finish(argv)
+    assert f"resuming after step {saved[1]}, as attempt 3" in finish(argv)
     assert losses(storage, "stopped") == losses(storage, "whole")
 
 

@@ -377,6 +377,7 @@ def newest_claim(folder: Storage) -> Claim | None:
     Raises:
         StorageError: it cannot be read.
     """
+    folder.join(ATTEMPTS).forget_listing()
     numbers = _numbers(folder)
     return _read_claim(folder, numbers[-1]) if numbers else None
 

@@ -376,6 +376,16 @@ class Storage:
         found = [i for i in self._list() if i.type == fs.FileType.Directory]
         return sorted(_path_of(info).rpartition("/")[2] for info in found)
 
+    def forget_listing(self) -> None:
+        """Let the next look at this local folder see what other machines have written to it.
+
+        An NFS client may answer from its cache for up to a minute. A request that changes the
+        folder brings its state from the server.
+        """
+        if self.is_local:
+            with suppress(OSError):  # it does not exist, or may only be read
+                os.utime(self.path)
+
     def _info(self) -> fs.FileInfo:
         with self._storage_errors("look up"):
             return self.filesystem.get_file_info(_native(self.path))

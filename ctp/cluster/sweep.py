@@ -47,6 +47,7 @@ from ctp.sweeps.folder import (
     result_place,
     state_of,
     steps_of,
+    with_stored_base,
     write_config,
     write_result,
 )
@@ -88,7 +89,7 @@ def run_sweep(config: SweepConfig, show: ShowProgress | None = None) -> Sweep:
         StorageError: videos cannot be listed, or the folder cannot be written.
         ConnectionError: the cluster does not answer.
     """
-    plan = Plan.from_config(config)
+    plan = with_stored_base(Plan.from_config(config))
     check_lasting(config.storage, "storage")
     videos = describe_videos(plan)
     for demands in trial_demands(plan):

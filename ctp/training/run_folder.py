@@ -106,14 +106,19 @@ def create_or_resume(config: RunConfig) -> bool:
     is_old = store.newest() is not None
     if is_old and folder.join(CONFIG).exists():
         _check_same(config)
-    values = {
+    values = config_values(config)
+    folder.join(CONFIG).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
+    return is_old
+
+
+def config_values(config: RunConfig) -> dict[str, Any]:
+    """Return all values of a config for a YAML file, with its kind and what writes it."""
+    return {
         "kind": config.KIND,
         "format_version": FORMAT_VERSION,
         "written_by": dict(written_by()),
         **config.model_dump(mode="json"),
     }
-    folder.join(CONFIG).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
-    return is_old
 
 
 def _check_same(config: RunConfig) -> None:
@@ -155,14 +160,31 @@ def with_stored_defaults(config: C, given: Iterable[str]) -> C:
     stored = read_config(folder, type(config))
     if stored.recipe != config.recipe:
         return config  # another recipe is no changed default: its values are meant
+    return merge_stored(config, stored, given, folder.join(CONFIG).uri)
+
+
+def merge_stored(config: C, stored: C, given: Iterable[str], origin: str) -> C:
+    """Return a stored config with the options that the user gave, and those that may change.
+
+    Prints each value that the user did not give and whose default was another.
+
+    Args:
+        config: the config of today's defaults and the given options.
+        stored: the config to be continued.
+        given: dotted names of the options that the user gave.
+        origin: the file of the stored config.
+
+    Raises:
+        ValueError: the given options do not fit the stored config.
+    """
     ours = [*given, *config.MAY_CHANGE, "name"]
     values = {n: v for n, v in flatten(config.model_dump()) if is_within(n, ours)}
     merged = config.from_values(merge(type(config), stored.model_dump(), unflatten(values)))
     for each in with_absolute_paths(config).differences(merged):
         if each.here is not None:  # None is decided by the job, such as the encoder of a file
             print(
-                f"{each.name} stays {each.there!r}, as {folder.join(CONFIG).uri} has it; the "
-                f"default is now {each.here!r}"
+                f"{each.name} stays {each.there!r}, as {origin} has it; the default is now "
+                f"{each.here!r}"
             )
     return merged
 
@@ -185,12 +207,18 @@ def read_config(folder: Storage, *kinds: type[C], may_lack: bool = False) -> C:
     if not place.exists():
         raise ValueError(f"{folder.uri} is not a run folder: it contains no {CONFIG}")
     try:
-        return _parse_config(yaml.safe_load(place.read_bytes()), kinds, may_lack)
+        return parse_config(yaml.safe_load(place.read_bytes()), kinds, may_lack)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{place.uri}: {one_line(error)}") from error
 
 
-def _parse_config(values: Any, kinds: Sequence[type[C]], may_lack: bool) -> C:
+def parse_config(values: Any, kinds: Sequence[type[C]], may_lack: bool = False) -> C:
+    """Return the config with the values of a YAML file; see `read_config`.
+
+    Raises:
+        ValueError: the options are not those of this version of ctp; names each, and the version
+            that wrote them.
+    """
     configs = {config.KIND: config for config in kinds}
     kind = str(values.get("kind", "") if isinstance(values, Mapping) else "")
     if kind not in configs:

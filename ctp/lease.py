@@ -96,7 +96,10 @@ class Process:
         if not self.namespace or (self.boot, self.namespace) != _machine():
             return None
         state, started = _state_of(self.pid)
-        return state not in ("", "Z") and started == self.started  # Z: it has ended
+        if not state:
+            # /proc may hide the processes of other users; a signal's error does not
+            return None if _exists(self.pid) else False
+        return state != "Z" and started == self.started  # Z: it has ended
 
 
 @dataclass(frozen=True)
@@ -539,6 +542,16 @@ def _machine() -> tuple[str, str]:
         return BOOT_ID.read_text().strip(), os.readlink(PID_NAMESPACE)
     except OSError:
         return "", ""
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _state_of(pid: int) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from ctp.config import flatten, is_within, merge, unflatten
+from ctp.config import describe_kept, flatten, is_within, keep_stored, unflatten
 from ctp.data import corpus
 from ctp.lease import Attempt
 from ctp.storage import Storage
@@ -177,16 +177,11 @@ def merge_stored(config: C, stored: C, given: Iterable[str], origin: str) -> C:
     Raises:
         ValueError: the given options do not fit the stored config.
     """
-    ours = [*given, *config.MAY_CHANGE, "name"]
-    values = {n: v for n, v in flatten(config.model_dump()) if is_within(n, ours)}
-    merged = config.from_values(merge(type(config), stored.model_dump(), unflatten(values)))
-    for each in with_absolute_paths(config).differences(merged):
-        if each.here is not None:  # None is decided by the job, such as the encoder of a file
-            print(
-                f"{each.name} stays {each.there!r}, as {origin} has it; the default is now "
-                f"{each.here!r}"
-            )
-    return merged
+    config = with_absolute_paths(config)
+    kept = keep_stored(config, stored.model_dump(), [*given, *config.MAY_CHANGE, "name"])
+    for line in describe_kept(config, kept, origin):
+        print(line)
+    return kept
 
 
 def read_config(folder: Storage, *kinds: type[C], may_lack: bool = False) -> C:

@@ -24,6 +24,7 @@ from typing import Any
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.build.convert import convert
 from ctp.build.layouts import LAYOUTS, Contents, Source
+from ctp.config import describe_kept, keep_stored
 from ctp.data import corpus
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal
@@ -33,7 +34,7 @@ from ctp.data.sources import MANIFEST
 from ctp.lease import Attempt
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
-from ctp.versions import written_by
+from ctp.versions import describe_writer, written_by
 from ctp.video.encoded import VideoError
 
 FORMAT = 1
@@ -41,7 +42,7 @@ BUILD = "build.json"
 PARTS = "parts"
 MAX_LISTED_MISSING = 10
 READ_AT_ONCE = 16
-CHANGEABLE_OPTIONS = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
+CHANGEABLE_OPTIONS = frozenset({"out", "recipe", "allow_missing", "num_tasks", "video_seconds"})
 """Options that may change when a build is resumed, because shards do not depend on them."""
 
 
@@ -156,17 +157,45 @@ def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
         if out.list_files():
             raise ValueError(f"{out.uri} holds files that are not a build. Use another --out")
         out.check_writable()
-        identity = ours | {"written_by": dict(written_by())}
+        identity = ours | {"recipe": config.recipe, "written_by": dict(written_by())}
         place.write_bytes(json.dumps(identity, indent=2).encode())
         return
     theirs = json.loads(place.read_bytes())
-    theirs.pop("written_by", None)
+    writer = theirs.pop("written_by", None)
+    theirs.pop("recipe", None)
     differences = _differences(theirs, ours)
     if differences:
         raise ValueError(
             f"{out.uri} holds another build: {'; '.join(differences)}. Use another --out or the "
-            "same options"
+            f"same options. It was written by {describe_writer(writer)}"
         )
+
+
+def with_stored_defaults(config: BuildConfig, given: Iterable[str]) -> BuildConfig:
+    """Return the config with the values of the build that it resumes, where the user gave none.
+
+    So the same command resumes a build although a default of ctp has changed. Prints each value
+    that is taken from the build.
+
+    Args:
+        config: of the build.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: the stored values do not fit the given options.
+        StorageError: the folder cannot be read.
+    """
+    place = Storage.from_uri(config.out).join(BUILD)
+    if not config.out or not place.exists():
+        return config
+    theirs = json.loads(place.read_bytes())
+    if theirs.get("recipe", "") != config.recipe:
+        return config  # another recipe is no changed default: its values are meant
+    stored = {name: theirs[name] for name in BuildConfig.model_fields if name in theirs}
+    kept = keep_stored(config, stored, [*given, *CHANGEABLE_OPTIONS, "source"])
+    for line in describe_kept(config, kept, place.uri):
+        print(line)
+    return kept
 
 
 def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:

@@ -17,11 +17,8 @@ from ctp.config import Config, flatten, merge, unflatten
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.recipes import SWEEP
 from ctp.text import near_miss
-from ctp.training.config import RunConfig
-from ctp.training.run_folder import with_stored_defaults
 
 C = TypeVar("C", bound=Config)
-R = TypeVar("R", bound=RunConfig)
 
 
 def pretrain(recipe: str = "tiny", **options: Any) -> Run:
@@ -40,7 +37,7 @@ def pretrain(recipe: str = "tiny", **options: Any) -> Run:
         LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
-    return launch.pretrain(_configure_run(recipes.PRETRAIN, recipe, options))
+    return launch.pretrain(_configure_kept(recipes.PRETRAIN, recipe, options))
 
 
 def finetune(recipe: str = "ucf101", **options: Any) -> Run:
@@ -48,7 +45,7 @@ def finetune(recipe: str = "ucf101", **options: Any) -> Run:
 
     Takes, returns and raises the same as `pretrain`.
     """
-    return launch.finetune(_configure_run(recipes.FINETUNE, recipe, options))
+    return launch.finetune(_configure_kept(recipes.FINETUNE, recipe, options))
 
 
 def track(recipe: str = "got10k", **options: Any) -> Run:
@@ -56,7 +53,7 @@ def track(recipe: str = "got10k", **options: Any) -> Run:
 
     Takes, returns and raises the same as `pretrain`.
     """
-    return launch.track(_configure_run(recipes.TRACK, recipe, options))
+    return launch.track(_configure_kept(recipes.TRACK, recipe, options))
 
 
 def embed(recipe: str = "retrieval", **options: Any) -> str:
@@ -73,7 +70,7 @@ def embed(recipe: str = "retrieval", **options: Any) -> str:
         ValueError: an option, the encoder or the cluster does not fit, or no video can be used.
         StoppedError: the storage fails, or a feature is not finite.
     """
-    return extract.embed(configure(recipes.EMBED, recipe, options))
+    return extract.embed(_configure_kept(recipes.EMBED, recipe, options))
 
 
 def build_shards(recipe: str = "training", **options: Any) -> str:
@@ -90,7 +87,7 @@ def build_shards(recipe: str = "training", **options: Any) -> str:
         ValueError: an option or the source does not fit, or no video can be used.
         StoppedError: the storage fails.
     """
-    return build.build_shards(configure(recipes.BUILD, recipe, options))
+    return build.build_shards(_configure_kept(recipes.BUILD, recipe, options))
 
 
 def sweep(recipe: str = "grid", **options: Any) -> Sweep:
@@ -126,13 +123,13 @@ def configure(choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapp
     return config.from_values(values)
 
 
-def _configure_run(
-    choices: Mapping[str, Callable[[], R]], recipe: str, options: Mapping[str, Any]
-) -> R:
-    """Return the config of a run, with the stored values of the run that it resumes."""
+def _configure_kept(
+    choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapping[str, Any]
+) -> C:
+    """Return the config of a recipe with options, and the stored values of what it resumes."""
     config = launch.named(configure(choices, recipe, options), recipe)
     given = dict(flatten(unflatten(_dotted(options))))
-    return with_stored_defaults(config, given)
+    return launch.with_stored_defaults(config, given)
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from ray.train import TrainingFailedError
 
+from ctp.build import build
+from ctp.build.config import BuildConfig
 from ctp.cli import CommandLine
 from ctp.cluster.connect import Demand, check_place, cluster, run_demands
 from ctp.cluster.errors import StoppedError
@@ -26,8 +28,9 @@ from ctp.cluster.stream import StreamSpec, object_store_bytes
 from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, format_quarantined
-from ctp.downstream import classification, tracking
+from ctp.downstream import classification, extraction, tracking
 from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.weights import load_encoder
@@ -50,7 +53,6 @@ from ctp.training.run_folder import (
     newest_sample,
     read_scores,
     with_absolute_paths,
-    with_stored_defaults,
 )
 from ctp.training.trainer import RunStoppedError, TrainingSpec
 
@@ -86,14 +88,12 @@ def run_command(
 ) -> None:
     """Parse a command line, name the run, and run it; print errors in one line."""
     recipe, config = command.parse(argv)
+    config = named(config, recipe)
     resume = "The same command resumes it"
     if isinstance(config, RunConfig):
-        config = named(config, recipe)
         resume = f"The same command with --name {config.name} resumes the run"
     try:
-        if isinstance(config, RunConfig):
-            config = with_stored_defaults(config, command.given)
-        run(config)
+        run(with_stored_defaults(config, command.given))
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")
     except (ValueError, StorageError, ConnectionError, RunStoppedError, LeaseError) as error:
@@ -102,13 +102,35 @@ def run_command(
         sys.exit(f"error: {error}\n{resume}")
 
 
-R = TypeVar("R", bound=RunConfig)
+def named(config: C, recipe: str) -> C:
+    """Return the config with its recipe; that of a run also with a name: its own, or the recipe's
+    with the time."""
+    if isinstance(config, RunConfig):
+        name = config.name or f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+        return config.replace(name=name, recipe=recipe)
+    return config.replace(recipe=recipe)
 
 
-def named(config: R, recipe: str) -> R:
-    """Return the config with its recipe, and a name: its own, or the recipe's with the time."""
-    name = config.name or f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    return config.replace(name=name, recipe=recipe)
+def with_stored_defaults(config: C, given: Iterable[str]) -> C:
+    """Return the config with the stored values of what it resumes, where the user gave none.
+
+    Args:
+        config: of a run, a build of shards or features.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: what is stored cannot be read, or does not fit the given options.
+        StorageError: the storage fails.
+    """
+    kept: Config = config
+    if isinstance(config, RunConfig):
+        kept = run_folder.with_stored_defaults(config, given)
+    elif isinstance(config, BuildConfig):
+        kept = build.with_stored_defaults(config, given)
+    elif isinstance(config, EmbedConfig):
+        kept = extraction.with_stored_defaults(config, given)
+    assert isinstance(kept, type(config))
+    return kept
 
 
 def pretrain(config: PretrainConfig) -> Run:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ctp.config import describe_kept, keep_stored
 from ctp.data.catalog import Catalog
 from ctp.data.journal import Journal
 from ctp.data.quarantine import QuarantinedVideo
-from ctp.data.sources import open_catalog
+from ctp.data.sources import MANIFEST, open_catalog
 from ctp.data.stream import LoadVideos, VideoSet, VideoSource
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.feature_folder import (
@@ -28,6 +29,7 @@ from ctp.downstream.feature_folder import (
     VideoFeatures,
     create_or_resume,
     missing_parts,
+    read_manifest,
 )
 from ctp.downstream.features import Embedder, read_encoder_file
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
@@ -145,6 +147,34 @@ def open_extraction(config: EmbedConfig) -> Extraction:
     return Extraction(config, catalog, encoder, manifest, left)
 
 
+def with_stored_defaults(config: EmbedConfig, given: Iterable[str]) -> EmbedConfig:
+    """Return the config with the values of the folder that it resumes, where the user gave none.
+
+    So the same command resumes although a default of ctp has changed. Prints each value that is
+    taken from the folder.
+
+    Args:
+        config: of the features.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: the folder's manifest cannot be read, or does not fit the given options.
+        StorageError: the folder cannot be read.
+    """
+    folder = Storage.from_uri(config.out)
+    place = folder.join(MANIFEST)
+    if not config.out or not place.exists():
+        return config
+    stored = read_manifest(folder)
+    if stored.recipe != config.recipe:
+        return config  # another recipe is no changed default: its values are meant
+    values = stored.model_dump(include={"views", "features", "videos_per_part"})
+    kept = keep_stored(config, values, given)
+    for line in describe_kept(config, kept, place.uri):
+        print(line)
+    return kept
+
+
 def part_range(config: EmbedConfig, catalog: Catalog, number: int) -> range:
     """Return the numbers in the catalogue of a part's videos."""
     start = number * config.videos_per_part
@@ -233,5 +263,6 @@ def _manifest(
         catalog=catalog.fingerprint(),
         num_listed=len(catalog),
         videos_per_part=config.videos_per_part,
+        recipe=config.recipe,
         written_by=written_by(),
     )

@@ -44,7 +44,7 @@ Rows = Mapping[str, NDArray[Any]]
 SUMMARY = b"ctp.features"
 FOOTER_END = struct.Struct("<I4s")  # the footer's bytes, "PAR1"
 READ_AT_ONCE = 16
-FREE = frozenset({"encoder", "counts", "written_by"})
+FREE = frozenset({"encoder", "counts", "recipe", "written_by"})
 """Fields that may differ when the job continues; the encoder is compared by its hash."""
 MUST_AGREE = ("encoder_sha256", "encoder_config", "views", "features")
 """Fields that must be equal for features to be compared."""
@@ -87,6 +87,8 @@ class Manifest(Config):
     """Consecutive videos of the catalogue in a part; the last part may have fewer."""
     counts: Counts | None = None
     """Counts, when all parts are complete."""
+    recipe: str = ""
+    """Recipe that the options started from; nothing in older folders."""
     written_by: Mapping[str, str] = {}
     """Versions of ctp, torch and Ray, and the commit; nothing in older folders."""
 

@@ -39,6 +39,8 @@ ATTEMPTS = ".attempts"
 LEASE_SECONDS = 60.0
 """Time without a heartbeat after which another process may take over."""
 RENEWALS_PER_LEASE = 6
+RELEASE_SECONDS = 10.0
+"""How long a process waits at its end for its last word to be written."""
 STORAGE_CLOCK_MARGIN = 2.0
 """Leases that a heartbeat must be old, by the storage's own clock, to be judged at once. The
 machines of an object store have clocks that differ a little."""
@@ -265,6 +267,7 @@ class Lease:
         self.attempt = attempt
         self._beat = 0
         self._ended = threading.Event()
+        self._outcome, self._reason = Outcome.ENDED, ""
         self._lost: str | None = None
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -274,11 +277,13 @@ class Lease:
         return self._lost
 
     def end(self, outcome: Outcome, reason: str = "") -> None:
-        """Release the lease, so that the next process need not wait for it to run out."""
+        """Release the lease, so that the next process need not wait for it to run out.
+
+        A storage that does not answer does not hold up the end of the process.
+        """
+        self._outcome, self._reason = outcome, one_line(reason)[:MAX_REASON_CHARS]
         self._ended.set()
-        self._thread.join()
-        with suppress(StorageError, SupersededError):
-            self._write(outcome, one_line(reason)[:MAX_REASON_CHARS])
+        self._thread.join(RELEASE_SECONDS)
 
     def _renew(self) -> None:
         pause = self.attempt.claim.lease_seconds / RENEWALS_PER_LEASE
@@ -290,6 +295,8 @@ class Lease:
                 return
             except StorageError:
                 pass  # the next beat may come through before the lease runs out
+        with suppress(StorageError, SupersededError):
+            self._write(self._outcome, self._reason)
 
     def _write(self, outcome: Outcome, reason: str = "") -> None:
         self.attempt.check()  # first, or a deleted folder would exist again
@@ -299,13 +306,17 @@ class Lease:
         self.attempt.write_heartbeat(beat)
 
 
+def _print_now(line: str) -> None:
+    print(line, flush=True)  # it explains a pause
+
+
 @contextmanager
 def hold(
     folder: Storage,
     kind: str,
     *,
     lease_seconds: float = LEASE_SECONDS,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = _print_now,
 ) -> Iterator[Lease]:
     """Hold a folder's lease, for use in a `with` statement around all that writes the folder.
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,6 +241,17 @@ def test_a_stopped_process_says_so(folder: Storage) -> None:
     state = read_lease(folder)
     assert state is not None
     assert state.heartbeat.outcome.value == "stopped"
+
+
+def test_a_storage_that_does_not_answer_does_not_hold_up_the_end(
+    faulty_s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctp.lease.RELEASE_SECONDS", 1.0)
+    with hold(Storage.from_uri(f"{faulty_s3.bucket}/run"), "pretrain"):
+        faulty_s3.fail({"kind": "refused", "value": "SlowDown"})
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    faulty_s3.fail()
 
 
 def test_a_deleted_folder_stays_deleted(folder: Storage) -> None:

@@ -161,10 +161,17 @@ def train(
             finite.
     """
     trainer = Trainer(spec, worker, load, publish, stop_signal or StopSignal())
-    trainer.resume()
-    first_sample = trainer.step * spec.config.compute.total_batch
     try:
-        trainer.run(open_stream(spec.stream, first_sample))
+        _train(trainer, open_stream)
+    except SupersededError as error:
+        raise RunStoppedError(str(error)) from error
+
+
+def _train(trainer: Trainer, open_stream: OpenStream[Any]) -> None:
+    trainer.resume()
+    first_sample = trainer.step * trainer.config.compute.total_batch
+    try:
+        trainer.run(open_stream(trainer.spec.stream, first_sample))
     except BaseException:
         with suppress(OSError, SupersededError):  # the first error is the one to report
             trainer.close()

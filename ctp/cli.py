@@ -16,6 +16,7 @@ from pydantic_settings import CliSettingsSource
 
 from ctp.config import (
     Config,
+    flatten,
     is_no_option,
     merge,
     one_of_field,
@@ -40,10 +41,12 @@ class CommandLine(Generic[C]):
             its docstring.
         default: the recipe that is used when none is named.
         about: what the job does, for `--help`.
+        given: dotted names of the options that the last `parse` found in its arguments and file.
     """
 
     def __init__(self, recipes: Mapping[str, Callable[[], C]], default: str, about: str):
         self.recipes, self.default, self.about = recipes, default, about
+        self.given: frozenset[str] = frozenset()
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[str, C]:
         """Return the recipe's name, and the config that the arguments describe.
@@ -61,10 +64,10 @@ class CommandLine(Generic[C]):
         recipe = self.recipes[chosen.recipe]()
         model, values = type(recipe), recipe.model_dump()
         try:
-            if chosen.config:
-                values = merge(model, values, _read_yaml(chosen.config))
-            values, rest = _choose(model, values, rest)
-            values, rest = _split(model, values, rest)
+            file = _read_yaml(chosen.config) if chosen.config else {}
+            values = merge(model, values, file)
+            values, rest, named = _choose(model, values, rest)
+            values, rest, split = _split(model, values, rest)
             # the whole parser knows these values, so that --help shows them as the defaults
             parser = self._front_parser(add_help=True)
             parser.choices = {
@@ -83,9 +86,11 @@ class CommandLine(Generic[C]):
                 cli_hide_none_type=True,
                 formatter_class=_formatter,
             )
-            config = model.from_values(merge(model, values, _without_none_lists(source())))
+            arguments = _without_none_lists(source())
+            config = model.from_values(merge(model, values, arguments))
         except (ValueError, StorageError) as error:
             front.error(str(error))
+        self.given = frozenset([*dict(flatten(file)), *dict(flatten(arguments)), *named, *split])
         if chosen.print_config:
             print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
             raise SystemExit(0)
@@ -173,9 +178,9 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 def _choose(
     model: type[Config], values: dict[str, Any], argv: Sequence[str]
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the values with the classes that arguments such as `--task NAME` choose, and the other
-    arguments.
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return the values with the classes that arguments such as `--task NAME` choose, the other
+    arguments, and the options that were chosen.
 
     Raises:
         ValueError: there is no such name.
@@ -196,14 +201,15 @@ def _choose(
             except ValueError as error:
                 raise ValueError(f"--{option}: {error}") from error
             values = merge(model, values, unflatten({option: name}))
-    return values, rest
+    found = [option for option in fields if getattr(chosen, option) is not None]
+    return values, rest, [o if getattr(chosen, o) == NONE else f"{o}.name" for o in found]
 
 
 def _split(
     model: type[Config], values: dict[str, Any], argv: Sequence[str]
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the values with those of arguments that are split by their own rule, and the other
-    arguments.
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Return the values with those of arguments that are split by their own rule, the other
+    arguments, and the options that were split.
 
     pydantic-settings would split them at every comma, also at one inside braces.
     """
@@ -218,7 +224,7 @@ def _split(
             parts = [part for text in texts for part in split(text)]
             change: list[str] | None = None if parts == [NONE] else parts
             values = merge(model, values, unflatten({option: change}))
-    return values, rest
+    return values, rest, [option for option in rules if getattr(given, option) is not None]
 
 
 def _without_none_lists(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from ctp.text import near_miss
+
+C = TypeVar("C", bound="Config")
 
 
 class Config(BaseModel):
@@ -234,6 +236,45 @@ def merge(
                 value = merge(section, below, value)
         merged[key] = value
     return merged
+
+
+def keep_stored(config: C, stored: Mapping[str, Any], given: Iterable[str]) -> C:
+    """Return the config with stored values in the place of those that were not given.
+
+    Args:
+        config: given options over today's defaults.
+        stored: nested values of the same class, which may lack some.
+        given: dotted names of the options, or of sections, that keep the value of `config`.
+
+    Raises:
+        ValueError: the values do not fit together.
+    """
+    model, given = type(config), list(given)
+    ours = {n: v for n, v in flatten(config.model_dump()) if is_within(n, given)}
+    values = merge(model, config.model_dump(), stored)
+    return config.from_values(merge(model, values, unflatten(ours)))
+
+
+def describe_kept(config: Config, kept: Config, origin: str) -> list[str]:
+    """Return a line for each option that `keep_stored` changed.
+
+    Args:
+        config: the config before.
+        kept: what `keep_stored` returned.
+        origin: where the stored values are.
+    """
+    ours, theirs = config.flatten(), kept.flatten()
+    return [
+        f"{name} stays {value!r}, as {origin} has it; the default is now {ours.get(name)!r}"
+        for name, value in theirs.items()
+        # None is decided by the job, such as the encoder of a file
+        if value != ours.get(name) and not is_within(name, [n for n in ours if ours[n] is None])
+    ]
+
+
+def is_within(option: str, sections: Iterable[str]) -> bool:
+    """Return whether a dotted option is one of `sections`, or part of one."""
+    return any(option == each or option.startswith(f"{each}.") for each in sections)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

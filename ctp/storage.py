@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -34,11 +35,17 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 """How long S3 may send nothing."""
 MAX_S3_ERROR_BYTES = 4096
 """Upper bound on the length of an error response of S3."""
+SETTLE_SECONDS = 3.0
+"""Upper bound on the time in which a storage without conditional writes shows a new file to all."""
 S3_ENVIRONMENT = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_MAX_ATTEMPTS"),
 )
 """Variables that a client reads once, when it is created. It reads credentials again later."""
+
+HTTP_EXISTS = (409, 412)
+"""Another request wrote the object: at the same time, or before."""
+HTTP_NOT_IMPLEMENTED = 501
 
 NO_REASON = re.compile(
     r"AWS Error (ACCESS_DENIED|UNKNOWN \(HTTP status 400\)) during \w+ operation: "
@@ -289,6 +296,71 @@ class Storage:
             else:  # an object becomes visible when it is whole
                 self._write(self.path, data)
 
+    def create(self, data: bytes) -> bool:
+        """Write a new file, unless there is one; of several processes that try, one succeeds.
+
+        Locally this is an exclusive open, which NFS has too. On S3 it is a conditional put. A
+        storage that has none gets the file, and after `SETTLE_SECONDS` the last one counts.
+
+        Args:
+            data: the whole file. It must differ from what any other process would write: a reply
+                that is lost makes this process find its own file.
+
+        Returns:
+            whether the file that is there is this one.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        with self._storage_errors("write"):
+            if self.is_local:
+                return self._create_local(data)
+            if isinstance(self.filesystem, fs.S3FileSystem):
+                created = self._put_if_absent(data)
+                # an old server ignores the condition; then the same put succeeds again
+                if created is False or (created and not self._put_if_absent(data)):
+                    return self.read_bytes() == data
+            elif self.exists():
+                return self.read_bytes() == data
+            self._write(self.path, data)
+            time.sleep(SETTLE_SECONDS)
+            return self.read_bytes() == data
+
+    def _create_local(self, data: bytes) -> bool:
+        self.filesystem.create_dir(_native(self.path.rpartition("/")[0]), recursive=True)
+        try:
+            with open(self.path, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return self.read_bytes() == data  # NFS may have repeated a request that succeeded
+        return True
+
+    def _put_if_absent(self, data: bytes) -> bool | None:
+        """Put an object unless there is one; pyarrow has no conditional put.
+
+        Returns:
+            whether it was put; None if the server does not know the condition.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError  # most processes need no boto3
+
+        bucket, _, key = self.path.partition("/")
+        try:
+            _s3_client(self.filesystem).put_object(
+                Bucket=bucket, Key=key, Body=data, IfNoneMatch="*"
+            )
+        except BotoCoreError as error:
+            raise OSError(str(error)) from error
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status in HTTP_EXISTS:
+                return False
+            if status == HTTP_NOT_IMPLEMENTED:
+                return None
+            raise OSError(str(error)) from error
+        return True
+
     def _write_local(self, data: Buffer) -> None:
         self.filesystem.create_dir(_native(self.path.rpartition("/")[0]), recursive=True)
         # a unique name, because others may write the same file
@@ -329,6 +401,16 @@ class Storage:
         """Return the sorted names of the subfolders; none if the folder does not exist."""
         found = [i for i in self._list() if i.type == fs.FileType.Directory]
         return sorted(_path_of(info).rpartition("/")[2] for info in found)
+
+    def forget_listing(self) -> None:
+        """Let the next look at this local folder see what other machines have written to it.
+
+        An NFS client may answer from its cache for up to a minute. A request that changes the
+        folder brings its state from the server.
+        """
+        if self.is_local:
+            with suppress(OSError):  # it does not exist, or may only be read
+                os.utime(self.path)
 
     def _info(self) -> fs.FileInfo:
         with self._storage_errors("look up"):
@@ -484,6 +566,36 @@ def _with_retries(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
         "allow_delayed_open": True,  # a small object is written by one request instead of three
     }
     return fs.S3FileSystem(**(options | retries))
+
+
+def _s3_client(filesystem: fs.S3FileSystem) -> Any:
+    """Return a boto3 client with the same endpoint, region and credentials."""
+    import boto3
+    from botocore import UNSIGNED
+    from botocore.config import Config
+
+    _, (options,) = filesystem.__reduce__()
+    endpoint = options["endpoint_override"]
+    if endpoint and "://" not in endpoint:
+        endpoint = f"{options['scheme']}://{endpoint}"
+    style = {"addressing_style": "virtual"} if options["force_virtual_addressing"] else None
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        read_timeout=REQUEST_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _max_attempts()},
+        signature_version=UNSIGNED if options["anonymous"] else None,
+        s3=style,
+    )
+    return boto3.session.Session().client(
+        "s3",
+        config=config,
+        endpoint_url=endpoint or None,
+        region_name=options["region"] or None,
+        # those of the environment or the role, if the URI has none
+        aws_access_key_id=options["access_key"] or None,
+        aws_secret_access_key=options["secret_key"] or None,
+        aws_session_token=options["session_token"] or None,
+    )
 
 
 def _max_attempts() -> int:

@@ -99,7 +99,8 @@ def _clip_size(config: ExportConfig, run: Storage) -> tuple[int, int]:
     num_frames, side = PAPER_CLIP_SIZE
     if not (config.num_frames and config.frame_size_px) and run.join(run_folder.CONFIG).exists():
         try:
-            num_frames, side = run_folder.read_config(run, *RUN_CONFIGS.values()).clip_size
+            kinds = RUN_CONFIGS.values()
+            num_frames, side = run_folder.read_config(run, *kinds, may_lack=True).clip_size
         except ValueError as error:
             raise ValueError(f"{error}. Or give --num_frames and --frame_size_px") from error
     return config.num_frames or num_frames, config.frame_size_px or side

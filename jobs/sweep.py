@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ctp.cli import CommandLine
 from ctp.cluster.sweep import run_sweep
+from ctp.lease import LeaseError
 from ctp.progress import duration
 from ctp.storage import StorageError
 from ctp.sweeps.recipes import SWEEP
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sweep = run_sweep(config)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command resumes the sweep")
-    except (ValueError, StorageError, ConnectionError) as error:
+    except (ValueError, StorageError, ConnectionError, LeaseError) as error:
         sys.exit(f"error: {error}")
     print(result_markdown(sweep))
     seconds = time.monotonic() - started

@@ -8,8 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"config", "geometry", "keyframes", "machine", "progress", "rng", "score", "text"},
+    {"config", "geometry", "keyframes", "machine", "progress", "rng", "score", "text", "versions"},
     {"storage"},
+    {"lease"},
     {"cli", "video", "encoders"},
     {"data"},
     {"build", "training"},

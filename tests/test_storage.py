@@ -7,9 +7,11 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from ctp.storage import FileInfo, Storage, StorageError, readable
 
@@ -233,3 +235,53 @@ def test_local_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_malformed_uri_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match=r"cannot open .*Expected a local path or s3://"):
         Storage.from_uri(uri)
+
+
+def test_a_file_is_created_once(place: Storage) -> None:
+    file = place.join("deep", "claim.json")
+    assert file.create(b"the first")
+    assert not file.create(b"the second")
+    assert file.create(b"the first"), "a repeated request finds its own file"
+    assert file.read_bytes() == b"the first"
+
+
+def test_of_many_creators_one_succeeds(place: Storage) -> None:
+    file = place.join("claim.json")
+    start = threading.Barrier(6)
+
+    def create(number: int) -> bool:
+        start.wait()
+        return file.create(b"%d" % number)
+
+    with ThreadPoolExecutor(6) as pool:
+        created = list(pool.map(create, range(6)))
+    assert sum(created) == 1
+    assert file.read_bytes() == b"%d" % created.index(True)
+
+
+def test_a_storage_without_conditional_writes_keeps_the_last_of_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ctp.storage.SETTLE_SECONDS", 0.5)
+    filesystem, _ = fs.FileSystem.from_uri("mock://bucket")  # as other object stores of pyarrow
+    file = Storage(filesystem, "bucket/claim.json", "mock://bucket/claim.json")
+    filesystem.create_dir("bucket")
+    with ThreadPoolExecutor(2) as pool:
+        created = list(pool.map(file.create, (b"one", b"two")))
+    assert sum(created) == 1
+    assert file.read_bytes() == (b"one", b"two")[created.index(True)]
+    assert not file.create(b"three")
+
+
+def test_credentials_and_endpoint_of_a_uri_create_files_too(
+    s3_bucket: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    bucket, address = s3_bucket.removeprefix("s3://"), s3_endpoint.removeprefix("http://")
+    uri = f"s3://key:secret@{bucket}/claim?scheme=http&endpoint_override={address}"
+    assert Storage.from_uri(uri).create(b"mine")
+    assert not Storage.from_uri(uri).create(b"yours")
+    missing = Storage.from_uri(uri.replace(bucket, f"{bucket}-not"))
+    with pytest.raises(StorageError, match=r"cannot write .*NoSuchBucket"):
+        missing.create(b"mine")

@@ -24,14 +24,17 @@ from typing import Any
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.build.convert import convert
 from ctp.build.layouts import LAYOUTS, Contents, Source
+from ctp.config import describe_kept, keep_stored
 from ctp.data import corpus
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal
 from ctp.data.parquet_folder import MANIFEST, find_beside
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, ShardSummary, ShardWriter
+from ctp.lease import Attempt
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
+from ctp.versions import describe_writer, written_by
 from ctp.video.encoded import VideoError
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 
@@ -40,7 +43,7 @@ BUILD = "_build.json"
 PARTS = "_parts"
 MAX_LISTED_MISSING = 10
 READ_AT_ONCE = 16
-CHANGEABLE_OPTIONS = frozenset({"out", "allow_missing", "num_tasks", "video_seconds"})
+CHANGEABLE_OPTIONS = frozenset({"out", "recipe", "allow_missing", "num_tasks", "video_seconds"})
 """Options that may change when a build is resumed, because shards do not depend on them."""
 
 
@@ -142,6 +145,9 @@ def splits_of(contents: Contents) -> list[str]:
 def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
     """Write the build's identity to the folder `out`, or check that it is there.
 
+    A job calls it twice: before it claims the folder, so that it claims no folder of other files;
+    and while `ctp.lease.hold` holds the folder, since another job may have created it meanwhile.
+
     Raises:
         ValueError: the folder holds another build, or other files; says what differs.
         StorageError: the folder cannot be written to.
@@ -153,14 +159,45 @@ def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
         if out.list_files():
             raise ValueError(f"{out.uri} holds files that are not a build. Use another --out")
         out.check_writable()
-        place.write_bytes(json.dumps(ours, indent=2).encode())
+        identity = ours | {"recipe": config.recipe, "written_by": dict(written_by())}
+        place.write_bytes(json.dumps(identity, indent=2).encode())
         return
-    differences = _differences(json.loads(place.read_bytes()), ours)
+    theirs = json.loads(place.read_bytes())
+    writer = theirs.pop("written_by", None)
+    theirs.pop("recipe", None)
+    differences = _differences(theirs, ours)
     if differences:
         raise ValueError(
             f"{out.uri} holds another build: {'; '.join(differences)}. Use another --out or the "
-            "same options"
+            f"same options. It was written by {describe_writer(writer)}"
         )
+
+
+def with_stored_defaults(config: BuildConfig, given: Iterable[str]) -> BuildConfig:
+    """Return the config with the values of the build that it resumes, where the user gave none.
+
+    So the same command resumes a build although a default of ctp has changed. Prints each value
+    that is taken from the build.
+
+    Args:
+        config: of the build.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: the stored values do not fit the given options.
+        StorageError: the folder cannot be read.
+    """
+    place = find_beside(Storage.from_uri(config.out), BUILD)
+    if not config.out or not place.exists():
+        return config
+    theirs = json.loads(place.read_bytes())
+    if theirs.get("recipe", "") != config.recipe:
+        return config  # another recipe is no changed default: its values are meant
+    stored = {name: theirs[name] for name in BuildConfig.model_fields if name in theirs}
+    kept = keep_stored(config, stored, [*given, *CHANGEABLE_OPTIONS, "source"])
+    for line in describe_kept(config, kept, place.uri):
+        print(line)
+    return kept
 
 
 def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
@@ -180,10 +217,18 @@ def build_shard(
     config: TranscodeConfig | None,
     journal: Journal | None = None,
     limits: DecodingLimits = DEFAULT_LIMITS,
+    attempt: Attempt | None = None,
 ) -> Iterator[Source]:
     """Build a shard; yield each source after it was processed.
 
+    Args:
+        task: the shard.
+        config: how videos are encoded; None: they keep their bytes.
+        journal: names the video that is being read.
+        attempt: checked before the shard is declared finished; None: no other process builds it.
+
     Raises:
+        SupersededError: another process took over the folder.
         StorageError: the storage fails while a video is read or the shard is written.
     """
     folder = Storage.from_uri(task.folder)
@@ -197,6 +242,8 @@ def build_shard(
                 quarantined.append(QuarantinedVideo.from_error(error))
             yield source
         summary = writer.finish()
+    if attempt is not None:
+        attempt.check()
     part = Part(name=file, quarantined=tuple(quarantined), **asdict(summary))
     folder.join(PARTS, f"{task.name}.json").write_bytes(json.dumps(part.to_json()).encode())
 
@@ -212,6 +259,7 @@ def write_manifest(
     quarantined = [each for part in parts for each in part.quarantined]
     manifest = {
         "format": FORMAT,
+        "written_by": dict(written_by()),
         "split": split,
         "config": config.model_dump(mode="json"),
         "videos": sum(part.videos for part in parts),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from ctp.build.layouts import LAYOUTS
-from ctp.config import Config
+from ctp.config import Config, NotAnOption
 from ctp.text import near_miss
 from ctp.video.config import MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
@@ -31,6 +31,8 @@ class TranscodeConfig(Config):
 class BuildConfig(Config):
     """A build of shards."""
 
+    recipe: Annotated[str, NotAnOption()] = ""
+    """Recipe that the options started from."""
     source: str = ""
     """Folder or URI of the videos, in the given layout."""
     layout: str = "folder"

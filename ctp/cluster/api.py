@@ -13,7 +13,7 @@ from ctp import recipes
 from ctp.cluster import build, extract, launch
 from ctp.cluster import sweep as cluster_sweep
 from ctp.cluster.launch import Run
-from ctp.config import Config, merge, unflatten
+from ctp.config import Config, flatten, merge, unflatten
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.recipes import SWEEP
 from ctp.text import near_miss
@@ -34,10 +34,10 @@ def pretrain(recipe: str = "tiny", **options: Any) -> Run:
     Raises:
         ValueError: an option, a video or the cluster does not fit.
         RunStoppedError: the run cannot continue.
+        LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
-    config = configure(recipes.PRETRAIN, recipe, options)
-    return launch.pretrain(launch.named(config, recipe))
+    return launch.pretrain(_configure_kept(recipes.PRETRAIN, recipe, options))
 
 
 def finetune(recipe: str = "ucf101", **options: Any) -> Run:
@@ -45,8 +45,7 @@ def finetune(recipe: str = "ucf101", **options: Any) -> Run:
 
     Takes, returns and raises the same as `pretrain`.
     """
-    config = configure(recipes.FINETUNE, recipe, options)
-    return launch.finetune(launch.named(config, recipe))
+    return launch.finetune(_configure_kept(recipes.FINETUNE, recipe, options))
 
 
 def track(recipe: str = "got10k", **options: Any) -> Run:
@@ -54,8 +53,7 @@ def track(recipe: str = "got10k", **options: Any) -> Run:
 
     Takes, returns and raises the same as `pretrain`.
     """
-    config = configure(recipes.TRACK, recipe, options)
-    return launch.track(launch.named(config, recipe))
+    return launch.track(_configure_kept(recipes.TRACK, recipe, options))
 
 
 def embed(recipe: str = "retrieval", **options: Any) -> str:
@@ -72,7 +70,7 @@ def embed(recipe: str = "retrieval", **options: Any) -> str:
         ValueError: an option, the encoder or the cluster does not fit, or no video can be used.
         StoppedError: the storage fails, or a feature is not finite.
     """
-    return extract.embed(configure(recipes.EMBED, recipe, options))
+    return extract.embed(_configure_kept(recipes.EMBED, recipe, options))
 
 
 def build_shards(recipe: str = "training", **options: Any) -> str:
@@ -89,7 +87,7 @@ def build_shards(recipe: str = "training", **options: Any) -> str:
         ValueError: an option or the source does not fit, or no video can be used.
         StoppedError: the storage fails.
     """
-    return build.build_shards(configure(recipes.BUILD, recipe, options))
+    return build.build_shards(_configure_kept(recipes.BUILD, recipe, options))
 
 
 def sweep(recipe: str = "grid", **options: Any) -> Sweep:
@@ -120,8 +118,23 @@ def configure(choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapp
         raise ValueError(f"no recipe {recipe!r}{hint}; expected one of {', '.join(choices)}")
     config = choices[recipe]()
     values = config.model_dump()
-    for name, value in options.items():
-        is_uri = name == "data" and isinstance(value, str | list | tuple)
-        change = {"data.uri" if is_uri else name: value}
-        values = merge(type(config), values, unflatten(change))
+    for name, value in _dotted(options).items():
+        values = merge(type(config), values, unflatten({name: value}))
     return config.from_values(values)
+
+
+def _configure_kept(
+    choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapping[str, Any]
+) -> C:
+    """Return the config of a recipe with options, and the stored values of what it resumes."""
+    config = launch.named(configure(choices, recipe, options), recipe)
+    given = dict(flatten(unflatten(_dotted(options))))
+    return launch.with_stored_defaults(config, given)
+
+
+def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options, with the URI that may stand for `data` under its own name."""
+    return {
+        "data.uri" if name == "data" and isinstance(value, str | list | tuple) else name: value
+        for name, value in options.items()
+    }

@@ -34,6 +34,7 @@ from ctp.cluster.stream import Columns, map_by_actors
 from ctp.data.journal import Journal, delete_journals
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
+from ctp.lease import Attempt, hold
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
@@ -52,6 +53,7 @@ def build_shards(config: BuildConfig) -> str:
     Raises:
         ValueError: an option or the source does not fit, or no video can be used.
         StorageError: the source cannot be listed.
+        LeaseError: another process writes the folder.
         StoppedError: the storage fails later.
     """
     started = time.monotonic()
@@ -60,6 +62,18 @@ def build_shards(config: BuildConfig) -> str:
     contents = find_sources(config)
     tasks = plan_shards(config, contents)
     create_or_resume(config, tasks)
+    out = Storage.from_uri(config.out)
+    with hold(out, "build_shards") as lease:
+        create_or_resume(config, tasks)
+        _build_held(config, contents, tasks, lease.attempt)
+    print(f"{out.uri} after {duration(time.monotonic() - started)}")
+    return out.uri
+
+
+def _build_held(
+    config: BuildConfig, contents: Contents, tasks: Sequence[ShardTask], attempt: Attempt
+) -> None:
+    """Build the shards that are left in a folder that is held, and write the manifests."""
     finished = _finished(tasks)
     left = [task for task in tasks if (task.folder, task.name) not in finished]
     print(_describe(config, contents, tasks, left))
@@ -69,11 +83,11 @@ def build_shards(config: BuildConfig) -> str:
         total = sum(len(task.sources) for task in left)
         paths = absolute(config.out), absolute(config.source)
         with cluster(paths=paths), VideoCounter(total) as counter:
-            build(config, left, counter.add)
+            build(config, left, counter.add, attempt)
+    else:
+        print(f"{Storage.from_uri(config.out).uri} is finished: all shards exist")
+    attempt.check()
     _write_manifests(config, contents, tasks)
-    out = Storage.from_uri(config.out).uri
-    print(f"{out} after {duration(time.monotonic() - started)}")
-    return out
 
 
 def _finished(tasks: Sequence[ShardTask]) -> dict[tuple[str, str], Part]:
@@ -132,16 +146,22 @@ def _print_manifest(manifest: Mapping[str, Any]) -> None:
         print(format_quarantined(entries, MANIFEST))
 
 
-def build(config: BuildConfig, tasks: Sequence[ShardTask], report: Callable[[int], None]) -> None:
+def build(
+    config: BuildConfig,
+    tasks: Sequence[ShardTask],
+    report: Callable[[int], None],
+    attempt: Attempt | None = None,
+) -> None:
     """Build shards on the cluster that is joined.
 
     Args:
         config: of the build.
         tasks: the shards.
         report: called with the number of videos done since its last call.
+        attempt: the claim of the folder; None: no other process writes it.
 
     Raises:
-        StoppedError: the storage fails.
+        StoppedError: the storage fails, or another process took over the folder.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -152,7 +172,7 @@ def build(config: BuildConfig, tasks: Sequence[ShardTask], report: Callable[[int
     at_a_time = min(config.num_tasks or max(int(cpus), 1), len(rows))
     key = uuid.uuid4().hex
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
-    built = map_by_actors(shards, _ShardBuilder, (config, key), at_a_time, num_cpus=1)
+    built = map_by_actors(shards, _ShardBuilder, (config, key, attempt), at_a_time, num_cpus=1)
     try:
         with stopped_errors():
             for row in built.iter_rows():
@@ -164,8 +184,8 @@ def build(config: BuildConfig, tasks: Sequence[ShardTask], report: Callable[[int
 class _ShardBuilder:
     """Builds shards. A bad video may end its process; the shard is then built again."""
 
-    def __init__(self, config: BuildConfig, journal_key: str):
-        self._config = config
+    def __init__(self, config: BuildConfig, journal_key: str, attempt: Attempt | None):
+        self._config, self._attempt = config, attempt
         self._journal = Journal(journal_key, config.video_seconds)
         self._limits = DecodingLimits(config.max_megapixels)
 
@@ -173,7 +193,10 @@ class _ShardBuilder:
         """Build the shard of a row; yield how many videos are done since the last report."""
         task: ShardTask = pickle.loads(row["task"][0])
         unreported = 0
-        for _ in build_shard(task, self._config.transcode, self._journal, self._limits):
+        steps = build_shard(
+            task, self._config.transcode, self._journal, self._limits, self._attempt
+        )
+        for _ in steps:
             unreported += 1
             if unreported == VIDEOS_PER_REPORT:
                 yield {"videos": np.array([unreported])}

@@ -28,8 +28,9 @@ from ctp.data.parquet_folder import QUARANTINE, find_beside
 from ctp.data.quarantine import QuarantineLedger, format_quarantined
 from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
 from ctp.downstream.extraction import Extraction, embed_part, open_extraction, read_part
-from ctp.downstream.feature_folder import finish, write_part
+from ctp.downstream.feature_folder import Counts, finish, write_part
 from ctp.downstream.features import open_embedder
+from ctp.lease import Attempt, hold
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
 from ctp.video.limits import DecodingLimits
@@ -67,24 +68,16 @@ def embed(config: EmbedConfig) -> str:
 
     Raises:
         ValueError: an option, the encoder or the cluster does not fit, or no video can be used.
+        LeaseError: another process writes the folder.
         StoppedError: the storage fails, or a feature is not finite.
     """
     started = time.monotonic()
     check_place(demands(config.scaling))
     check_lasting(config.out, "out")
     extraction = open_extraction(config)
-    print(extraction.describe(), flush=True)
-    if extraction.left:
-        limits, number = DecodingLimits(config.data.max_megapixels), config.scaling.num_readers
-        memory = DecoderMemory.from_catalog(limits, extraction.catalog, extraction.part_bytes)
-        print(f"each of {number} reader(s) takes {memory.describe()}")
-        paths = extraction.folder.uri, extraction.config.data.uri
-        number = extraction.videos_in(extraction.left)
-        with cluster(paths=paths), VideoCounter(number) as counter:
-            extract(extraction, counter.add)
     folder = extraction.folder
-    counts = finish(folder, extraction.manifest, extraction.catalog.quarantined).counts
-    assert counts is not None
+    with hold(folder, "embed") as lease:
+        counts = _embed_held(extraction.held(lease.attempt), lease.attempt)
     print(f"{counts.videos} videos, {counts.clips} features, {counts.quarantined} quarantined")
     if counts.quarantined:
         place = find_beside(folder, QUARANTINE)
@@ -94,6 +87,26 @@ def embed(config: EmbedConfig) -> str:
         raise ValueError("no video can be used; see the reasons above")
     print(f"{folder.uri} after {duration(time.monotonic() - started)}")
     return folder.uri
+
+
+def _embed_held(extraction: Extraction, attempt: Attempt) -> Counts:
+    """Compute the features of a folder that is held, and finish it."""
+    print(extraction.describe(), flush=True)
+    if extraction.left:
+        scaling, data = extraction.config.scaling, extraction.config.data
+        limits = DecodingLimits(data.max_megapixels)
+        memory = DecoderMemory.from_catalog(limits, extraction.catalog, extraction.part_bytes)
+        print(f"each of {scaling.num_readers} reader(s) takes {memory.describe()}")
+        paths = extraction.folder.uri, data.uri
+        number = extraction.videos_in(extraction.left)
+        with cluster(paths=paths), VideoCounter(number) as counter:
+            extract(extraction, counter.add)
+    else:
+        print(f"{extraction.folder.uri} is finished: all parts exist")
+    attempt.check()
+    manifest = finish(extraction.folder, extraction.manifest, extraction.catalog.quarantined)
+    assert manifest.counts is not None
+    return manifest.counts
 
 
 def extract(extraction: Extraction, report: Callable[[int], None]) -> None:
@@ -143,7 +156,7 @@ def _written(extraction: Extraction, journal_key: str) -> Dataset:
         num_cpus=scaling.cpus_per_encoder,
         num_gpus=float(scaling.use_gpu),
     )
-    write = partial(_write, folder=extraction.folder.uri)
+    write = partial(_write, folder=extraction.folder.uri, attempt=extraction.attempt)
     return encoded.map_batches(write, batch_size=None, num_cpus=CPUS_PER_WRITER)
 
 
@@ -171,6 +184,8 @@ class _Encoder:
         return {**embed_part(self._embedder, rows), "part": rows["part"]}
 
 
-def _write(rows: Columns, folder: str) -> Columns:
+def _write(rows: Columns, folder: str, attempt: Attempt | None) -> Columns:
+    if attempt is not None:
+        attempt.check()
     write_part(Storage.from_uri(folder), int(rows["part"][0]), rows)
     return {"videos": np.array([len(rows["id"])])}

@@ -22,6 +22,7 @@ from ctp.downstream.config import LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
 from ctp.downstream.knn import check_k, knn_score
 from ctp.downstream.labels import LabeledVideos, open_labeled
+from ctp.lease import Attempt, SupersededError
 from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
@@ -62,9 +63,14 @@ class KnnScorer:
         self._interrupted = threading.Event()
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
+    def beside(self, attempt: Attempt) -> Iterator[None]:
         """Score snapshots in a thread, for use in a `with` statement; at its end those that are
-        left, unless it ends by an error."""
+        left, unless it ends by an error.
+
+        Args:
+            attempt: checked before the run folder is written.
+        """
+        self._attempt = attempt
         self._drop_later_rows()
         inputs = ray.put((self.config, self._videos))
         done = threading.Event()
@@ -92,6 +98,7 @@ class KnnScorer:
         rows = run_folder.read_rows(place)
         kept = [row for row in rows if row["clips"] <= clips]
         if kept != rows:
+            self._attempt.check()
             place.write_bytes(run_folder.to_jsonl(kept))
 
     def _score_all(self, inputs: Any) -> None:
@@ -101,6 +108,8 @@ class KnnScorer:
                 if self._interrupted.is_set():
                     return
                 self._score(inputs, place)
+        except SupersededError:
+            self._interrupted.set()  # the run itself says why it ends
         except StorageError as error:
             print(f"kNN scores have to wait: {error}", flush=True)
 
@@ -122,6 +131,7 @@ class KnnScorer:
             return
         if found is None:
             return
+        self._attempt.check()
         self._write({"step": step, "clips": step * self.config.compute.total_batch, **found})
         place.delete_file()
         quarantined = found["knn_quarantined"]

@@ -5,20 +5,21 @@ The jobs and `import ctp` call these functions.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVar
 
 import numpy as np
 from ray.train import TrainingFailedError
 
+from ctp.build import build
+from ctp.build.config import BuildConfig
 from ctp.cli import CommandLine
-from ctp.cluster.connect import check_place, cluster, run_demands
+from ctp.cluster.connect import Demand, check_place, cluster, run_demands
 from ctp.cluster.errors import StoppedError
 from ctp.cluster.knn import KnnScorer, scorer_demand
 from ctp.cluster.memory import describe_training_memory
@@ -27,11 +28,13 @@ from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, format_quarantined
-from ctp.downstream import classification, tracking
+from ctp.downstream import classification, extraction, tracking
 from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.weights import load_encoder
+from ctp.lease import Lease, LeaseError, hold
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration
@@ -46,7 +49,9 @@ from ctp.training.run_folder import (
     create_or_resume,
     folder_of,
     input_locations,
+    is_finished,
     newest_sample,
+    read_scores,
     with_absolute_paths,
 )
 from ctp.training.trainer import RunStoppedError, TrainingSpec
@@ -69,13 +74,9 @@ class Run:
     metrics: list[Row]
 
     @property
-    def scores(self) -> dict[str, Any]:
+    def scores(self) -> Mapping[str, Any]:
         """Return what the last evaluation found."""
-        if self.config.RESULT == run_folder.SCORES:
-            place = Storage.from_uri(self.folder).join(run_folder.SCORES)
-            scores: dict[str, Any] = json.loads(place.read_bytes())
-            return scores
-        return dict(next((r for r in reversed(self.metrics) if self.config.score.key in r), {}))
+        return read_scores(self.config, Storage.from_uri(self.folder), self.metrics)
 
     def load_encoder(self) -> Encoder:
         """Return the trained encoder, in evaluation mode."""
@@ -87,26 +88,49 @@ def run_command(
 ) -> None:
     """Parse a command line, name the run, and run it; print errors in one line."""
     recipe, config = command.parse(argv)
+    config = named(config, recipe)
     resume = "The same command resumes it"
     if isinstance(config, RunConfig):
-        config = named(config, recipe)
         resume = f"The same command with --name {config.name} resumes the run"
     try:
-        run(config)
+        run(with_stored_defaults(config, command.given))
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")
-    except (ValueError, StorageError, ConnectionError, RunStoppedError) as error:
+    except (ValueError, StorageError, ConnectionError, RunStoppedError, LeaseError) as error:
         sys.exit(f"error: {error}")
     except (TrainingFailedError, StoppedError) as error:
         sys.exit(f"error: {error}\n{resume}")
 
 
-R = TypeVar("R", bound=RunConfig)
+def named(config: C, recipe: str) -> C:
+    """Return the config with its recipe; that of a run also with a name: its own, or the recipe's
+    with the time."""
+    if isinstance(config, RunConfig):
+        name = config.name or f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+        return config.replace(name=name, recipe=recipe)
+    return config.replace(recipe=recipe)
 
 
-def named(config: R, recipe: str) -> R:
-    """Return the config with a name: its own, or the recipe's with the time."""
-    return config.replace(name=config.name or f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}")
+def with_stored_defaults(config: C, given: Iterable[str]) -> C:
+    """Return the config with the stored values of what it resumes, where the user gave none.
+
+    Args:
+        config: of a run, a build of shards or features.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: what is stored cannot be read, or does not fit the given options.
+        StorageError: the storage fails.
+    """
+    kept: Config = config
+    if isinstance(config, RunConfig):
+        kept = run_folder.with_stored_defaults(config, given)
+    elif isinstance(config, BuildConfig):
+        kept = build.with_stored_defaults(config, given)
+    elif isinstance(config, EmbedConfig):
+        kept = extraction.with_stored_defaults(config, given)
+    assert isinstance(kept, type(config))
+    return kept
 
 
 def pretrain(config: PretrainConfig) -> Run:
@@ -115,15 +139,11 @@ def pretrain(config: PretrainConfig) -> Run:
     Raises:
         ValueError: an option, a video or the cluster does not fit.
         RunStoppedError: the run cannot continue.
+        LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
     config = with_absolute_paths(config)
-    spec = open_pretraining(config)
-    train_videos, heldout = map(len, spec.catalogs)
-    note = "" if heldout else "no videos are held out for evaluation; see --data.heldout_uri"
-    scorer = KnnScorer(config) if config.knn.uri else None
-    videos = f"{train_videos} videos to train on, {heldout} held out"
-    run = _train_here(spec, videos, note, scorer)
+    run = _finished(config) or _pretrain(config)
     scores = run.scores
     if scores:
         print(
@@ -133,17 +153,19 @@ def pretrain(config: PretrainConfig) -> Run:
     return run
 
 
+def _pretrain(config: PretrainConfig) -> Run:
+    spec = open_pretraining(config)
+    train_videos, heldout = map(len, spec.catalogs)
+    note = "" if heldout else "no videos are held out for evaluation; see --data.heldout_uri"
+    videos = f"{train_videos} videos to train on, {heldout} held out"
+    return _train_here(spec, videos, note, KnnScorer(config) if config.knn.uri else None)
+
+
 def finetune(config: FinetuneConfig) -> Run:
     """Fine-tune an encoder for action recognition and test it; raises as `pretrain`."""
     config = classification.resolve(with_absolute_paths(config))
-    spec = classification.open_finetuning(config)
-    train_videos, test_videos = map(len, spec.catalogs)
-    num_classes = classification.num_classes(spec)
-    videos = f"{train_videos} videos of {num_classes} classes to train on, {test_videos} to test on"
-    run = _train_here(spec, videos, f"initial weights: {config.initial}")
-    scores, folder = run.scores, folder_of(config)
-    counts = np.array(scores["confusion"], np.int64)
-    folder.join(run_folder.CONFUSION).write_bytes(confusion_png(counts, scores["classes"]))
+    run = _finished(config) or _finetune(config)
+    scores = run.scores
     accuracy = ", ".join(
         f"top-{k} {100 * scores[f'top{k}']:.1f}%" for k in (1, 5) if f"top{k}" in scores
     )
@@ -154,21 +176,54 @@ def finetune(config: FinetuneConfig) -> Run:
     return run
 
 
+def _finetune(config: FinetuneConfig) -> Run:
+    spec = classification.open_finetuning(config)
+    train_videos, test_videos = map(len, spec.catalogs)
+    num_classes = classification.num_classes(spec)
+    videos = f"{train_videos} videos of {num_classes} classes to train on, {test_videos} to test on"
+
+    def draw(scores: Mapping[str, Any]) -> None:
+        picture = confusion_png(np.array(scores["confusion"], np.int64), scores["classes"])
+        folder_of(config).join(run_folder.CONFUSION).write_bytes(picture)
+
+    return _train_here(spec, videos, f"initial weights: {config.initial}", draw=draw)
+
+
 def track(config: TrackConfig) -> Run:
     """Fine-tune tracking on annotated videos and test it; raises as `pretrain`."""
     config = tracking.resolve(with_absolute_paths(config))
-    spec = tracking.open_tracking(config)
-    train_videos, test_videos = map(len, spec.catalogs)
-    note = f"initial weights: {config.initial}, {config.frozen_stages} stages of the encoder frozen"
-    videos = f"{train_videos} videos to train on, {test_videos} to test on"
-    run = _train_here(spec, videos, note)
-    draw_tracks(spec, folder_of(config), run.scores)
+    run = _finished(config) or _track(config)
     print(tracking.describe_scores(run.scores))
     return run
 
 
+def _track(config: TrackConfig) -> Run:
+    spec = tracking.open_tracking(config)
+    train_videos, test_videos = map(len, spec.catalogs)
+    note = f"initial weights: {config.initial}, {config.frozen_stages} stages of the encoder frozen"
+    videos = f"{train_videos} videos to train on, {test_videos} to test on"
+
+    def draw(scores: Mapping[str, Any]) -> None:
+        draw_tracks(spec, folder_of(config), scores)
+
+    return _train_here(spec, videos, note, draw=draw)
+
+
+def _finished(config: RunConfig) -> Run | None:
+    """Return the run if it is finished, otherwise None."""
+    if not is_finished(config):
+        return None
+    folder = folder_of(config)
+    print(f"run {folder.uri} is finished: {folder.join(config.RESULT).uri} exists")
+    return Run(config, folder.uri, list(run_folder.read_metrics(folder)))
+
+
 def _train_here(
-    spec: TrainingSpec[Any], videos: str, note: str = "", scorer: KnnScorer | None = None
+    spec: TrainingSpec[Any],
+    videos: str,
+    note: str = "",
+    scorer: KnnScorer | None = None,
+    draw: Callable[[Mapping[str, Any]], None] = lambda scores: None,
 ) -> Run:
     """Create or resume the run's folder, train, and print the progress.
 
@@ -177,13 +232,32 @@ def _train_here(
         videos: the numbers of videos, for the first line.
         note: further lines to print before the run starts.
         scorer: scores the encoder beside the run.
+        draw: adds pictures of the scores to the folder of the run, when it is finished.
     """
-    started, config = time.monotonic(), spec.config
+    config, folder = spec.config, folder_of(spec.config)
     demands = run_demands(config.scaling) + ([scorer_demand(scorer.config)] if scorer else [])
     check_place(demands)
     check_lasting(config.storage, "storage")
+    with hold(folder, config.KIND) as lease:
+        spec = replace(spec, attempt=lease.attempt)
+        run = _train_held(spec, lease, demands, videos, note, scorer)
+        lease.attempt.check()
+        draw(run.scores)
+    return run
+
+
+def _train_held(
+    spec: TrainingSpec[Any],
+    lease: Lease,
+    demands: Sequence[Demand],
+    videos: str,
+    note: str,
+    scorer: KnnScorer | None,
+) -> Run:
+    """Train a run whose folder is held."""
+    started, config, folder = time.monotonic(), spec.config, folder_of(spec.config)
     is_old = create_or_resume(config)
-    folder, total_batch = folder_of(config), config.compute.total_batch
+    total_batch = config.compute.total_batch
     print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
     print(describe_training_memory(spec))
     if note:
@@ -192,8 +266,9 @@ def _train_here(
     if listed:  # a missing shard may hold most of the videos
         _print_quarantined("named but cannot be used", listed, run_folder.QUARANTINE)
     if is_old:
-        print(f"resuming after step {newest_sample(config) // total_batch}")
-    beside = scorer.beside() if scorer else nullcontext()
+        step = newest_sample(config) // total_batch
+        print(f"resuming after step {step}, as attempt {lease.attempt.number}")
+    beside = scorer.beside(lease.attempt) if scorer else nullcontext()
     paths = [folder.uri, *input_locations(config)]
     with (
         mlflow_log(config) as log,
@@ -202,11 +277,13 @@ def _train_here(
         beside,
     ):
 
-        def show(row: Row) -> None:
+        def show(row: Row) -> str | None:
             progress.show(row)
             log(row)
+            return lease.lost_reason()
 
         train(spec, show)
+    lease.attempt.check()
     rows = run_folder.read_metrics(folder)
     folder.join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
     quarantine = folder.join(run_folder.QUARANTINE)

@@ -29,6 +29,7 @@ from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.train import RESTART_ALWAYS
 from ctp.cluster.trial import PRETRAIN, error_line, run_trial
 from ctp.downstream.embed_config import EmbedScalingConfig
+from ctp.lease import hold
 from ctp.pretext.pretraining import open_pretraining
 from ctp.storage import StorageError
 from ctp.sweeps.config import AshaConfig, SweepConfig
@@ -39,6 +40,7 @@ from ctp.sweeps.folder import (
     result_place,
     state_of,
     steps_of,
+    with_stored_base,
     write_config,
     write_result,
 )
@@ -76,10 +78,11 @@ def run_sweep(config: SweepConfig, show: ShowProgress | None = None) -> Sweep:
     Raises:
         ValueError: an option or the videos cannot be used, the cluster is too small for a trial, or
             the folder contains another sweep.
+        LeaseError: another process runs the sweep.
         StorageError: videos cannot be listed, or the folder cannot be written.
         ConnectionError: the cluster does not answer.
     """
-    plan = Plan.from_config(config)
+    plan = with_stored_base(Plan.from_config(config))
     check_lasting(config.storage, "storage")
     videos = describe_videos(plan)
     for demands in trial_demands(plan):
@@ -90,15 +93,20 @@ def run_sweep(config: SweepConfig, show: ShowProgress | None = None) -> Sweep:
         f"{config.seeds}, scale {config.scale}, scored by {', '.join(plan.score_names)}"
     )
     print("\n".join(videos), flush=True)
-    sweep = state_of(plan)
-    if sweep.left:
-        with cluster(paths=[plan.folder.uri, *plan.locations()]):
-            at_once = fitting_trials(plan)
-            write_config(plan)
-            print(f"{at_once} trial(s) at the same time", flush=True)
-            _run_trials(sweep, at_once, show or ProgressPrinter())
-            sweep = state_of(plan)
-    write_tables(sweep)
+    with hold(plan.folder, "sweep") as lease:
+        check_sweep(plan)  # again: another process may have created it meanwhile
+        sweep = state_of(plan)
+        if sweep.left:
+            with cluster(paths=[plan.folder.uri, *plan.locations()]):
+                at_once = fitting_trials(plan)
+                write_config(plan)
+                print(f"{at_once} trial(s) at the same time", flush=True)
+                _run_trials(sweep, at_once, show or ProgressPrinter())
+                sweep = state_of(plan)
+        else:
+            print(f"sweep {plan.folder.uri} is finished: all trials have ended")
+        lease.attempt.check()
+        write_tables(sweep)
     return sweep
 
 

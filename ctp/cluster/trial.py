@@ -15,6 +15,7 @@ import textwrap
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from itertools import dropwhile
 from typing import Any
@@ -26,6 +27,7 @@ from ctp.cluster.knn import KnnScorer
 from ctp.cluster.loading import ActorLoader
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.train import Show, train
+from ctp.lease import LeaseError, hold
 from ctp.pretext.pretraining import open_pretraining
 from ctp.sweeps.folder import TrialResult, read_result, steps_of, write_result
 from ctp.sweeps.plan import KNN_TOP1, Plan, Trial
@@ -99,7 +101,7 @@ class TrialRunner:
                 found = score.compute(encoder, self)
                 scores |= {f"{score.name}.{name}": float(value) for name, value in found.items()}
             result = TrialResult(status="finished")
-        except (ValueError, RunStoppedError) as error:
+        except (ValueError, RunStoppedError, LeaseError) as error:
             if self.reason_to_stop is not None:
                 result = TrialResult(status="stopped", reason=self.reason_to_stop)
             else:
@@ -140,18 +142,19 @@ class TrialRunner:
         if self._folder.join(config.RESULT).exists():
             return
         scorer = KnnScorer(config) if config.knn.uri else None
-        with scorer.beside() if scorer else nullcontext():
-            self._train(self._spec, self._show_pretraining)
+        self._train(self._spec, self._show_pretraining, scorer)
 
-    def _train(self, spec: TrainingSpec[Any], show: Show) -> None:
-        create_or_resume(spec.config)
-        with mlflow_log(spec.config) as log:
+    def _train(self, spec: TrainingSpec[Any], show: Show, scorer: KnnScorer | None = None) -> None:
+        with hold(folder_of(spec.config), spec.config.KIND) as lease:
+            create_or_resume(spec.config)
+            beside = scorer.beside(lease.attempt) if scorer else nullcontext()
+            with mlflow_log(spec.config) as log, beside:
 
-            def show_and_log(row: Row) -> str | None:
-                log(row)
-                return show(row)
+                def show_and_log(row: Row) -> str | None:
+                    log(row)
+                    return lease.lost_reason() or show(row)
 
-            train(spec, show_and_log)
+                train(replace(spec, attempt=lease.attempt), show_and_log)
 
     def _show_pretraining(self, row: Row) -> str | None:
         if self._plan.asha_key == KNN_TOP1:  # these scores come later than their log lines

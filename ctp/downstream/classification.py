@@ -23,7 +23,7 @@ from ctp.downstream.learner import DownstreamLearner
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import build_encoder
-from ctp.encoders.weights import read_state, stored_config
+from ctp.encoders.weights import read_state, stored_config, stored_metadata
 from ctp.rng import generator
 from ctp.training.distributed import Worker
 from ctp.training.run_folder import CLASSIFIER
@@ -133,8 +133,7 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
         ValueError: it is not a file of `classifier_bytes`.
     """
     state = read_state(data, name)
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    about = header.get("__metadata__", {})
+    about = stored_metadata(data, name)
     if "classes" not in about:
         raise ValueError(
             f"{name} contains no classifier; expected the {CLASSIFIER} of a fine-tuning run"

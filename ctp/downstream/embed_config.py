@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-from ctp.config import Config
+from ctp.config import Config, NotAnOption
 from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
 from ctp.video.config import MaxMegapixels, ViewsConfig
@@ -57,6 +57,8 @@ class EmbedScalingConfig(Config):
 class EmbedConfig(Config):
     """Features of a collection of videos. The defaults are the paper's (supplement A)."""
 
+    recipe: Annotated[str, NotAnOption()] = ""
+    """Recipe that the options started from."""
     encoder: str = ""
     """A run's folder, an encoder.safetensors, a .pth of the authors' code, local or s3://; or
     random, kinetics400 or imagenet."""

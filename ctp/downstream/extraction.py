@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctp.config import describe_kept, keep_stored
 from ctp.data.catalog import Catalog
 from ctp.data.journal import Journal
+from ctp.data.parquet_folder import MANIFEST, find_beside
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.sources import open_catalog
 from ctp.data.stream import LoadVideos, VideoSet, VideoSource
@@ -29,13 +31,16 @@ from ctp.downstream.feature_folder import (
     VideoFeatures,
     create_or_resume,
     missing_parts,
+    read_manifest,
 )
 from ctp.downstream.features import Embedder, open_embedder, read_encoder_file
 from ctp.downstream.labels import LabeledVideos
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.weights import stored_config
+from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
+from ctp.versions import written_by
 from ctp.video.config import ViewsConfig
 from ctp.video.limits import DecodingLimits
 from ctp.video.views import read_view_planes, views_shape
@@ -79,6 +84,7 @@ class Extraction:
         encoder: the encoder's file.
         manifest: of the folder.
         left: the parts that do not exist yet.
+        attempt: the claim of the folder; None: no other process writes it.
     """
 
     config: EmbedConfig
@@ -86,6 +92,7 @@ class Extraction:
     encoder: bytes
     manifest: Manifest
     left: tuple[int, ...]
+    attempt: Attempt | None = None
 
     @property
     def folder(self) -> Storage:
@@ -108,6 +115,17 @@ class Extraction:
             f"{done} of them are done" if done else "",
         ]
         return ", ".join(fact for fact in facts if fact)
+
+    def held(self, attempt: Attempt) -> Extraction:
+        """Return the extraction by the process that holds its folder.
+
+        Raises:
+            ValueError: another process has created the folder of other features meanwhile.
+            StorageError: the folder cannot be read or written.
+        """
+        create_or_resume(self.folder, self.manifest)
+        left = tuple(missing_parts(self.folder, self.manifest))
+        return replace(self, left=left, attempt=attempt)
 
     def videos_in(self, parts: Sequence[int]) -> int:
         """Return the number of videos in some parts."""
@@ -137,6 +155,34 @@ def open_extraction(config: EmbedConfig) -> Extraction:
     create_or_resume(folder, manifest)
     left = tuple(missing_parts(folder, manifest))
     return Extraction(config, catalog, encoder, manifest, left)
+
+
+def with_stored_defaults(config: EmbedConfig, given: Iterable[str]) -> EmbedConfig:
+    """Return the config with the values of the folder that it resumes, where the user gave none.
+
+    So the same command resumes although a default of ctp has changed. Prints each value that is
+    taken from the folder.
+
+    Args:
+        config: of the features.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: the folder's manifest cannot be read, or does not fit the given options.
+        StorageError: the folder cannot be read.
+    """
+    folder = Storage.from_uri(config.out)
+    place = find_beside(folder, MANIFEST)
+    if not config.out or not place.exists():
+        return config
+    stored = read_manifest(folder)
+    if stored.recipe != config.recipe:
+        return config  # another recipe is no changed default: its values are meant
+    values = stored.model_dump(include={"views", "features", "videos_per_part"})
+    kept = keep_stored(config, values, given)
+    for line in describe_kept(config, kept, place.uri):
+        print(line)
+    return kept
 
 
 def part_range(config: EmbedConfig, catalog: Catalog, number: int) -> range:
@@ -251,4 +297,6 @@ def _manifest(
         catalog=catalog.fingerprint(),
         num_listed=len(catalog),
         videos_per_part=config.videos_per_part,
+        recipe=config.recipe,
+        written_by=written_by(),
     )

@@ -15,6 +15,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -25,13 +26,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ctp.config import Config, differences
+from ctp.config import Config, describe, differences, option_names
 from ctp.data.parquet_folder import MANIFEST, QUARANTINE, find_beside
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
 from ctp.data.sources import Sources
 from ctp.downstream.embed_config import FeatureConfig
 from ctp.encoders.config import AnyEncoderConfig
 from ctp.storage import Storage
+from ctp.text import one_line
+from ctp.versions import describe_writer
 from ctp.video.config import ViewsConfig
 
 Rows = Mapping[str, NDArray[Any]]
@@ -41,7 +44,7 @@ Rows = Mapping[str, NDArray[Any]]
 SUMMARY = b"ctp.features"
 FOOTER_END = struct.Struct("<I4s")  # the footer's bytes, "PAR1"
 READ_AT_ONCE = 16
-FREE = frozenset({"encoder", "counts"})
+FREE = frozenset({"encoder", "counts", "recipe", "written_by"})
 """Fields that may differ when the job continues; the encoder is compared by its hash."""
 MUST_AGREE = {
     "encoder_sha256": True,
@@ -88,6 +91,10 @@ class Manifest(Config):
     """Consecutive videos of the catalogue in a part; the last part may have fewer."""
     counts: Counts | None = None
     """Counts, when all parts are complete."""
+    recipe: str = ""
+    """Recipe that the options started from; nothing in older folders."""
+    written_by: Mapping[str, str] = {}
+    """Versions of ctp, torch and Ray, and the commit; nothing in older folders."""
 
     @property
     def num_parts(self) -> int:
@@ -122,6 +129,9 @@ class VideoFeatures:
 def create_or_resume(folder: Storage, ours: Manifest) -> None:
     """Create the folder of features, or check that it is the one of the same features.
 
+    A job calls it twice: before it claims the folder, so that it claims no folder of other files;
+    and while `ctp.lease.hold` holds the folder, since another job may have created it meanwhile.
+
     Raises:
         ValueError: it contains other features, or other files; names what differs.
         StorageError: it cannot be written.
@@ -155,7 +165,18 @@ def read_manifest(folder: Storage) -> Manifest:
     try:
         return Manifest.model_validate_json(place.read_bytes())
     except ValidationError as error:
-        raise ValueError(f"{place.uri} is not the manifest of features: {error}") from error
+        names = option_names(Manifest)
+        raise ValueError(
+            f"{place.uri} is not a manifest of features of this version of ctp: "
+            f"{one_line(describe(error, names))}. It was written by "
+            f"{describe_writer(_writer_of(place))}. Use that version, or choose another folder"
+        ) from error
+
+
+def _writer_of(place: Storage) -> object:
+    with suppress(ValueError, AttributeError):
+        return json.loads(place.read_bytes()).get("written_by")
+    return None
 
 
 def missing_parts(folder: Storage, manifest: Manifest) -> list[int]:

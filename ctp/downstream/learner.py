@@ -20,6 +20,7 @@ from ctp.training.distributed import Worker, gather
 from ctp.training.run_folder import ENCODER
 from ctp.training.step import prepare
 from ctp.training.trainer import Learner, TrainingSpec
+from ctp.versions import stamp
 
 V = TypeVar("V")
 """What is read of a video for a test."""
@@ -107,7 +108,7 @@ class DownstreamLearner(Learner[S], Generic[S, V, T]):
             "trained_on": len(self._spec.stream.catalog),
             **self.details(results),
         }
-        about = {"run": self._config.name}
+        about = {"run": self._config.name, **stamp(self._spec.written_by)}
         return {
             ENCODER: encoder_bytes(self._encoder, about),
             **self.model_files(about),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ctp.encoders.encoder import Encoder
 from ctp.rng import generator
+from ctp.versions import FORMAT_VERSION, written_by
 
 Pooling = Literal["average", "off"]
 INPUT, OUTPUT = "clips", "features"
@@ -128,8 +129,15 @@ def export_onnx(encoder: Encoder, clip_size: tuple[int, int, int], pooling: Pool
 
 
 def _metadata(module: PooledEncoder, clip_size: tuple[int, int, int]) -> str:
-    config = module.encoder.config.model_dump()
-    return json.dumps({"encoder": config, "clip_size": clip_size, "pooling": module.pooling})
+    return json.dumps(
+        {
+            "encoder": module.encoder.config.model_dump(),
+            "clip_size": clip_size,
+            "pooling": module.pooling,
+            "format_version": FORMAT_VERSION,
+            "written_by": dict(written_by()),
+        }
+    )
 
 
 @torch.no_grad()

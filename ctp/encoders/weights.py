@@ -10,10 +10,12 @@ import safetensors.torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from ctp.config import describe
 from ctp.encoders.config import ANY_ENCODER_CONFIG, ENCODER_FILE, EncoderConfig
 from ctp.encoders.encoder import Encoder
-from ctp.encoders.registry import build_encoder
+from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.storage import Storage
+from ctp.versions import check_stamp, describe_writer
 
 
 def load_encoder(uri: str) -> Encoder:
@@ -54,7 +56,7 @@ def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:
 
     Args:
         encoder: whose weights, running statistics and config to store.
-        about: more entries for the file's metadata, e.g. the run's name.
+        about: more entries for the file's metadata, e.g. the run's name and `ctp.versions.stamp`.
     """
     state = {
         # safetensors refuses other layouts, such as channels_last_3d
@@ -103,24 +105,48 @@ def stored_config(data: bytes, name: str) -> EncoderConfig | None:
     """Return the config of the encoder in a safetensors file, None if the file has none.
 
     Raises:
-        ValueError: it is not a safetensors file, or its encoder is unknown here.
+        ValueError: it is not a safetensors file, its encoder is unknown here, or its options are
+            those of another version of ctp; names them and the version.
+    """
+    metadata = stored_metadata(data, name)
+    writer, text = check_stamp(metadata, name), metadata.get("encoder")
+    if text is None:
+        return None
+    problem = ""
+    try:
+        config = ANY_ENCODER_CONFIG.validate_json(text)
+        values = json.loads(text)
+        lacking = [field for field in type(config).model_fields if field not in values]
+        if lacking:  # a default of today may not be the value that the weights were trained with
+            problem = f"there is no value of {', '.join(lacking)}"
+    except ValidationError as error:
+        problem = describe(error, _option_names(text))
+    if problem:
+        raise ValueError(
+            f"{name} holds an encoder that is not known here: {text}: {problem}. It was written by "
+            f"{describe_writer(writer)}. Use that version, or pretrain again"
+        )
+    return config
+
+
+def stored_metadata(data: bytes, name: str) -> Mapping[str, str]:
+    """Return the metadata of a safetensors file.
+
+    Raises:
+        ValueError: it is not a safetensors file.
     """
     size = int.from_bytes(data[:8], "little")
     try:
-        text = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get("encoder")
+        metadata: Mapping[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{name} is not a safetensors file: {error}") from error
-    if text is None:
-        return None
-    try:
-        return ANY_ENCODER_CONFIG.validate_json(text)
-    except ValidationError as error:
-        if '"arch"' in text:
-            raise ValueError(
-                f"{name} was written by an older version of ctp: its encoder is {text}. "
-                "Use that version, or pretrain again"
-            ) from error
-        raise ValueError(f"{name} holds an encoder that is not known here: {text}") from error
+    return metadata
+
+
+def _option_names(text: str) -> list[str]:
+    """Return the options of the encoder that a JSON text names, none if it is unknown."""
+    name = json.loads(text).get("name")
+    return list(ENCODERS[name].Config.model_fields) if name in ENCODERS else []
 
 
 def load_state(encoder: Encoder, state: Mapping[str, Tensor], name: str) -> None:

@@ -32,6 +32,7 @@ from ctp.training.run_folder import snapshot_name
 from ctp.training.schedule import is_epoch_end, total_steps
 from ctp.training.step import LossTerms, autocast, prepare
 from ctp.training.trainer import Learner, TrainingSpec, to_device
+from ctp.versions import stamp
 
 EVALUATION_BATCH = 16
 
@@ -164,7 +165,8 @@ class TaskLearner(Learner[S]):
         return encoder
 
     def _encoder_file(self, steps: int) -> bytes:
-        return encoder_bytes(self._encoder, {"run": self.config.name, "steps": str(steps)})
+        about = {"run": self.config.name, "steps": str(steps), **stamp(self._spec.written_by)}
+        return encoder_bytes(self._encoder, about)
 
     def _indices(self) -> range:
         """Return this worker's share of the held-out samples."""

@@ -89,7 +89,7 @@ def _made_by_run(initial: str) -> InitialWeights | None:
     if not initial.endswith(f"/{ENCODER}"):
         return None
     try:
-        config = read_config(Storage.from_uri(initial).parent, *RUN_CONFIGS.values())
+        config = read_config(Storage.from_uri(initial).parent, *RUN_CONFIGS.values(), may_lack=True)
     except (ValueError, StorageError):  # the folder is gone, or others may not read it
         return None
     before = initial_weights(config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ctp.config import is_within
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
 from ctp.pretext.config import PretrainConfig
@@ -54,16 +54,10 @@ class Run:
             ValueError: it is no run folder.
             StorageError: it cannot be read.
         """
-        config = run_folder.read_config(folder, *RUN_CONFIGS.values())
-        result = folder.join(config.RESULT)
-        is_finished = result.exists()
+        config = run_folder.read_config(folder, *RUN_CONFIGS.values(), may_lack=True)
         rows = run_folder.read_metrics(folder)
-        scores: Mapping[str, Any] = {}
-        if config.RESULT != run_folder.SCORES:
-            scores = next((row for row in reversed(rows) if config.score.key in row), {})
-        elif is_finished:
-            scores = json.loads(result.read_bytes())
-        return cls(folder, config, rows, scores, is_finished)
+        scores = run_folder.read_scores(config, folder, rows)
+        return cls(folder, config, rows, scores, folder.join(config.RESULT).exists())
 
     @property
     def state(self) -> str:
@@ -96,9 +90,7 @@ def shaping_options(config: RunConfig) -> dict[str, Any]:
     """Return the options that shape the result, dotted name -> JSON value, without the seed."""
     left_out = config.MAY_CHANGE | SEEDS_AND_NAMES
     return {
-        name: value
-        for name, value in config.flatten().items()
-        if not any(name == each or name.startswith(f"{each}.") for each in left_out)
+        name: value for name, value in config.flatten().items() if not is_within(name, left_out)
     }
 
 

@@ -19,13 +19,24 @@ import pandas as pd
 import yaml
 
 from ctp.config import Config
+from ctp.pretext.config import PretrainConfig
 from ctp.storage import Storage
 from ctp.sweeps.config import SweepConfig
+from ctp.sweeps.options import parse_set
 from ctp.sweeps.plan import RUNS, Plan, Trial
 from ctp.sweeps.recipes import Setting
-from ctp.training.run_folder import METRICS, folder_of, read_rows
+from ctp.training.run_folder import (
+    METRICS,
+    config_values,
+    folder_of,
+    merge_stored,
+    parse_config,
+    read_rows,
+)
 
 SWEEP = "sweep.yaml"
+BASE = "base"
+"""The entry of sweep.yaml with the base run and the versions that wrote it."""
 RESULT = "result.json"
 READ_AT_ONCE = 16
 
@@ -122,7 +133,7 @@ def check_sweep(plan: Plan) -> None:
     folder = plan.folder
     folder.check_writable()
     if folder.join(SWEEP).exists():
-        differences = plan.differences(Plan.from_config(read_config(folder)))
+        differences = plan.differences(read_plan(folder))
         if differences:
             raise ValueError(
                 f"{folder.uri} contains another sweep:\n  "
@@ -131,31 +142,57 @@ def check_sweep(plan: Plan) -> None:
             )
 
 
+def with_stored_base(plan: Plan) -> Plan:
+    """Return the plan on the base run with which the sweep in its folder was started.
+
+    So the same command resumes a sweep although a default of ctp has changed, and all its trials
+    have the same base. Options of `--set` are kept. Prints each value that is taken from there.
+
+    Raises:
+        ValueError: the folder's sweep cannot be read.
+        StorageError: it cannot be read.
+    """
+    place, config = plan.folder.join(SWEEP), plan.config
+    if not place.exists():
+        return plan
+    stored = read_plan(plan.folder)
+    if (stored.config.table, stored.config.scale) != (config.table, config.scale):
+        return plan  # `check_sweep` says so
+    given = dict(map(parse_set, config.set))
+    return Plan.from_config(config, merge_stored(plan.base, stored.base, given, place.uri))
+
+
 def write_config(plan: Plan) -> None:
-    """Write the sweep's config into its folder.
+    """Write the sweep's config into its folder, with the base run that its trials change.
 
     Raises:
         StorageError: it cannot be written.
     """
-    values = plan.config.model_dump(mode="json")
+    values = {**plan.config.model_dump(mode="json"), BASE: config_values(plan.base)}
     plan.folder.join(SWEEP).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
 
 
-def read_config(folder: Storage) -> SweepConfig:
-    """Return the config of the sweep in a folder, which may have been moved.
+def read_plan(folder: Storage) -> Plan:
+    """Return the plan of the sweep in a folder, which may have been moved.
 
     Raises:
-        ValueError: the folder contains no sweep.
+        ValueError: the folder contains no sweep, or one whose options are not those of this version
+            of ctp; names each.
         StorageError: it cannot be read.
     """
     place = folder.join(SWEEP)
     if not place.exists():
         raise ValueError(f"{folder.uri} contains no sweep: there is no {SWEEP}")
     try:
-        config = SweepConfig.from_values(yaml.safe_load(place.read_bytes()))
+        values = yaml.safe_load(place.read_bytes())
+        stored = values.pop(BASE, None) if isinstance(values, dict) else None
+        # folders of older versions have no base
+        base = None if stored is None else parse_config(stored, [PretrainConfig])
+        config = SweepConfig.from_values(values)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{place.uri}: {error}") from error
-    return config.replace(storage=folder.parent.uri, name=folder.path.rpartition("/")[2])
+    name = folder.path.rpartition("/")[2]
+    return Plan.from_config(config.replace(storage=folder.parent.uri, name=name), base)
 
 
 def read_sweep(uri: str) -> Sweep:
@@ -165,7 +202,7 @@ def read_sweep(uri: str) -> Sweep:
         ValueError: the folder contains no sweep.
         StorageError: it cannot be read.
     """
-    return state_of(Plan.from_config(read_config(Storage.from_uri(uri))))
+    return state_of(read_plan(Storage.from_uri(uri)))
 
 
 def state_of(plan: Plan) -> Sweep:

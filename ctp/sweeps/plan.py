@@ -77,11 +77,13 @@ class Plan:
     _configs: Mapping[str, PretrainConfig] = field(repr=False)
 
     @classmethod
-    def from_config(cls, config: SweepConfig) -> Plan:
+    def from_config(cls, config: SweepConfig, base: PretrainConfig | None = None) -> Plan:
         """Plan a sweep.
 
         Args:
             config: of the sweep; without a name, it is named by what it varies and its scale.
+            base: the run that trials change; None: that of the table and scale, with the options
+                of `--set`.
 
         Raises:
             ValueError: nothing is varied, an option or score is unknown, a value does not fit, an
@@ -95,7 +97,8 @@ class Plan:
         _check_options(ablation, given, grid)
         # before any config is built: a slip in a grid can make millions of them
         _check_number(config, ablation, grid)
-        base = _base(config, ablation, {k: v for k, v in given.items() if not is_score_option(k)})
+        changes = {k: v for k, v in given.items() if not is_score_option(k)}
+        base = base or _base(config, ablation, changes)
         settings = tuple(_settings(base, ablation, grid))
         names = config.scores or DEFAULTS[config.scale]
         options = {name: value for name, value in given.items() if is_score_option(name)}

@@ -10,18 +10,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from ctp.lease import Attempt
 from ctp.storage import Storage, StorageError
+from ctp.text import listed, one_line
+from ctp.versions import FORMAT_VERSION, check_format, describe_writer, written_by
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STATE = "state.pt"
+"""The state of a run without a lease. That of attempt n is `state-n.pt`: a process that was paused
+while it wrote cannot overwrite the state that its successor's manifest describes."""
+STATE_OF_ATTEMPT = re.compile(r"state-(\d+)\.pt")
 MANIFEST = "manifest.json"
 KEPT_CHECKPOINTS = 3
 
@@ -52,11 +59,71 @@ class TrainState:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> TrainState:
-        """Read what `to_bytes` wrote, on the CPU."""
+    def from_bytes(cls, data: bytes, name: str = "the state", writer: object = None) -> TrainState:
+        """Read what `to_bytes` wrote, on the CPU.
+
+        Args:
+            data: the file.
+            name: what to call it in errors.
+            writer: `written_by` of the process that wrote it.
+
+        Raises:
+            StorageError: it has other fields, as of another version of ctp.
+        """
         import torch
 
-        return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+        values = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        expected = {field.name for field in fields(cls)}
+        if expected != set(values):
+            missing, unknown = sorted(expected - set(values)), sorted(set(values) - expected)
+            raise StorageError(
+                f"{name} lacks {listed(missing) or 'nothing'} and has the unknown "
+                f"{listed(unknown) or 'nothing'}. It was written by {describe_writer(writer)}. "
+                "Resume the run with that version, or start one of another name"
+            )
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What completes a checkpoint, written last.
+
+    Attributes:
+        step: steps done.
+        bytes: size of the state.
+        sha256: its checksum.
+        state: its file name.
+        attempt: number of the attempt that wrote it; 0 without a lease.
+        format_version: see `ctp.versions`; None in files from before there were any.
+        written_by: versions of ctp, torch and Ray, and the commit.
+    """
+
+    step: int
+    bytes: int
+    sha256: str
+    state: str = STATE
+    attempt: int = 0
+    format_version: int | None = None
+    written_by: Mapping[str, str] | None = None
+
+    def to_json(self) -> str:
+        """Return the content of its file."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: str, name: str) -> Manifest:
+        """Read what `to_json` wrote.
+
+        Raises:
+            StorageError: it is not a manifest, or one of a later format; names it.
+        """
+        try:
+            values = json.loads(data)
+            check_format(values.get("format_version"), values.get("written_by"), name)
+            known = {field.name for field in fields(cls)}
+            return cls(**{key: value for key, value in values.items() if key in known})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise StorageError(f"cannot read {name}: {one_line(error)}") from error
 
 
 class CheckpointStore:
@@ -70,11 +137,21 @@ class CheckpointStore:
         folder: Storage,
         keep: int = KEPT_CHECKPOINTS,
         retry_seconds: tuple[float, ...] = (1, 4),
+        attempt: Attempt | None = None,
     ):
-        """Open the store; a write that fails is repeated after each of `retry_seconds`."""
+        """Open the store.
+
+        Args:
+            folder: of the checkpoints. It need not exist.
+            keep: how many checkpoints a save leaves.
+            retry_seconds: a write that fails is repeated after each of these pauses.
+            attempt: checked before anything is written or deleted; None: no other process writes
+                the folder.
+        """
         self._folder = folder
         self._keep = keep
         self._retry_seconds = retry_seconds
+        self._attempt = attempt
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self._seconds: float | None = None
@@ -88,6 +165,7 @@ class CheckpointStore:
 
         Raises:
             StorageError: the save before this one failed.
+            SupersededError: another process took over the run; nothing more is written.
         """
         self.wait()
         data = state.to_bytes()  # a copy, made before training continues
@@ -98,6 +176,7 @@ class CheckpointStore:
 
         Raises:
             StorageError: it failed.
+            SupersededError: another process took over the run.
         """
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -117,8 +196,35 @@ class CheckpointStore:
 
     def newest(self) -> str | None:
         """Return the name of the newest complete checkpoint, None if there is none."""
-        names = self._complete()
-        return names[-1] if names else None
+        return next((name for name in self._newest_first() if self._is_complete(name)), None)
+
+    def complete(self) -> list[str]:
+        """Return the names of all complete checkpoints, the newest first."""
+        return [name for name in self._newest_first() if self._is_complete(name)]
+
+    def manifest_place(self, name: str) -> Storage:
+        """Return the place of a checkpoint's manifest, whose time is that of the checkpoint."""
+        return self._folder.join(name, MANIFEST)
+
+    def without_state(self) -> list[str]:
+        """Return the URIs of the manifests newer than `newest`, whose states are missing."""
+        found = []
+        for name in self._newest_first():
+            if self._is_complete(name):
+                break
+            place = self.manifest_place(name)
+            if place.exists():
+                found.append(place.uri)
+        return found
+
+    def read_manifest(self, name: str) -> Manifest:
+        """Read the manifest of a checkpoint.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        place = self.manifest_place(name)
+        return Manifest.from_json(place.read_bytes().decode(), place.uri)
 
     def load(self, name: str) -> TrainState:
         """Read a checkpoint.
@@ -126,20 +232,40 @@ class CheckpointStore:
         Raises:
             StorageError: it cannot be read, or its checksum differs.
         """
-        place = self._folder.join(name)
-        data = place.join(STATE).read_bytes()
-        manifest = json.loads(place.join(MANIFEST).read_bytes())
-        if hashlib.sha256(data).hexdigest() != manifest["sha256"]:
+        place, manifest = self._folder.join(name), self.read_manifest(name)
+        data = place.join(manifest.state).read_bytes()
+        if hashlib.sha256(data).hexdigest() != manifest.sha256:
             raise StorageError(
                 f"the checkpoint {place.uri} is damaged: its checksum differs. Delete its folder "
                 "to resume from the one before it"
             )
-        return TrainState.from_bytes(data)
+        return TrainState.from_bytes(data, place.join(manifest.state).uri, manifest.written_by)
 
-    def _complete(self) -> list[str]:
-        """Return the names of all complete checkpoints, the newest last."""
-        names = self._folder.list_folders()
-        return [name for name in names if self._folder.join(name, MANIFEST).exists()]
+    def prune(self, keep: int) -> list[str]:
+        """Delete all but the newest complete checkpoints, and what older runs left half-written.
+
+        Args:
+            keep: how many complete checkpoints to leave, at least 1.
+
+        Returns:
+            the names of the checkpoints deleted.
+        """
+        newest = self.newest()
+        return self._prune(newest, keep) if newest else []
+
+    def _newest_first(self) -> list[str]:
+        return self._folder.list_folders()[::-1]
+
+    def _is_complete(self, name: str) -> bool:
+        """Return whether a checkpoint has a manifest, and the state that it describes.
+
+        A manifest can lose its state: by hand, by a copy that stopped, or by another version's
+        pruning.
+        """
+        if not self.manifest_place(name).exists():
+            return False
+        manifest = self.read_manifest(name)
+        return self._folder.join(name, manifest.state).is_file()
 
     def _write(self, step: int, data: bytes, before: Callable[[], None]) -> None:
         began = time.monotonic()
@@ -155,14 +281,51 @@ class CheckpointStore:
         self._write_once(step, data, before)
 
     def _write_once(self, step: int, data: bytes, before: Callable[[], None]) -> None:
+        self._check()
         before()
-        place = self._folder.join(f"step-{step:09d}")
-        place.join(STATE).write_bytes(data)
-        manifest = {"step": step, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        place.join(MANIFEST).write_bytes(
-            json.dumps(manifest).encode()
-        )  # last: it completes the checkpoint
-        kept = self._complete()[-self._keep :]
-        for name in self._folder.list_folders():
-            if name not in kept:  # old, or left half-written by a run that was killed
-                self._folder.join(name).delete_folder()
+        name = f"step-{step:09d}"
+        place, number = self._folder.join(name), self._attempt_number
+        state = f"state-{number}.pt" if number else STATE
+        place.join(state).write_bytes(data)
+        manifest = Manifest(
+            step=step,
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            state=state,
+            attempt=number,
+            format_version=FORMAT_VERSION,
+            written_by=self._attempt.claim.written_by if self._attempt else written_by(),
+        )
+        self._check()  # again: to write the state takes long
+        # last: it completes the checkpoint
+        place.join(MANIFEST).write_bytes(manifest.to_json().encode())
+        self._check()
+        self._prune(name, self._keep)
+
+    @property
+    def _attempt_number(self) -> int:
+        return self._attempt.number if self._attempt else 0
+
+    def _check(self) -> None:
+        if self._attempt is not None:
+            self._attempt.check()
+
+    def _prune(self, newest: str, keep: int) -> list[str]:
+        """Delete checkpoints older than `newest`, except `keep` complete ones with it.
+
+        Newer folders, and states of later attempts, belong to another process.
+        """
+        older = [name for name in self._folder.list_folders() if name < newest]
+        complete = [name for name in older if self._is_complete(name)]
+        kept = complete[-(keep - 1) :] if keep > 1 else []
+        deleted = [n for n in older if n not in kept and not self._is_of_later_attempt(n)]
+        for name in deleted:
+            place = self._folder.join(name)
+            if place.join(MANIFEST).exists():
+                place.join(MANIFEST).delete_file()  # first: no manifest is without its state
+            place.delete_folder()
+        return deleted
+
+    def _is_of_later_attempt(self, name: str) -> bool:
+        states = (STATE_OF_ATTEMPT.fullmatch(i.path) for i in self._folder.join(name).list_files())
+        return any(int(state[1]) > self._attempt_number for state in states if state)

@@ -15,6 +15,10 @@ from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
+HEADER = ("kind", "format_version", "written_by")
+"""What a run folder's config.yaml contains besides options: the kind of the run, see `RunConfig`,
+and who wrote it, see `ctp.versions`."""
+
 
 class ComputeConfig(Config):
     """How a step computes."""
@@ -118,11 +122,14 @@ class RunConfig(Config):
             "checkpoint",
             "log_every_steps",
             "mlflow_uri",
+            "recipe",
             "scaling",
         }
     )
     """Options, dotted, that do not affect the result and may differ when a run is resumed."""
 
+    recipe: Annotated[str, NotAnOption()] = ""
+    """Recipe that the run's options started from."""
     name: str = ""
     """Name of the run and of its folder below `storage`. The same name resumes a run."""
     storage: str = "runs"
@@ -173,15 +180,14 @@ class RunConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_kind(cls, values: Any) -> Any:
-        """Remove the "kind" that a run folder's config.yaml contains, if it is this one."""
-        if not isinstance(values, Mapping) or "kind" not in values:
+    def _check_header(cls, values: Any) -> Any:
+        """Remove the header of a run folder's config.yaml, if its "kind" is this one."""
+        if not isinstance(values, Mapping):
             return values
-        if values["kind"] != cls.KIND:
-            raise ValueError(
-                f"expected the config of a {cls.KIND} run, got kind {values['kind']!r}"
-            )
-        return {name: value for name, value in values.items() if name != "kind"}
+        kind = values.get("kind", cls.KIND)
+        if kind != cls.KIND:
+            raise ValueError(f"expected the config of a {cls.KIND} run, got kind {kind!r}")
+        return {name: value for name, value in values.items() if name not in HEADER}
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.training.run_folder import METRICS, TENSORBOARD, Row, read_rows, to_jsonl
 
@@ -16,11 +17,22 @@ from ctp.training.run_folder import METRICS, TENSORBOARD, Row, read_rows, to_jso
 class MetricsLog:
     """Writes rows of numbers to `metrics.jsonl` and TensorBoard; one process of a run holds it."""
 
-    def __init__(self, folder: Storage, first_step: int):
+    def __init__(self, folder: Storage, first_step: int, attempt: Attempt | None = None):
         """Open the log to continue after `first_step`.
 
         Later rows, which an interrupted run had written, are removed, so that no step occurs twice.
+
+        Args:
+            folder: of the run.
+            first_step: steps done.
+            attempt: checked before the run folder is written; None: no other process writes it.
+
+        Raises:
+            StorageError: the log cannot be read or written.
+            SupersededError: another process took over the run.
         """
+        self._attempt = attempt
+        self._check()
         self._target = folder.join(METRICS)
         # an object store cannot append, so the log is written here and copied there by sync
         self._remote = None if folder.is_local else folder
@@ -36,7 +48,13 @@ class MetricsLog:
         self._board = SummaryWriter(self._local / TENSORBOARD, purge_step=first_step + 1)
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Append rows; each names its "step"."""
+        """Append rows; each names its "step".
+
+        Raises:
+            SupersededError: another process took over the run.
+        """
+        if self._remote is None:  # otherwise the run folder is not written before `sync`
+            self._check()
         for row in rows:
             self._file.write(json.dumps(row) + "\n")
             for name, value in row.items():
@@ -46,9 +64,15 @@ class MetricsLog:
         self._file.flush()
 
     def sync(self) -> None:
-        """Bring the run folder up to date, if it lies in an object store."""
+        """Bring the run folder up to date, if it lies in an object store.
+
+        Raises:
+            StorageError: it cannot be written.
+            SupersededError: another process took over the run.
+        """
         self._board.flush()
         if self._remote is not None:
+            self._check()
             for path in sorted(self._local.rglob("*")):
                 if path.is_file():
                     name = path.relative_to(self._local).as_posix()
@@ -59,3 +83,7 @@ class MetricsLog:
         self._file.close()
         self.sync()
         self._board.close()
+
+    def _check(self) -> None:
+        if self._attempt is not None:
+            self._attempt.check()

@@ -12,17 +12,21 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
+from ctp.config import describe_kept, flatten, is_within, keep_stored, unflatten
 from ctp.data import corpus
+from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.text import near_miss, one_line
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.config import RunConfig
+from ctp.versions import FORMAT_VERSION, check_format, describe_writer, written_by
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -47,9 +51,9 @@ def folder_of(config: RunConfig) -> Storage:
     return Storage.from_uri(config.storage).join(config.name)
 
 
-def checkpoint_store(config: RunConfig) -> CheckpointStore:
-    """Return the store of a run's checkpoints."""
-    return CheckpointStore(folder_of(config).join(CHECKPOINTS))
+def checkpoint_store(config: RunConfig, attempt: Attempt | None = None) -> CheckpointStore:
+    """Return the store of a run's checkpoints; `attempt` is needed to write them safely."""
+    return CheckpointStore(folder_of(config).join(CHECKPOINTS), attempt=attempt)
 
 
 def newest_sample(config: RunConfig) -> int:
@@ -58,8 +62,29 @@ def newest_sample(config: RunConfig) -> int:
     return 0 if name is None else int(name.partition("-")[2]) * config.compute.total_batch
 
 
+def is_finished(config: RunConfig) -> bool:
+    """Return whether the run is finished, so that nothing is left to do.
+
+    Raises:
+        ValueError: a run of that name is finished and has another config; names the differences.
+        StorageError: the folder cannot be read.
+    """
+    folder = folder_of(config)
+    if not folder.join(config.RESULT).exists():
+        return False
+    if not folder.join(CONFIG).exists():
+        raise ValueError(
+            f"run {config.name!r} is finished: {folder.join(config.RESULT).uri} exists, but not "
+            f"its {CONFIG}. Give another --name, or delete the folder to start again"
+        )
+    _check_same(config)
+    return True
+
+
 def create_or_resume(config: RunConfig) -> bool:
     """Create the run's folder, or check that it can be resumed, before anything is computed.
+
+    To be called while `ctp.lease.hold` holds the folder.
 
     Returns:
         whether the run has a checkpoint, from which it resumes.
@@ -75,50 +100,171 @@ def create_or_resume(config: RunConfig) -> bool:
             f"run {config.name!r} is finished: {folder.join(config.RESULT).uri} exists. "
             "Give another --name, or delete the folder to start again"
         )
-    place = folder.join(CONFIG)
-    is_old = checkpoint_store(config).newest() is not None
-    if is_old and place.exists():
-        there = read_config(folder, type(config))
-        differences = config.differences(there)
-        if differences:
-            lines = [f"{each.name} was {each.there!r}, is {each.here!r}" for each in differences]
-            raise ValueError(
-                f"run {config.name!r} exists with another config:\n  "
-                + "\n  ".join(lines)
-                + "\nGive another --name, or resume it with its own config: "
-                f"--config {place.uri}"
-            )
-    values = {"kind": config.KIND, **config.model_dump(mode="json")}
-    place.write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
+    store = checkpoint_store(config)
+    for uri in store.without_state():
+        print(f"warning: {uri} is skipped, because its state is missing", flush=True)
+    is_old = store.newest() is not None
+    if is_old and folder.join(CONFIG).exists():
+        _check_same(config)
+    values = config_values(config)
+    folder.join(CONFIG).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())
     return is_old
 
 
-def read_config(folder: Storage, *kinds: type[C]) -> C:
+def config_values(config: RunConfig) -> dict[str, Any]:
+    """Return all values of a config for a YAML file, with its kind and what writes it."""
+    return {
+        "kind": config.KIND,
+        "format_version": FORMAT_VERSION,
+        "written_by": dict(written_by()),
+        **config.model_dump(mode="json"),
+    }
+
+
+def _check_same(config: RunConfig) -> None:
+    """Check that the folder contains a run of the same config.
+
+    Raises:
+        ValueError: it has another config; names the differences.
+    """
+    folder = folder_of(config)
+    differences = config.differences(read_config(folder, type(config)))
+    if differences:
+        lines = [f"{each.name} was {each.there!r}, is {each.here!r}" for each in differences]
+        raise ValueError(
+            f"run {config.name!r} exists with another config:\n  "
+            + "\n  ".join(lines)
+            + "\nGive another --name, or resume it with its own config: "
+            f"--config {folder.join(CONFIG).uri}"
+        )
+
+
+def with_stored_defaults(config: C, given: Iterable[str]) -> C:
+    """Return the config with the values of the run that it resumes, where the user gave none.
+
+    So the same command resumes a run although a default of ctp has changed. Prints each value that
+    is taken from the run.
+
+    Args:
+        config: a run's config, named.
+        given: dotted names of the options that the user gave.
+
+    Raises:
+        ValueError: the run's config cannot be read, or does not fit the given options.
+        StorageError: the storage cannot be read.
+    """
+    folder = folder_of(config)
+    is_old = folder.join(config.RESULT).exists() or checkpoint_store(config).newest() is not None
+    if not is_old or not folder.join(CONFIG).exists():
+        return config
+    stored = read_config(folder, type(config))
+    if stored.recipe != config.recipe:
+        return config  # another recipe is no changed default: its values are meant
+    return merge_stored(config, stored, given, folder.join(CONFIG).uri)
+
+
+def merge_stored(config: C, stored: C, given: Iterable[str], origin: str) -> C:
+    """Return a stored config with the options that the user gave, and those that may change.
+
+    Prints each value that the user did not give and whose default was another.
+
+    Args:
+        config: the config of today's defaults and the given options.
+        stored: the config to be continued.
+        given: dotted names of the options that the user gave.
+        origin: the file of the stored config.
+
+    Raises:
+        ValueError: the given options do not fit the stored config.
+    """
+    config = with_absolute_paths(config)
+    kept = keep_stored(config, stored.model_dump(), [*given, *config.MAY_CHANGE, "name"])
+    for line in describe_kept(config, kept, origin):
+        print(line)
+    return kept
+
+
+def read_config(folder: Storage, *kinds: type[C], may_lack: bool = False) -> C:
     """Return the config of a run.
 
     Args:
         folder: of the run.
         kinds: classes of configs; the file says which of them it is.
+        may_lack: let options that the file lacks, as one of an older version of ctp does, have
+            their defaults. For readers that do not continue the run.
 
     Raises:
-        ValueError: the folder contains no config, or one that is not of these kinds.
+        ValueError: the folder contains no config, or one that is not of these kinds, or whose
+            options are not those of this version of ctp.
         StorageError: it cannot be read.
     """
-    configs = {config.KIND: config for config in kinds}
     place = folder.join(CONFIG)
     if not place.exists():
         raise ValueError(f"{folder.uri} is not a run folder: it contains no {CONFIG}")
     try:
-        values = yaml.safe_load(place.read_bytes())
-        kind = str(values.get("kind", "") if isinstance(values, Mapping) else "")
-        if kind not in configs:
-            raise ValueError(
-                f"unknown kind of run {kind!r}, expected {' or '.join(configs)}. Folders of "
-                "older versions have none and cannot be read"
-            )
-        return configs[kind].from_values(values)
+        return parse_config(yaml.safe_load(place.read_bytes()), kinds, may_lack)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{place.uri}: {one_line(error)}") from error
+
+
+def parse_config(values: Any, kinds: Sequence[type[C]], may_lack: bool = False) -> C:
+    """Return the config with the values of a YAML file; see `read_config`.
+
+    Raises:
+        ValueError: the options are not those of this version of ctp; names each, and the version
+            that wrote them.
+    """
+    configs = {config.KIND: config for config in kinds}
+    kind = str(values.get("kind", "") if isinstance(values, Mapping) else "")
+    if kind not in configs:
+        raise ValueError(
+            f"unknown kind of run {kind!r}, expected {' or '.join(configs)}. Folders of "
+            "older versions have none and cannot be read"
+        )
+    writer = values.get("written_by")
+    check_format(values.get("format_version"), writer, "the run")
+    problems: list[str] = []
+    config: C | None
+    try:
+        config = configs[kind].from_values(values)
+    except ValueError as error:
+        problems.append(str(error))
+        config = _without_unknown(configs[kind], values)
+    lacking = [] if may_lack or config is None else _lacking(config, values)
+    if lacking:
+        problems.append(f"there is no value of {', '.join(lacking)}")
+    if problems or config is None:
+        raise ValueError(
+            f"{'; '.join(problems)}. It was written by {describe_writer(writer)}, and this is "
+            f"{describe_writer(written_by())}. Use that version. If you know what these options "
+            "are called now, and which values they had, correct the file"
+        )
+    return config
+
+
+def _without_unknown(config: type[C], values: Mapping[str, Any]) -> C | None:
+    """Return the config of those values that are options, None if other values do not fit."""
+    try:
+        config.model_validate(values)
+    except ValidationError as error:
+        unknown = {
+            ".".join(map(str, each["loc"]))
+            for each in error.errors()
+            if each["type"] == "extra_forbidden"
+        }
+    known = {name: value for name, value in flatten(values) if not is_within(name, unknown)}
+    try:
+        return config.model_validate(unflatten(known))
+    except ValidationError:
+        return None
+
+
+def _lacking(config: RunConfig, values: Mapping[str, Any]) -> list[str]:
+    """Return the options that shape the result and are not among a file's values."""
+    present = dict(flatten(values))
+    return [
+        name for name in config.flatten() if not is_within(name, [*config.MAY_CHANGE, *present])
+    ]
 
 
 def find_run(run: str, storage: str) -> Storage:
@@ -187,6 +333,24 @@ def read_metrics(folder: Storage) -> list[dict[str, float]]:
     steps."""
     knn = {row["step"]: row for row in read_rows(folder.join(KNN))}
     return [row | knn.get(row["step"], {}) for row in read_rows(folder.join(METRICS))]
+
+
+def read_scores(
+    config: RunConfig, folder: Storage, rows: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """Return the scores of a run: its scores.json, or without a test its last log line with a
+    score; nothing if there are none yet.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        rows: its log.
+    """
+    if config.RESULT != SCORES:
+        return next((row for row in reversed(rows) if config.score.key in row), {})
+    place = folder.join(SCORES)
+    scores: Mapping[str, Any] = json.loads(place.read_bytes()) if place.exists() else {}
+    return scores
 
 
 def read_rows(place: Storage) -> list[dict[str, float]]:

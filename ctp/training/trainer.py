@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ctp.data.catalog import Catalog
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, QuarantineLimitError
 from ctp.data.stream import Batch, LoadVideos, S, SampleStream, VideoSet, load_here
+from ctp.lease import Attempt, SupersededError
 from ctp.storage import StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import TrainState
@@ -29,6 +30,7 @@ from ctp.training.run_folder import Row, checkpoint_store, folder_of
 from ctp.training.schedule import learning_rate_factor
 from ctp.training.step import LossTerms, autocast, build_optimizer, train_step
 from ctp.training.sync_norm import synchronise_norms
+from ctp.versions import written_by
 
 OpenStream = Callable[[SampleStream[S], int], Iterator[Batch[S]]]
 """Opens one worker's batches of a run's stream, from the sample with that number on."""
@@ -96,12 +98,17 @@ class TrainingSpec(Generic[S]):
         stream: the samples to train on.
         evaluation: what is read of each video for an evaluation.
         learner: builds the learner on a worker, from this spec, the worker and what reads videos.
+        attempt: the claim of the run folder; None: no other process writes it.
+        written_by: versions for the files of the run. They are those of the driver: a worker may
+            run a copy of the code that lacks the repository.
     """
 
     config: RunConfig
     stream: SampleStream[S]
     evaluation: VideoSet[Any]
     learner: Callable[[TrainingSpec[S], Worker, LoadVideos], Learner[S]]
+    attempt: Attempt | None = None
+    written_by: Mapping[str, str] = field(default_factory=written_by)
 
     @property
     def catalogs(self) -> tuple[Catalog, Catalog]:
@@ -150,16 +157,24 @@ def train(
 
     Raises:
         RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
-            the run folder cannot be written, or the loss is not finite.
+            the run folder cannot be written, another process took it over, or the loss is not
+            finite.
     """
     trainer = Trainer(spec, worker, load, publish, stop_signal or StopSignal())
+    try:
+        _train(trainer, open_stream)
+    except SupersededError as error:
+        raise RunStoppedError(str(error)) from error
+
+
+def _train(trainer: Trainer, open_stream: OpenStream[Any]) -> None:
     trainer.resume()
     # only now is it known where the stream starts
-    first_sample = trainer.step * spec.config.compute.total_batch
+    first_sample = trainer.step * trainer.config.compute.total_batch
     try:
-        trainer.run(open_stream(spec.stream, first_sample))
+        trainer.run(open_stream(trainer.spec.stream, first_sample))
     except BaseException:
-        with suppress(OSError):  # the first error is the one to report
+        with suppress(OSError, SupersededError):  # the first error is the one to report
             trainer.close()
         raise
     trainer.close()
@@ -203,7 +218,7 @@ class Trainer:
         self.spec, self.worker, self.stop_signal, self.publish = spec, worker, stop_signal, publish
         config = self.config = spec.config
         self.folder = folder_of(config)
-        self.store = checkpoint_store(config)
+        self.store = checkpoint_store(config, spec.attempt)
         self.learner = spec.learner(spec, worker, load)
         self.model = self.learner.model
         # of the bare model: compiling and wrapping it later keeps the parameter objects
@@ -231,7 +246,7 @@ class Trainer:
             self.ledger = QuarantineLedger.from_jsonl(quarantine.read_bytes())
         self._add_quarantined([e for catalog in self.spec.catalogs for e in catalog.quarantined])
         if self.worker.is_first:
-            self.log = MetricsLog(self.folder, self.step)
+            self.log = MetricsLog(self.folder, self.step, self.spec.attempt)
 
     def run(self, batches: Iterator[Batch[Any]]) -> None:
         """Run the training loop."""
@@ -268,6 +283,7 @@ class Trainer:
         name = None
         if self.worker.is_first:
             with self._shared_error():
+                self._check_attempt()  # a lost worker may be restarted after that
                 name = self.store.newest()
         # others do not look themselves: one that looks later might see a newer checkpoint
         name, error = from_first((name, self.error))
@@ -363,9 +379,10 @@ class Trainer:
             self._report_saved()
 
     def _write_extra_files(self) -> None:
-        if self.worker.is_first:
+        if self.worker.is_first and (files := self.learner.extra_files(self.step)):
             with self._shared_error():
-                for name, data in self.learner.extra_files(self.step).items():
+                self._check_attempt()
+                for name, data in files.items():
                     self.folder.join(name).write_bytes(data)
 
     def _report(self) -> _Report:
@@ -429,6 +446,7 @@ class Trainer:
         self.quarantined.add(entries)
         if self.ledger.add(entries) and self.worker.is_first:
             with self._shared_error():
+                self._check_attempt()
                 self.folder.join(run_folder.QUARANTINE).write_bytes(self.ledger.to_jsonl())
 
     def _save(self) -> None:
@@ -461,6 +479,7 @@ class Trainer:
         if self.worker.is_first and self.error is None:
             with self._shared_error():
                 self.store.wait()
+                self._check_attempt()
                 for name in sorted(files, key=lambda name: name == self.config.RESULT):
                     self.folder.join(name).write_bytes(files[name])
         error = from_first(self.error)
@@ -469,11 +488,17 @@ class Trainer:
 
     @contextmanager
     def _shared_error(self) -> Iterator[None]:
-        """Keep a storage error of the first worker until all workers meet and stop together."""
+        """Keep a storage error of the first worker, or the loss of the run folder, until all
+        workers meet and stop together."""
         try:
             yield
-        except OSError as error:
+        except (OSError, SupersededError) as error:
             self.error = self.error or str(error)
+
+    def _check_attempt(self) -> None:
+        """Raise SupersededError if another process took over the run folder."""
+        if self.spec.attempt is not None:
+            self.spec.attempt.check()
 
 
 def to_device(samples: S, device: torch.device) -> S:

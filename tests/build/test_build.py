@@ -29,6 +29,7 @@ from ctp.build.build import (
     finished_parts,
     plan_shards,
     splits_of,
+    with_stored_defaults,
     write_manifest,
 )
 from ctp.build.config import BuildConfig, TranscodeConfig
@@ -229,6 +230,24 @@ def test_a_folder_belongs_to_one_build(video_folder: VideoFolder, tmp_path: Path
     video_folder(good=3)
     with pytest.raises(ValueError, match="holds another build: videos was 2, now 3; ids was"):
         create_or_resume(config, plan_shards(config, find_sources(config)))
+
+
+def test_a_changed_default_does_not_block_the_same_command(
+    video_folder: VideoFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The build was started when crf had another default."""
+    now = make_config(tmp_path / "out", source=str(video_folder(good=2)), recipe="training")
+    before = now.replace(transcode=TRANSCODE.replace(crf=30))
+    contents = find_sources(now)
+    create_or_resume(before, plan_shards(before, contents))
+    kept = with_stored_defaults(now, ["source", "out", "num_shards"])
+    assert kept == before
+    create_or_resume(kept, plan_shards(kept, contents))
+    assert "transcode.crf stays 30" in capsys.readouterr().out
+    given = with_stored_defaults(now, ["source", "out", "transcode.crf"])
+    with pytest.raises(ValueError, match=r"transcode was .*written by ctp "):
+        create_or_resume(given, plan_shards(given, contents))
+    assert with_stored_defaults(now.replace(recipe="original"), []).transcode == TRANSCODE
 
 
 def test_a_source_is_recognised_by_any_path_to_it(

@@ -16,6 +16,9 @@ from typing import IO, Any
 
 import pytest
 
+from ctp.encoders.weights import stored_metadata
+from ctp.versions import written_by
+
 ROOT = Path(__file__).parents[2]
 JOB = str(ROOT / "jobs" / "pretrain.py")
 STEPS = 40
@@ -103,6 +106,11 @@ def test_a_run_by_the_job(storage: Path, whole: str) -> None:
     assert "ottleneck" in whole
     names = {path.name for path in (storage / "whole").iterdir()}
     assert {"config.yaml", "metrics.jsonl", "encoder.safetensors", "curves.png"} <= names
+    encoder = (storage / "whole" / "encoder.safetensors").read_bytes()
+    metadata = stored_metadata(encoder, "encoder")
+    assert json.loads(metadata["written_by"]) == written_by()
+    assert "is finished" in finish(command(storage, "whole"))  # started again
+    assert (storage / "whole" / "encoder.safetensors").read_bytes() == encoder
 
 
 def test_the_stream_of_ray_data_is_the_stream_of_one_process(
@@ -119,7 +127,8 @@ def test_stopped_then_hurt_and_killed_equals_uninterrupted_bit_for_bit(
     processes_of: Callable[..., list[int]],
     kill_session: Callable[[int], None],
 ) -> None:
-    """A run is stopped as `ray job stop` and Kubernetes do, and saves only for this reason.
+    """A run is stopped as `ray job stop` and Kubernetes do, and saves only for this reason. While
+    it lives, another run of its name is refused.
 
     The run that resumes it loses an actor, as for want of memory, then the coordinator, then the
     training worker, and is killed in the end.
@@ -133,9 +142,13 @@ def test_stopped_then_hurt_and_killed_equals_uninterrupted_bit_for_bit(
     ):
         wait_for_step(process, storage, "stopped", 7)
         with held(process.pid, TRAIN_WORKER):  # or it would finish before the signal reaches it
+            with start([*command(storage, "stopped"), "--seed=1"]) as second:
+                refused, _ = second.communicate(timeout=TIMEOUT_SECONDS)
             process.terminate()
             wait_until(process, lambda: "saving before the run stops" in stop_output.read_text())
         process.wait(TIMEOUT_SECONDS)
+    assert second.returncode == 1, refused
+    assert f"in use by attempt 1 (pretrain, process {process.pid} on host" in refused
     out = stop_output.read_text()
     assert process.returncode == 1, out
     saved = re.search(r"saved after step (\d+)", out)
@@ -159,6 +172,7 @@ def test_stopped_then_hurt_and_killed_equals_uninterrupted_bit_for_bit(
     assert f"resuming after step {first_step}" in second_output.read_text()
     assert not (storage / "stopped" / "encoder.safetensors").exists()
     out = finish(argv)
+    assert "as attempt 3" in out
     assert "could not be used" not in out
     assert f"step {STEPS}/{STEPS}" in out
     assert losses(storage, "stopped") == losses(storage, "whole")

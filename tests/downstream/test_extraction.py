@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from ctp.downstream.extraction import (
     open_extraction,
     part_range,
     read_part,
+    with_stored_defaults,
 )
 from ctp.downstream.feature_folder import finish, read_features, write_part
 from ctp.downstream.features import open_embedder, read_encoder_file
 from ctp.encoders.resnet3d import R3d
 from ctp.encoders.weights import encoder_bytes
+from ctp.lease import hold
 from ctp.storage import Storage
 from ctp.video.decode import VideoReader
 from ctp.video.views import read_view_planes
@@ -105,6 +108,45 @@ def test_another_encoder_is_refused(small_embedding: EmbedConfig) -> None:
         open_extraction(small_embedding.replace(seed=1))
     with pytest.raises(ValueError, match=r"features\.pooling.*'max'.*'average'"):
         open_extraction(small_embedding.replace(features={"pooling": "average"}))
+
+
+def test_a_changed_default_does_not_block_the_same_command(
+    small_embedding: EmbedConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The features were started when pooling had another default."""
+    now = small_embedding.replace(recipe="retrieval")
+    before = now.replace(features={"pooling": "average"}, videos_per_part=3)
+    open_extraction(before)
+    kept = with_stored_defaults(now, ["data.uri", "out"])
+    assert kept == before
+    open_extraction(kept)
+    said = capsys.readouterr().out
+    assert "features.pooling stays 'average'" in said
+    assert "videos_per_part stays 3" in said
+    with pytest.raises(ValueError, match=r"features\.pooling.*'average'.*'max'"):
+        open_extraction(with_stored_defaults(now, ["features.pooling"]))
+
+
+def test_a_folder_that_another_process_created_meanwhile_is_refused(
+    small_embedding: EmbedConfig,
+) -> None:
+    extraction = open_extraction(small_embedding)
+    extraction.folder.join("manifest.json").delete_file()
+    open_extraction(small_embedding.replace(seed=1))
+    with (
+        hold(extraction.folder, "embed") as lease,
+        pytest.raises(ValueError, match="encoder_sha256"),
+    ):
+        extraction.held(lease.attempt)
+
+
+def test_a_manifest_of_another_version_names_its_fields(small_embedding: EmbedConfig) -> None:
+    folder = open_extraction(small_embedding).folder
+    place = folder.join("manifest.json")
+    values = json.loads(place.read_bytes()) | {"speed": 2, "written_by": {"ctp": "0.9.1"}}
+    place.write_bytes(json.dumps(values).encode())
+    with pytest.raises(ValueError, match=r"no option speed.*ctp 0\.9\.1"):
+        open_extraction(small_embedding)
 
 
 def test_another_catalogue_is_refused(

@@ -18,8 +18,10 @@ from ctp.encoders.weights import (
     read_encoder,
     read_state,
     stored_config,
+    stored_metadata,
 )
 from ctp.storage import Storage
+from ctp.versions import FORMAT_VERSION, stamp, written_by
 
 SMALL = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 SMALL_2PLUS1 = R2plus1dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
@@ -95,8 +97,40 @@ def test_an_encoder_of_another_kind_is_named():
 def test_a_file_of_an_older_version_is_named_as_such():
     metadata = {"encoder": '{"arch": "r3d", "width": 4}'}
     data = safetensors.torch.save({"stem": torch.zeros(2)}, metadata=metadata)
-    with pytest.raises(ValueError, match="old was written by an older version"):
+    with pytest.raises(ValueError, match=r"^old holds .*written by an older version"):
         stored_config(data, "old")
+
+
+def test_a_file_names_the_format_and_the_versions_that_wrote_it():
+    metadata = stored_metadata(encoder_bytes(R3d(SMALL), stamp(written_by())), "mine")
+    assert metadata["format_version"] == str(FORMAT_VERSION)
+    assert json.loads(metadata["written_by"]) == written_by()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"wdith": 4}, r"no option wdith .did you mean width"),
+        ({"width": None}, "no value of width"),
+        ({"width": None, "channels": 4}, "no option channels"),
+        ({"width": "wide"}, "width"),
+    ],
+)
+def test_fields_of_another_version_are_named_with_that_version(change, expected):
+    values = {**SMALL.model_dump(mode="json"), **change}
+    config = json.dumps({name: value for name, value in values.items() if value is not None})
+    writer = {"ctp": "0.9.1", "commit": "abc1234", "torch": "3.1", "ray": "2.99"}
+    metadata = {"encoder": config, **stamp(writer)}
+    data = safetensors.torch.save({"stem": torch.zeros(2)}, metadata=metadata)
+    with pytest.raises(ValueError, match=rf"(?s)^theirs .*{expected}.*ctp 0\.9\.1 .*abc1234"):
+        stored_config(data, "theirs")
+
+
+def test_a_later_format_is_refused():
+    metadata = {"encoder": SMALL.model_dump_json(), "format_version": str(FORMAT_VERSION + 1)}
+    data = safetensors.torch.save({"stem": torch.zeros(2)}, metadata=metadata)
+    with pytest.raises(ValueError, match=rf"^theirs has format version {FORMAT_VERSION + 1}"):
+        stored_config(data, "theirs")
 
 
 @pytest.mark.parametrize("name", ["", "encoder.safetensors"])

@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from ctp.cli import CommandLine
+from ctp.recipes import PRETRAIN
+from ctp.training.run_folder import create_or_resume, folder_of, with_absolute_paths
+
 JOB = Path(__file__).parents[2] / "jobs" / "pretrain.py"
 Fail = Callable[..., str]
 
@@ -74,6 +78,28 @@ def test_a_finished_run_is_not_overwritten(fail: Fail, tmp_path: Path) -> None:
     (tmp_path / "runs" / "run" / "encoder.safetensors").write_bytes(b"all that work")
     assert "'run' is finished" in fail()
     assert (tmp_path / "runs" / "run" / "encoder.safetensors").read_bytes() == b"all that work"
+
+
+def test_a_finished_run_that_is_started_again_is_no_error(
+    main: Callable[[list[str]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [f"--storage={tmp_path / 'runs'}", "--name=run", "--data.uri=corpus:16"]
+    _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
+    config = with_absolute_paths(config.replace(recipe="tiny"))
+    create_or_resume(config)
+    folder = folder_of(config)
+    folder.join("metrics.jsonl").write_bytes(
+        b'{"step": 9, "iou": 0.5, "heldout_clips": 4, "heldout_quarantined": 0}\n'
+    )
+    folder.join("encoder.safetensors").write_bytes(b"all that work")
+    before = folder.list_files()
+    main(argv)
+    said = capsys.readouterr().out
+    assert f"run {folder.uri} is finished" in said
+    assert "0.500" in said
+    assert folder.list_files() == before
+    with pytest.raises(SystemExit, match="seed was 0, is 1"):
+        main([*argv, "--seed=1"])
 
 
 def test_help_names_recipes_and_options_and_says_how_to_resume() -> None:

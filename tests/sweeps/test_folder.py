@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ctp.storage import Storage
-from ctp.sweeps.folder import TrialResult, check_sweep, read_sweep, write_config, write_result
+from ctp.sweeps.folder import (
+    TrialResult,
+    check_sweep,
+    read_sweep,
+    with_stored_base,
+    write_config,
+    write_result,
+)
 from ctp.sweeps.plan import Plan
 
 MakePlan = Callable[..., Plan]
@@ -52,6 +61,38 @@ def test_another_sweeps_folder_is_refused(plan_of: MakePlan, tmp_path: Path) -> 
     check_sweep(plan_of(table="table9", seeds=3))
     write_config(plan_of(table="table9", seeds=3))
     assert len(read_sweep(str(tmp_path / "mine")).plan.trials) == 12
+
+
+def change_base(plan: Plan, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the stored base run, as if another version of ctp had written it."""
+    place = plan.folder.join("sweep.yaml")
+    values = yaml.safe_load(place.read_bytes())
+    change(values["base"])
+    place.write_bytes(yaml.safe_dump(values).encode())
+
+
+def test_a_changed_default_does_not_block_the_same_command(
+    plan_of: MakePlan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_of(table="table9", set=("optimizer.learning_rate=0.5",))
+    write_config(plan)
+    change_base(plan, lambda base: base["optimizer"].update(weight_decay=0.25))
+    resumed = with_stored_base(plan)
+    check_sweep(resumed)
+    assert {trial.config.optimizer.weight_decay for trial in resumed.trials} == {0.25}
+    assert "optimizer.weight_decay stays 0.25" in capsys.readouterr().out
+    given = plan_of(table="table9", set=("optimizer.weight_decay=0.1",))
+    with pytest.raises(ValueError, match=r"weight_decay was 0\.25, is 0\.1"):
+        check_sweep(with_stored_base(given))
+
+
+def test_a_base_run_of_another_version_names_its_fields(plan_of: MakePlan) -> None:
+    plan = plan_of(table="table9")
+    write_config(plan)
+    writer = {"ctp": "0.9.1", "commit": "abc"}
+    change_base(plan, lambda base: base.update(speed=2, written_by=writer))
+    with pytest.raises(ValueError, match=r"sweep\.yaml: .*no option speed.*ctp 0\.9\.1"):
+        with_stored_base(plan)
 
 
 def test_a_folder_without_a_sweep(tmp_path: Path) -> None:

@@ -201,7 +201,8 @@ def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
         # not frame.side_data, which frame and container would refer to each other by: the pixels
         # would stay in memory until the garbage collector runs
         container: Any = SideDataContainer(frame)  # type: ignore[call-arg]
-        matrix: Any = container.get("DISPLAYMATRIX")
+        # most frames have no side data, and a failing look-up is slow
+        matrix: Any = container.get("DISPLAYMATRIX") if len(container) else None
     except ValueError:
         if frame.rotation:
             raise

@@ -131,7 +131,7 @@ def test_a_folder_that_another_process_created_meanwhile_is_refused(
     small_embedding: EmbedConfig,
 ) -> None:
     extraction = open_extraction(small_embedding)
-    extraction.folder.join("manifest.json").delete_file()
+    extraction.folder.join("_manifest.json").delete_file()
     open_extraction(small_embedding.replace(seed=1))
     with (
         hold(extraction.folder, "embed") as lease,
@@ -142,7 +142,7 @@ def test_a_folder_that_another_process_created_meanwhile_is_refused(
 
 def test_a_manifest_of_another_version_names_its_fields(small_embedding: EmbedConfig) -> None:
     folder = open_extraction(small_embedding).folder
-    place = folder.join("manifest.json")
+    place = folder.join("_manifest.json")
     values = json.loads(place.read_bytes()) | {"speed": 2, "written_by": {"ctp": "0.9.1"}}
     place.write_bytes(json.dumps(values).encode())
     with pytest.raises(ValueError, match=r"no option speed.*ctp 0\.9\.1"):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from ctp.cli import CommandLine
+from ctp.cluster.errors import exit_finally
 from ctp.cluster.sweep import run_sweep
 from ctp.progress import duration
 from ctp.storage import StorageError
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sweep = run_sweep(config)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command resumes the sweep")
-    except (ValueError, StorageError, ConnectionError) as error:
+    except ValueError as error:
+        exit_finally(error)
+    except (StorageError, ConnectionError) as error:
         sys.exit(f"error: {error}")
     print(result_markdown(sweep))
     seconds = time.monotonic() - started

@@ -19,14 +19,14 @@ from ray.train import TrainingFailedError
 
 from ctp.cli import CommandLine
 from ctp.cluster.connect import check_place, cluster, run_demands
-from ctp.cluster.errors import StoppedError
+from ctp.cluster.errors import StoppedError, exit_finally
 from ctp.cluster.knn import KnnScorer, scorer_demand
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import StreamSpec, object_store_bytes
 from ctp.cluster.train import train
 from ctp.config import Config
-from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, format_quarantined
+from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.downstream import classification, tracking
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
@@ -85,7 +85,10 @@ class Run:
 def run_command(
     command: CommandLine[C], run: Callable[[C], Any], argv: Sequence[str] | None
 ) -> None:
-    """Parse a command line, name the run, and run it; print errors in one line."""
+    """Parse a command line, name the run, and run it; print errors in one line.
+
+    The exit status is `FINAL_STATUS` if the same command would fail again, 1 if it may succeed.
+    """
     recipe, config = command.parse(argv)
     resume = "The same command resumes it"
     if isinstance(config, RunConfig):
@@ -95,7 +98,13 @@ def run_command(
         run(config)
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")
-    except (ValueError, StorageError, ConnectionError, RunStoppedError) as error:
+    except ValueError as error:
+        exit_finally(error)
+    except RunStoppedError as error:
+        if error.is_final:
+            exit_finally(error)
+        sys.exit(f"error: {error}")
+    except (StorageError, ConnectionError) as error:
         sys.exit(f"error: {error}")
     except (TrainingFailedError, StoppedError) as error:
         sys.exit(f"error: {error}\n{resume}")
@@ -212,10 +221,9 @@ def _train_here(
         train(spec, show)
     rows = run_folder.read_metrics(folder)
     folder.join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
-    quarantine = folder.join(run_folder.QUARANTINE)
-    if quarantine.exists():
-        ledger = list(QuarantineLedger.from_jsonl(quarantine.read_bytes()))
-        _print_quarantined("could not be used", ledger, quarantine.uri)
+    ledger = list(run_folder.read_ledger(config))
+    if ledger:
+        _print_quarantined("could not be used", ledger, folder.join(run_folder.QUARANTINE).uri)
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
     print(bottleneck(rows))
     return Run(config, folder.uri, list(rows))

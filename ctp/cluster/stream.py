@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,6 +30,7 @@ from ray.data import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
+from ctp.cluster.losses import open_journal
 from ctp.cluster.metrics import SampleMetrics, tags_of
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.training.config import RunConfig, ScalingConfig
@@ -47,8 +48,6 @@ PREFETCHED_BATCHES = 2
 MAX_TASKS_IN_FLIGHT = 2
 BLOCKS_PER_ACTOR, BLOCKS_PER_WORKER = 3, 3
 """Blocks in the object store: being drawn, waiting, being consumed."""
-MAX_TASK_RETRIES = 300
-"""Each video that ends its actor does so twice, and a block may have several."""
 FIELD_PREFIX = "sample."
 
 Columns = dict[str, np.ndarray]
@@ -141,22 +140,28 @@ class SampleActor:
     """Draws a block of samples at a time. A bad video may end its process; see `Journal`."""
 
     def __init__(
-        self, stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, journal_key: str
+        self, stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, losses: Any
     ):
+        # first, so that a process that dies while it starts is known
+        self._journal = open_journal(losses, spec.max_seconds_per_video)
+        self._reference, self._layout = stream, layout
+        self._metrics = SampleMetrics(spec.tags)
+
+    @cached_property
+    def _stream(self) -> SampleStream[Any]:
+        """Return the run's stream; the first task loads it, with torch."""
         import torch
 
-        from ctp.data.journal import Journal
-
         torch.set_num_threads(1)  # each core has an actor
-        self._stream: SampleStream[Any] = ray.get(stream)
-        self._layout = layout
-        self._journal = Journal(journal_key, spec.max_seconds_per_video)
-        self._metrics = SampleMetrics(spec.tags)
+        stream: SampleStream[Any] = ray.get(self._reference)
+        return stream
 
     def __call__(self, row: Columns) -> Columns:
         """Draw block `row["id"][0]`."""
         began = time.monotonic()
-        drawn = self._stream.draw_many(self._layout.positions(int(row["id"][0])), self._journal)
+        with self._journal.task():
+            positions = self._layout.positions(int(row["id"][0]))
+            drawn = self._stream.draw_many(positions, self._journal)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
         return to_columns(drawn)
@@ -200,7 +205,7 @@ def from_columns(columns: Mapping[str, np.ndarray], drawer: SampleDrawer[Any]) -
 
 
 def sample_blocks(
-    stream: ray.ObjectRef[Any], spec: StreamSpec, first_sample: int, num_workers: int, key: str
+    stream: ray.ObjectRef[Any], spec: StreamSpec, first_sample: int, num_workers: int, losses: Any
 ) -> Dataset:
     """Return a run's samples from number `first_sample` on, in the blocks of `BlockLayout`.
 
@@ -209,11 +214,12 @@ def sample_blocks(
         spec: describes it.
         first_sample: where a step starts.
         num_workers: workers that share the samples.
-        key: names the journals of the actors.
+        losses: from `keep_losses`.
     """
     scaling, layout = spec.scaling, BlockLayout.from_spec(spec, first_sample, num_workers)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # `decide` needs its type
     # never split a block
     block_bytes = layout.steps_per_block * layout.worker_batch * spec.sample_bytes
     context.target_max_block_size = 2 * block_bytes
@@ -222,7 +228,7 @@ def sample_blocks(
     blocks = map_by_actors(
         rows.repartition(target_num_rows_per_block=1),
         SampleActor,
-        (stream, spec, layout, key),
+        (stream, spec, layout, losses),
         scaling.num_actors,
         num_cpus=1,
     )
@@ -244,7 +250,7 @@ def map_by_actors(
             compute=ActorPoolStrategy(
                 size=number, max_tasks_in_flight_per_actor=MAX_TASKS_IN_FLIGHT
             ),
-            max_task_retries=MAX_TASK_RETRIES,
+            max_task_retries=-1,  # `LossRecord` knows when retries do not help
             **resources,
         )
 
@@ -255,16 +261,16 @@ class StreamConfig(ray.train.DataConfig):
 
     PLACEHOLDER: ClassVar[Mapping[str, Callable[[], Dataset]]] = {TRAIN: lambda: ray.data.range(1)}
 
-    def __init__(self, config: RunConfig, stream: SampleStream[Any], journal_key: str) -> None:
+    def __init__(self, config: RunConfig, stream: SampleStream[Any], losses: Any) -> None:
         """Put the stream where all actors of a node share its catalogue.
 
         Args:
             config: of the run.
             stream: its samples.
-            journal_key: leads the names of the actors' journals.
+            losses: from `keep_losses`, for all worker groups of the run.
         """
         super().__init__(datasets_to_split=[TRAIN])
-        self._config, self._journal_key = config, journal_key
+        self._config, self._losses = config, losses
         self._stream, self._spec = ray.put(stream), StreamSpec.from_stream(config, stream)
 
     def configure(
@@ -272,9 +278,9 @@ class StreamConfig(ray.train.DataConfig):
     ) -> list[dict[str, DataIterator]]:
         """Return the part of each worker; surplus workers use none."""
         number = self._config.compute.usable_workers(world_size)
-        key = f"{self._journal_key}/{uuid.uuid4().hex}"
         first = newest_sample(self._config)
-        blocks = sample_blocks(self._stream, self._spec, first, number, key)
+        ray.get(self._losses.end_actors.remote())
+        blocks = sample_blocks(self._stream, self._spec, first, number, self._losses)
         parts = blocks.streaming_split(number, equal=True)
         return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]
 

@@ -77,8 +77,8 @@ class ScalingConfig(Config):
     num_actors: Annotated[int, Ge(1)] = 1
     """Actors that decode videos and draw samples, each on a CPU core."""
     max_failures: Annotated[int, Ge(-1)] = 3
-    """Restarts of lost workers from the last checkpoint, after which the run fails; -1: no
-    limit."""
+    """Restarts of failed workers from the last checkpoint, after which the run fails; -1: no limit.
+    Lost nodes do not count. The same error twice without a step in between ends the run at once."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -19,6 +19,7 @@ from typing import TypeVar
 import yaml
 
 from ctp.data import corpus
+from ctp.data.quarantine import QuarantineLedger
 from ctp.storage import Storage
 from ctp.text import near_miss, one_line
 from ctp.training.checkpoint import CheckpointStore
@@ -56,6 +57,12 @@ def newest_sample(config: RunConfig) -> int:
     """Return the number of samples consumed at the newest checkpoint; 0 before the first."""
     name = checkpoint_store(config).newest()
     return 0 if name is None else int(name.partition("-")[2]) * config.compute.total_batch
+
+
+def read_ledger(config: RunConfig) -> QuarantineLedger:
+    """Return the videos that a run has quarantined so far."""
+    place = folder_of(config).join(QUARANTINE)
+    return QuarantineLedger.from_jsonl(place.read_bytes() if place.exists() else b"")
 
 
 def create_or_resume(config: RunConfig) -> bool:

@@ -6,6 +6,7 @@ import copy
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ import pytest
 import ray
 
 from ctp.cluster.train import train
+from ctp.cluster.waiting import waiting_actors, why_waiting
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import TaskLearner, open_pretraining
 from ctp.training.run_folder import create_or_resume
@@ -92,3 +94,31 @@ def test_actors_that_die_outside_any_video_end_the_run(
         train(dying, lambda row: None)
     assert caught.value.is_final
     assert count(log) == 3
+
+
+def test_an_actor_that_waits_for_cores_to_restart_is_reported() -> None:
+    @ray.remote(num_cpus=4, max_restarts=-1, max_task_retries=-1)
+    class Decoder:
+        def pid(self) -> int:
+            return os.getpid()
+
+    @ray.remote(num_cpus=1)
+    def other_work() -> None:
+        time.sleep(300)
+
+    decoder: Any = Decoder.remote()
+    pid = ray.get(decoder.pid.remote())
+    taking = other_work.remote()  # it waits for a core
+    time.sleep(1)
+    assert "wait to be started again" not in why_waiting("log line", 120, [])
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while not waiting_actors():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    reason = why_waiting("log line", 120, [])
+    assert "no log line for 2 min: 1 process(es)" in reason
+    assert "3 cores of the cluster are free" in reason
+    ray.cancel(taking, force=True)
+    assert ray.get(decoder.pid.remote()) != pid
+    ray.kill(decoder)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from ctp.cli import CommandLine
+from ctp.cluster.errors import exit_finally
 from ctp.cluster.sweep import run_sweep
 from ctp.lease import LeaseError
 from ctp.progress import duration
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sweep = run_sweep(config)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command resumes the sweep")
-    except (ValueError, StorageError, ConnectionError, LeaseError) as error:
+    except ValueError as error:
+        exit_finally(error)
+    except (StorageError, ConnectionError, LeaseError) as error:
         sys.exit(f"error: {error}")
     print(result_markdown(sweep))
     seconds = time.monotonic() - started

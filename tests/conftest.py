@@ -240,6 +240,18 @@ def run_python() -> RunPython:
 
 
 @pytest.fixture(scope="session")
+def losses_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a process serves a `LossRecord`; see tests/data/served_record.py."""
+    address = str(tmp_path_factory.mktemp("losses") / "socket")
+    script = str(Path(__file__).parent / "data" / "served_record.py")
+    with subprocess.Popen([sys.executable, script, address], stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        yield address
+        server.terminate()
+
+
+@pytest.fixture(scope="session")
 def own_processes() -> Callable[[str], list[int]]:
     """`own_processes(name)`: processes of a name, as /proc tells it, that this one started, or one
     that it started."""

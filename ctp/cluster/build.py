@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,13 +24,14 @@ from ctp.build.build import (
 )
 from ctp.build.config import BuildConfig
 from ctp.build.layouts import Contents
-from ctp.cluster.connect import check_place, cluster
+from ctp.cluster.connect import Demand, check_place, cluster
 from ctp.cluster.errors import stopped_errors
 from ctp.cluster.local import DATA_PLUMBING_CPUS
+from ctp.cluster.losses import keep_losses, open_journal
 from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import Columns, map_by_actors
-from ctp.data.journal import Journal, delete_journals
+from ctp.cluster.waiting import silence_reported
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.lease import Attempt, hold
@@ -170,35 +170,37 @@ def build(
     rows = [{"task": pickle.dumps(task)} for task in tasks]
     cpus = ray.cluster_resources().get("CPU", 0) - DATA_PLUMBING_CPUS  # type: ignore[no-untyped-call]
     at_a_time = min(config.num_tasks or max(int(cpus), 1), len(rows))
-    key = uuid.uuid4().hex
+    builders = Demand("builder", at_a_time, 1.0, 0.0, "num_tasks")
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))
-    built = map_by_actors(shards, _ShardBuilder, (config, key, attempt), at_a_time, num_cpus=1)
-    try:
-        with stopped_errors():
-            for row in built.iter_rows():
-                report(int(row["videos"]))
-    finally:
-        delete_journals(key)
+    arguments = config, keep_losses(), attempt
+    built = map_by_actors(shards, _ShardBuilder, arguments, at_a_time, num_cpus=1)
+    with stopped_errors(), silence_reported("finished video", [builders]) as progress:
+        for row in built.iter_rows():
+            progress()
+            report(int(row["videos"]))
 
 
 class _ShardBuilder:
-    """Builds shards. A bad video may end its process; the shard is then built again."""
+    """Builds shards. A bad video may end its process; the shard is then built again, because a
+    Parquet file cannot be continued."""
 
-    def __init__(self, config: BuildConfig, journal_key: str, attempt: Attempt | None):
+    def __init__(self, config: BuildConfig, losses: Any, attempt: Attempt | None):
+        # first, so that a process that dies while it starts is known
+        self._journal = open_journal(losses, config.video_seconds, slow=True)
         self._config, self._attempt = config, attempt
-        self._journal = Journal(journal_key, config.video_seconds)
         self._limits = DecodingLimits(config.max_megapixels)
 
     def __call__(self, row: Columns) -> Iterator[Columns]:
         """Build the shard of a row; yield how many videos are done since the last report."""
         task: ShardTask = pickle.loads(row["task"][0])
         unreported = 0
-        steps = build_shard(
+        sources = build_shard(
             task, self._config.transcode, self._journal, self._limits, self._attempt
         )
-        for _ in steps:
-            unreported += 1
-            if unreported == VIDEOS_PER_REPORT:
-                yield {"videos": np.array([unreported])}
-                unreported = 0
+        with self._journal.task():
+            for _ in sources:
+                unreported += 1
+                if unreported == VIDEOS_PER_REPORT:
+                    yield {"videos": np.array([unreported])}
+                    unreported = 0
         yield {"videos": np.array([unreported])}

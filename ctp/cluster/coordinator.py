@@ -28,7 +28,17 @@ class RunCoordinator:
         self._metrics = RunMetrics(tags, num_videos, score)
         self._is_running = self._is_save_requested = False
         self._saved_step: int | None = None
+        self._last_step, self._nodes = 0, set[str]()
         self._reason_to_stop: str | None = None
+
+    def worker_joined(self, node: str) -> None:
+        """Record the id of a worker's node."""
+        self._nodes.add(node)
+
+    def take_attempt(self) -> tuple[int, set[str]]:
+        """Return the last step that was logged, and the workers' nodes since the last call."""
+        nodes, self._nodes = self._nodes, set()
+        return self._last_step, nodes
 
     def worker_started(self, first_sample: int) -> None:
         """Record that workers continue at a sample."""
@@ -43,6 +53,7 @@ class RunCoordinator:
         """Add a log line."""
         self._is_running = True
         self._rows.append(row)
+        self._last_step = max(self._last_step, int(row["step"]))
         self._metrics.update(row)
 
     def take_rows(self) -> list[Row]:

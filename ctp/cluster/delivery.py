@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -15,8 +14,8 @@ from ctp.bench.config import BenchConfig
 from ctp.bench.processes import Memory, cpu_seconds, memory
 from ctp.bench.timing import one_thread
 from ctp.cluster.connect import cluster, run_demands
+from ctp.cluster.losses import keep_losses
 from ctp.cluster.stream import StreamSpec, object_store_bytes, sample_blocks, worker_batches
-from ctp.data.journal import delete_journals
 from ctp.data.sources import prepare_corpus
 from ctp.data.stream import Batch, SampleStream
 from ctp.machine import usable_cpus
@@ -199,12 +198,9 @@ def _whole_batches(num_clips: float, batch: int) -> int:
 
 
 def _batches(run: PretrainConfig, stream: SampleStream[Any]) -> Iterator[Batch[Any]]:
-    spec, key = StreamSpec.from_stream(run, stream), uuid.uuid4().hex
-    try:
-        (shard,) = sample_blocks(ray.put(stream), spec, 0, 1, key).streaming_split(1, equal=True)
-        yield from worker_batches(shard, stream.drawer, stream.total_batch, 0)
-    finally:
-        delete_journals(key)
+    spec, losses = StreamSpec.from_stream(run, stream), keep_losses()
+    (shard,) = sample_blocks(ray.put(stream), spec, 0, 1, losses).streaming_split(1, equal=True)
+    yield from worker_batches(shard, stream.drawer, stream.total_batch, 0)
 
 
 def receive(

@@ -6,7 +6,6 @@ A block is a part at every stage, so that no part waits for another one.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,10 +19,11 @@ from ray.data import Dataset
 
 from ctp.cluster.connect import Demand, check_cluster, check_place, cluster
 from ctp.cluster.errors import stopped_errors
+from ctp.cluster.losses import keep_losses, open_journal
 from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.stream import BLOCKS_PER_INPUT_BLOCK, Columns, map_by_actors
-from ctp.data.journal import Journal, delete_journals
+from ctp.cluster.waiting import silence_reported
 from ctp.data.parquet_folder import QUARANTINE, find_beside
 from ctp.data.quarantine import QuarantineLedger, format_quarantined
 from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
@@ -121,16 +121,14 @@ def extract(extraction: Extraction, report: Callable[[int], None]) -> None:
         StoppedError: the storage fails, or a feature is not finite.
     """
     check_cluster(demands(extraction.config.scaling), "the cluster")
-    journal_key = uuid.uuid4().hex
-    try:
-        with stopped_errors():
-            for row in _written(extraction, journal_key).iter_rows():
-                report(int(row["videos"]))
-    finally:
-        delete_journals(journal_key)
+    needed = demands(extraction.config.scaling)
+    with stopped_errors(), silence_reported("finished part", needed) as progress:
+        for row in _written(extraction, keep_losses()).iter_rows():
+            progress()
+            report(int(row["videos"]))
 
 
-def _written(extraction: Extraction, journal_key: str) -> Dataset:
+def _written(extraction: Extraction, losses: Any) -> Dataset:
     """Return the number of videos of each part, a row when the part is written."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -143,7 +141,7 @@ def _written(extraction: Extraction, journal_key: str) -> Dataset:
     read = map_by_actors(
         parts.repartition(target_num_rows_per_block=1),
         _Reader,
-        (work, journal_key),
+        (work, losses),
         scaling.num_readers,
         num_cpus=scaling.cpus_per_reader,
     )
@@ -163,14 +161,16 @@ def _written(extraction: Extraction, journal_key: str) -> Dataset:
 class _Reader:
     """An actor that decodes the videos of a part. A bad video may end its process."""
 
-    def __init__(self, work: Extraction, journal_key: str):
+    def __init__(self, work: Extraction, losses: Any):
+        max_seconds = work.config.data.max_seconds_per_video
+        self._journal = open_journal(losses, max_seconds, slow=True)
         torch.set_num_threads(1)
         self._work = work
-        self._journal = Journal(journal_key, work.config.data.max_seconds_per_video)
 
     def __call__(self, row: Columns) -> Columns:
         number = self._work.left[int(row["id"][0])]
-        rows = read_part(self._work.config, self._work.catalog, number, self._journal)
+        with self._journal.task():
+            rows = read_part(self._work.config, self._work.catalog, number, self._journal)
         return {**rows, "part": np.full(len(rows["id"]), number)}
 
 

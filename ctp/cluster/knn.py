@@ -18,6 +18,7 @@ from ray.exceptions import RayError
 
 from ctp.cluster.connect import Demand
 from ctp.cluster.loading import ActorLoader
+from ctp.cluster.losses import keep_losses
 from ctp.downstream.config import LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig
 from ctp.downstream.knn import check_k, knn_score
@@ -72,7 +73,8 @@ class KnnScorer:
         """
         self._attempt = attempt
         self._drop_later_rows()
-        inputs = ray.put((self.config, self._videos))
+        # one record for all snapshots, so that a video that ends processes does so only twice
+        inputs = ray.put((self.config, self._videos, keep_losses()))
         done = threading.Event()
 
         def work() -> None:
@@ -181,11 +183,13 @@ def knn_features(config: PretrainConfig) -> EmbedConfig:
     )
 
 
-def _score(inputs: tuple[PretrainConfig, LabeledVideos], uri: str) -> tuple[dict[str, float], str]:
+def _score(
+    inputs: tuple[PretrainConfig, LabeledVideos, Any], uri: str
+) -> tuple[dict[str, float], str]:
     """Return the score of a snapshot, or the reason why there is none."""
-    config, videos = inputs
+    config, videos, losses = inputs
     torch.set_num_threads(1)
-    load = ActorLoader.from_config(1, config.data)
+    load = ActorLoader.from_config(1, config.data, losses)
     try:
         encoder = Storage.from_uri(uri).read_bytes()
         return knn_score(encoder, knn_features(config), videos, NEIGHBOURS, load), ""

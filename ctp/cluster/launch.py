@@ -20,14 +20,14 @@ from ctp.build import build
 from ctp.build.config import BuildConfig
 from ctp.cli import CommandLine
 from ctp.cluster.connect import Demand, check_place, cluster, run_demands
-from ctp.cluster.errors import StoppedError
+from ctp.cluster.errors import StoppedError, exit_finally
 from ctp.cluster.knn import KnnScorer, scorer_demand
 from ctp.cluster.memory import describe_training_memory
 from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.train import train
 from ctp.config import Config
-from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, format_quarantined
+from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.downstream import classification, extraction, tracking
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig
@@ -86,7 +86,10 @@ class Run:
 def run_command(
     command: CommandLine[C], run: Callable[[C], Any], argv: Sequence[str] | None
 ) -> None:
-    """Parse a command line, name the run, and run it; print errors in one line."""
+    """Parse a command line, name the run, and run it; print errors in one line.
+
+    The exit status is `FINAL_STATUS` if the same command would fail again, 1 if it may succeed.
+    """
     recipe, config = command.parse(argv)
     config = named(config, recipe)
     resume = "The same command resumes it"
@@ -96,7 +99,13 @@ def run_command(
         run(with_stored_defaults(config, command.given))
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")
-    except (ValueError, StorageError, ConnectionError, RunStoppedError, LeaseError) as error:
+    except ValueError as error:
+        exit_finally(error)
+    except RunStoppedError as error:
+        if error.is_final:
+            exit_finally(error)
+        sys.exit(f"error: {error}")
+    except (StorageError, ConnectionError, LeaseError) as error:
         sys.exit(f"error: {error}")
     except (TrainingFailedError, StoppedError) as error:
         sys.exit(f"error: {error}\n{resume}")
@@ -286,10 +295,9 @@ def _train_held(
     lease.attempt.check()
     rows = run_folder.read_metrics(folder)
     folder.join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
-    quarantine = folder.join(run_folder.QUARANTINE)
-    if quarantine.exists():
-        ledger = list(QuarantineLedger.from_jsonl(quarantine.read_bytes()))
-        _print_quarantined("could not be used", ledger, quarantine.uri)
+    ledger = list(run_folder.read_ledger(config))
+    if ledger:
+        _print_quarantined("could not be used", ledger, folder.join(run_folder.QUARANTINE).uri)
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
     print(bottleneck(rows))
     return Run(config, folder.uri, list(rows))

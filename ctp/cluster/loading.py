@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,7 @@ from typing import Any
 import ray
 import torch
 
-from ctp.cluster.stream import MAX_TASK_RETRIES
-from ctp.data.journal import Journal, delete_journals
+from ctp.cluster.losses import RESTART_ALWAYS, keep_losses, open_journal
 from ctp.data.stream import ITEMS_PER_LOAD, Loaded, T, VideoSet
 from ctp.training.config import VideosConfig
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
@@ -24,17 +22,18 @@ class LoadActor:
     def __init__(
         self,
         videos: VideoSet[Any],
-        journal_key: str,
+        losses: Any,
         max_seconds_per_video: float,
         limits: DecodingLimits,
     ):
         torch.set_num_threads(1)
         self._videos, self._limits = videos, limits
-        self._journal = Journal(journal_key, max_seconds_per_video)
+        self._journal = open_journal(losses, max_seconds_per_video)
 
     def load(self, indices: Sequence[int]) -> Loaded[Any]:
         """Return `VideoSet.load_many`."""
-        return self._videos.load_many(indices, self._journal, self._limits)
+        with self._journal.task():
+            return self._videos.load_many(indices, self._journal, self._limits)
 
 
 @dataclass(frozen=True)
@@ -45,31 +44,32 @@ class ActorLoader:
         num_actors: how many read at the same time, each a few items ahead.
         max_seconds_per_video: a video that takes longer ends its actor.
         limits: of decoding.
+        losses: from `keep_losses`; None: nothing is known of the videos.
     """
 
     num_actors: int
     max_seconds_per_video: float
     limits: DecodingLimits = DEFAULT_LIMITS
+    losses: Any = None
 
     @classmethod
-    def from_config(cls, num_actors: int, data: VideosConfig) -> ActorLoader:
+    def from_config(cls, num_actors: int, data: VideosConfig, losses: Any = None) -> ActorLoader:
         """Create for the videos of a run."""
         limits = DecodingLimits(data.max_megapixels)
-        return cls(num_actors, data.max_seconds_per_video, limits)
+        return cls(num_actors, data.max_seconds_per_video, limits, losses)
 
     def __call__(self, videos: VideoSet[T], indices: Sequence[int]) -> Iterator[Loaded[T]]:
         """Yield the items, a few at a time, in order."""
         calls = [indices[i : i + ITEMS_PER_LOAD] for i in range(0, len(indices), ITEMS_PER_LOAD)]
-        key, shared = uuid.uuid4().hex, ray.put(videos)
+        losses, shared = self.losses or keep_losses(), ray.put(videos)
         actors: list[Any] = [
             ray.remote(LoadActor)
             .options(
                 num_cpus=0,  # the stream's actors wait while the workers evaluate
-                max_restarts=-1,
-                max_task_retries=MAX_TASK_RETRIES,
+                **RESTART_ALWAYS,
                 scheduling_strategy="DEFAULT",  # not in the resources reserved for the worker
             )
-            .remote(shared, key, self.max_seconds_per_video, self.limits)
+            .remote(shared, losses, self.max_seconds_per_video, self.limits)
             for _ in range(min(self.num_actors, len(calls)))
         ]
         pending: deque[Any] = deque()
@@ -83,4 +83,3 @@ class ActorLoader:
         finally:
             for actor in actors:
                 ray.kill(actor)
-            delete_journals(key)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -30,11 +30,14 @@ from ray.data import (
 )
 from ray.util.annotations import RayDeprecationWarning
 
+from ctp.cluster.losses import open_journal
 from ctp.cluster.metrics import DRAWN_TIME, SampleMetrics, tags_of
 from ctp.cluster.s3_monitor import S3Monitor
 from ctp.data.quarantine import QuarantinedVideo
+from ctp.storage import BYTES_READ
 from ctp.training.config import RunConfig, ScalingConfig
 from ctp.training.run_folder import newest_sample
+from ctp.video.limits import DecodingLimits
 
 if TYPE_CHECKING:  # this module is imported by processes that need no torch, 0.3 GB in each
     from ctp.cluster.worker_meter import WorkerMeter
@@ -49,8 +52,6 @@ PREFETCHED_BATCHES = 2
 MAX_TASKS_IN_FLIGHT = 2
 BLOCKS_PER_ACTOR, BLOCKS_PER_WORKER = 3, 3
 """Blocks in the object store: being drawn, waiting, being consumed."""
-MAX_TASK_RETRIES = 300
-"""Each video that ends its actor does so twice, and a block may have several."""
 FIELD_PREFIX = "sample."
 
 Columns = dict[str, np.ndarray]
@@ -151,27 +152,30 @@ class SampleActor:
     """Draws a block of samples at a time. A bad video may end its process; see `Journal`."""
 
     def __init__(
-        self, stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, journal_key: str
+        self, stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, losses: Any
     ):
-        import torch
-
-        from ctp.data.journal import Journal
-        from ctp.storage import BYTES_READ
-        from ctp.video.limits import DecodingLimits
-
-        torch.set_num_threads(1)  # each core has an actor
+        # first, so that a process that dies while it starts is known
+        self._journal = open_journal(losses, spec.max_seconds_per_video)
+        self._reference, self._layout = stream, layout
         self._s3 = S3Monitor.start()  # before the stream opens its filesystem
-        self._stream: SampleStream[Any] = ray.get(stream)
-        self._layout = layout
-        self._journal = Journal(journal_key, spec.max_seconds_per_video)
         self._metrics, self._bytes_read = SampleMetrics(spec.tags), BYTES_READ
         self._limits = DecodingLimits(spec.max_megapixels)
+
+    @cached_property
+    def _stream(self) -> SampleStream[Any]:
+        """Return the run's stream; the first task loads it, with torch."""
+        import torch
+
+        torch.set_num_threads(1)  # each core has an actor
+        stream: SampleStream[Any] = ray.get(self._reference)
+        return stream
 
     def __call__(self, row: Columns) -> Columns:
         """Draw block `row["id"][0]`."""
         began = time.monotonic()
-        positions = self._layout.positions(int(row["id"][0]))
-        drawn = self._stream.draw_many(positions, self._journal, self._limits)
+        with self._journal.task():
+            positions = self._layout.positions(int(row["id"][0]))
+            drawn = self._stream.draw_many(positions, self._journal, self._limits)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
         self._metrics.record_reading(self._bytes_read.take(), self._s3.take())
@@ -216,7 +220,7 @@ def from_columns(columns: Mapping[str, np.ndarray], drawer: SampleDrawer[Any]) -
 
 
 def sample_blocks(
-    stream: ray.ObjectRef[Any], spec: StreamSpec, first_sample: int, num_workers: int, key: str
+    stream: ray.ObjectRef[Any], spec: StreamSpec, first_sample: int, num_workers: int, losses: Any
 ) -> Dataset:
     """Return a run's samples from number `first_sample` on, in the blocks of `BlockLayout`.
 
@@ -225,11 +229,12 @@ def sample_blocks(
         spec: describes it.
         first_sample: where a step starts.
         num_workers: workers that share the samples.
-        key: names the journals of the actors.
+        losses: from `keep_losses`.
     """
     scaling, layout = spec.scaling, BlockLayout.from_spec(spec, first_sample, num_workers)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # `decide` needs its type
     # never split a block
     context.target_max_block_size = 2 * layout.block_bytes(spec)
     input_blocks = -(-layout.num_blocks // BLOCKS_PER_INPUT_BLOCK)
@@ -238,7 +243,7 @@ def sample_blocks(
         # a row, a task, a block: what an actor returns at once
         rows.repartition(target_num_rows_per_block=1),
         SampleActor,
-        (stream, spec, layout, key),
+        (stream, spec, layout, losses),
         scaling.num_actors,
         num_cpus=1,
     )
@@ -260,7 +265,7 @@ def map_by_actors(
             compute=ActorPoolStrategy(
                 size=number, max_tasks_in_flight_per_actor=MAX_TASKS_IN_FLIGHT
             ),
-            max_task_retries=MAX_TASK_RETRIES,
+            max_task_retries=-1,  # `LossRecord` knows when retries do not help
             **resources,
         )
 
@@ -271,16 +276,16 @@ class StreamConfig(ray.train.DataConfig):
 
     PLACEHOLDER: ClassVar[Mapping[str, Callable[[], Dataset]]] = {TRAIN: lambda: ray.data.range(1)}
 
-    def __init__(self, config: RunConfig, stream: SampleStream[Any], journal_key: str) -> None:
+    def __init__(self, config: RunConfig, stream: SampleStream[Any], losses: Any) -> None:
         """Put the stream where all actors of a node share its catalogue.
 
         Args:
             config: of the run.
             stream: its samples.
-            journal_key: leads the names of the actors' journals.
+            losses: from `keep_losses`, for all worker groups of the run.
         """
         super().__init__(datasets_to_split=[TRAIN])
-        self._config, self._journal_key = config, journal_key
+        self._config, self._losses = config, losses
         self._stream, self._spec = ray.put(stream), StreamSpec.from_stream(config, stream)
 
     def configure(
@@ -288,9 +293,9 @@ class StreamConfig(ray.train.DataConfig):
     ) -> list[dict[str, DataIterator]]:
         """Return the part of each worker; surplus workers use none."""
         number = self._config.compute.usable_workers(world_size)
-        key = f"{self._journal_key}/{uuid.uuid4().hex}"
         first = newest_sample(self._config)
-        blocks = sample_blocks(self._stream, self._spec, first, number, key)
+        ray.get(self._losses.end_actors.remote())
+        blocks = sample_blocks(self._stream, self._spec, first, number, self._losses)
         parts = blocks.streaming_split(number, equal=True)
         # Ray wants a part for each worker present; those that are surplus never open theirs
         return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]

@@ -25,8 +25,8 @@ from ctp.cluster.coordinator import StopSignals
 from ctp.cluster.knn import scorer_demand
 from ctp.cluster.leaked_placement_groups import remove_leaked_placement_groups
 from ctp.cluster.local import DATA_PLUMBING_CPUS
+from ctp.cluster.losses import RESTART_ALWAYS
 from ctp.cluster.path_visibility import check_lasting
-from ctp.cluster.train import RESTART_ALWAYS
 from ctp.cluster.trial import PRETRAIN, error_line, run_trial
 from ctp.downstream.embed_config import EmbedScalingConfig
 from ctp.lease import hold

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -18,33 +17,30 @@ import ray.train
 import ray.train.torch
 import ray.util
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ctp.cluster.connect import check_cluster, run_demands
+from ctp.cluster.connect import run_demands
 from ctp.cluster.coordinator import RunCoordinator
 from ctp.cluster.loading import ActorLoader
+from ctp.cluster.losses import RESTART_ALWAYS, keep_losses, on_this_node
 from ctp.cluster.metrics import tags_of
 from ctp.cluster.process_group import LocalTorchConfig
+from ctp.cluster.retry import Cause, Decision, Failure, decide
 from ctp.cluster.stream import TRAIN, StreamConfig, worker_batches
+from ctp.cluster.waiting import Silence, why_waiting
 from ctp.cluster.worker_meter import WorkerMeter
-from ctp.data.journal import delete_journals
 from ctp.data.stream import Batch, SampleStream
-from ctp.progress import duration
 from ctp.training.config import ComputeConfig
 from ctp.training.config import RunConfig as Run
 from ctp.training.distributed import Worker, regroup
-from ctp.training.run_folder import Row, folder_of
+from ctp.training.run_folder import Row, folder_of, read_ledger
 from ctp.training.trainer import RunStoppedError, StopSignal, TrainingSpec
 from ctp.training.trainer import train as train_on_worker
 
 POLL_SECONDS = 0.5
-RESTART_ALWAYS = {"max_restarts": -1, "max_task_retries": -1}
-"""Options of an actor that is restarted, with its calls, as long as its node exists."""
-SILENT_SECONDS = 120.0
-"""A run without a log line for this long is examined."""
-
+NODE_LOSS_SECONDS = 30.0
+"""Ray knows of a lost node after at most about this time."""
 Show = Callable[[Row], str | None]
 """Is called with log lines, in order; returns a reason to stop the run, or None."""
 
@@ -58,20 +54,40 @@ def train(spec: TrainingSpec[Any], show: Show) -> None:
 
     Raises:
         RunStoppedError: the run cannot continue, or `show` returned a reason to stop.
-        ray.train.TrainingFailedError: workers were lost more than
-            `config.scaling.max_failures` times.
+        ray.train.TrainingFailedError: workers failed more than `config.scaling.max_failures` times.
     """
-    config, journal_key = spec.config, uuid.uuid4().hex
+    config = spec.config
     coordinator: Any = (
         ray.remote(RunCoordinator)
-        .options(num_cpus=0, scheduling_strategy=_on_this_node(), **RESTART_ALWAYS)
+        .options(num_cpus=0, scheduling_strategy=on_this_node(), **RESTART_ALWAYS)
         .remote(tags_of(config), spec.num_videos, config.score)
     )
+    losses = keep_losses(read_ledger(config))
+    stream_config = StreamConfig(config, spec.stream, losses)
+    # the videos were listed once, by the driver: all workers see the same
+    setup = {"spec": ray.put(spec), "coordinator": coordinator, "losses": losses}
+    grace = config.checkpoint.grace_seconds
+    history: list[Failure] = []
+    with _relayed_rows(coordinator, show, config):
+        while True:
+            trainer = _trainer(config, stream_config, setup)
+            try:
+                result = fit_until_stopped(trainer, lambda: _save_before_stop(coordinator, grace))
+                break
+            except TrainingFailedError as error:
+                _check_retry(error, history, coordinator, config)
+    stopped: tuple[str, bool] | None = result.return_value  # type: ignore[attr-defined]
+    if stopped:
+        reason, is_final = stopped
+        raise RunStoppedError(reason, is_final=is_final)
+
+
+def _trainer(config: Run, stream_config: StreamConfig, setup: dict[str, Any]) -> TorchTrainer:
+    """Return what trains until workers fail."""
     folder = folder_of(config)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_worker,  # type: ignore[arg-type]  # its result becomes return_value
-        # the videos were listed once, by the driver: all workers see the same
-        train_loop_config={"spec": ray.put(spec), "coordinator": coordinator},
+        train_loop_config=setup,
         scaling_config=ScalingConfig(
             num_workers=_num_workers(config),  # type: ignore[arg-type]  # its hint lacks a pair
             use_gpu=config.scaling.use_gpu,
@@ -79,23 +95,58 @@ def train(spec: TrainingSpec[Any], show: Show) -> None:
         ),
         torch_config=LocalTorchConfig(),
         datasets=dict(StreamConfig.PLACEHOLDER),
-        dataset_config=StreamConfig(config, spec.stream, journal_key),
+        dataset_config=stream_config,
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,
             storage_filesystem=folder.filesystem,
-            failure_config=FailureConfig(max_failures=config.scaling.max_failures),
+            # `decide` knows more than a number; what Ray knows to be a preemption it retries itself
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
-    try:
-        with _relayed_rows(coordinator, show, config):
-            grace = config.checkpoint.grace_seconds
-            result = fit_until_stopped(trainer, lambda: _save_before_stop(coordinator, grace))
-    finally:
-        delete_journals(journal_key)
-    stopped: str | None = result.return_value  # type: ignore[attr-defined]
-    if stopped:
-        raise RunStoppedError(stopped)
+
+
+def _check_retry(
+    error: TrainingFailedError, history: list[Failure], coordinator: Any, config: Run
+) -> None:
+    """Add what ended the workers to `history`; raise if they must not start again.
+
+    Raises:
+        RunStoppedError: the same command would fail again.
+        ray.train.TrainingFailedError: `scaling.max_failures` restarts were not enough.
+    """
+    step, nodes = ray.get(coordinator.take_attempt.remote())
+    max_failures = config.scaling.max_failures
+
+    def examine() -> tuple[Failure, Decision]:
+        failure = Failure.from_error(error, step, node_lost=bool(nodes - _living_nodes()))
+        return failure, decide(failure, history, max_failures)
+
+    deadline = time.monotonic() + NODE_LOSS_SECONDS
+    failure, decision = examine()
+    # the other workers fail at once when a node is lost, before Ray knows of the node
+    while (
+        decision.reason_to_stop is not None
+        and failure.cause is not Cause.FINAL_ERROR
+        and len(nodes) > 1
+        and time.monotonic() < deadline
+    ):
+        time.sleep(POLL_SECONDS)
+        failure, decision = examine()
+    if decision.is_final:
+        raise RunStoppedError(str(decision.reason_to_stop), is_final=True) from error
+    if decision.reason_to_stop is not None:
+        print(decision.reason_to_stop, flush=True)
+        raise error
+    history.append(failure)
+    print(
+        f"{failure.cause.value} after step {step}; all workers continue from the last checkpoint",
+        flush=True,
+    )
+
+
+def _living_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
 
 
 def fit_until_stopped(trainer: TorchTrainer, before_stop: Callable[[], None]) -> ray.train.Result:
@@ -171,12 +222,6 @@ def _save_before_stop(coordinator: Any, seconds: float) -> None:
     print("nothing was saved in that time; the newest checkpoint is an earlier one", flush=True)
 
 
-def _on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Return the node of the driver, without which the run ends anyway."""
-    here = ray.get_runtime_context().get_node_id()
-    return NodeAffinitySchedulingStrategy(here, soft=False)
-
-
 def _num_workers(config: Run) -> int | tuple[int, int]:
     scaling = config.scaling
     if scaling.min_workers is None:
@@ -189,15 +234,17 @@ def _worker_resources(config: Run) -> dict[str, float]:
     return {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {})
 
 
-def _train_worker(setup: dict[str, Any]) -> str | None:
+def _train_worker(setup: dict[str, Any]) -> tuple[str, bool] | None:
     """Train on one worker.
 
     Returns:
-        the reason why the run cannot continue, or None. It is returned rather than raised, since a
-        restart would not help.
+        the reason why the run cannot continue, and whether it is final; or None. It is returned
+        rather than raised, since a restart would not help.
     """
+    coordinator = setup["coordinator"]
+    ray.get(coordinator.worker_joined.remote(ray.get_runtime_context().get_node_id()))
     spec: TrainingSpec[Any] = ray.get(setup["spec"])
-    config, coordinator = spec.config, setup["coordinator"]
+    config = spec.config
     worker = _joined_worker(config.compute)
     if worker is None:
         return None
@@ -221,11 +268,11 @@ def _train_worker(setup: dict[str, Any]) -> str | None:
             worker,
             open_stream,
             publish=publish,
-            load=ActorLoader.from_config(num_loaders, config.data),
+            load=ActorLoader.from_config(num_loaders, config.data, setup["losses"]),
             stop_signal=_RayStopSignal(coordinator, worker),
         )
     except RunStoppedError as error:
-        return str(error)
+        return str(error), error.is_final
     return None
 
 
@@ -282,8 +329,9 @@ def _relayed_rows(coordinator: Any, show: Show, config: Run) -> Iterator[None]:
             for row in rows:
                 if reason := show(row):
                     coordinator.stop.remote(reason)
-            if silence.should_report(has_rows=bool(rows)):
-                print(_why_waiting(config, silence.seconds()), flush=True)
+            if silence.should_report(has_progress=bool(rows)):
+                demands = run_demands(config.scaling)
+                print(why_waiting("log line", silence.seconds(), demands), flush=True)
 
     thread = threading.Thread(target=relay, daemon=True)
     thread.start()
@@ -292,31 +340,3 @@ def _relayed_rows(coordinator: Any, show: Show, config: Run) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-class Silence:
-    """How long no row has arrived; to be reported after `SILENT_SECONDS`, then twice that, …"""
-
-    def __init__(self) -> None:
-        self._began, self._next = time.monotonic(), SILENT_SECONDS
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def should_report(self, *, has_rows: bool) -> bool:
-        if has_rows:
-            self._began, self._next = time.monotonic(), SILENT_SECONDS
-        if self.seconds() < self._next:
-            return False
-        self._next *= 2
-        return True
-
-
-def _why_waiting(config: Run, seconds: float) -> str:
-    """Return what may hold up a run that makes no progress; Ray itself waits without end."""
-    prefix = f"no log line for {duration(seconds)}: "
-    try:
-        check_cluster(run_demands(config.scaling), "the cluster", may_grow=False)
-    except ValueError as error:
-        return f"{prefix}{error}, or add nodes; the run continues when there are enough"
-    return f"{prefix}workers are starting, or steps, videos or checkpoints take long"

@@ -1,91 +1,390 @@
-"""A journal that outlives its process, so that a video that ends the process is known.
+"""Which videos end the processes that decode them, so that these videos are not tried again.
 
 Decoders crash, hang and exhaust the memory on files from the internet. The actor that decodes is
-the process that may die. Before it works on a video, it writes the video's id to a file of its own.
-The process that replaces it finds the file of a process that no longer exists and blames that
-video. A video that has ended `MAX_LOSSES` processes is not tried again.
+the process that may die; Ray then starts another process for the same actor. A video that has ended
+`MAX_LOSSES` processes is not tried again. Two things remember what a process worked on:
 
-The processes of a machine that work on the same job share a folder:
+- A file in the machine's folder for temporary files. The process writes each video to it (14 µs),
+  so the file names the video exactly, and a crash adds its reason. But a container that is ended
+  for want of memory takes the file with it.
+- A `LossRecord`, kept by a process that outlives all actors. An actor asks it at the start of each
+  task, about once for 50 clips, what must not be tried. This takes 0.6 ms of its core, and to name
+  a video to the record 0.14 ms, too much for each clip of 5 ms. So a process names its videos only
+  when they take long, as in a build, or when there is a suspicion: its predecessor vanished without
+  a file, or the video was in work when a container was lost. Only one process at a time may work on
+  a suspicious video. If that process dies, this video is the reason, and not what others did in the
+  same container.
+  A container may take training workers with it. Then the run continues from its last checkpoint
+  with new actors, which name their videos until they have passed the point of the loss.
 
-    live-PID-…    what a process works on; locked while the process exists
-    lost-PID-…    what a process died on
+A process that dies outside any video is a different fault. After `MAX_IDLE_DEATHS` in a row the job
+stops, since more processes would die as well. Lost and reclaimed machines do not count.
 """
 
 from __future__ import annotations
 
 import faulthandler
-import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from enum import Enum
+from io import FileIO
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+from ctp.data.quarantine import LETHAL, QuarantinedVideo
 from ctp.video.encoded import VideoError
 
 MAX_LOSSES = 2
 """A first loss may be chance: the system may have ended the process for want of memory."""
+MAX_IDLE_DEATHS = 3
+"""Processes of an actor that die in a row outside any video, after which the job stops."""
+CAREFUL_TASKS = 2
+"""Tasks that an actor has at a time; one of them ended the process."""
+KILLED = "was killed, perhaps out of memory"
+LOST = "was lost with its machine or container, perhaps out of memory"
+GRANT_SECONDS = 30.0
+"""Added to the time limit of a video, for a process that replaces one that died on it."""
+POLL_SECONDS = 0.1
+LOSS_SECONDS = 60.0
+"""Time in which the loss of a machine becomes known."""
+MAX_FILE_AGE_SECONDS = 86_400.0
+"""Older files are of jobs that have ended, or of processes that have not decoded for a day."""
+
+
+class DecodersDiedError(RuntimeError):
+    """The processes that decode die before they begin with a video; the job cannot go on."""
+
+
+class Machine(Enum):
+    """What became of the machine, or container, of a process."""
+
+    ALIVE = "exists"
+    LOST = "lost"
+    LEFT = "reclaimed or removed on purpose"
+
+
+class Death(NamedTuple):
+    """What a dead process left on this machine.
+
+    Attributes:
+        process: its name.
+        video: what it worked on; None: nothing.
+        reason: how it died, if it worked on a video.
+    """
+
+    process: str
+    video: str | None
+    reason: str
+
+
+class Standing(NamedTuple):
+    """What a process must know before a task.
+
+    Attributes:
+        blamed: video -> reason, of videos that must not be tried.
+        suspects: videos that only one process at a time may try.
+        is_careful: whether all videos are suspects.
+        is_naming: whether to name all videos to the record.
+        error: why the job cannot go on; "" if it can.
+    """
+
+    blamed: Mapping[str, str]
+    suspects: frozenset[str]
+    is_careful: bool
+    is_naming: bool
+    error: str
+
+
+@dataclass
+class _Actor:
+    """An actor's present process, and what is known of the earlier ones.
+
+    Attributes:
+        process: its name.
+        machine: where it is.
+        in_task: whether it may work on a video.
+        video: what it has named to the record, with the time; it holds the grant if it is granted.
+        careful_tasks: tasks in which each of its videos must be granted.
+        idle_deaths: processes that died outside any video, since one has done anything.
+    """
+
+    process: str
+    machine: str
+    in_task: bool = False
+    video: str | None = None
+    began: float = 0.0
+    limit: float = 0.0
+    is_granted: bool = False
+    careful_tasks: int = 0
+    idle_deaths: int = 0
+
+    def reason(self, machine: Machine) -> str:
+        """Return how the process died, as far as the record knows."""
+        reason = KILLED if machine is Machine.ALIVE else LOST
+        # it is replaced some time after its death
+        may_be_late = time.monotonic() >= self.began + self.limit
+        return f"{reason}, or took longer than {self.limit:g} s" if may_be_late else reason
+
+
+class LossRecord:
+    """Counts the processes that died on videos, for all actors of a job."""
+
+    def __init__(
+        self,
+        known: Iterable[QuarantinedVideo] = (),
+        state_of: Callable[[str], Machine] = lambda machine: Machine.ALIVE,
+    ):
+        """Start without any actor.
+
+        Args:
+            known: quarantined videos; those that have ended processes are not tried.
+            state_of: returns what became of a machine.
+        """
+        self._state_of = state_of
+        self._blamed = {
+            video_key(each.video_id, each.uri): each.reason for each in known if each.is_lethal
+        }
+        self._losses: Counter[str] = Counter()
+        self._suspects: set[str] = set()
+        self._actors: dict[str, _Actor] = {}
+        self._vanished: list[tuple[_Actor, float]] = []
+        # begun since the job started, or started again, and before; still to be done with names
+        self._tasks = self._earlier_tasks = self._naming_tasks = 0
+
+    def start(self, actor: str, process: str, machine: str, deaths: Sequence[Death]) -> None:
+        """Record that an actor has a new process, so that its former one is dead.
+
+        Args:
+            actor: the actor.
+            process: name of the new process.
+            machine: where it is.
+            deaths: what the actor's former processes left on this machine.
+        """
+        former = self._actors.get(actor)
+        left = {death.process: death for death in deaths}
+        death = None if former is None else left.pop(former.process, None)
+        for earlier in left.values():  # the actor has been elsewhere since then
+            if earlier.video is not None:
+                self._blame(earlier.video, earlier.reason)
+        self._actors[actor] = _Actor(process, machine)
+        if former is not None:
+            self._actors[actor].careful_tasks = former.careful_tasks
+            self._examine(former, self._actors[actor], death)
+
+    def end_actors(self) -> None:
+        """Record that all actors are gone, because their job starts again with others."""
+        until = time.monotonic() + LOSS_SECONDS
+        self._vanished += [(each, until) for each in self._actors.values() if each.in_task]
+        self._actors.clear()
+        self._earlier_tasks, self._tasks = self._tasks, 0
+
+    def begin_task(self, actor: str) -> Standing:
+        """Return what the actor's process must know for its next task."""
+        self._examine_vanished()
+        self._tasks += 1
+        is_naming = self._naming_tasks > 0
+        self._naming_tasks -= is_naming
+        present, error = self._present(actor), ""
+        present.in_task = True
+        once = {video for video, number in self._losses.items() if number < MAX_LOSSES}
+        if present.idle_deaths >= MAX_IDLE_DEATHS:
+            error = (
+                f"{present.idle_deaths} processes that decode videos died in a row before they "
+                "began with a video. Perhaps they lack memory (each needs about 1 GiB), or are "
+                "killed from outside; Ray's logs on their node name the reason"
+            )
+        is_careful = present.careful_tasks > 0
+        suspects = frozenset(self._suspects | once)
+        return Standing(self._blamed, suspects, is_careful, is_naming, error)
+
+    def end_task(self, actor: str) -> None:
+        """Record that the actor's process has done a task."""
+        present = self._present(actor)
+        present.careful_tasks = max(present.careful_tasks - 1, 0)
+        present.idle_deaths, present.video, present.in_task = 0, None, False
+
+    def name(self, actor: str, video: str, limit: float) -> None:
+        """Record what the actor's process works on from now, for at most `limit` seconds."""
+        present = self._present(actor)
+        present.video, present.is_granted, present.idle_deaths = video, False, 0
+        present.began, present.limit = time.monotonic(), limit
+
+    def grant(self, actor: str, video: str, limit: float) -> bool:
+        """Return whether the actor's process may work on a suspicious video now.
+
+        Only one process at a time may. Its actor may have vanished with its job, so that a grant
+        ends by itself.
+        """
+        now = time.monotonic()
+        for other, each in self._actors.items():
+            in_time = now < each.began + each.limit + GRANT_SECONDS
+            if other != actor and each.is_granted and in_time:
+                return False
+        self.name(actor, video, limit)
+        self._present(actor).is_granted = True
+        return True
+
+    def release(self, actor: str, video: str) -> None:
+        """Record that the actor's process has survived a video that was granted to it."""
+        present = self._present(actor)
+        present.video, present.is_granted = None, False
+        self._suspects.discard(video)
+
+    def _examine(self, former: _Actor, present: _Actor, death: Death | None) -> None:
+        """Find what a process died on.
+
+        Args:
+            former: the process.
+            present: the one that replaces it.
+            death: what it left; None: nothing.
+        """
+        machine = self._state_of(former.machine)
+        if death is not None and death.video is not None:
+            self._blame(death.video, death.reason)
+        elif death is None and machine is Machine.LEFT:
+            pass
+        elif death is None and former.video is not None:
+            if former.is_granted or machine is Machine.ALIVE:
+                # it was searched for: then it explains an earlier death without a file, too
+                is_search = former.careful_tasks > 0 or former.video in self._suspects
+                explained = MAX_LOSSES if former.is_granted and is_search else 1
+                self._blame(former.video, former.reason(machine), explained)
+                present.careful_tasks = 0
+            else:  # one of several videos in a container that was lost
+                self._suspects.add(former.video)
+        else:
+            present.idle_deaths = former.idle_deaths + (machine is Machine.ALIVE)
+            if death is None and former.in_task:  # perhaps it worked on a video
+                present.careful_tasks = CAREFUL_TASKS
+
+    def _examine_vanished(self) -> None:
+        """Find what the actors died on whose machine is known to be lost by now."""
+        machines = {actor.machine for actor, _ in self._vanished}
+        lost = {machine for machine in machines if self._state_of(machine) is Machine.LOST}
+        for former in (actor for actor, _ in self._vanished if actor.machine in lost):
+            successor = _Actor("", "")
+            self._examine(former, successor, None)
+            if successor.careful_tasks:
+                self._naming_tasks = self._earlier_tasks
+        self._vanished = [
+            (actor, until)
+            for actor, until in self._vanished
+            if actor.machine not in lost and time.monotonic() < until
+        ]
+
+    def _blame(self, video: str, reason: str, losses: int = 1) -> None:
+        self._losses[video] += losses
+        if self._losses[video] >= MAX_LOSSES:
+            self._suspects.discard(video)
+            self._blamed[video] = f"{LETHAL} {reason}, {self._losses[video]} times"
+
+    def _present(self, actor: str) -> _Actor:
+        # a record whose process is lost starts again with nothing
+        return self._actors.setdefault(actor, _Actor("", ""))
+
+
+class Record(Protocol):
+    """A `LossRecord` in another process, as one actor calls it; the methods without a result do not
+    wait."""
+
+    def start(self, process: str, deaths: Sequence[Death]) -> None: ...
+    def begin_task(self) -> Standing: ...
+    def end_task(self) -> None: ...
+    def name(self, video: str, limit: float) -> None: ...
+    def grant(self, video: str, limit: float) -> bool: ...
+    def release(self, video: str) -> None: ...
 
 
 class Journal:
     """Names the video that this process works on."""
 
-    def __init__(self, key: str, max_seconds_per_video: float):
+    def __init__(
+        self, record: Record, actor: str, max_seconds_per_video: float, *, slow: bool = False
+    ):
         """Open the journal of this process.
 
         Args:
-            key: names the job; processes of a machine with the same key share what they learn.
+            record: what it shares with the job's other processes.
+            actor: a name that this process takes over from its predecessor.
             max_seconds_per_video: the process ends when it works longer on a video.
+            slow: whether videos take so long (100 ms) that each can be named to the record.
         """
-        self._folder = journal_folder(key)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._max_seconds = max_seconds_per_video
-        self._blamed: dict[str, str] = {}
-        self._read_at = -1
-        name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        path = self._folder / f"new-{name}"
-        self._file = path.open("ab", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        path.rename(self._folder / f"live-{name}")  # visible to others only when it is locked
-        faulthandler.enable(self._file, all_threads=False)  # a crash leaves its reason
+        self._record, self._max_seconds, self._slow = record, max_seconds_per_video, slow
+        self._standing: Standing | None = None
+        process = uuid.uuid4().hex[:8]
+        deaths = _collect_deaths(actor)
+        self._file = _open_file(f"{actor}-{process}")
+        if self._file is not None:
+            # a crash and the time limit leave their reason
+            faulthandler.enable(self._file, all_threads=False)
+            faulthandler.register(signal.SIGALRM, self._file, all_threads=False, chain=True)
+        record.start(process, deaths)
+
+    @contextmanager
+    def task(self) -> Iterator[None]:
+        """Surround a task of the actor, in which it works on videos.
+
+        Raises:
+            DecodersDiedError: earlier processes of the actor died outside any video.
+        """
+        self._standing = self._record.begin_task()
+        if self._standing.error:
+            raise DecodersDiedError(self._standing.error)
+        try:
+            yield
+        finally:
+            self._record.end_task()
 
     @contextmanager
     def working_on(self, video_id: str, uri: str) -> Iterator[None]:
-        """Blame a video if the process dies, or the time limit passes, inside the block.
+        """Blame a video if the process dies, or the time limit passes, inside the block; to be used
+        inside `task`.
 
         Raises:
             VideoError: the video has ended `MAX_LOSSES` processes.
         """
-        reason = self._lost_videos().get(video_id)
+        assert self._standing is not None, "working on a video outside a task"
+        video, standing = video_key(video_id, uri), self._standing
+        reason = standing.blamed.get(video)
         if reason is not None:
             raise VideoError(video_id, uri, reason)
-        record = {"video": video_id, "limit": self._max_seconds, "began": time.time()}
-        with suppress(OSError):  # a full disk must not stop the run; no video is blamed then
-            self._file.write(json.dumps(record).encode() + b"\n")
+        is_suspect = standing.is_careful or video in standing.suspects
+        if is_suspect:
+            self._wait_for_grant(video)
+        elif self._slow or standing.is_naming:
+            self._record.name(video, self._max_seconds)
+        self._write({"video": video, "limit": self._max_seconds})
         # the kernel ends the process, whatever it does; a thread would need the interpreter
         signal.setitimer(signal.ITIMER_REAL, self._max_seconds)
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-            self._file.truncate(0)
+            self._write(None)
+            if is_suspect:
+                self._record.release(video)
 
-    def _lost_videos(self) -> Mapping[str, str]:
-        """Return id -> reason for the videos that must not be tried again."""
-        with suppress(FileNotFoundError):  # someone has emptied the folder of temporary files
-            changed_at = self._folder.stat().st_mtime_ns
-            if changed_at != self._read_at:  # other processes have started or died since
-                _collect_losses(self._folder)
-                self._blamed = _blamed(self._folder)
-                self._read_at = changed_at
-        return self._blamed
+    def _wait_for_grant(self, video: str) -> None:
+        while not self._record.grant(video, self._max_seconds):
+            time.sleep(POLL_SECONDS)
+
+    def _write(self, work: Mapping[str, object] | None) -> None:
+        if self._file is not None:
+            # a full disk must not stop the run; then the record alone knows of a death
+            with suppress(OSError):
+                if work is None:
+                    self._file.truncate(0)
+                else:
+                    self._file.write(json.dumps(work).encode() + b"\n")
 
 
 def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractContextManager[None]:
@@ -93,51 +392,57 @@ def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractCont
     return nullcontext() if journal is None else journal.working_on(video_id, uri)
 
 
-def journal_folder(key: str) -> Path:
-    """Return the folder of a job's journals on this machine."""
-    return Path(tempfile.gettempdir()) / f"ctp-journal-{os.getuid()}" / key
+def video_key(video_id: str, uri: str) -> str:
+    """Return what names a video among all data sets of a job."""
+    return f"{video_id}\n{uri}"
 
 
-def delete_journals(key: str) -> None:
-    """Delete the folder of a job's journals on this machine."""
-    shutil.rmtree(journal_folder(key), ignore_errors=True)
+def journal_folder() -> Path:
+    """Return the folder of this machine's journals."""
+    return Path(tempfile.gettempdir()) / f"ctp-journal-{os.getuid()}"
 
 
-def _collect_losses(folder: Path) -> None:
-    """Rename the files of processes that died on a video; delete those of others that ended."""
-    for path in folder.glob("live-*"):
-        with suppress(FileNotFoundError), path.open("r+b") as file:  # NFS locks files to write
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # its process exists
-            if file.read(1):
-                path.rename(path.with_name(path.name.replace("live", "lost", 1)))
-            else:
+def _open_file(name: str) -> FileIO | None:
+    """Open a new file in the folder of journals; None if this is impossible."""
+    folder = journal_folder()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        _delete_old_files(folder)
+        return FileIO(folder / name, "a")
+    return None
+
+
+def _delete_old_files(folder: Path) -> None:
+    """Delete what killed drivers and machines' other jobs have left."""
+    oldest = time.time() - MAX_FILE_AGE_SECONDS
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process may have deleted it
+            if path.stat().st_mtime < oldest:
                 path.unlink()
 
 
-def _blamed(folder: Path) -> dict[str, str]:
-    """Return id -> reason for the videos that ended `MAX_LOSSES` processes."""
-    losses: Counter[str] = Counter()
-    reasons: dict[str, str] = {}
-    for path in folder.glob("lost-*"):
-        line, _, crash = path.read_text(errors="replace").partition("\n")
-        with suppress(ValueError):  # the process died while it wrote
-            record = json.loads(line)
-            losses[record["video"]] += 1
-            reasons[record["video"]] = _reason(record, crash, path.stat().st_ctime)
-    return {
-        video: f"the process that decoded it {reasons[video]}, {count} times"
-        for video, count in losses.items()
-        if count >= MAX_LOSSES
-    }
+def _collect_deaths(actor: str) -> list[Death]:
+    """Return, and delete, what earlier processes of an actor left on this machine."""
+    deaths = []
+    for path in journal_folder().glob(f"{actor}-*"):
+        with suppress(OSError):
+            process = path.name.rpartition("-")[2]
+            deaths.append(_read_death(process, path.read_text(errors="replace")))
+            path.unlink()
+    return deaths
 
 
-def _reason(record: Mapping[str, float], crash: str, found_at: float) -> str:
+def _read_death(process: str, text: str) -> Death:
+    line, _, crash = text.partition("\n")
+    try:
+        work = json.loads(line)
+        return Death(process, work["video"], _reason(work, crash))
+    except (ValueError, KeyError):  # nothing, or the process died while it wrote
+        return Death(process, None, "")
+
+
+def _reason(work: Mapping[str, Any], crash: str) -> str:
     error = re.search(r"Fatal Python error: (.+)", crash)
     if error:
         return f"crashed ({error[1]})"
-    if found_at - record["began"] >= record["limit"]:
-        return f"took longer than {record['limit']:g} s"
-    return "was killed, perhaps out of memory"
+    return f"took longer than {work['limit']:g} s" if crash else KILLED

@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass
 from ctp.video.encoded import VideoError
 
 MAX_SHOWN = 10
+LETHAL = "the process that decoded it"
+"""The reason begins with this when a video has ended processes. When the run resumes, such a video
+is not tried again, unless its line is deleted from the ledger."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,11 @@ class QuarantinedVideo:
     def from_error(cls, error: VideoError) -> QuarantinedVideo:
         """Return the entry of the video that raised `error`."""
         return cls(error.video_id, error.uri, error.reason)
+
+    @property
+    def is_lethal(self) -> bool:
+        """Return whether the video has ended the processes that decoded it."""
+        return self.reason.startswith(LETHAL)
 
 
 class QuarantineLimitError(RuntimeError):

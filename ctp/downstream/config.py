@@ -6,15 +6,13 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from ctp.config import NotAnOption
 from ctp.data.sources import Sources
 from ctp.encoders.config import RANDOM, AnyEncoderConfig
 from ctp.score import Score
 from ctp.training.config import OptimizerConfig, RunConfig, VideosConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.config import AugmentConfig, MaxMegapixels, SamplingConfig, ViewsConfig
-from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
+from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 ACCURACY = Score("top1", "top-1", is_percent=True)
 TOP5 = Score("top5", "top-5", is_percent=True)
@@ -33,10 +31,6 @@ class LabeledVideosConfig(VideosConfig):
     label_fraction: Annotated[float, Gt(0), Le(1)] = 1.0
     """Share of each class's training videos whose labels are used, at least one (Fig. 4). A larger
     share contains the videos of a smaller one."""
-    # one option more would be too many; a --config file can set it
-    max_megapixels: Annotated[MaxMegapixels, NotAnOption()] = DEFAULT_MAX_MEGAPIXELS
-    """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
-    8K."""
 
 
 class DownstreamConfig(RunConfig):

@@ -14,6 +14,8 @@ from ctp.pretext.task_config import AnyTaskConfig
 from ctp.score import Score
 from ctp.training.config import RunConfig, VideosConfig
 from ctp.training.run_folder import ENCODER
+from ctp.video.config import MaxMegapixels
+from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 
 class PretrainVideosConfig(VideosConfig):
@@ -25,6 +27,9 @@ class PretrainVideosConfig(VideosConfig):
     """Other videos to evaluate on, e.g. a test split; none: `heldout_share` of `uri`."""
     heldout_share: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the videos of `uri` that are evaluated on and never trained on."""
+    max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
+    """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
+    8K. Memory is bounded in proportion."""
     repeats_per_pass: Annotated[int, Ge(1)] = 1
     """Samples of a video in each pass over the videos, two steps apart: one read serves them all.
     The length of an epoch does not change."""

@@ -67,7 +67,8 @@ class VideosConfig(Config):
     """Stop the run when more than this share of its videos cannot be used."""
     max_seconds_per_video: Annotated[float, Gt(0)] = 60.0
     """Quarantine a video that is decoded for longer than this."""
-    max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
+    # an option of pretraining only: its videos come from anywhere
+    max_megapixels: Annotated[MaxMegapixels, NotAnOption()] = DEFAULT_MAX_MEGAPIXELS
     """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
     8K. Memory is bounded in proportion."""
 
@@ -87,8 +88,8 @@ class ScalingConfig(Config):
     num_actors: Annotated[int, Ge(1)] = 1
     """Actors that decode videos and draw samples, each on a CPU core."""
     max_failures: Annotated[int, Ge(-1)] = 3
-    """Restarts of lost workers from the last checkpoint, after which the run fails; -1: no
-    limit."""
+    """Restarts of failed workers from the last checkpoint, after which the run fails; -1: no limit.
+    Lost nodes do not count. The same error twice without a step in between ends the run at once."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

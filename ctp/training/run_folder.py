@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from ctp.config import describe_kept, flatten, is_within, keep_stored, unflatten
 from ctp.data import corpus
+from ctp.data.quarantine import QuarantineLedger
 from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.text import near_miss, one_line
@@ -79,6 +80,12 @@ def is_finished(config: RunConfig) -> bool:
         )
     _check_same(config)
     return True
+
+
+def read_ledger(config: RunConfig) -> QuarantineLedger:
+    """Return the videos that a run has quarantined so far."""
+    place = folder_of(config).join(QUARANTINE)
+    return QuarantineLedger.from_jsonl(place.read_bytes() if place.exists() else b"")
 
 
 def create_or_resume(config: RunConfig) -> bool:

@@ -37,7 +37,16 @@ OpenStream = Callable[[SampleStream[S], int], Iterator[Batch[S]]]
 
 
 class RunStoppedError(RuntimeError):
-    """The run cannot continue, and a restart would not help; every worker raises it."""
+    """The run cannot continue, and a restart of its workers would not help; every worker raises it.
+
+    Attributes:
+        is_final: the same command would stop again, because the cause is not the storage or
+            something else that passes.
+    """
+
+    def __init__(self, message: str, *, is_final: bool = False):
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class Learner(ABC, Generic[S]):
@@ -241,9 +250,7 @@ class Trainer:
             self._initialize()
         # after the optimiser was built, which is safe: the new modules hold the old parameters
         synchronise_norms(self.model, self.worker.device)
-        quarantine = self.folder.join(run_folder.QUARANTINE)
-        if quarantine.exists():
-            self.ledger = QuarantineLedger.from_jsonl(quarantine.read_bytes())
+        self.ledger = run_folder.read_ledger(self.config)
         self._add_quarantined([e for catalog in self.spec.catalogs for e in catalog.quarantined])
         if self.worker.is_first:
             self.log = MetricsLog(self.folder, self.step, self.spec.attempt)
@@ -295,7 +302,8 @@ class Trainer:
         try:
             self.learner.initialize()
         except (ValueError, StorageError) as error:
-            raise RunStoppedError(str(error)) from error
+            is_final = isinstance(error, ValueError)
+            raise RunStoppedError(str(error), is_final=is_final) from error
 
     def _restore(self, name: str) -> None:
         try:
@@ -306,7 +314,8 @@ class Trainer:
         if state.catalog != self.spec.stream.catalog.fingerprint():
             raise RunStoppedError(
                 f"run {self.config.name!r} was started with other videos than data.uri "
-                f"{self.config.data.uri!r} has now. Restore them, or start a run of another name"
+                f"{self.config.data.uri!r} has now. Restore them, or start a run of another name",
+                is_final=True,
             )
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(dict(state.optimizer))
@@ -429,18 +438,25 @@ class Trainer:
 
     def _check(self, reports: list[_Report], rows: list[Row]) -> None:
         """Stop all workers together if the run cannot continue."""
-        for report in reports:
-            if report.error is not None:
-                raise RunStoppedError(report.error)
-        if not all(math.isfinite(row["loss"] + row["gradient_norm"]) for row in rows):  # type: ignore[arg-type, operator]
-            raise RunStoppedError(
-                f"the loss or its gradient is not finite between steps {rows[0]['step']} and "
-                f"{self.step}. Lower optimizer.learning_rate, or add schedule.warmup_steps"
-            )
         try:
             self.quarantined.check(self.spec.num_videos, self.config.data.max_quarantined_share)
+            too_many = None
         except QuarantineLimitError as error:
-            raise RunStoppedError(str(error)) from error
+            too_many = str(error)
+        is_final = too_many is not None or len(self.quarantined) >= self.spec.num_videos
+        for report in reports:
+            if report.error is not None:
+                raise RunStoppedError(report.error, is_final=is_final)
+        for row in rows:
+            if not math.isfinite(row["loss"] + row["gradient_norm"]):  # type: ignore[arg-type, operator]
+                raise RunStoppedError(
+                    f"step {row['step']}: the loss is {row['loss']:g} and the norm of its gradient "
+                    f"{row['gradient_norm']:g}; expected finite numbers. Lower "
+                    "optimizer.learning_rate, or add schedule.warmup_steps",
+                    is_final=True,
+                )
+        if too_many is not None:
+            raise RunStoppedError(too_many, is_final=True)
 
     def _add_quarantined(self, entries: Sequence[QuarantinedVideo]) -> None:
         self.quarantined.add(entries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -35,7 +36,6 @@ from ctp.build.build import (
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.build.layouts import Contents, FrameFolder, FrameZip, Source
 from ctp.data.catalog import VideoEntry
-from ctp.data.journal import delete_journals
 from ctp.data.sources import open_catalog
 from ctp.storage import Storage, StorageError
 from ctp.video.encoded import VideoError
@@ -343,7 +343,9 @@ def test_splits_are_distinct() -> None:
 
 
 @pytest.mark.slow
-def test_a_video_that_hangs_is_quarantined(video_folder: VideoFolder, tmp_path: Path) -> None:
+def test_a_video_that_hangs_is_quarantined(
+    video_folder: VideoFolder, losses_address: str, tmp_path: Path
+) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (4000, 4000)).save(picture, "PNG")
     with zipfile.ZipFile(tmp_path / "endless.zip", "w") as file:
@@ -354,17 +356,22 @@ def test_a_video_that_hangs_is_quarantined(video_folder: VideoFolder, tmp_path: 
         Source("endless", FrameZip(str(tmp_path / "endless.zip"), Fraction(25))),
         Source("good", VideoEntry("good", good)),
     )
-    task, key = ShardTask(str(tmp_path / "out"), "shard", sources), uuid.uuid4().hex
+    task = ShardTask(str(tmp_path / "out"), "shard", sources)
     script = (
         "import pickle, sys; from ctp.build.build import build_shard; "
-        "from ctp.data.journal import Journal; "
-        "task, config, key = pickle.load(sys.stdin.buffer); "
-        "list(build_shard(task, config, Journal(key, 1.0)))"
+        "from ctp.data.journal import Journal; from served_record import ServedRecord; "
+        "task, config, address, actor = pickle.load(sys.stdin.buffer); "
+        "journal = Journal(ServedRecord(address, actor), actor, 1.0)\n"
+        "with journal.task(): list(build_shard(task, config, journal))"
     )
-    arguments = pickle.dumps((task, TRANSCODE, key))
+    arguments = pickle.dumps((task, TRANSCODE, losses_address, uuid.uuid4().hex))
     command = [sys.executable, "-c", script]
-    statuses = [subprocess.run(command, input=arguments, check=False).returncode for _ in range(3)]
-    delete_journals(key)
+    helpers = str(Path(__file__).parents[1] / "data")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([helpers, *sys.path])}
+    statuses = [
+        subprocess.run(command, input=arguments, env=environment, check=False).returncode
+        for _ in range(3)
+    ]
     assert [status < 0 for status in statuses] == [True, True, False]
     part = finished_parts(task.folder, ["shard"])["shard"]
     assert part.videos == 1

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import pytest
 
+from ctp.cluster.errors import FINAL_STATUS
 from ctp.encoders.weights import stored_metadata
 from ctp.versions import written_by
 
@@ -258,7 +259,7 @@ def test_a_run_without_usable_videos_ends_with_a_clear_error(storage: Path, tmp_
     argv = command(storage, "bad", data__uri=tmp_path, data__heldout_share=0, log_every_steps=10)
     with start(argv) as process:
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 1
+    assert process.returncode == FINAL_STATUS
     assert "6 videos were tried for a sample and none can be used" in out.splitlines()[-1]
     assert "Traceback" not in out
     assert len((storage / "bad" / "quarantine.jsonl").read_text().splitlines()) == 6

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ctp.cluster.train import SILENT_SECONDS, Silence
+from ctp.cluster.waiting import SILENT_SECONDS, Silence
 
 
 def test_reports_become_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,10 +16,10 @@ def test_reports_become_rarer(monkeypatch: pytest.MonkeyPatch) -> None:
     reported = []
     for seconds in range(int(9 * SILENT_SECONDS)):
         now = 1000.0 + seconds
-        if silence.should_report(has_rows=False):
+        if silence.should_report(has_progress=False):
             reported.append(seconds / SILENT_SECONDS)
     assert reported == [1, 2, 4, 8]
-    assert not silence.should_report(has_rows=True)
+    assert not silence.should_report(has_progress=True)
     assert silence.seconds() == 0
     now += SILENT_SECONDS
-    assert silence.should_report(has_rows=False)
+    assert silence.should_report(has_progress=False)

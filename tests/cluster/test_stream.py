@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from ctp.cluster import stream as cluster_stream
+from ctp.cluster.losses import keep_losses
 from ctp.cluster.stream import (
     MAX_STEPS_PER_BLOCK,
     BlockLayout,
@@ -102,7 +103,7 @@ def test_workers_get_the_plans_samples_in_its_order(
     monkeypatch.setattr(cluster_stream, "MAX_STEPS_PER_BLOCK", 5)  # of 12: the last is shorter
     stream = spec.stream
     described = StreamSpec.from_stream(spec.config, stream)
-    blocks = sample_blocks(ray.put(stream), described, first, world_size, f"test-{world_size}")
+    blocks = sample_blocks(ray.put(stream), described, first, world_size, keep_losses())
     shards = blocks.streaming_split(world_size, equal=True)
     share = stream.total_batch // world_size
 

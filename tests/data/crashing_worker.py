@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-from ctp.data.journal import Journal
+from served_record import ServedRecord
+
+from ctp.data.journal import DecodersDiedError, Journal
 from ctp.video.encoded import VideoError
 
 
@@ -24,16 +26,22 @@ def process(name: str, folder: Path) -> None:
 
 
 def main() -> None:
-    """Print what becomes of each video."""
-    key, seconds, folder, names = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:]
-    journal = Journal(key, seconds)
-    for name in names:
-        try:
-            with journal.working_on(name, f"/videos/{name}"):
-                process(name, folder)
-            print(name, "done", flush=True)
-        except VideoError as error:
-            print(name, error.reason, flush=True)
+    """Print what becomes of each video; the name `die` ends the process outside any video."""
+    address, actor, machine, seconds, folder, *names = sys.argv[1:]
+    journal = Journal(ServedRecord(address, actor, machine), actor, float(seconds))
+    try:
+        with journal.task():
+            for name in names:
+                if name == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                try:
+                    with journal.working_on(name, f"/videos/{name}"):
+                        process(name, Path(folder))
+                    print(name, "done", flush=True)
+                except VideoError as error:
+                    print(name, error.reason, flush=True)
+    except DecodersDiedError as error:
+        print(error)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -153,8 +154,12 @@ def test_too_many_bad_videos_stop_the_run(small_run: PretrainConfig, video_folde
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_run: PretrainConfig) -> None:
     wild = small_run.replace(optimizer={"learning_rate": 1e30})
-    with pytest.raises(RunStoppedError, match=r"not finite between steps .*learning_rate"):
+    with pytest.raises(RunStoppedError, match=r"step \d+: .*finite.*learning_rate") as caught:
         train(wild)
+    assert caught.value.is_final
+    rows = read_metrics(folder_of(wild))
+    first = next(r["step"] for r in rows if not math.isfinite(r["loss"] + r["gradient_norm"]))
+    assert str(caught.value).startswith(f"step {first}:")
 
 
 def test_failing_storage_stops_the_run_and_keeps_the_last_checkpoint(
@@ -364,8 +369,9 @@ def test_all_videos_bad_stops_the_run_and_lists_them(
 ) -> None:
     data = {"uri": str(video_folder(bad=4)), "max_quarantined_share": 1.0}
     config = small_run.replace(data=data)
-    with pytest.raises(RunStoppedError, match=r"4 videos were tried"):
+    with pytest.raises(RunStoppedError, match=r"4 videos were tried") as caught:
         train(config)
+    assert caught.value.is_final
     lines = folder_of(config).join("quarantine.jsonl").read_bytes().splitlines()
     assert len(lines) == 4
     assert newest_sample(config) == 0

@@ -21,6 +21,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from served_record import ServedRecord
 
 from ctp.build.config import TranscodeConfig
 from ctp.build.convert import convert
@@ -190,17 +191,23 @@ def use_video(whole: Whole, seed: int, journal: Journal) -> None:
 
 def main() -> None:
     """Print the outcome of each video."""
-    folder, key, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+    folder, address, actor, seconds = (
+        Path(sys.argv[1]),
+        sys.argv[2],
+        sys.argv[3],
+        float(sys.argv[4]),
+    )
     whole = Whole.from_folder(folder)
     torch.set_num_threads(1)
-    journal = Journal(key, seconds)
-    for seed in range(int(sys.argv[4]), int(sys.argv[5])):
-        outcome, reason = "used", ""
-        try:
-            (use_video if seed % 16 else use_pictures)(whole, seed, journal)
-        except VideoError as error:
-            outcome, reason = "refused", error.reason
-        print(json.dumps({"seed": seed, "outcome": outcome, "reason": reason}), flush=True)
+    journal = Journal(ServedRecord(address, actor), actor, seconds)
+    with journal.task():
+        for seed in range(int(sys.argv[5]), int(sys.argv[6])):
+            outcome, reason = "used", ""
+            try:
+                (use_video if seed % 16 else use_pictures)(whole, seed, journal)
+            except VideoError as error:
+                outcome, reason = "refused", error.reason
+            print(json.dumps({"seed": seed, "outcome": outcome, "reason": reason}), flush=True)
 
 
 if __name__ == "__main__":

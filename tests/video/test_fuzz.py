@@ -12,7 +12,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -23,8 +23,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctp.data.journal import delete_journals
-
 Encode = Callable[..., bytes]
 Outcome = dict[str, Any]
 
@@ -34,6 +32,7 @@ MAX_SECONDS_PER_VIDEO = 10
 MAX_ATTEMPTS = 3
 """The journal blames a video when it has ended two processes; the third one refuses it."""
 WORKER = str(Path(__file__).with_name("fuzz_worker.py"))
+RECORD_FOLDER = str(Path(__file__).parents[1] / "data")
 
 GOPS = {"g": "8", "bf": "2"}
 PREDICTED = {"g": "8"}
@@ -108,25 +107,19 @@ def whole_files(
     return folder
 
 
-@pytest.fixture
-def key() -> Iterator[str]:
-    key = f"test-{uuid.uuid4().hex}"
-    yield key
-    delete_journals(key)
-
-
-def outcomes_of(folder: Path, key: str, seeds: range) -> list[Outcome]:
+def outcomes_of(folder: Path, losses_address: str, seeds: range) -> list[Outcome]:
     """Return the outcomes of damaged files; "failed" is one that ended its process otherwise."""
     outcomes: list[Outcome] = []
     attempts: Counter[int] = Counter()
+    actor = uuid.uuid4().hex  # these processes replace each other
     while len(outcomes) < len(seeds):
         seed = seeds[len(outcomes)]
         attempts[seed] += 1
-        arguments = (folder, key, MAX_SECONDS_PER_VIDEO, seed, seeds.stop)
+        arguments = (folder, losses_address, actor, MAX_SECONDS_PER_VIDEO, seed, seeds.stop)
         done = subprocess.run(
             [sys.executable, WORKER, *map(str, arguments)],
             capture_output=True, text=True, errors="replace", check=False,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([RECORD_FOLDER, *sys.path])},
         )  # fmt: skip
         outcomes += map(json.loads, done.stdout.splitlines())
         seed = seeds[len(outcomes)] if len(outcomes) < len(seeds) else seed
@@ -136,11 +129,13 @@ def outcomes_of(folder: Path, key: str, seeds: range) -> list[Outcome]:
     return outcomes
 
 
-def test_each_damaged_file_is_used_or_refused_with_a_reason(whole_files: Path, key: str) -> None:
+def test_each_damaged_file_is_used_or_refused_with_a_reason(
+    whole_files: Path, losses_address: str
+) -> None:
     step = -(-NUM_FILES // NUM_PROCESSES)
     parts = [range(start, min(start + step, NUM_FILES)) for start in range(0, NUM_FILES, step)]
     with ThreadPoolExecutor(NUM_PROCESSES) as pool:
-        found = pool.map(partial(outcomes_of, whole_files, key), parts)
+        found = pool.map(partial(outcomes_of, whole_files, losses_address), parts)
         outcomes = [outcome for part in found for outcome in part]
     failed = [outcome for outcome in outcomes if outcome["outcome"] == "failed"]
     assert not failed, f"{len(failed)} failed, the first is {failed[0]}"

@@ -1,0 +1,47 @@
+"""The exit status says whether a scheduler may start the same command again."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import pytest
+from ray.train import TrainingFailedError
+
+from ctp.cli import CommandLine
+from ctp.cluster.errors import FINAL_STATUS, StoppedError
+from ctp.cluster.launch import run_command
+from ctp.pretext.config import PretrainConfig
+from ctp.recipes import PRETRAIN
+from ctp.storage import StorageError
+from ctp.training.trainer import RunStoppedError
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("data.uri is missing"), FINAL_STATUS),
+        (RunStoppedError("the loss is not finite", is_final=True), FINAL_STATUS),
+        (RunStoppedError("cannot write s3://b/a"), 1),
+        (StorageError("cannot read s3://b/a"), 1),
+        (ConnectionError("the cluster does not answer"), 1),
+        (TrainingFailedError("workers failed"), 1),
+        (StoppedError("the storage fails"), 1),
+        (KeyboardInterrupt(), 1),
+    ],
+)
+def test_status_and_message(
+    error: BaseException, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(config: PretrainConfig) -> NoReturn:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_command(CommandLine(PRETRAIN, "tiny", ""), fail, ["--name", "run"])
+    code = ended.value.code
+    if isinstance(code, str):  # Python prints it and exits with 1
+        assert status == 1
+        message = code
+    else:
+        assert code == status
+        message = capsys.readouterr().err
+    assert str(error) in message

@@ -413,12 +413,18 @@ class _File:
             frame.opaque = self._index.orientation
             take(number, frame)
 
-        try:
+        with self._refused_size_named():
             if self._index.times is None or not len(self._index.keys):
                 self._decode_by_count(wanted, orient_and_take)
             else:
                 self._decode_by_time(wanted, self._index.times.tolist(), orient_and_take)
-        except VideoError as error:  # frames are missing
+
+    @contextmanager
+    def _refused_size_named(self) -> Iterator[None]:
+        """Add the size of the pictures to an error that frames are missing, if it is the cause."""
+        try:
+            yield
+        except VideoError as error:
             raise self._error(error.reason + self._refused_size()) from error
 
     def _refused_size(self) -> str:
@@ -546,7 +552,7 @@ class _File:
         """
         times: list[int | None] = []
         orientation: Orientation | None = None
-        with self._video_errors("cannot be decoded"):
+        with self._refused_size_named(), self._video_errors("cannot be decoded"):
             for frame in self._frames_from(None):
                 times.append(frame.pts)
                 orientation = orientation or Orientation(display_matrix(frame))

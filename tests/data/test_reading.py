@@ -148,12 +148,12 @@ def test_videos_that_are_kept_do_not_block_one_that_is_needed(
 
 def test_closing_ends_the_threads_that_wait(encode_video: Callable[..., bytes]) -> None:
     many = sized_videos(encode_video(3), 5, READ_AHEAD_BYTES)
+    before = set(threading.enumerate())
     with VideoOpener(many) as opener, opener.open(many[0]):
         pass
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join(timeout=10)
-            assert not thread.is_alive()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
     assert not many[4].reads
 
 

@@ -158,10 +158,12 @@ def test_pictures_that_become_too_large_are_refused(format: str, encode_video: E
         encode_video(10, format=format, codec=codec, width=width, height=width)
         for width in (64, 1280)
     )
-    with VideoReader(video_of(small + large), DecodingLimits(1.0)) as reader:
+    refused = pytest.raises(VideoError, match=r"at most 1 megapixels.*data\.max_megapixels")
+    with refused, VideoReader(video_of(small + large), DecodingLimits(1.0)) as reader:
+        # MPEG-TS is refused before, because the frames of joined recordings are counted
+        assert format != "mpegts"
         assert len(reader.read([0, 3], short_side_px=32)) == 2
-        with pytest.raises(VideoError, match=r"at most 1 megapixels.*data\.max_megapixels"):
-            reader.read([0, 15], short_side_px=32)
+        reader.read([0, 15], short_side_px=32)
 
 
 def test_a_header_with_a_smaller_size_than_the_pictures_does_not_help(encode_video: Encode) -> None:

@@ -91,7 +91,7 @@ def _encode_video(
     mirrored: bool = False,
 ) -> bytes:
     # a file, for a muxer that moves the index to the front reads what it wrote
-    with tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file, _usual_priority():
         muxing = dict(format_options or {})
         with av.open(file.name, "w", format=format, options=muxing) as container:
             stream: Any = container.add_stream(codec, rate=25, options=dict(options or {}))
@@ -107,6 +107,20 @@ def _encode_video(
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         return file.read()
+
+
+@contextmanager
+def _usual_priority() -> Iterator[None]:
+    """Leave this thread with the priority that it has.
+
+    Run by root, libsvtav1 gives the thread that opens it real-time priority. Processes that it
+    starts later would inherit that, and one that waits in a loop would stop the whole machine.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -115,7 +116,12 @@ def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Itera
         if address and demands:
             check_cluster(demands, where=f"the cluster at {address}")
         check_seen(paths)
-        yield
+        try:
+            yield
+        finally:
+            # a reference to an object that another thread releases while Ray shuts down ends the
+            # process; those in cycles would be released at any time
+            gc.collect()
 
 
 @contextmanager

@@ -101,9 +101,9 @@ def faults(tmp_path: Path) -> Callable[[], Counter[str]]:
     return lambda: Counter((tmp_path / "faults.log").read_text().split())
 
 
-def quarantined(folder: Path) -> dict[str, str]:
+def quarantined(ledger: Path) -> dict[str, str]:
     """File name of each quarantined video -> reason."""
-    lines = (folder / "quarantine.jsonl").read_text().splitlines()
+    lines = ledger.read_text().splitlines()
     entries = [QuarantinedVideo(**json.loads(line)) for line in lines]
     return {Path(entry.uri).name: entry.reason for entry in entries}
 
@@ -132,7 +132,7 @@ def test_a_pretraining_quarantines_them(
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert (folder / "encoder.safetensors").exists()
-    found = quarantined(folder)
+    found = quarantined(folder / "quarantine.jsonl")
     assert found.keys() == {"1.mkv", "3.mkv", "6.mkv", "8.mkv"}  # the first is a held-out video
     assert CRASHED in found["1.mkv"]
     assert CRASHED in found["3.mkv"]
@@ -149,7 +149,7 @@ def test_an_embedding_quarantines_them(
         "out": tmp_path / "features", "videos_per_part": 4,
     }  # fmt: skip
     run_job("embed.py", options)
-    found = quarantined(tmp_path / "features")
+    found = quarantined(tmp_path / "features" / "_quarantine.jsonl")
     assert found.keys() == {"3.mkv", "6.mkv", "8.mkv"}
     assert CRASHED in found["3.mkv"]
     assert HUNG in found["6.mkv"]

@@ -534,6 +534,9 @@ class _File:
             has_times
             # packed pictures have the times of other packets
             and all(header.num_pictures <= 1 for header in packets.headers)
+            # after a seek in a program stream, FFmpeg guesses the times of all but a packet's first
+            # picture, and with B-frames it may guess others than in a pass from the start
+            and name != "mpeg"
             # without an index, FFmpeg takes all packets of an AVI file for key frames
             and (name != "avi" or codec not in ONE_PICTURE)
         )

@@ -13,10 +13,11 @@ from ctp.encoders.config import R2plus1dConfig, R3dConfig
 from ctp.pretext.ctp.config import OFFICIAL, PAPER, CtpConfig
 from ctp.pretext.ctp.head import ROI_SIZE
 from ctp.recipes import FINETUNE, PRETRAIN, TRACK
-from ctp.training.config import RunConfig
+from ctp.training.config import OptimizerConfig, RunConfig
 from ctp.training.schedule import DECAY_FACTOR, learning_rate_factor, total_steps
 from ctp.training.step import MAX_GRADIENT_NORM, MOMENTUM
 from ctp.video.augment import PRETRAINING_COLORS, RECOGNITION_COLORS
+from ctp.video.config import SamplingConfig
 
 PAPER_RUNS = ["ucf101-r3d18", "ucf101-r2plus1d18", "kinetics400-r3d18", "kinetics400-r2plus1d18"]
 UCF101_TRAIN_SPLIT_1 = 9_537
@@ -121,6 +122,25 @@ def test_the_official_recipe_differs_in_the_rules_alone() -> None:
     assert isinstance(official.task, CtpConfig)
     assert official.task.game == OFFICIAL
     assert official.replace(task=official.task.replace(rules="paper")) == paper
+
+
+@pytest.mark.parametrize("data", ["ucf101", "kinetics400"])
+@pytest.mark.parametrize(("task", "learning_rate", "intervals"), [("rotation", 0.01, (1, 5))])
+def test_the_pretraining_by_other_tasks(
+    data: str, task: str, learning_rate: float, intervals: tuple[int, int]
+) -> None:
+    """The settings of the authors' implementation for Table 4."""
+    config = PRETRAIN[f"{data}-{task}"]()
+    assert config.task.name == task
+    assert config.task.sampling == SamplingConfig(num_frames=16, interval_frames=intervals)
+    assert config.task.augment.frame_size_px == 112
+    assert config.encoder == R3dConfig(spatial_stride=16)
+    assert config.optimizer == OptimizerConfig(
+        name="sgd", learning_rate=learning_rate, weight_decay=1e-4
+    )
+    assert config.compute.total_batch == 32
+    expected = (300, (100, 200)) if data == "ucf101" else (90, (30, 60))
+    assert (config.schedule.length, config.schedule.decay_at) == expected
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])

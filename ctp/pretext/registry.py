@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from ctp.pretext.ctp.task import CtpTask
+from ctp.pretext.rotation import RotationTask
 from ctp.pretext.task import PretextTask
 from ctp.pretext.task_config import TaskConfig
 
-TASKS: dict[str, type[PretextTask[Any, Any]]] = {"ctp": CtpTask}
+TASKS: dict[str, type[PretextTask[Any, Any]]] = {
+    "ctp": CtpTask,
+    "rotation": RotationTask,
+}
 
 
 def build_task(config: TaskConfig) -> PretextTask[Any, Any]:

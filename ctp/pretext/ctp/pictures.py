@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,11 +13,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from ctp.pretext.ctp.metrics import TrackingTally
+from ctp.pretext.pictures import change_colors, enlarge
 from ctp.pretext.task import SamplePicture
-from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, to_input
 
 PATCH_COLORS = ("#ff3da5", "#22d3ee", "#ffb000", "#84e01e", "#a78bfa")
 """Colours of the patches, distinct for the colour-blind too; used in turn if K is larger."""
@@ -52,7 +50,7 @@ def draw_samples(
         min_side_px: smaller frames are enlarged to this shorter side.
     """
     if color is not None:
-        frames = _change_colors(frames, color)
+        frames = change_colors(frames, color)
     return [
         _draw_sample(
             frames[index],
@@ -65,13 +63,6 @@ def draw_samples(
     ]
 
 
-def _change_colors(frames: Tensor, color: Tensor) -> Tensor:
-    """Return the frames in the colours that the encoder sees, uint8 [B, T, H, W, 3]."""
-    mean, std = (torch.tensor(each, device=frames.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = to_input(frames, color.cpu()).permute(0, 2, 3, 4, 1) * std + mean
-    return (255 * pixels).round().clamp(0, 255).to(torch.uint8)
-
-
 def _draw_sample(
     frames: Tensor, boxes: Tensor, visible: Tensor, predicted: Tensor | None, min_side_px: int
 ) -> SamplePicture:
@@ -82,16 +73,10 @@ def _draw_sample(
         means = tally.means()
         iou, still = (means[key].total / means[key].number for key in ("iou", "still_iou"))
         caption = f"IoU {iou:.2f} (still {still:.2f})   {LEGEND}, {PREDICTED_LEGEND}"
-    height, width = frames.shape[1:3]
-    large = resize(
-        frames.movedim(-1, 1),
-        [max(min_side_px, min(height, width))],
-        InterpolationMode.BICUBIC,
-        antialias=True,
-    )
-    scale = large.shape[-1] / width
+    large = enlarge(frames, min_side_px)
+    scale = large.shape[2] / frames.shape[2]
     drawn = _draw_frames(
-        large.movedim(1, -1).cpu().numpy(),
+        large.cpu().numpy(),
         scale * boxes.cpu().numpy(),
         visible.cpu().numpy(),
         None if predicted is None else scale * predicted.float().cpu().numpy(),

@@ -1,0 +1,184 @@
+"""What pretext tasks share whose answer is one of several classes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ctp.data.stream import array_field
+from ctp.pretext.dropout import seeded_dropout
+from ctp.pretext.task import Mean, PretextTask, SamplePicture
+from ctp.pretext.task_config import TaskConfig
+from ctp.score import Score
+from ctp.training.step import LossTerms
+from ctp.video.augment import to_input
+from ctp.video.planes import planes_size, to_rgb
+
+if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
+    from ctp.encoders.encoder import Encoder
+
+C = TypeVar("C", bound=TaskConfig)
+
+DROPOUT = 0.5
+"""Probability that a feature is dropped before the last layer (the authors' implementation)."""
+WEIGHT_STD = 0.001
+"""Initial standard deviation of the last layer (the authors' implementation)."""
+
+
+class ClassifiedSample(NamedTuple):
+    """A sample with its class. Some tasks have several clips, or several classes, in a sample.
+
+    Attributes:
+        planes: uint8 [..., T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
+        color: float32 [..., T, 4] as of `augment.sample_color`; [0] if no task changes colours.
+        label: int64 [...], the class of each answer.
+        dropout_seed: int64, of `seeded_dropout`.
+    """
+
+    planes: Any
+    color: Any
+    label: Any
+    dropout_seed: Any
+
+
+class ClassificationTask(PretextTask[ClassifiedSample, C]):
+    """A pretext task whose answers are classes; the loss is the cross entropy.
+
+    Attributes:
+        question: what a class is of, for captions, e.g. "turned".
+    """
+
+    score = Score("accuracy", "accuracy", "chance", "chance", is_percent=True)
+    question: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Return the names of the classes, by their numbers."""
+
+    def build(self, encoder: Encoder) -> nn.Module:
+        """Return encoder, average over time and space, dropout and linear layer."""
+        return ClipClassifier(encoder, len(self.class_names))
+
+    def frames(self, samples: ClassifiedSample) -> Tensor:
+        """Return the frames that the encoder sees, before colours: uint8 [clips, T, S, S, 3]."""
+        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
+        return frames.flatten(0, -5)
+
+    def loss(self, model: nn.Module, samples: ClassifiedSample) -> LossTerms:
+        """Return the cross entropy."""
+        logits = model(to_input(self.frames(samples), _color(samples)), samples.dropout_seed)
+        return LossTerms(F.cross_entropy(logits, samples.label.flatten()), {})
+
+    def evaluate(self, model: nn.Module, batches: Iterable[ClassifiedSample]) -> Mapping[str, Mean]:
+        """Return the accuracy, and that of a guess: all classes are equally probable."""
+        correct = number = 0
+        for samples in batches:
+            labels = samples.label.flatten()
+            correct += int((self._answer(model, samples).argmax(dim=1) == labels).sum())
+            number += len(labels)
+        return {
+            "accuracy": Mean(correct, number),
+            "chance": Mean(number / len(self.class_names), number),
+        }
+
+    def describe(self) -> Mapping[str, str]:
+        """Return the facts of the task, with its classes."""
+        return {**super().describe(), "classes": ", ".join(self.class_names)}
+
+    def pictures(
+        self, samples: ClassifiedSample, model: nn.Module | None, *, min_side_px: int
+    ) -> Sequence[SamplePicture]:
+        """Show the frames that the encoder sees; the caption has the class and the answer."""
+        from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
+
+        frames, color, labels = self.frames(samples), _color(samples), samples.label.flatten()
+        captions = [f"{self.question} {self.class_names[label]}" for label in labels.tolist()]
+        if model is not None:
+            probs, answers = self._answer(model, samples).softmax(dim=1).max(dim=1)
+            captions = [
+                f"{caption}, answer {self.class_names[answer]} ({prob:.0%})"
+                for caption, answer, prob in zip(
+                    captions, answers.tolist(), probs.tolist(), strict=True
+                )
+            ]
+        elif color is not None:  # as the model is trained
+            frames = change_colors(frames, color)
+        # clips with one class in common follow each other
+        pictures = frames.reshape(len(labels), -1, *frames.shape[2:])
+        return [
+            SamplePicture(enlarge(clip, min_side_px).cpu().numpy(), caption)
+            for clip, caption in zip(pictures, captions, strict=True)
+        ]
+
+    def _fields(
+        self, clips: tuple[int, ...] = (), labels: tuple[int, ...] = ()
+    ) -> ClassifiedSample:
+        """Return the dtypes and shapes of a sample with so many clips and labels."""
+        num_frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
+        return ClassifiedSample(
+            planes=array_field(np.uint8, *clips, num_frames, planes_size(size)),
+            color=array_field(np.float32, *clips, num_frames, 4),
+            label=array_field(np.int64, *labels),
+            dropout_seed=array_field(np.int64),
+        )
+
+    def _answer(self, model: nn.Module, samples: ClassifiedSample) -> Tensor:
+        """Return the logits of clips in their own colours, float32 [answers, classes]."""
+        logits: Tensor = model(to_input(self.frames(samples)), None)
+        return logits
+
+
+def draw_dropout_seed(rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the `dropout_seed` of a sample."""
+    return np.asarray(rng.integers(2**62))
+
+
+class ClipClassifier(nn.Module):
+    """Encoder, average over time and space, dropout and linear layer.
+
+    Attributes:
+        encoder: makes the features.
+        fc: from features to classes.
+    """
+
+    def __init__(self, encoder: Encoder, num_classes: int):
+        super().__init__()
+        self.encoder, self.fc = encoder, last_layer(encoder.out_channels, num_classes)
+
+    def forward(self, clips: Tensor, dropout_seeds: Tensor | None) -> Tensor:
+        """Classify clips.
+
+        Args:
+            clips: float [clips, 3, T, H, W], normalised; as many of each sample.
+            dropout_seeds: int64 [B], of the samples; None: no dropout.
+
+        Returns:
+            float32 [clips, classes], logits.
+        """
+        features: Tensor = self.encoder(clips).mean(dim=(2, 3, 4))
+        if dropout_seeds is not None:
+            of_samples = features.view(len(dropout_seeds), -1)
+            features = seeded_dropout(of_samples, dropout_seeds, DROPOUT).view_as(features)
+        logits: Tensor = self.fc(features)
+        return logits.float()
+
+
+def last_layer(num_features: int, num_classes: int) -> nn.Linear:
+    """Return a linear layer that is initialised as the authors do: N(0, .001), biases 0."""
+    layer = nn.Linear(num_features, num_classes)
+    nn.init.normal_(layer.weight, std=WEIGHT_STD)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _color(samples: ClassifiedSample) -> Tensor | None:
+    """Return the colours, float32 [clips, T, 4], or None if the task changes none."""
+    color: Tensor = samples.color
+    return color.flatten(0, -3) if color.numel() else None

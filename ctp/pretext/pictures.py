@@ -1,0 +1,40 @@
+"""What the pictures of all tasks share: larger frames, in the colours that the encoder sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, to_input
+
+
+def enlarge(frames: Tensor, min_side_px: int) -> Tensor:
+    """Enlarge frames whose shorter side is less than `min_side_px`.
+
+    Args:
+        frames: uint8 [T, h, w, 3].
+        min_side_px: the shorter side of the result, if that is more.
+
+    Returns:
+        uint8 [T, H, W, 3].
+    """
+    side = max(min_side_px, min(frames.shape[1:3]))
+    large = resize(frames.movedim(-1, 1), [side], InterpolationMode.BICUBIC, antialias=True)
+    enlarged: Tensor = large.movedim(1, -1)
+    return enlarged
+
+
+def change_colors(frames: Tensor, color: Tensor) -> Tensor:
+    """Return frames in the colours that the encoder sees.
+
+    Args:
+        frames: uint8 [B, T, H, W, 3].
+        color: float32 [B, T, 4] as of `augment.sample_color`.
+
+    Returns:
+        uint8 [B, T, H, W, 3].
+    """
+    mean, std = (torch.tensor(each, device=frames.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = to_input(frames, color.to(frames.device)).permute(0, 2, 3, 4, 1) * std + mean
+    return (255 * pixels).round().clamp(0, 255).to(torch.uint8)

@@ -15,6 +15,8 @@ from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 PAPER_SCALING = ScalingConfig(num_workers=8, use_gpu=True, num_actors=24)
 """The paper's 8 GPUs (§5.1), with three actors for each."""
+PAPER_R2PLUS1D = R2plus1dConfig(middle_channels="convolution")
+"""The paper's R(2+1)D-18, which is not torchvision's: 33.17 M weights, as of the authors."""
 SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
@@ -35,7 +37,7 @@ def ucf101_r3d18() -> PretrainConfig:
 
 def ucf101_r2plus1d18() -> PretrainConfig:
     """The paper's R(2+1)D-18 on UCF-101: 300 epochs, 8 GPUs (§5.1)."""
-    return _paper(R2plus1dConfig(), "data/ucf101/train", epochs=300, decay_at=(100, 200))
+    return _paper(PAPER_R2PLUS1D, "data/ucf101/train", epochs=300, decay_at=(100, 200))
 
 
 def kinetics400_r3d18() -> PretrainConfig:
@@ -45,7 +47,7 @@ def kinetics400_r3d18() -> PretrainConfig:
 
 def kinetics400_r2plus1d18() -> PretrainConfig:
     """The paper's R(2+1)D-18 on Kinetics-400: 90 epochs, 8 GPUs (§5.1)."""
-    return _paper(R2plus1dConfig(), "data/kinetics400/train", epochs=90, decay_at=(30, 60))
+    return _paper(PAPER_R2PLUS1D, "data/kinetics400/train", epochs=90, decay_at=(30, 60))
 
 
 def ucf101_r3d18_official() -> PretrainConfig:
@@ -92,7 +94,8 @@ def finetune_ssv1() -> FinetuneConfig:
     frames = SamplingConfig(num_frames=32, interval_frames=(1, 1))
     return recipe.replace(
         sampling=frames,
-        augment=recipe.augment.replace(flip_prob=0),  # left and right make classes
+        # left and right make classes; the authors stretch no picture of this data set
+        augment=AugmentConfig(flip_prob=0, keeps_aspect_ratio=True),
         clips_per_test_video=1,
         schedule=ScheduleConfig(length=90, decay_at=(40, 60, 80), warmup_steps=1000),
     )
@@ -115,7 +118,7 @@ def finetune_small() -> FinetuneConfig:
         # random weights must be of the same encoder as those of a small run
         encoder=SMALL_ENCODER,
         sampling=SamplingConfig(num_frames=8, interval_frames=(1, 2)),
-        augment=finetune_ucf101().augment.replace(frame_size_px=48, short_sides_px=(48, 56, 64)),
+        augment=AugmentConfig(frame_size_px=48, short_sides_px=(48, 56, 64), flip_prob=0.35),
         clips_per_test_video=3,
         optimizer=OptimizerConfig(name="adamw", learning_rate=0.001, weight_decay=0.05),
         schedule=ScheduleConfig(unit="epochs", length=30, decay_at=()),
@@ -200,7 +203,7 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
 
 def retrieval_features() -> EmbedConfig:
     """VCOP's retrieval: 10 clips of 16 consecutive frames, max pooling to 2 x 3 x 3 (default)."""
-    return EmbedConfig(views=ViewsConfig(interval_frames=1))
+    return EmbedConfig(views=ViewsConfig(interval_frames=1, keeps_aspect_ratio=False))
 
 
 def compact_features() -> EmbedConfig:

@@ -9,7 +9,8 @@ import pytest
 from ctp.config import options
 from ctp.downstream import classification, tracking
 from ctp.downstream.classification import DROPOUT
-from ctp.encoders.config import R2plus1dConfig, R3dConfig
+from ctp.encoders.config import R3dConfig
+from ctp.encoders.registry import build_encoder
 from ctp.pretext.ctp.config import OFFICIAL, PAPER, CtpConfig
 from ctp.pretext.ctp.head import ROI_SIZE
 from ctp.recipes import FINETUNE, PRETRAIN, TRACK
@@ -69,10 +70,32 @@ def test_colors_are_those_of_the_authors_implementation() -> None:
     assert (recognition.max_brightness_shift, recognition.max_log_contrast) == (32, 0.2)
     assert not recognition.varies_over_frames
     for colors in (pretraining, recognition):
-        assert (colors.max_hue_shift_degrees, colors.max_log_saturation) == (12, 0.1)
+        # 12 of OpenCV's hues, which are two degrees each
+        assert (colors.max_hue_shift_degrees, colors.max_log_saturation) == (24, 0.1)
+    assert pretraining.hue_saturation_first
+    assert not recognition.hue_saturation_first
 
 
 # ---- pretraining --------------------------------------------------------------------------------
+
+
+def r2plus1d_weights() -> int:
+    """The weights of R(2+1)D-18 (Tran et al., 2018): each convolution is a spatial and a temporal
+    one, with as many channels between them as make about the weights of the 3D convolution."""
+
+    def convolution(inputs: int, outputs: int) -> int:
+        middle = 27 * inputs * outputs // (9 * inputs + 3 * outputs)
+        # each of the two has a norm of a factor and an offset for each channel
+        return (9 * inputs + 2) * middle + (3 * middle + 2) * outputs
+
+    total = (3 * 49 + 2) * 45 + (3 * 45 + 2) * 64  # the stem
+    inputs = 64
+    for outputs in (64, 128, 256, 512):
+        total += convolution(inputs, outputs) + 3 * convolution(outputs, outputs)
+        if outputs > inputs:
+            total += (inputs + 2) * outputs  # the shortcut
+        inputs = outputs
+    return total
 
 
 @pytest.mark.parametrize("name", PAPER_RUNS)
@@ -95,8 +118,10 @@ def test_the_papers_pretraining(name: str) -> None:
     assert config.optimizer.weight_decay == 1e-4
     assert config.compute.total_batch == 32
     assert config.schedule.unit == "epochs"
-    encoder = R2plus1dConfig if "r2plus1d" in name else R3dConfig
-    assert config.encoder == encoder(width=64, blocks_per_stage=(2, 2, 2, 2), spatial_stride=8)
+    assert config.encoder.spatial_stride == 8
+    # torchvision's R3D, without the classifier of 400 classes
+    weights = sum(each.numel() for each in build_encoder(config.encoder).parameters())
+    assert weights == (r2plus1d_weights() if "r2plus1d" in name else 33_371_472 - 400 * 513)
     expected = (300, (100, 200)) if "ucf101" in name else (90, (30, 60))
     assert (config.schedule.length, config.schedule.decay_at) == expected
     assert config.scaling.num_workers == 8
@@ -169,7 +194,8 @@ def test_the_papers_fine_tuning(name: str) -> None:
     assert config.frozen_encoder == (name == "linear")
     augment = config.augment
     assert augment.frame_size_px == 112
-    assert augment.short_sides_px == (112, 128, 144)  # 149x112, 171x128, 192x144
+    assert augment.short_sides_px == (112, 128, 144)
+    assert augment.keeps_aspect_ratio == config.views.keeps_aspect_ratio == (name == "ssv1")
     assert augment.flip_prob == (0 if name == "ssv1" else 0.35)
     assert (config.views.short_side_px, config.views.frame_size_px) == (128, 112)
     frames = 32 if name == "ssv1" else 16

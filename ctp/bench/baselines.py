@@ -77,9 +77,9 @@ def _decode(decoder: Any, request: ClipRequest) -> Tensor:
 
 def _crop_scale_flip(frames: Tensor, request: ClipRequest) -> NDArray[np.uint8]:
     """Return uint8 [T, S, S, 3]; cropped first, so that only these pixels are scaled."""
-    left, top, side = request.crop.window(*request.picture_size_px)
-    square = frames[:, top : top + side, left : left + side].permute(0, 3, 1, 2)
-    scaled = transforms.resize(square, [request.size_px, request.size_px])
+    left, top, width, height = request.crop.window(*request.picture_size_px)
+    part = frames[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+    scaled = transforms.resize(part, [request.size_px, request.size_px])
     if request.crop.flip:
         scaled = scaled.flip(3)
     clip: NDArray[np.uint8] = scaled.permute(0, 2, 3, 1).contiguous().numpy()

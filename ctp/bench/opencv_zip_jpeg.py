@@ -89,7 +89,7 @@ def scaled_size(request: ClipRequest) -> tuple[int, int]:
 def scaled_window(request: ClipRequest) -> tuple[slice, slice]:
     """Return rows and columns of the crop in the scaled picture, to the nearest pixel."""
     size, scale = request.size_px, _scale(request)
-    left, top, _ = request.crop.window(*request.picture_size_px)
+    left, top, *_ = request.crop.window(*request.picture_size_px)
     width, height = scaled_size(request)
     row, column = min(round(top * scale), height - size), min(round(left * scale), width - size)
     return slice(row, row + size), slice(column, column + size)

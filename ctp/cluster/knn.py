@@ -178,6 +178,7 @@ def knn_features(config: PretrainConfig) -> EmbedConfig:
             interval_frames=1,
             frame_size_px=augment.frame_size_px,
             short_side_px=augment.middle_short_side_px,
+            keeps_aspect_ratio=augment.keeps_aspect_ratio,
         ),
         scaling=EmbedScalingConfig(use_gpu=config.knn.gpus > 0),
     )

@@ -30,10 +30,10 @@ from ctp.training.run_folder import CLASSIFIER
 from ctp.training.schedule import is_epoch_end, total_steps
 from ctp.training.step import LossTerms, autocast
 from ctp.training.trainer import TrainingSpec
-from ctp.video.augment import to_input
+from ctp.video.augment import RECOGNITION_COLORS, to_input
 from ctp.video.planes import to_rgb
 
-WEIGHT_STD = 0.01
+WEIGHT_STD = 0.001
 """Initial standard deviation of the linear layer (the authors' implementation)."""
 DROPOUT = 0.5
 """Probability that a feature is dropped in training (supplement A)."""
@@ -225,7 +225,9 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
     def loss(self, model: nn.Module, batch: Batch[LabeledSample]) -> LossTerms:
         """Return the cross entropy, and the share of correct answers."""
         planes, color, label = batch.samples
-        clips = to_input(to_rgb(planes, self.config.augment.frame_size_px), color)
+        clips = to_input(
+            to_rgb(planes, self.config.augment.frame_size_px), color, RECOGNITION_COLORS
+        )
         features = self.model.encoder.out_channels
         # not nn.Dropout, whose mask depends on how the batch is divided among the workers
         keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, DROPOUT)

@@ -77,7 +77,7 @@ class FinetuneConfig(DownstreamConfig):
     """Train the linear layer alone."""
     sampling: SamplingConfig = SamplingConfig(interval_frames=(2, 2))
     """Which frames of a video make a clip to train on."""
-    augment: AugmentConfig = AugmentConfig(flip_prob=0.35)
+    augment: AugmentConfig = AugmentConfig(flip_prob=0.35, keeps_aspect_ratio=False)
     """How a clip to train on is cropped; a test takes the middle of the middle size."""
     clips_per_test_video: Annotated[int, Ge(1)] = 10
     """Clips of a video, equally spaced, whose scores are averaged when it is tested."""
@@ -116,4 +116,5 @@ class FinetuneConfig(DownstreamConfig):
             placement="middles",
             frame_size_px=self.augment.frame_size_px,
             short_side_px=self.augment.middle_short_side_px,
+            keeps_aspect_ratio=self.augment.keeps_aspect_ratio,
         )

@@ -141,7 +141,7 @@ class TestClips(VideoSet[VideoClips]):
             np.stack(boxes),
             np.stack(shown) & is_new,
             frames,
-            np.array([crop.window(track.width, track.height) for crop in crops], np.int64),
+            np.array([crop.window(track.width, track.height)[:3] for crop in crops], np.int64),
             track,
             videos.entry.id,
         )
@@ -194,10 +194,11 @@ def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
     # frames without an object have no box to hold
     boxes = track.boxes[frames[track.counted[frames]]]
     around = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-    side = crop.window(track.width, track.height)[2]
+    _, _, width, height = crop.window(track.width, track.height)
+    axes = ((0, width, track.width, crop.x), (1, height, track.height, crop.y))
     x, y = (
         _held([(box[axis], box[axis + 2]) for box in (around, boxes[0])], side, length, at)
-        for axis, length, at in ((0, track.width, crop.x), (1, track.height, crop.y))
+        for axis, side, length, at in axes
     )
     return replace(crop, x=x, y=y)
 
@@ -228,8 +229,9 @@ def seen_in(
         float32 [T, 4], xyxy pixels of the crop, clipped to it as GOT-10k clips boxes;
         and bool [T], whether there is an object and at least `MIN_SIDE_PX` of it are visible.
     """
-    left, top, side = crop.window(track.width, track.height)
-    boxes = (track.boxes[frames] - np.array([left, top] * 2, np.float32)) * (size_px / side)
+    left, top, *sides = crop.window(track.width, track.height)
+    scale = (size_px / np.array(sides * 2)).astype(np.float32)
+    boxes = (track.boxes[frames] - np.array([left, top] * 2, np.float32)) * scale
     # before the flip, which maps the square to itself
     boxes = np.clip(boxes, 0, size_px)
     if crop.flip:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctp.keyframes import interpolate, sample_key_frames
 from ctp.video.config import AugmentConfig
-from ctp.video.planes import Crop
+from ctp.video.planes import Crop, scaled_crop
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -23,14 +23,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:
     """Draw a random crop of a picture whose shorter side is scaled to one of `short_sides_px`.
 
-    If that side is shorter than the crop, the crop has the length of the side.
+    A side that is shorter than the crop is scaled to the length of the crop.
     """
     # as a share of the picture: it is never scaled as a whole, only what is cut out
     short_side = max(int(rng.choice(config.short_sides_px)), config.frame_size_px)
     x, y = rng.random(2)
-    return Crop(
-        config.frame_size_px / short_side, float(x), float(y), bool(rng.random() < config.flip_prob)
-    )
+    flip = bool(rng.random() < config.flip_prob)
+    return scaled_crop(config, short_side, float(x), float(y), flip)
 
 
 @dataclass(frozen=True)
@@ -46,16 +45,19 @@ class ColorJitter:
         contrast_prob: probability that contrast changes.
         max_log_contrast: greatest |log| of the factor on a pixel.
         varies_over_frames: whether brightness and contrast vary between key frames.
+        hue_saturation_first: whether hue and saturation change before brightness and contrast, or
+            after them.
     """
 
     hue_saturation_prob: float = 0.25
-    max_hue_shift_degrees: float = 12.0
+    max_hue_shift_degrees: float = 24.0
     max_log_saturation: float = 0.1
     brightness_prob: float = 0.5
     max_brightness_shift: float = 30.0
     contrast_prob: float = 0.5
     max_log_contrast: float = 0.12
     varies_over_frames: bool = True
+    hue_saturation_first: bool = True
 
 
 PRETRAINING_COLORS = ColorJitter()
@@ -66,8 +68,9 @@ RECOGNITION_COLORS = ColorJitter(
     contrast_prob=0.2,
     max_log_contrast=0.2,
     varies_over_frames=False,
+    hue_saturation_first=False,
 )
-"""Those of the authors' fine-tuning (supplement A)."""
+"""Those of the authors' fine-tuning and of their other pretraining tasks (supplement A)."""
 INNER_KEY_FRAME_PROBS = (0.7, 0.3)
 """Probability of 0 and 1 key frames between the first and the last, for colours."""
 EASING_PROBS = (0.7, 0.15, 0.15)
@@ -106,12 +109,15 @@ def _sample_drift(
     return interpolate(values, keys, EASING_PROBS, rng)[0, :, 0]
 
 
-def to_input(frames: Tensor, color: Tensor | None = None) -> Tensor:
+def to_input(
+    frames: Tensor, color: Tensor | None = None, jitter: ColorJitter = PRETRAINING_COLORS
+) -> Tensor:
     """Change the colours and normalise, on the device of the frames.
 
     Args:
         frames: uint8 [B, T, H, W, 3].
         color: float32 [B, T, 4] as of `sample_color`, on the same device; None changes nothing.
+        jitter: that `color` was drawn from; it says which colours change first.
 
     Returns:
         float32 [B, 3, T, H, W], normalised by ImageNet's mean and deviation, in the memory format
@@ -119,7 +125,7 @@ def to_input(frames: Tensor, color: Tensor | None = None) -> Tensor:
     """
     pixels = frames.to(torch.float32)
     if color is not None:
-        pixels = _change_color(pixels, color)
+        pixels = _change_color(pixels, color, jitter.hue_saturation_first)
     width = frames.shape[3]
     # a whole row at a time, because a last dimension of 3 is slow on CPUs
     mean = 255 * torch.tensor(IMAGENET_MEAN, device=frames.device).repeat(width)
@@ -131,24 +137,31 @@ def to_input(frames: Tensor, color: Tensor | None = None) -> Tensor:
     return clips.contiguous() if is_bf16_on_cpu else clips
 
 
-def _change_color(pixels: Tensor, color: Tensor) -> Tensor:
-    """Change hue and saturation, brightness, contrast, in this order, of float32 [B, T, H, W, 3].
-
-    In place where possible: on a CPU, memory takes the time.
+def _change_color(pixels: Tensor, color: Tensor, hue_saturation_first: bool) -> Tensor:
+    """Change hue and saturation before or after brightness and contrast, of float32
+    [B, T, H, W, 3]; in place where possible, because on a CPU memory takes the time.
     """
+    if hue_saturation_first:
+        pixels = _change_hue_saturation(pixels, color)
+    brightness, contrast = color[..., 2:, None, None, None].unbind(dim=2)
+    pixels = pixels.add_(brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
+    return pixels if hue_saturation_first else _change_hue_saturation(pixels, color)
+
+
+def _change_hue_saturation(pixels: Tensor, color: Tensor) -> Tensor:
+    """Change hue and saturation by the first frame's `color`."""
     if pixels.device.type == "cpu":
         for clip, (hue, saturation, _, _) in zip(pixels, color[:, 0].tolist(), strict=True):
             if hue != 0 or saturation != 1:
                 for frames in clip.split(1):  # the intermediate values of a frame fit in the cache
                     frames.copy_(_hue_saturation(frames, hue, saturation))
-    else:  # for all clips: to ask which change would wait for the device
-        hue, saturation = (value.repeat_interleave(pixels.shape[1]) for value in color[:, 0, :2].T)
-        frames = pixels.flatten(0, 1)
-        changed = _hue_saturation(frames, hue[:, None, None], saturation[:, None, None])
-        is_changed = ((hue != 0) | (saturation != 1))[:, None, None, None]
-        pixels = torch.where(is_changed, changed, frames).view_as(pixels)
-    brightness, contrast = color[..., 2:, None, None, None].unbind(dim=2)
-    return pixels.add_(brightness).clamp_(0, 255).mul_(contrast).clamp_(0, 255)
+        return pixels
+    # for all clips: to ask which change would wait for the device
+    hue, saturation = (value.repeat_interleave(pixels.shape[1]) for value in color[:, 0, :2].T)
+    frames = pixels.flatten(0, 1)
+    changed = _hue_saturation(frames, hue[:, None, None], saturation[:, None, None])
+    is_changed = ((hue != 0) | (saturation != 1))[:, None, None, None]
+    return torch.where(is_changed, changed, frames).view_as(pixels)
 
 
 def _hue_saturation(

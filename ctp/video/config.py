@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 from pydantic import model_validator
 
-from ctp.config import Config
+from ctp.config import Config, NotAnOption
 
 Probability = Annotated[float, Ge(0), Le(1)]
 MaxMegapixels = Annotated[float, Gt(0), Le(1000)]
@@ -39,6 +39,9 @@ class AugmentConfig(Config):
     short_sides_px: Annotated[tuple[int, ...], MinLen(1)] = (112, 128, 144)
     """Lengths that a video's shorter side is scaled to before the crop, each with the same
     probability."""
+    keeps_aspect_ratio: Annotated[bool, NotAnOption()] = True
+    """Whether the longer side is scaled like the shorter one. Otherwise a picture is stretched to
+    4:3, or 3:4 if it is higher than wide: 149×112, 171×128 or 192×144 pixels."""
     flip_prob: Probability = 0.5
     """Probability of a mirrored clip."""
 
@@ -50,7 +53,8 @@ class AugmentConfig(Config):
 
 
 class ViewsConfig(Config):
-    """The views of a video for evaluation. The defaults are the paper's (supplement A)."""
+    """The views of a video for evaluation. The defaults are the paper's (supplement A), but for
+    the aspect ratio."""
 
     num_clips: Annotated[int, Ge(1)] = 10
     """Number of clips of each video."""
@@ -65,6 +69,9 @@ class ViewsConfig(Config):
     """Height and width of a clip, even because chroma has half the size."""
     short_side_px: Annotated[int, Ge(8)] = 128
     """Length to which a video's shorter side is scaled before the centre crop."""
+    keeps_aspect_ratio: bool = True
+    """Whether the longer side is scaled like the shorter one. Otherwise a picture is stretched to
+    4:3, or 3:4 if it is higher than wide, as in the paper: 171×128 pixels."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -154,11 +154,11 @@ class VideoReader:
         return np.stack([frames[i] for i in indices])
 
     def read_square(self, indices: Sequence[int], crop: Crop, size_px: int) -> NDArray[np.uint8]:
-        """Decode the same square of each frame.
+        """Decode the same part of each frame, resized to a square.
 
         Args:
             indices: frame numbers below `num_frames`, never falling, repeats allowed.
-            crop: the square, and whether it is mirrored.
+            crop: the part, and whether it is mirrored.
             size_px: S, even, the side length of the result.
 
         Returns:

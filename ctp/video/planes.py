@@ -20,11 +20,14 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctp.video.config import AugmentConfig, ViewsConfig
 from ctp.video.encoded import decoding_errors
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 """Y [h, w], U and V [ceil(h / 2), ceil(w / 2)]."""
 
+STRETCHED_ASPECT_RATIO = 4 / 3
+"""Longer by shorter side of a picture that does not keep its aspect ratio."""
 PLAIN_FORMAT = "yuv420p"
 OTHER_MATRICES = frozenset({1, 4, 7, 8, 9, 10})
 """FFmpeg's numbers of colour matrices other than BT.601: BT.709, FCC, SMPTE 240M, …"""
@@ -33,7 +36,7 @@ FULL_RANGE = 2
 MAX_FAST_CHANNELS = 4
 """torch resizes images with more channels in a slower way."""
 MAX_CHUNK_BYTES = 64 * 2**20
-"""Squares that are kept in the size of the video; more frames are resized in several steps."""
+"""Cut frames that are kept in the size of the video; more are resized in several steps."""
 FRACTION_BITS = 5
 """Colours are added in units of 1/32 level, which fit into 16 bits."""
 BT601 = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))
@@ -44,25 +47,49 @@ SIZE_CHANGES = "has frames of different sizes"
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a picture, relative to the picture's size.
+    """The part of a picture that becomes a square, relative to the picture's size.
 
     Attributes:
-        share: side of the square divided by the picture's shorter side, in (0, 1].
+        share: its length along the picture's shorter side divided by this side, in (0, 1].
         x, y: position, from 0 (left or upper edge) to 1 (right or lower edge).
-        flip: whether the square is mirrored horizontally.
+        flip: whether it is mirrored horizontally.
+        long_share: the same as `share` along the longer side, which is the width if both sides are
+            equal; None for a part that is square already.
     """
 
     share: float
     x: float
     y: float
     flip: bool
+    long_share: float | None = None
 
-    def window(self, width: int, height: int) -> tuple[int, int, int]:
-        """Return (left, top, side) in a picture, in even numbers of pixels."""
-        side = max(int(min(width, height) * self.share + 1e-6) // 2 * 2, 2)
-        left = round((width - side) // 2 * self.x)
-        top = round((height - side) // 2 * self.y)
-        return 2 * left, 2 * top, side
+    def window(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Return (left, top, width, height) in a picture, in even numbers of pixels."""
+        short, long = sorted((width, height))
+        least = most = _even(short * self.share)
+        if self.long_share is not None:
+            most = _even(long * self.long_share)
+        cut_width, cut_height = (least, most) if height > width else (most, least)
+        left = round((width - cut_width) // 2 * self.x)
+        top = round((height - cut_height) // 2 * self.y)
+        return 2 * left, 2 * top, cut_width, cut_height
+
+
+def scaled_crop(
+    config: AugmentConfig | ViewsConfig, short_side_px: int, x: float, y: float, flip: bool
+) -> Crop:
+    """Return the crop of `frame_size_px` pixels of a picture that is scaled first.
+
+    Args:
+        config: size of the crop, and whether the picture keeps its aspect ratio.
+        short_side_px: shorter side of the scaled picture.
+        x, y, flip: as of `Crop`.
+    """
+    size, long_share = config.frame_size_px, None
+    if not config.keeps_aspect_ratio:
+        # the authors' sizes: 149, 171 and 192 for 112, 128 and 144
+        long_share = size / round(STRETCHED_ASPECT_RATIO * short_side_px)
+    return Crop(size / short_side_px, x, y, flip, long_share)
 
 
 @dataclass(frozen=True)
@@ -79,7 +106,7 @@ class Orientation:
 
 
 class Cutter:
-    """Cuts the same square out of frames of one size, and resizes it."""
+    """Cuts the same part out of frames of one size, and resizes it to a square."""
 
     def __init__(self, crop: Crop, num_frames: int, size_px: int):
         self._crop, self._num_frames, self._size_px = crop, num_frames, size_px
@@ -87,7 +114,7 @@ class Cutter:
         self._resized = np.empty((num_frames, planes_size(size_px)), np.uint8)
         self._cut: Planes | None = None
         self._chunk, self._filled = 0, set[int]()
-        self._window = 0, 0, 0
+        self._window = 0, 0, 0, 0
         self.picture_size: tuple[int, int] | None = None
         """Width and height of the first frame, upright."""
 
@@ -103,16 +130,17 @@ class Cutter:
         if self._cut is None:
             self.picture_size = width, height
             self._window = self._crop.window(width, height)
-            self._cut = self._new_chunk(self._window[2])
+            self._cut = self._new_chunk(*self._window[2:])
         if self.picture_size != (width, height):
             raise ValueError(SIZE_CHANGES)
-        left, top, side = self._window
+        left, top, cut_width, cut_height = self._window
         chunk, place = divmod(row, len(self._cut[0]))
         if chunk != self._chunk:
             self._chunk, self._filled = chunk, set()
-        self._cut[0][place] = y[top : top + side, left : left + side]
+        right, bottom = left + cut_width, top + cut_height
+        self._cut[0][place] = y[top:bottom, left:right]
         for cut, plane in zip(self._cut[1:], (u, v), strict=True):
-            cut[place] = plane[top // 2 : (top + side) // 2, left // 2 : (left + side) // 2]
+            cut[place] = plane[top // 2 : bottom // 2, left // 2 : right // 2]
         self._filled.add(place)
         self._resize_full_chunk()
 
@@ -120,13 +148,14 @@ class Cutter:
         """Return all frames, resized and mirrored: uint8 [T, 3/2 · size_px²], see `to_rgb`."""
         return self._resized
 
-    def _new_chunk(self, side: int) -> Planes:
-        """Return arrays for squares that are resized together: all of them, or as many as fit."""
-        fitting = max(MAX_CHUNK_BYTES // planes_size(side), 1)
+    def _new_chunk(self, width: int, height: int) -> Planes:
+        """Return arrays for parts that are resized together: all of them, or as many as fit."""
+        fitting = max(MAX_CHUNK_BYTES // (3 * width * height // 2), 1)
         if fitting > MAX_FAST_CHANNELS:
             fitting -= fitting % MAX_FAST_CHANNELS
         number = min(self._num_frames, fitting)
-        shapes = (side, side), (side // 2, side // 2), (side // 2, side // 2)
+        half = height // 2, width // 2
+        shapes = (height, width), half, half
         return tuple(np.empty((number, *s), np.uint8) for s in shapes)  # type: ignore[return-value]
 
     def _resize_full_chunk(self) -> None:
@@ -244,15 +273,20 @@ def _planes(frame: av.VideoFrame) -> Planes:
     )
 
 
+def _even(length: float) -> int:
+    """Return the greatest even number that is not greater than a length, at least 2."""
+    return max(int(length + 1e-6) // 2 * 2, 2)
+
+
 def _resize(planes: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     """Resize bilinearly with antialiasing, to uint8 [T, size_px, size_px]."""
-    num_frames, side, _ = planes.shape
-    if side == size_px:
+    num_frames, height, width = planes.shape
+    if height == width == size_px:
         return planes
     # torch resizes four channels in the time of one, so treat frames as channels
     channels = math.gcd(num_frames, MAX_FAST_CHANNELS)
     resized = F.interpolate(
-        torch.from_numpy(planes).view(-1, channels, side, side),
+        torch.from_numpy(planes).view(-1, channels, height, width),
         (size_px, size_px),
         mode="bilinear",
         antialias=True,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ctp.video.config import ViewsConfig
 from ctp.video.decode import VideoReader
-from ctp.video.planes import Crop, planes_size
+from ctp.video.planes import planes_size, scaled_crop
 
 
 def view_frames(config: ViewsConfig, num_video_frames: int) -> NDArray[np.int64]:
@@ -39,7 +39,7 @@ def read_view_planes(config: ViewsConfig, reader: VideoReader) -> NDArray[np.uin
         VideoError: a frame that is needed cannot be decoded.
     """
     size = config.frame_size_px
-    crop = Crop(size / config.short_side_px, x=0.5, y=0.5, flip=False)
+    crop = scaled_crop(config, config.short_side_px, x=0.5, y=0.5, flip=False)
     views = view_frames(config, reader.num_frames)
     # clips of a short video overlap
     needed, places = np.unique(views, return_inverse=True)

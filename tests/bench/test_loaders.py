@@ -206,7 +206,7 @@ def opencv():
 def test_a_crop_is_the_same_in_the_scaled_picture(opencv):
     crop = Crop(0.5, 1, 0.5, False)
     request = request_of(picture_size_px=(320, 240), size_px=60, crop=crop)
-    assert crop.window(320, 240) == (200, 60, 120)
+    assert crop.window(320, 240) == (200, 60, 120, 120)
     assert opencv.scaled_size(request) == (160, 120)
     assert opencv.scaled_window(request) == (slice(30, 90), slice(100, 160))
 

@@ -259,7 +259,7 @@ def test_a_crop_contains_the_object_where_it_fits(
 ) -> None:
     track = random_track(np.random.default_rng(seed))
     crop = hold_object(Crop(share, x, y, flip=False), track, np.arange(6))
-    left, top, side = crop.window(track.width, track.height)
+    left, top, side, _ = crop.window(track.width, track.height)
     assert left % 2 == top % 2 == 0
     for axis, start, length in ((0, left, track.width), (1, top, track.height)):
         assert 0 <= start <= length - side
@@ -286,20 +286,20 @@ def test_all_crops_that_contain_the_object_are_possible() -> None:
 def test_a_box_that_is_too_large_is_cut_on_both_sides_alike(x: float) -> None:
     track = track_of([[40, 0, 160, 100]], 200, 100)
     crop = hold_object(Crop(0.8, x, x, flip=False), track, np.array([0]))
-    assert crop.window(200, 100) == (60, 10, 80)
+    assert crop.window(200, 100) == (60, 10, 80, 80)
 
 
 @pytest.mark.parametrize(
     ("box", "window"),
     [
-        ((90, 40, 110, 60), (50, 0, 100)),
-        ((0, 0, 10, 10), (0, 0, 100)),
-        ((190, 90, 200, 100), (100, 0, 100)),
-        ((0, 0, 200, 100), (50, 0, 100)),
+        ((90, 40, 110, 60), (50, 0, 100, 100)),
+        ((0, 0, 10, 10), (0, 0, 100, 100)),
+        ((190, 90, 200, 100), (100, 0, 100, 100)),
+        ((0, 0, 200, 100), (50, 0, 100, 100)),
     ],
 )
 def test_a_test_crop_is_centred_on_the_box_or_at_the_border(
-    box: Any, window: tuple[int, int, int]
+    box: Any, window: tuple[int, int, int, int]
 ) -> None:
     assert centred_crop(track_of([box], 200, 100), 0).window(200, 100) == window
 
@@ -308,7 +308,7 @@ def test_boxes_move_with_crop_scale_and_flip() -> None:
     boxes = [[60, 20, 80, 40], [0, 0, 70, 30], [0, 0, 51, 99], [149, 0, 150, 50]]
     track = track_of(boxes, 200, 100, counted=[True, True, True, False])
     crop = Crop(1.0, 0.5, 0.0, flip=False)
-    assert crop.window(200, 100) == (50, 0, 100)
+    assert crop.window(200, 100) == (50, 0, 100, 100)
     found, counted = seen_in(crop, track, np.arange(4), 50)
     assert found.tolist() == [[5, 10, 15, 20], [0, 0, 10, 15], [0, 0, 0.5, 49.5], [49.5, 0, 50, 25]]
     assert counted.tolist() == [True, True, False, False]  # half a pixel is none

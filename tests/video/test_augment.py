@@ -13,6 +13,8 @@ from ctp.video.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PRETRAINING_COLORS,
+    RECOGNITION_COLORS,
+    ColorJitter,
     sample_color,
     sample_crop,
     to_input,
@@ -28,9 +30,12 @@ def colors(num_clips: int = 4000, num_frames: int = 16) -> np.ndarray:
     return np.stack([sample_color(PRETRAINING_COLORS, num_frames, rng) for _ in range(num_clips)])
 
 
-def changed(frames: np.ndarray, color: np.ndarray) -> np.ndarray:
+def changed(
+    frames: np.ndarray, color: np.ndarray, jitter: ColorJitter = PRETRAINING_COLORS
+) -> np.ndarray:
     """Pixels (of 255, float) [T, H, W, 3] after `color` [T, 4], with the normalisation undone."""
-    out = to_input(torch.from_numpy(frames)[None], torch.from_numpy(color.astype(np.float32))[None])
+    colors = torch.from_numpy(color.astype(np.float32))[None]
+    out = to_input(torch.from_numpy(frames)[None], colors, jitter)
     return (out[0].permute(1, 2, 3, 0).numpy() * IMAGENET_STD + IMAGENET_MEAN) * 255
 
 
@@ -72,9 +77,9 @@ def test_color_changes_have_the_given_probabilities() -> None:
 
 def test_colors_fill_their_ranges() -> None:
     flat = colors().reshape(-1, 4)
-    np.testing.assert_allclose(flat.min(0), [-12, math.exp(-0.1), -30, math.exp(-0.12)], rtol=0.02)
-    np.testing.assert_allclose(flat.max(0), [12, math.exp(0.1), 30, math.exp(0.12)], rtol=0.02)
-    assert (np.abs(flat[:, 0]) <= 12).all()
+    np.testing.assert_allclose(flat.min(0), [-24, math.exp(-0.1), -30, math.exp(-0.12)], rtol=0.02)
+    np.testing.assert_allclose(flat.max(0), [24, math.exp(0.1), 30, math.exp(0.12)], rtol=0.02)
+    assert (np.abs(flat[:, 0]) <= 24).all()
     assert (np.abs(flat[:, 2]) <= 30).all()
 
 
@@ -149,6 +154,17 @@ def test_hue_and_saturation_against_colorsys(hue: float, saturation: float) -> N
     out = changed(frames, np.tile([hue, saturation, 0, 1], (2, 1)))
     expected = [by_colorsys(pixel, hue, saturation) for pixel in frames.reshape(-1, 3)]
     np.testing.assert_allclose(out.reshape(-1, 3), expected, atol=1)
+
+
+@pytest.mark.parametrize("saturation", [0.905, 1.105])
+def test_recognition_changes_brightness_then_contrast_then_hue(saturation: float) -> None:
+    frames = random_frames()
+    out = changed(frames, np.tile([24, saturation, 32, 1.2], (2, 1)), RECOGNITION_COLORS)
+    pixels = np.minimum(np.minimum(frames.reshape(-1, 3) + 32.0, 255) * 1.2, 255)
+    expected = [by_colorsys(pixel, 24, saturation) for pixel in pixels]
+    np.testing.assert_allclose(out.reshape(-1, 3), expected, atol=1)
+    first = changed(frames, np.tile([24, saturation, 32, 1.2], (2, 1)))
+    assert np.abs(first - out).max() > 5
 
 
 def test_each_clip_of_a_batch_has_its_own_colors() -> None:

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as transforms
 
+from ctp.video.config import AugmentConfig
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
-from ctp.video.planes import Crop, Cutter, to_rgb
+from ctp.video.planes import Crop, Cutter, scaled_crop, to_rgb
 
 Encode = Callable[..., bytes]
 WHOLE = Crop(share=1, x=0.5, y=0.5, flip=False)
@@ -78,14 +79,15 @@ def test_leading_dimensions_are_kept() -> None:
 @pytest.mark.parametrize(
     ("crop", "window"),
     [
-        (Crop(1, 0, 0, False), (0, 0, 60)),
-        (Crop(1, 1, 1, False), (40, 0, 60)),
-        (Crop(1, 0.5, 0.5, False), (20, 0, 60)),
-        (Crop(0.5, 0, 1, False), (0, 30, 30)),
-        (Crop(112 / 144, 1, 1, False), (54, 14, 46)),  # 46.67 px, in even numbers
+        (Crop(1, 0, 0, False), (0, 0, 60, 60)),
+        (Crop(1, 1, 1, False), (40, 0, 60, 60)),
+        (Crop(1, 0.5, 0.5, False), (20, 0, 60, 60)),
+        (Crop(0.5, 0, 1, False), (0, 30, 30, 30)),
+        (Crop(112 / 144, 1, 1, False), (54, 14, 46, 46)),  # 46.67 px, in even numbers
+        (Crop(0.5, 0.5, 1, False, long_share=0.8), (10, 30, 80, 30)),
     ],
 )
-def test_windows_worked_by_hand(crop: Crop, window: tuple[int, int, int]) -> None:
+def test_windows_worked_by_hand(crop: Crop, window: tuple[int, int, int, int]) -> None:
     assert crop.window(100, 60) == window
 
 
@@ -93,15 +95,23 @@ def test_windows_worked_by_hand(crop: Crop, window: tuple[int, int, int]) -> Non
 @given(
     width=st.integers(2, 1000),
     height=st.integers(2, 1000),
-    crop=st.builds(Crop, st.floats(0.01, 1), st.floats(0, 1), st.floats(0, 1), flip=st.just(False)),
+    crop=st.builds(
+        Crop,
+        st.floats(0.01, 1),
+        st.floats(0, 1),
+        st.floats(0, 1),
+        flip=st.just(False),
+        long_share=st.none() | st.floats(0.01, 1),
+    ),
 )
 def test_windows_are_inside_at_even_offsets(width: int, height: int, crop: Crop) -> None:
-    left, top, side = crop.window(width, height)
-    assert left % 2 == top % 2 == side % 2 == 0
+    left, top, cut_width, cut_height = crop.window(width, height)
+    assert left % 2 == top % 2 == cut_width % 2 == cut_height % 2 == 0
     assert min(left, top) >= 0
-    assert side >= 2
-    assert left + side <= width
-    assert top + side <= height
+    assert min(cut_width, cut_height) >= 2
+    assert left + cut_width <= width
+    assert top + cut_height <= height
+    assert crop.long_share is not None or cut_width == cut_height
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -133,6 +143,32 @@ def test_resizing_is_that_of_torchvision(size: int) -> None:
         resized = transforms.resize(torch.from_numpy(plane)[None], [part, part], antialias=True)
         got = cut[start : start + part**2].reshape(part, part)
         np.testing.assert_array_equal(got, resized[0].numpy())
+
+
+@pytest.mark.parametrize("short_side", [112, 128, 144])
+@pytest.mark.parametrize("size", [(320, 240), (400, 240), (240, 320), (240, 440), (256, 256)])
+def test_a_stretched_crop_is_that_of_the_authors_exact_sizes(
+    size: tuple[int, int], short_side: int
+) -> None:
+    """A picture becomes 149x112, 171x128 or 192x144, whatever its shape, and is then cropped."""
+    width, height = size
+    stretched = {112: 149, 128: 171, 144: 192}[short_side], short_side
+    if height > width:
+        stretched = stretched[::-1]
+    rows, columns = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    smooth = (16 + 200 * rows * columns**2, 40 + 180 * rows[::2, ::2], 230 - 99 * columns[::2, ::2])
+    planes = [plane.round().astype(np.uint8) for plane in smooth]
+    crop = scaled_crop(
+        AugmentConfig(keeps_aspect_ratio=False), short_side, x=0.5, y=0.5, flip=False
+    )
+    cutter = Cutter(crop, 1, 112)
+    cutter.add(0, frame_of(*planes))
+    [cut] = cutter.frames()
+    whole = transforms.resize(torch.from_numpy(planes[0])[None], list(stretched[::-1]))
+    expected = transforms.center_crop(whole, [112, 112])[0].numpy().astype(int)
+    # a crop in the video's pixels begins at an even one, up to one pixel from the exact place
+    slack = max(np.abs(np.diff(expected, axis=axis)).max() for axis in (0, 1)) * 2 + 1
+    assert np.abs(cut[: 112**2].reshape(112, 112) - expected).max() <= slack
 
 
 def test_frames_of_two_sizes_are_refused() -> None:

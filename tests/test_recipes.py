@@ -159,6 +159,7 @@ def test_the_pretraining_by_other_tasks(
     assert config.task.name == task
     assert config.task.sampling == SamplingConfig(num_frames=16, interval_frames=intervals)
     assert config.task.augment.frame_size_px == 112
+    assert not config.task.augment.keeps_aspect_ratio
     assert config.encoder == R3dConfig(spatial_stride=16)
     assert config.optimizer == OptimizerConfig(
         name="sgd", learning_rate=learning_rate, weight_decay=1e-4

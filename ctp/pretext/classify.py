@@ -17,7 +17,7 @@ from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.step import LossTerms
-from ctp.video.augment import to_input
+from ctp.video.augment import RECOGNITION_COLORS, to_input
 from ctp.video.planes import planes_size, to_rgb
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
@@ -73,7 +73,8 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
 
     def loss(self, model: nn.Module, samples: ClassifiedSample) -> LossTerms:
         """Return the cross entropy."""
-        logits = model(to_input(self.frames(samples), _color(samples)), samples.dropout_seed)
+        clips = to_input(self.frames(samples), _color(samples), RECOGNITION_COLORS)
+        logits = model(clips, samples.dropout_seed)
         return LossTerms(F.cross_entropy(logits, samples.label.flatten()), {})
 
     def evaluate(self, model: nn.Module, batches: Iterable[ClassifiedSample]) -> Mapping[str, Mean]:
@@ -109,7 +110,7 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
                 )
             ]
         elif color is not None:  # as the model is trained
-            frames = change_colors(frames, color)
+            frames = change_colors(frames, color, RECOGNITION_COLORS)
         # clips with one class in common follow each other
         pictures = frames.reshape(len(labels), -1, *frames.shape[2:])
         return [

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, to_input
+from ctp.video.augment import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PRETRAINING_COLORS,
+    ColorJitter,
+    to_input,
+)
 
 
 def enlarge(frames: Tensor, min_side_px: int) -> Tensor:
@@ -25,16 +31,20 @@ def enlarge(frames: Tensor, min_side_px: int) -> Tensor:
     return enlarged
 
 
-def change_colors(frames: Tensor, color: Tensor) -> Tensor:
+def change_colors(
+    frames: Tensor, color: Tensor, jitter: ColorJitter = PRETRAINING_COLORS
+) -> Tensor:
     """Return frames in the colours that the encoder sees.
 
     Args:
         frames: uint8 [B, T, H, W, 3].
         color: float32 [B, T, 4] as of `augment.sample_color`.
+        jitter: that `color` was drawn from.
 
     Returns:
         uint8 [B, T, H, W, 3].
     """
     mean, std = (torch.tensor(each, device=frames.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = to_input(frames, color.to(frames.device)).permute(0, 2, 3, 4, 1) * std + mean
+    clips = to_input(frames, color.to(frames.device), jitter)
+    pixels = clips.permute(0, 2, 3, 4, 1) * std + mean
     return (255 * pixels).round().clamp(0, 255).to(torch.uint8)

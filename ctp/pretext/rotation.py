@@ -16,6 +16,7 @@ from ctp.data.stream import VideoSource
 from ctp.pretext.classify import ClassificationTask, ClassifiedSample, draw_dropout_seed
 from ctp.pretext.task_config import TaskConfig
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
+from ctp.video.config import AugmentConfig
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
 NUM_TURNS = 4
@@ -26,6 +27,8 @@ class RotationConfig(TaskConfig):
 
     name: Literal["rotation"] = "rotation"
     """The pretext task."""
+    augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
+    """How a clip is cropped."""
 
 
 class RotationTask(ClassificationTask[RotationConfig]):

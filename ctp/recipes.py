@@ -52,7 +52,8 @@ def kinetics400_r2plus1d18() -> PretrainConfig:
 
 def ucf101_r3d18_official() -> PretrainConfig:
     """As ucf101-r3d18, with the rules of the authors' published code."""
-    return ucf101_r3d18().replace(task=CtpConfig(rules="official"))
+    recipe = ucf101_r3d18()
+    return recipe.replace(task=recipe.task.replace(rules="official"))
 
 
 def ucf101_rotation() -> PretrainConfig:
@@ -89,11 +90,16 @@ def finetune_hmdb51() -> FinetuneConfig:
 
 
 def finetune_ssv1() -> FinetuneConfig:
-    """The paper's fine-tuning on Something-Something-V1: 32 frames in a row, one clip, no flip."""
-    recipe = _finetune("data/ssv1")
-    frames = SamplingConfig(num_frames=32, interval_frames=(1, 1))
-    return recipe.replace(
-        sampling=frames,
+    """The paper's fine-tuning on Something-Something-V1: as ucf101, but 32 frames in a row
+    (supplement A)."""
+    return _finetune("data/ssv1").replace(
+        sampling=SamplingConfig(num_frames=32, interval_frames=(1, 1))
+    )
+
+
+def finetune_ssv1_official() -> FinetuneConfig:
+    """As ssv1, with the settings of the authors' published code: one clip, no flip, 90 epochs."""
+    return finetune_ssv1().replace(
         # left and right make classes; the authors stretch no picture of this data set
         augment=AugmentConfig(flip_prob=0, keeps_aspect_ratio=True),
         clips_per_test_video=1,
@@ -140,6 +146,7 @@ FINETUNE = {
     "ucf101": finetune_ucf101,
     "hmdb51": finetune_hmdb51,
     "ssv1": finetune_ssv1,
+    "ssv1-official": finetune_ssv1_official,
     "kinetics400": finetune_kinetics400,
     "linear": finetune_linear,
 }

@@ -199,11 +199,7 @@ class Catalog(Sequence[VideoEntry]):
             (train, held out). If one side would be empty, one video changes sides; a single video
             is trained on. `quarantined` stays with train.
         """
-        ranks = np.fromiter(
-            (uniform_hash(seed, "heldout", each) for ids in self._id_chunks() for each in ids),
-            np.float64,
-            len(self),
-        )
+        ranks = self._ranks("heldout", seed)
         heldout = ranks < heldout_share
         if heldout_share > 0 and len(self):
             heldout[ranks.argmin()] = True  # changes something only if no video was held out
@@ -211,6 +207,18 @@ class Catalog(Sequence[VideoEntry]):
             heldout[-1] &= not heldout.all()
         train = self.select(np.flatnonzero(~heldout), self.quarantined)
         return train, self.select(np.flatnonzero(heldout))
+
+    def share(self, share: float, seed: int) -> Catalog:
+        """Return a share of the videos, rounded to whole videos; at least one, if there is any.
+
+        The choice is a pure function of the ids and `seed`. A larger share contains a smaller one.
+        `quarantined` stays.
+        """
+        if share == 1:
+            return self
+        count = max(round(share * len(self)), 1)
+        chosen = np.argsort(self._ranks("share", seed), kind="stable")[:count]
+        return self.select(np.sort(chosen), self.quarantined)
 
     def files(self) -> list[str]:
         """Return the URIs of all files that hold videos, in the order of the ids."""
@@ -221,6 +229,11 @@ class Catalog(Sequence[VideoEntry]):
     ) -> Catalog:
         """Return the videos of these rising row numbers, with another `quarantined`."""
         return Catalog(_compact(self.columns.take(pa.array(rows))), quarantined)
+
+    def _ranks(self, purpose: str, seed: int) -> NDArray[np.float64]:
+        """Return a number in [0, 1) for each video, which depends on its id, not on the others."""
+        hashes = (uniform_hash(seed, purpose, each) for ids in self._id_chunks() for each in ids)
+        return np.fromiter(hashes, np.float64, len(self))
 
     def _id_chunks(self) -> Iterator[list[str]]:
         for start in range(0, len(self), IDS_PER_CHUNK):

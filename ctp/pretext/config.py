@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from ctp.config import Config
 from ctp.data.sources import Sources
@@ -27,6 +27,9 @@ class PretrainVideosConfig(VideosConfig):
     """Other videos to evaluate on, e.g. a test split; none: `heldout_share` of `uri`."""
     heldout_share: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the videos of `uri` that are evaluated on and never trained on."""
+    share: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the videos to train on that is used, chosen by the seed. A larger share contains the
+    videos of a smaller one."""
     max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
     """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
     8K. Memory is bounded in proportion."""

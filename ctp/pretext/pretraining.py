@@ -64,6 +64,7 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
         train, heldout = listed, open_catalog(data.heldout_uri)
     else:
         train, heldout = listed.split(data.heldout_share, config.seed)
+    train = train.share(data.share, config.seed)
     task, batch = build_task(config.task), config.compute.total_batch
     stream = SampleStream(
         drawer=task,

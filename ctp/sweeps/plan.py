@@ -188,6 +188,12 @@ class Plan:
         return lines
 
 
+def paper_base(ablation: Ablation) -> PretrainConfig:
+    """Return the paper's run that the rows of its table change."""
+    options = {**ablation.fixed, **ablation.paper_fixed}
+    return with_values(recipes.PRETRAIN[ablation.paper_recipe](), options, "the table")
+
+
 def _ablation(config: SweepConfig) -> Ablation:
     if config.table and config.table not in TABLES:
         hint = near_miss(config.table, TABLES)
@@ -241,8 +247,10 @@ def _check_number(
 
 
 def _base(config: SweepConfig, ablation: Ablation, given: Mapping[str, Any]) -> PretrainConfig:
-    recipe = ablation.paper_recipe if config.scale == "paper" else config.scale
-    fixed = with_values(recipes.PRETRAIN[recipe](), ablation.fixed, config.table)
+    if config.scale == "paper":
+        fixed = paper_base(ablation)
+    else:
+        fixed = with_values(recipes.PRETRAIN[config.scale](), ablation.fixed, config.table)
     return with_absolute_paths(with_values(fixed, given, "--set"))
 
 

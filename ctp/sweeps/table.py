@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ctp import recipes
 from ctp.report.compare import format_mean
 from ctp.report.page import SOURCE, Section, Table, to_markdown
 from ctp.report.papers import differences
 from ctp.score import Score
 from ctp.sweeps.folder import Sweep
-from ctp.sweeps.plan import Plan
+from ctp.sweeps.plan import Plan, paper_base
 from ctp.sweeps.plot import plot_png
 from ctp.sweeps.recipes import Setting
 from ctp.sweeps.scores import PAPER_DATASETS, heading
@@ -141,7 +140,7 @@ def _differences(plan: Plan) -> Iterator[str]:
     """Yield how the runs differ from the paper's, apart from what the table is about."""
     # these differences are what the table is about
     own = {*plan.ablation.fixed, *(name for each in plan.settings for name in each.changes)}
-    paper = recipes.PRETRAIN[plan.ablation.paper_recipe]()
+    paper = paper_base(plan.ablation)
     for line in differences(plan.base, own, paper) or []:
         yield f"pretraining: {line}"
     for score in plan.scores:

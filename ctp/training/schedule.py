@@ -12,6 +12,8 @@ from ctp.config import Config
 
 DECAY_FACTOR = 0.1
 """Of the learning rate at each of `decay_at` (§5.1, supplement A)."""
+WARMUP_START = 0.1
+"""Factor on the learning rate at the first step of a warm-up (the authors' code)."""
 
 
 class ScheduleConfig(Config):
@@ -24,7 +26,7 @@ class ScheduleConfig(Config):
     decay_at: tuple[Annotated[int, Ge(1)], ...] = (100, 200)
     """When the learning rate is multiplied by 0.1; none: it falls to 0 along a half cosine."""
     warmup_steps: Annotated[int, Ge(0)] = 0
-    """Steps in which the learning rate rises linearly at the start."""
+    """Steps at the start in which the learning rate rises linearly from a tenth of itself."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -56,8 +58,7 @@ def learning_rate_factor(
 ) -> float:
     """Return the factor on the learning rate at a step, counted from 0."""
     if step < config.warmup_steps:
-        # from 1, since the first step of rate 0 would be wasted
-        return (step + 1) / config.warmup_steps
+        return WARMUP_START + (1 - WARMUP_START) * step / config.warmup_steps
     if not config.decay_at:
         length = total_steps(config, num_videos, total_batch)
         # cos would rise again after the end

@@ -11,6 +11,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -646,3 +647,20 @@ def test_real_videos_from_a_tar_are_those_of_the_folder(tmp_path: Path) -> None:
     assert len(catalog) == len(loose) > 0
     for entry in catalog:
         assert entry.read().data == loose[entry.id.removeprefix("real.tar/")].read().data
+
+
+def test_a_share_of_the_videos_contains_every_smaller_one() -> None:
+    catalog = make([f"{i:03d}" for i in range(200)])
+    shares = [catalog.share(share, seed=0) for share in (0.001, 0.25, 0.5, 1.0)]
+    assert [len(share) for share in shares] == [1, 50, 100, 200]
+    ids = [{entry.id for entry in share} for share in shares]
+    assert all(few < many for few, many in pairwise(ids))
+    assert catalog.share(0.25, seed=0) == shares[1]
+    assert catalog.share(0.25, seed=1) != shares[1]
+
+
+def test_a_share_depends_on_the_ids_alone() -> None:
+    names = [f"{i:03d}" for i in range(200)]
+    few, rest = make(names[:100]).share(0.5, seed=0), make(names).share(0.5, seed=0)
+    kept = {entry.id for entry in rest} & set(names[:100])
+    assert len(kept ^ {entry.id for entry in few}) < 15  # those near the limit alone

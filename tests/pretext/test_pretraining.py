@@ -493,3 +493,13 @@ def test_snapshots_for_the_knn_score_are_written_at_epoch_ends(small_run: Pretra
     assert names == ["00000004.safetensors", "00000006.safetensors"]
     last = safetensors.torch.load(snapshots.join(names[-1]).read_bytes())
     assert all(torch.equal(value, weights(config)[name]) for name, value in last.items())
+
+
+def test_a_share_of_the_training_set_leaves_the_held_out_videos(small_run: PretrainConfig) -> None:
+    half = small_run.replace(data=small_run.data.replace(share=0.5))
+    few, many = (open_pretraining(config) for config in (half, small_run))
+    assert few.evaluation.catalog == many.evaluation.catalog
+    few_ids, ids = ({entry.id for entry in spec.stream.catalog} for spec in (few, many))
+    assert len(few_ids) == round(len(ids) / 2)
+    assert few_ids < ids
+    assert open_pretraining(half).stream.catalog == few.stream.catalog

@@ -73,6 +73,7 @@ def test_table_2a_at_the_papers_size(plan_of: MakePlan) -> None:
     values = [trial.config.flatten() for trial in plan.trials]
     assert [each["task.num_patches"] for each in values] == [1, 2, 3, 4]
     assert {each["task.hidden_prob"] for each in values} == {0.0}
+    assert {each["data.share"] for each in values} == {0.25}  # of Kinetics-400
     assert plan.trials[0].config.schedule.length == 90  # Kinetics-400's
     assert [score.name for score in plan.scores] == ["finetune-ucf101", "finetune-hmdb51"]
 

@@ -23,7 +23,7 @@ def test_the_rate_falls_when_an_epoch_begins() -> None:
 def test_steps_and_warm_up() -> None:
     schedule = ScheduleConfig(unit="steps", length=6, decay_at=(5,), warmup_steps=4)
     factors = [learning_rate_factor(schedule, step, 8, 4) for step in range(6)]
-    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.1])
+    assert factors == pytest.approx([0.1, 0.325, 0.55, 0.775, 1, 0.1])
 
 
 def test_cosine() -> None:

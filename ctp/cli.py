@@ -96,6 +96,10 @@ class CommandLine(Generic[C]):
             raise SystemExit(0)
         return chosen.recipe, config
 
+    def recipe_line(self, name: str) -> str:
+        """Return the first line of a recipe's docstring."""
+        return (self.recipes[name].__doc__ or "").strip().splitlines()[0]
+
     def run(
         self,
         work: Callable[[C], None],
@@ -118,10 +122,7 @@ class CommandLine(Generic[C]):
 
     def _front_parser(self, *, add_help: bool) -> _Parser:
         width = max(map(len, self.recipes))
-        lines = [
-            f"  {name:{width}}  {(make.__doc__ or '').strip().splitlines()[0]}"
-            for name, make in self.recipes.items()
-        ]
+        lines = [f"  {name:{width}}  {self.recipe_line(name)}" for name in self.recipes]
         parser = _Parser(
             usage="%(prog)s [--recipe NAME] [--config FILE] [--OPTION VALUE ...]",
             description=f"{self.about}\n\nrecipes:\n" + "\n".join(lines),

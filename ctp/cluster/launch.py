@@ -37,7 +37,7 @@ from ctp.encoders.weights import load_encoder
 from ctp.lease import Lease, LeaseError, hold
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
-from ctp.progress import Progress, bottleneck, duration
+from ctp.progress import Progress, bottleneck, duration, learning_warning
 from ctp.report.confusion import confusion_png
 from ctp.report.curves import curves_png
 from ctp.report.tracks import draw_tracks
@@ -91,6 +91,7 @@ def run_command(
     The exit status is `FINAL_STATUS` if the same command would fail again, 1 if it may succeed.
     """
     recipe, config = command.parse(argv)
+    print(f"recipe {recipe}: {command.recipe_line(recipe)}")
     config = named(config, recipe)
     resume = "The same command resumes it"
     if isinstance(config, RunConfig):
@@ -300,6 +301,8 @@ def _train_held(
         _print_quarantined("could not be used", ledger, folder.join(run_folder.QUARANTINE).uri)
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
     print(bottleneck(rows))
+    if rows and (warning := learning_warning(rows[-1], config.score)):
+        print(warning)
     return Run(config, folder.uri, list(rows))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -16,6 +17,12 @@ from ctp.score import Score
 PLAIN_LINE_SECONDS = 10.0
 DATA_BOUND_SHARE = 0.3
 """A run that waits for data for more than this share of its time is limited by it."""
+MIN_GAIN_SHARE = 0.02
+"""A score that is better than the baseline by less than this share of what is left to a perfect
+score has not gained anything."""
+MIN_EFFECTIVE_RANK = 1.05
+"""Features of a lower effective rank have collapsed; 1 means that they are all alike."""
+MAX_DEAD_UNIT_SHARE = 0.95
 
 Row = Mapping[str, float | int | str]
 
@@ -82,7 +89,7 @@ class Progress(_Bar):
         """
         super().__init__("step", console)
         self._bar.update(self._task, text="waiting for the first step")
-        self._score, self._last_score = score, ""
+        self._score, self._last_score, self._has_warned = score, "", False
 
     def show(self, row: Row) -> None:
         """Show a log line."""
@@ -91,6 +98,11 @@ class Progress(_Bar):
         self._last_score = score or self._last_score
         line = f"step {step}/{total}"
         self._update(line, step, total, self._describe(row), is_news=bool(score))
+        warning = learning_warning(row, self._score, step / total)
+        # once: the next evaluations will mostly find the same
+        if warning and not self._has_warned and step < total:  # the end has a line of its own
+            self._has_warned = True
+            self._console.print(warning, soft_wrap=True)
 
     def _describe(self, row: Row) -> str:
         score, training = self._score, row.get(f"train_{self._score.key}")
@@ -138,6 +150,40 @@ def duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def learning_warning(row: Row, score: Score, progress: float = 1.0) -> str:
+    """Return a sentence if a run has collapsed or is on a plateau, "" otherwise.
+
+    Args:
+        row: a log line; only one with an evaluation can tell.
+        score: the score that the run is judged by.
+        progress: share of the run that is done, in (0, 1]. A plateau in its first half is usual.
+    """
+    rank, dead = float(row.get("effective_rank", math.inf)), float(row.get("dead_unit_share", 0))
+    if rank < MIN_EFFECTIVE_RANK:
+        return (
+            f"Warning: the encoder has collapsed: the effective rank of its held-out features is "
+            f"{rank:.2f}, so that all clips look alike. Lower optimizer.learning_rate, or add "
+            "schedule.warmup_steps."
+        )
+    if dead > MAX_DEAD_UNIT_SHARE:
+        return (
+            f"Warning: {100 * dead:.0f}% of the units of a layer of the head are 0 for every "
+            "held-out clip, so that nearly no gradient reaches the encoder. Start again with a "
+            "lower optimizer.learning_rate, or add schedule.warmup_steps."
+        )
+    if score.key not in row or score.baseline_key not in row or progress < 0.5:
+        return ""
+    reached, baseline = float(row[score.key]), float(row[score.baseline_key])
+    if reached - baseline >= MIN_GAIN_SHARE * (1 - baseline):
+        return ""
+    return (
+        f"Warning: the run is on a plateau: {score.describe(row)} is no gain after "
+        f"{100 * progress:.0f}% of its steps (loss {row['loss']:.3f}, encoder_gradient_norm "
+        f"{float(row.get('encoder_gradient_norm', math.nan)):.3g}). Train for longer, or make "
+        "the task easier at first."
+    )
 
 
 def bottleneck(rows: Sequence[Row]) -> str:

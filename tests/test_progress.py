@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from ctp.progress import Progress, VideoCounter, bottleneck, duration
+from ctp.progress import Progress, VideoCounter, bottleneck, duration, learning_warning
 from ctp.score import Score
 
 SCORE = Score("iou", "tracking IoU", "still_iou", "still box", ("loss_center", "loss_size"))
@@ -94,3 +94,41 @@ def test_the_bottleneck_is_found_after_the_start(
 
 def test_a_run_without_log_lines_has_no_bottleneck() -> None:
     assert "too short" in bottleneck([])
+
+
+WELL = ROW | {"iou": 0.6, "still_iou": 0.5, "effective_rank": 4.0, "dead_unit_share": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "progress", "cause"),
+    [
+        ({}, 1.0, ""),
+        ({"iou": 0.505}, 0.5, "plateau"),
+        ({"iou": 0.4}, 1.0, "plateau"),
+        ({"iou": 0.505}, 0.4, ""),
+        ({"effective_rank": 1.01}, 0.1, "collapsed"),
+        ({"effective_rank": 1.01, "iou": 0.4}, 0.9, "collapsed"),
+        ({"dead_unit_share": 0.98}, 0.1, "98% of the units"),
+    ],
+)
+def test_a_run_that_does_not_learn_says_why(
+    changes: dict[str, float], progress: float, cause: str
+) -> None:
+    warning = learning_warning(WELL | changes, SCORE, progress)
+    assert cause in warning
+    assert bool(warning) == bool(cause)
+    assert "\n" not in warning
+
+
+def test_a_line_without_an_evaluation_gives_no_warning() -> None:
+    assert not learning_warning(ROW, SCORE)
+
+
+def test_a_score_without_a_baseline_has_no_plateau() -> None:
+    assert not learning_warning(WELL | {"iou": 0.0}, Score("iou", "IoU"))
+
+
+def test_a_warning_is_printed_once_before_the_end() -> None:
+    stuck = WELL | {"iou": 0.5}
+    rows = [stuck | {"step": step} for step in (40, 60, 80, 100)]
+    assert shown(*rows).count("plateau") == 1

@@ -24,6 +24,7 @@ from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import encoder_bytes, load_state, read_state
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.health import HealthMonitor, gradient_norm
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import Mean, PretextTask
 from ctp.storage import Storage, StorageError
@@ -123,24 +124,31 @@ class TaskLearner(Learner[S]):
         """Evaluate the task on held-out samples, each by one of the workers.
 
         Returns:
-            the task's scores, "heldout_clips", how many samples they are of, and
-            "heldout_quarantined", how many more were meant to be evaluated.
+            the task's scores, "heldout_clips", how many samples they are of,
+            "heldout_quarantined", how many more were meant to be evaluated, and the metrics of
+            `HealthMonitor`.
         """
         samples = self._heldout_samples()
         self.model.eval()
         # as in training, or the score would be that of another model
-        with autocast(self.config.compute, self._worker.device):
+        monitor = HealthMonitor()
+        with autocast(self.config.compute, self._worker.device), monitor.watching(self.model):
             means = dict(self.task.evaluate(self.model, self._batches(samples)))
         self.model.train()
         reports = gather((means, len(samples), len(self._indices()) - len(samples)))
         return _add_means([means for means, _, _ in reports]) | {
             "heldout_clips": sum(count for _, count, _ in reports),
             "heldout_quarantined": sum(count for _, _, count in reports),
+            **monitor.metrics(),
         }
 
     def extra_metrics(self, step: int) -> dict[str, float]:
-        """Return the task's entries for the log line."""
-        return dict(self.task.progress_metrics(step / self._spec.stream.total_steps))
+        """Return the task's entries for the log line, and the norm of the encoder's gradient in
+        the newest step, after clipping."""
+        return {
+            "encoder_gradient_norm": gradient_norm(self._encoder),
+            **self.task.progress_metrics(step / self._spec.stream.total_steps),
+        }
 
     def extra_files(self, step: int) -> dict[str, bytes]:
         """Return the encoder when its k-NN score is due."""

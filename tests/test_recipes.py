@@ -150,7 +150,10 @@ def test_the_official_recipe_differs_in_the_rules_alone() -> None:
 
 
 @pytest.mark.parametrize("data", ["ucf101", "kinetics400"])
-@pytest.mark.parametrize(("task", "learning_rate", "intervals"), [("rotation", 0.01, (1, 5))])
+@pytest.mark.parametrize(
+    ("task", "learning_rate", "intervals"),
+    [("rotation", 0.01, (1, 5)), ("speed", 0.01, (1, 1)), ("vcop", 0.001, (1, 1))],
+)
 def test_the_pretraining_by_other_tasks(
     data: str, task: str, learning_rate: float, intervals: tuple[int, int]
 ) -> None:

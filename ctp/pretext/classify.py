@@ -36,7 +36,7 @@ class ClassifiedSample(NamedTuple):
 
     Attributes:
         planes: uint8 [..., T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
-        color: float32 [..., T, 4] as of `augment.sample_color`; [0] if no task changes colours.
+        color: float32 [..., T, 4] as of `augment.sample_color`; [0] if the task changes none.
         label: int64 [...], the class of each answer.
         dropout_seed: int64, of `seeded_dropout`.
     """
@@ -118,10 +118,8 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
             for clip, caption in zip(pictures, captions, strict=True)
         ]
 
-    def _fields(
-        self, clips: tuple[int, ...] = (), labels: tuple[int, ...] = ()
-    ) -> ClassifiedSample:
-        """Return the dtypes and shapes of a sample with so many clips and labels."""
+    def _fields(self, *clips: int, labels: tuple[int, ...] = ()) -> ClassifiedSample:
+        """Return the dtypes and shapes of a sample; `clips` and `labels` are leading axes."""
         num_frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
         return ClassifiedSample(
             planes=array_field(np.uint8, *clips, num_frames, planes_size(size)),

@@ -6,12 +6,16 @@ from typing import Any
 
 from ctp.pretext.ctp.task import CtpTask
 from ctp.pretext.rotation import RotationTask
+from ctp.pretext.speed import SpeedTask
 from ctp.pretext.task import PretextTask
 from ctp.pretext.task_config import TaskConfig
+from ctp.pretext.vcop import VcopTask
 
 TASKS: dict[str, type[PretextTask[Any, Any]]] = {
     "ctp": CtpTask,
     "rotation": RotationTask,
+    "speed": SpeedTask,
+    "vcop": VcopTask,
 }
 
 

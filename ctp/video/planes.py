@@ -180,6 +180,27 @@ def planes_size(size_px: int) -> int:
     return 3 * size_px**2 // 2
 
 
+def resize_square(planes: NDArray[np.uint8], size_px: int, new_size_px: int) -> NDArray[np.uint8]:
+    """Resize square frames from one even side length to another.
+
+    Args:
+        planes: uint8 [T, 3/2 · size_px²], as `to_rgb` takes them.
+        size_px, new_size_px: the side lengths.
+
+    Returns:
+        uint8 [T, 3/2 · new_size_px²].
+    """
+    if size_px == new_size_px:
+        return planes
+    half = size_px // 2
+    parts = np.split(planes, [size_px**2, size_px**2 + half**2], axis=1)
+    resized = [
+        _resize(np.ascontiguousarray(part).reshape(-1, side, side), side * new_size_px // size_px)
+        for part, side in zip(parts, (size_px, half, half), strict=True)
+    ]
+    return np.concatenate([part.reshape(len(planes), -1) for part in resized], axis=1)
+
+
 def to_rgb(planes: Tensor, size_px: int) -> Tensor:
     """Convert planes to RGB, with equal results on every device.
 

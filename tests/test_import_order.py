@@ -106,7 +106,7 @@ def test_recipes_and_small_actors_import_no_torch(
     "module",
     [
         "data.stream",
-        "pretext.ctp.task",
+        "pretext.registry",
         "downstream.clips",
         "downstream.track_clips",
         "cluster.train",

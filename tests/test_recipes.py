@@ -18,7 +18,7 @@ from ctp.training.config import OptimizerConfig, RunConfig
 from ctp.training.schedule import DECAY_FACTOR, learning_rate_factor, total_steps
 from ctp.training.step import MAX_GRADIENT_NORM, MOMENTUM
 from ctp.video.augment import PRETRAINING_COLORS, RECOGNITION_COLORS
-from ctp.video.config import SamplingConfig
+from ctp.video.config import AugmentConfig, SamplingConfig
 
 PAPER_RUNS = ["ucf101-r3d18", "ucf101-r2plus1d18", "kinetics400-r3d18", "kinetics400-r2plus1d18"]
 UCF101_TRAIN_SPLIT_1 = 9_537
@@ -151,18 +151,26 @@ def test_the_official_recipe_differs_in_the_rules_alone() -> None:
 
 @pytest.mark.parametrize("data", ["ucf101", "kinetics400"])
 @pytest.mark.parametrize(
-    ("task", "learning_rate", "intervals"),
-    [("rotation", 0.01, (1, 5)), ("speed", 0.01, (1, 1)), ("vcop", 0.001, (1, 1))],
+    ("task", "learning_rate", "intervals", "augment"),
+    [
+        ("rotation", 0.01, (1, 5), {"short_sides_px": (112, 128, 144), "flip_prob": 0.5}),
+        ("speed", 0.01, (1, 1), {"short_sides_px": (112, 128, 144), "keeps_aspect_ratio": True}),
+        ("vcop", 0.001, (1, 1), {"short_sides_px": (128,), "flip_prob": 0}),
+    ],
 )
 def test_the_pretraining_by_other_tasks(
-    data: str, task: str, learning_rate: float, intervals: tuple[int, int]
+    data: str,
+    task: str,
+    learning_rate: float,
+    intervals: tuple[int, int],
+    augment: dict[str, object],
 ) -> None:
     """The settings of the authors' implementation for Table 4."""
     config = PRETRAIN[f"{data}-{task}"]()
     assert config.task.name == task
     assert config.task.sampling == SamplingConfig(num_frames=16, interval_frames=intervals)
-    assert config.task.augment.frame_size_px == 112
-    assert not config.task.augment.keeps_aspect_ratio
+    expected_augment = {"frame_size_px": 112, "flip_prob": 0.5, "keeps_aspect_ratio": False}
+    assert config.task.augment == AugmentConfig(**expected_augment | augment)
     assert config.encoder == R3dConfig(spatial_stride=16)
     assert config.optimizer == OptimizerConfig(
         name="sgd", learning_rate=learning_rate, weight_decay=1e-4

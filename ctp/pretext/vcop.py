@@ -41,7 +41,9 @@ class VcopConfig(TaskConfig):
     """The pretext task."""
     sampling: SamplingConfig = SamplingConfig(interval_frames=(1, 1))
     """Which frames of a video make one of the clips."""
-    augment: AugmentConfig = AugmentConfig(short_sides_px=(128,), flip_prob=0.0)
+    augment: AugmentConfig = AugmentConfig(
+        short_sides_px=(128,), keeps_aspect_ratio=False, flip_prob=0.0
+    )
     """How the clips are cropped."""
     num_clips: Annotated[int, Ge(2), Le(4)] = 3
     """Clips of a video; the classes are their orders."""

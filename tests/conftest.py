@@ -244,11 +244,17 @@ def run_python() -> RunPython:
     def run(*arguments: str, stdin: str = "") -> str:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, *arguments]
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, env=environment, check=False
-        )
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-        return done.stdout
+        # in files: a process that it leaves behind would keep pipes open, and be waited for
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+            done = subprocess.run(
+                command, input=stdin, stdout=out, stderr=error, text=True, env=environment,
+                timeout=300, check=False,
+            )  # fmt: skip
+            for file in (out, error):
+                file.seek(0)
+            printed, said = out.read(), error.read()
+        assert done.returncode == 0, f"{printed}\n{said}"
+        return printed
 
     return run
 

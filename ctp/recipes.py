@@ -244,8 +244,14 @@ def _small_machine(num_videos: int, steps: int, total_batch: int) -> PretrainCon
 
 
 def retrieval_features() -> EmbedConfig:
-    """VCOP's retrieval: 10 clips of 16 consecutive frames, max pooling to 2 x 3 x 3 (default)."""
-    return EmbedConfig(views=ViewsConfig(interval_frames=1, keeps_aspect_ratio=False))
+    """VCOP's retrieval: 10 clips of 16 consecutive frames, max pooling to 2 x 3 x 3 (default).
+
+    The paper's pooling is "adaptive"; that of VCOP's code, which is not, is computed beside it.
+    """
+    return EmbedConfig(
+        views=ViewsConfig(interval_frames=1, keeps_aspect_ratio=False),
+        features=FeatureConfig(pooling="both"),
+    )
 
 
 def compact_features() -> EmbedConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from ctp.cli import CommandLine
 from ctp.config import Config
 from ctp.data.catalog import Catalog
 from ctp.data.sources import open_catalog
-from ctp.downstream.feature_folder import Manifest, VideoFeatures, check_comparable, read_features
+from ctp.downstream.feature_folder import (
+    Manifest,
+    VideoFeatures,
+    by_pooling,
+    check_comparable,
+    read_features,
+)
 from ctp.downstream.retrieval import KS, Retrieval, knn_accuracy, retrieve
 from ctp.report.neighbours import Row, Shown, neighbours_png
 from ctp.report.preview import read_clip
@@ -23,7 +30,8 @@ from ctp.video.config import ViewsConfig
 ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
 
 A query is right at k when one of the k gallery videos nearest to it has its class. OUT gets
-retrieval.json and neighbours.png, a picture of queries and the videos nearest to them.
+retrieval.json and neighbours.png, a picture of queries and the videos nearest to them. Features of
+two poolings (--features.pooling both) have an accuracy for each; the rest is of the first.
 
   retrieve.py --gallery features/train --queries features/test"""
 SCORES, PICTURE = "retrieval.json", "neighbours.png"
@@ -67,9 +75,14 @@ def _run(config: RetrieveConfig) -> None:
     check_comparable(about_gallery, about_queries)
     _check_apart(about_gallery, about_queries)
     device = "cuda" if config.use_gpu else "cpu"
-    found = retrieve(gallery, queries, config.ks, device)
+    galleries, asked = (by_pooling(each, about_queries.features) for each in (gallery, queries))
+    results = {
+        name: retrieve(galleries[name], asked[name], config.ks, device) for name in galleries
+    }
+    first, found = next(iter(results.items()))
+    gallery, queries = galleries[first], asked[first]
     knn = knn_accuracy(gallery, queries, config.knn, device) if config.knn else None
-    scores = _scores(config, about_gallery, about_queries, found, knn)
+    scores = _scores(config, about_gallery, about_queries, results, knn)
     out.join(SCORES).write_bytes(json.dumps(scores, indent=2).encode())
     _print(scores)
     print(out.join(SCORES).uri)
@@ -91,16 +104,23 @@ def _scores(
     config: RetrieveConfig,
     gallery: Manifest,
     queries: Manifest,
-    found: Retrieval,
+    results: Mapping[str, Retrieval],
     knn: float | None,
 ) -> dict[str, Any]:
-    """Return the contents of retrieval.json."""
+    """Return the contents of retrieval.json; those of the first pooling, if not said otherwise."""
+    accuracies = {
+        name: {str(k): share for k, share in each.accuracy.items()}
+        for name, each in results.items()
+    }
+    found = next(iter(results.values()))
     return {
-        "accuracy": {str(k): share for k, share in found.accuracy.items()},
+        "accuracy": next(iter(accuracies.values())),
+        "accuracy_by_pooling": accuracies,
         "chance": {str(k): share for k, share in found.chance.items()},
         "knn": None if knn is None else {"k": config.knn, "accuracy": knn},
         "class_accuracy": found.class_accuracy,
         "encoder": queries.encoder,
+        "architecture": queries.encoder_config.describe(),
         "encoder_sha256": queries.encoder_sha256,
         "views": queries.views.model_dump(mode="json"),
         "features": queries.features.model_dump(mode="json"),
@@ -121,14 +141,17 @@ def _side(folder: str, manifest: Manifest) -> dict[str, Any]:
 
 
 def _print(scores: dict[str, Any]) -> None:
-    print(f"encoder {scores['encoder']}")
+    print(f"encoder {scores['encoder']}: {scores['architecture']}")
     for role in ("gallery", "queries"):
         side = scores[role]
         lost = f", {side['quarantined']} more could not be read" if side["quarantined"] else ""
         print(f"{role}: {side['videos']} videos{lost}")
-    print("    k  right at k  by chance")
-    for k, share in scores["accuracy"].items():
-        print(f"{k:>5}  {100 * share:9.1f}%  {100 * scores['chance'][k]:8.1f}%")
+    by_pooling = scores["accuracy_by_pooling"]
+    print("right at k, by pooling")
+    print("    k" + "".join(f"  {name:>7}" for name in [*by_pooling, "chance"]))
+    for k, chance in scores["chance"].items():
+        shares = [*(accuracy[k] for accuracy in by_pooling.values()), chance]
+        print(f"{k:>5}" + "".join(f"  {100 * share:6.1f}%" for share in shares))
     if scores["knn"]:
         print(f"kNN of {scores['knn']['k']}: {100 * scores['knn']['accuracy']:.1f}%")
 

@@ -16,13 +16,19 @@ from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 class FeatureConfig(Config):
     """How features are computed and stored."""
 
-    pooling: Literal["max", "average", "global"] = "max"
-    """Pooling of the encoder's output: max: adaptive maximum, to 2 × 3 × 3 (VCOP); average:
+    pooling: Literal["max", "vcop", "both", "average", "global"] = "max"
+    """Pooling of the encoder's output: max: adaptive maximum, to 2 × 3 × 3; vcop: maximum of 2 × 2
+    cells, which drops the last row and column of 7 (VCOP's code); both: max, then vcop; average:
     adaptive average, to 2 × 3 × 3; global: average of all."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Number format of the encoder."""
     dtype: Literal["float32", "float16"] = "float32"
     """Data type of stored features."""
+
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """Return the poolings whose results a feature consists of, in order."""
+        return ("max", "vcop") if self.pooling == "both" else (self.pooling,)
 
 
 class EmbedDataConfig(Config):

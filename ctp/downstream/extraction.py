@@ -33,7 +33,12 @@ from ctp.downstream.feature_folder import (
     missing_parts,
     read_manifest,
 )
-from ctp.downstream.features import Embedder, open_embedder, read_encoder_file
+from ctp.downstream.features import (
+    Embedder,
+    check_poolings,
+    open_embedder,
+    read_encoder_file,
+)
 from ctp.downstream.labels import LabeledVideos
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.weights import stored_config
@@ -287,10 +292,12 @@ def _manifest(
 ) -> Manifest:
     stored = stored_config(encoder, config.encoder)
     assert stored is not None, "the file of read_encoder_file describes its encoder"
+    stored = stored.replace(spatial_stride=DOWNSTREAM_SPATIAL_STRIDE)
+    check_poolings(config, stored)
     return Manifest(
         encoder=about_encoder,
         encoder_sha256=hashlib.sha256(encoder).hexdigest(),
-        encoder_config=stored.replace(spatial_stride=DOWNSTREAM_SPATIAL_STRIDE),
+        encoder_config=stored,
         views=config.views,
         features=config.features,
         data_uri=config.data.uri,

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -124,6 +124,13 @@ class VideoFeatures:
     ids: Sequence[str]
     labels: Sequence[str | None]
     features: NDArray[np.float32]
+
+
+def by_pooling(videos: VideoFeatures, config: FeatureConfig) -> dict[str, VideoFeatures]:
+    """Return the features of each pooling, which are parts of the same length."""
+    parts = np.split(videos.features, len(config.poolings), axis=1)
+    named = zip(config.poolings, parts, strict=True)
+    return {name: replace(videos, features=part) for name, part in named}
 
 
 def create_or_resume(folder: Storage, ours: Manifest) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE, NAMED_WEIGHTS
+from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE, NAMED_WEIGHTS, EncoderConfig
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.initial import load_initial_weights
 from ctp.encoders.registry import build_encoder
@@ -23,6 +24,8 @@ from ctp.video.planes import to_rgb
 
 POOLED_SHAPE = (2, 3, 3)
 """Time, height and width of VCOP's features (supplement A)."""
+VCOP_KERNEL = (1, 2, 2)
+"""Cells of which VCOP's own code takes the maximum, and its stride."""
 CHECKPOINT_SUFFIXES = (".pth", ".pt")
 
 
@@ -33,10 +36,11 @@ class FeatureExtractor(nn.Module):
         out_size: D, the length of a feature.
     """
 
-    def __init__(self, encoder: Encoder, pooling: Literal["max", "average", "global"]):
+    def __init__(self, encoder: Encoder, *poolings: str):
+        """Set the encoder and the poolings, as in `FeatureConfig.poolings`."""
         super().__init__()
-        self.encoder, self.pooling = encoder, pooling
-        cells = 1 if pooling == "global" else int(np.prod(POOLED_SHAPE))
+        self.encoder, self.poolings = encoder, poolings
+        cells = sum(1 if each == "global" else math.prod(POOLED_SHAPE) for each in poolings)
         self.out_size = encoder.out_channels * cells
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -46,16 +50,34 @@ class FeatureExtractor(nn.Module):
             clips: float [B, 3, T, H, W], normalised.
 
         Returns:
-            float [B, D], from the order channels, time, height, width.
+            float [B, D], of each pooling in the order channels, time, height, width.
+
+        Raises:
+            ValueError: the encoder's output has a shape that VCOP's pooling does not fit.
         """
-        output: Tensor = self.encoder(clips)
-        if self.pooling == "max":
-            output = F.adaptive_max_pool3d(output, POOLED_SHAPE)
-        elif self.pooling == "average":
-            output = F.adaptive_avg_pool3d(output, POOLED_SHAPE)
-        else:
-            output = output.mean(dim=(2, 3, 4))
-        return output.flatten(1)
+        output = self.encoder(clips)
+        return torch.cat([_pool(output, each).flatten(1) for each in self.poolings], dim=1)
+
+
+def _pool(output: Tensor, pooling: str) -> Tensor:
+    """Pool the encoder's output [B, C, T', H', W']."""
+    if pooling == "max":
+        return F.adaptive_max_pool3d(output, POOLED_SHAPE)
+    if pooling == "average":
+        return F.adaptive_avg_pool3d(output, POOLED_SHAPE)
+    if pooling == "global":
+        return output.mean(dim=(2, 3, 4))
+    _check_vcop_pooling(output.shape[2:])
+    return F.max_pool3d(output, VCOP_KERNEL)
+
+
+def _check_vcop_pooling(shape: Sequence[int]) -> None:
+    pooled = tuple(length // kernel for length, kernel in zip(shape, VCOP_KERNEL, strict=True))
+    if pooled != POOLED_SHAPE:
+        raise ValueError(
+            f"VCOP's pooling makes {pooled} cells of {tuple(shape)}; expected {POOLED_SHAPE}, as "
+            "of R3D and 16 frames of 112 px. Set --features.pooling max"
+        )
 
 
 class Embedder:
@@ -71,7 +93,7 @@ class Embedder:
         self.dtype = np.dtype(config.features.dtype)
         self._config, self._compute = config, ComputeConfig(precision=config.features.precision)
         self._device = torch.device("cuda" if config.scaling.use_gpu else "cpu")
-        extractor = FeatureExtractor(encoder, config.features.pooling)
+        extractor = FeatureExtractor(encoder, *config.features.poolings)
         self.out_size = extractor.out_size
         self._extractor = prepare(extractor, self._compute, self._device).eval()
 
@@ -136,6 +158,20 @@ def read_encoder_file(config: EmbedConfig) -> tuple[bytes, str]:
         encoder = build_encoder(config.architecture)
     origin = load_initial_weights(encoder, source)
     return encoder_bytes(encoder, {}), origin
+
+
+def check_poolings(config: EmbedConfig, architecture: EncoderConfig) -> None:
+    """Check that an encoder's output for the views of a config can be pooled as it says.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if "vcop" in config.features.poolings:
+        with torch.device("meta"):  # no weights: only the stride is asked for
+            stride = build_encoder(architecture).stride
+        size = config.views.frame_size_px
+        clip = config.views.num_frames, size, size
+        _check_vcop_pooling([-(-length // by) for length, by in zip(clip, stride, strict=True)])
 
 
 def open_embedder(config: EmbedConfig, encoder: bytes) -> Embedder:

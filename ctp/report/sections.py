@@ -71,13 +71,19 @@ def retrieval_section(folder: Storage) -> Section:
     found = json.loads(place.read_bytes())
     dataset = dataset_of(found["gallery"]["data"])
     rows: list[dict[str, str]] = []
-    for k, share in found["accuracy"].items():
-        measure = f"retrieval at k = {k} (chance {found['chance'][k]:.1%})"
-        rows.append(_row("ours", measure, f"{share:.1%}", place.uri))
+    # older results are of one pooling
+    one = {found["features"]["pooling"]: found["accuracy"]}
+    accuracies = found.get("accuracy_by_pooling", one)
+    for k, chance in found["chance"].items():
+        measure = f"retrieval at k = {k} (chance {chance:.1%})"
+        rows += [
+            _row(f"ours, pooling {name}", measure, f"{accuracy[k]:.1%}", place.uri)
+            for name, accuracy in accuracies.items()
+        ]
         paper = published(dataset, f"retrieval_top{k}", "r3d") if dataset else []
         rows += _paper_rows(measure, paper)
     facts = {
-        "encoder": str(found["encoder"]),
+        "encoder": ": ".join(filter(None, [found["encoder"], found.get("architecture")])),
         "gallery": str(found["gallery"]["folder"]),
         "queries": str(found["queries"]["folder"]),
         "views": _listed(found["views"]),

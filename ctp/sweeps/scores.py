@@ -18,6 +18,7 @@ from ctp.downstream import classification, tracking
 from ctp.downstream.config import ACCURACY, FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_labeled
+from ctp.downstream.feature_folder import by_pooling
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.downstream.retrieval import retrieve
 from ctp.downstream.track_config import MEAN_IOU, TrackConfig
@@ -259,8 +260,9 @@ def retrieval_scores(
 
     Returns:
         "top1" and "top5", the share of queries with a neighbour of their class among the nearest 1
-        and 5; "chance1" and "chance5", the same by chance; "tested", the number of queries;
-        "quarantined", the number of videos that cannot be used.
+        and 5; "vcop_top1" and "vcop_top5", the same with VCOP's own pooling, if the features have
+        it beside the adaptive one; "chance1" and "chance5", the same by chance; "tested", the
+        number of queries; "quarantined", the number of videos that cannot be used.
 
     Raises:
         ValueError: the videos or the encoder cannot be used.
@@ -271,10 +273,14 @@ def retrieval_scores(
     torch.set_num_threads(max(int(config.scaling.cpus_per_encoder), 1))
     videos = retrieval_videos(config)
     gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)
-    found = retrieve(gallery, queries, KS, "cuda" if config.scaling.use_gpu else "cpu")
+    device = "cuda" if config.scaling.use_gpu else "cpu"
+    galleries, asked = (by_pooling(each, config.features) for each in (gallery, queries))
+    found = {name: retrieve(galleries[name], asked[name], KS, device) for name in galleries}
+    first, *others = found
     return {
-        **{f"top{k}": share for k, share in found.accuracy.items()},
-        **{f"chance{k}": share for k, share in found.chance.items()},
+        **{f"top{k}": share for k, share in found[first].accuracy.items()},
+        **{f"{o}_top{k}": share for o in others for k, share in found[o].accuracy.items()},
+        **{f"chance{k}": share for k, share in found[first].chance.items()},
         "tested": len(queries.ids),
         "quarantined": quarantined,
     }

@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ctp.downstream.embed_config import EmbedConfig
+from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
+from ctp.downstream.feature_folder import VideoFeatures, by_pooling
 from ctp.downstream.features import Embedder, FeatureExtractor, open_embedder, read_encoder_file
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.resnet3d import R3d
@@ -36,7 +37,7 @@ class Ramp(nn.Module):
         return one + 1000 * torch.arange(len(clips)).view(-1, 1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("pooling", ["max", "average", "global"])
+@pytest.mark.parametrize("pooling", ["max", "vcop", "average", "global"])
 def test_pooling_by_hand(pooling: str) -> None:
     extractor = FeatureExtractor(Ramp(), pooling)  # type: ignore[arg-type]
     features = extractor(torch.zeros(2, 3, 16, 112, 112)).numpy()
@@ -44,15 +45,35 @@ def test_pooling_by_hand(pooling: str) -> None:
     if pooling == "global":
         expected = output.mean(axis=(2, 3, 4))
     else:
-        # 7 rows in three parts that overlap: 0-2, 2-4, 4-6
-        take = np.max if pooling == "max" else np.mean
-        rows = [take(output[..., start : start + 3, :], axis=-2) for start in (0, 2, 4)]
+        # 7 rows in three parts: 0-2, 2-4 and 4-6 overlap; VCOP has 0-1, 2-3 and 4-5
+        take, size = np.mean if pooling == "average" else np.max, 2 if pooling == "vcop" else 3
+        rows = [take(output[..., start : start + size, :], axis=-2) for start in (0, 2, 4)]
         cells = [
-            [take(row[..., start : start + 3], axis=-1) for start in (0, 2, 4)] for row in rows
+            [take(row[..., start : start + size], axis=-1) for start in (0, 2, 4)] for row in rows
         ]
         expected = np.moveaxis(np.array(cells), (0, 1), (-2, -1)).reshape(2, -1)
     assert features.shape == (2, extractor.out_size)
     np.testing.assert_allclose(features, expected, rtol=1e-6)
+
+
+def test_a_feature_of_both_poolings_is_one_after_the_other() -> None:
+    config = FeatureConfig(pooling="both")
+    extract = FeatureExtractor(Ramp(), *config.poolings)  # type: ignore[arg-type]
+    clips = torch.zeros(2, 3, 16, 112, 112)
+    together = extract(clips).numpy()
+    assert together.shape == (2, extract.out_size)
+    parts = by_pooling(VideoFeatures(["a", "b"], [None, None], together), config)
+    assert list(parts) == ["max", "vcop"]
+    for name, part in parts.items():
+        alone = FeatureExtractor(Ramp(), name)(clips).numpy()  # type: ignore[arg-type]
+        np.testing.assert_array_equal(part.features, alone)
+
+
+def test_vcops_pooling_needs_clips_of_the_protocol(
+    small_embedding: EmbedConfig, planes: np.ndarray
+) -> None:
+    with pytest.raises(ValueError, match=r"\(1, 1, 1\) cells of \(1, 2, 2\); expected \(2, 3, 3\)"):
+        embed(small_embedding.replace(features={"pooling": "vcop"}), planes)
 
 
 def test_the_papers_feature_is_512_x_2_x_3_x_3() -> None:

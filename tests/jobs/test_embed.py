@@ -31,7 +31,7 @@ def options(small_embedding: EmbedConfig, tmp_path: Path) -> list[str]:
     views = {"num_clips": 2, "num_frames": 4, "frame_size_px": 32, "short_side_px": 40}
     return [
         *("--encoder", str(run), "--data.uri", str(small_embedding.data.uri)),
-        *("--out", small_embedding.out),
+        *("--out", small_embedding.out, "--features.pooling", "max"),
         *(word for name, number in views.items() for word in (f"--views.{name}", str(number))),
     ]
 
@@ -50,6 +50,7 @@ def test_help_names_recipes_and_options(job: Any, capsys: pytest.CaptureFixture[
         (["--encoder", ""], "^error: --encoder"),
         (["--encoder", "runs/none"], "^error: .*runs/none"),
         (["--out", ""], "^error: --out"),
+        (["--features.pooling", "both"], r"^error: .*\(1, 1, 1\) .*expected \(2, 3, 3\)"),
         (["--data.uri", "nothing"], "^error: data.uri: .*nothing"),
         (["--scaling.num_readers", "999"], "^error: .*1000 CPUs .*scaling.num_readers"),
     ],

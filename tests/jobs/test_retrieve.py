@@ -16,6 +16,7 @@ from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_part, open_extraction, read_part
 from ctp.downstream.feature_folder import finish, write_part
 from ctp.downstream.features import open_embedder
+from ctp.video.config import ViewsConfig
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_scores_and_picture(
     job.main([*folders, "--ks", "1,5", "--knn", "3", "--out", str(out)])
     printed = capsys.readouterr().out
     assert "gallery: 5 videos, 1 more could not be read\nqueries: 2 videos\n" in printed
-    assert "    1      100.0%      50.0%\n    5      100.0%     100.0%\n" in printed
+    assert "    k      max   chance\n    1   100.0%    50.0%\n    5   100.0%   100.0%\n" in printed
     assert "kNN of 3: " in printed
     scores = json.loads((out / "retrieval.json").read_bytes())
     assert scores["accuracy"] == {"1": 1.0, "5": 1.0}  # each finds its copy
@@ -64,6 +65,27 @@ def test_scores_and_picture(
     assert len(scores["encoder_sha256"]) == 64
     picture = Image.open(io.BytesIO((out / "neighbours.png").read_bytes()))
     assert picture.width > 6 * 128  # the query and five neighbours
+
+
+def test_each_pooling_has_its_accuracy(
+    job: Any, small_embedding: EmbedConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    views = ViewsConfig(num_clips=1, interval_frames=1, keeps_aspect_ratio=False)
+    accuracy = {}
+    for pooling in ("both", "max", "vcop"):
+        config = small_embedding.replace(views=views, features={"pooling": pooling})
+        gallery = embed(config.replace(out=str(tmp_path / f"gallery-{pooling}")))
+        (tmp_path / "others" / "b").mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "videos" / "b" / "3.mp4", tmp_path / "others" / "b")
+        asked = config.replace(
+            data={"uri": str(tmp_path / "others")}, out=str(tmp_path / f"queries-{pooling}")
+        )
+        options = ["--gallery", gallery, "--queries", embed(asked), "--ks", "1,2"]
+        job.main([*options, "--num_pictured", "0", "--out", str(tmp_path / pooling)])
+        scores = json.loads((tmp_path / pooling / "retrieval.json").read_bytes())
+        accuracy[pooling] = scores["accuracy_by_pooling"]
+        assert "encoder random weights: r3d, width 4" in capsys.readouterr().out
+    assert accuracy["both"] == accuracy["max"] | accuracy["vcop"]
 
 
 def test_a_k_larger_than_the_gallery(job: Any, folders: list[str], tmp_path: Path) -> None:

@@ -123,17 +123,22 @@ def test_retrieval(tmp_path: Path, data: str) -> None:
         "chance": {"1": 0.01, "50": 0.5},
         "encoder": "runs/pre/encoder.safetensors",
         "views": {"num_clips": 10},
-        "features": {"pooling": "cells"},
+        "features": {"pooling": "both"},
+        "architecture": "r3d, width 64",
         **sides,
     }
+    found["accuracy_by_pooling"] = {"max": found["accuracy"], "vcop": {"1": 0.2, "50": 0.8}}
     (tmp_path / "retrieval.json").write_text(json.dumps(found))
     section = retrieval_section(Storage.from_uri(tmp_path))
     source = str(tmp_path / "retrieval.json")
-    assert [row for row in cells(section) if row[0] == "ours"] == [
-        ("ours", "retrieval at k = 1 (chance 1.0%)", "30.0%", source),
-        ("ours", "retrieval at k = 50 (chance 50.0%)", "90.0%", source),
+    assert [row for row in cells(section) if row[0].startswith("ours")] == [
+        ("ours, pooling max", "retrieval at k = 1 (chance 1.0%)", "30.0%", source),
+        ("ours, pooling vcop", "retrieval at k = 1 (chance 1.0%)", "20.0%", source),
+        ("ours, pooling max", "retrieval at k = 50 (chance 50.0%)", "90.0%", source),
+        ("ours, pooling vcop", "retrieval at k = 50 (chance 50.0%)", "80.0%", source),
     ]
-    papers = {row[0]: row[2:] for row in cells(section) if row[0] != "ours"}
+    assert section.facts["encoder"] == "runs/pre/encoder.safetensors: r3d, width 64"
+    papers = {row[0]: row[2:] for row in cells(section) if not row[0].startswith("ours")}
     known = {
         "paper, CtP, UCF-101": ("23.4%", "Table 5"),
         "paper, CtP, Kinetics-400": ("29.0%", "Table 5"),

@@ -34,12 +34,19 @@ class EncoderConfig(Config):
     norm_eps: Annotated[float, NotAnOption()] = 1e-3
     """ε of batch normalisation (the authors' implementation)."""
 
+    @property
+    def departure(self) -> str:
+        """Return what differs from the paper's encoder of this name; "" if nothing does."""
+        return ""
+
     def describe(self) -> str:
-        """Return the name and the options that are this encoder's own, on one line."""
+        """Return the name, the options that are this encoder's own, and the departure from the
+        paper, on one line."""
         own = [
             field for field in type(self).model_fields if field not in EncoderConfig.model_fields
         ]
-        return ", ".join([self.name, *(f"{field} {getattr(self, field)}" for field in own)])
+        facts = [self.name, *(f"{field} {getattr(self, field)}" for field in own), self.departure]
+        return ", ".join(filter(None, facts))
 
 
 class ResNet3dConfig(EncoderConfig):
@@ -67,8 +74,15 @@ class R2plus1dConfig(ResNet3dConfig):
     """Name of the encoder."""
     middle_channels: Literal["block", "convolution"] = "block"
     """Channels between the spatial and the temporal part: computed once per block, as in
-    torchvision (31.3 M weights), or for each convolution, as the authors' published weights need
+    torchvision (31.3 M weights), or for each convolution, as in the paper and its published weights
     (33.2 M)."""
+
+    @property
+    def departure(self) -> str:
+        """Return that the net is torchvision's and not the paper's, if it is."""
+        if self.middle_channels == "convolution":
+            return ""
+        return "as in torchvision: 31.3 M weights at width 64, and 33.2 M in the paper"
 
 
 def _choices() -> Mapping[str, type[EncoderConfig]]:

@@ -27,8 +27,12 @@ DATASETS = {
 """Names of the paper's data sets in folders and recipes -> in the paper."""
 COMPARED = ("Table 3", "Table 4", "Table 6")
 """Tables of initial weights; the others vary how CtP pretrains."""
-NOT_OF_THE_PROTOCOL = OF_INITIAL | {"compute.precision", "compute.compile"}
-"""Options that follow from the initial weights, or change a run's speed alone."""
+NOT_OF_THE_PROTOCOL = OF_INITIAL - {"encoder.middle_channels"} | {
+    "compute.precision",
+    "compute.compile",
+}
+"""Options that follow from the initial weights and keep the network, or change a run's speed
+alone."""
 
 
 class Published(NamedTuple):
@@ -140,7 +144,10 @@ def _paper_run(config: Any) -> RunConfig | None:
         recipe = recipes.PRETRAIN.get(f"{data}-{config.encoder.name}18")
         return recipe() if recipe else None
     if config.KIND == "finetune":
+        name, stride = config.encoder.name, DOWNSTREAM_SPATIAL_STRIDE
+        pretraining = recipes.PRETRAIN.get(f"ucf101-{name}18")
+        encoder = pretraining().encoder if pretraining else type(config.encoder)()
         return recipes.FINETUNE[dataset or "ucf101"]().replace(
-            encoder={"name": config.encoder.name, "spatial_stride": DOWNSTREAM_SPATIAL_STRIDE}
+            encoder=encoder.replace(spatial_stride=stride)
         )
     return None  # of tracking, the paper gives little more than the data

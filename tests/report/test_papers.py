@@ -8,6 +8,7 @@ import pytest
 
 from ctp import recipes
 from ctp.downstream.config import FinetuneConfig
+from ctp.encoders.config import R2plus1dConfig
 from ctp.report.papers import (
     PUBLISHED,
     dataset_of,
@@ -17,6 +18,7 @@ from ctp.report.papers import (
     same_as,
 )
 
+AS_PUBLISHED = R2plus1dConfig(middle_channels="convolution", spatial_stride=16)
 RESOLVED = {
     "encoder": {"name": "r3d", "spatial_stride": 16},
     "data": {"uri": "s3://b/ucf101/train", "test_uri": "s3://b/t"},
@@ -33,7 +35,8 @@ def finetuning(**changes: Any) -> FinetuneConfig:
         ({}, "none", 65.0),
         ({}, "CtP, Kinetics-400", 86.2),
         ({}, "CtP, UCF-101", 83.9),
-        ({"encoder": {"name": "r2plus1d", "spatial_stride": 16}}, "CtP, UCF-101", 86.2),
+        ({"encoder": AS_PUBLISHED.model_dump()}, "CtP, UCF-101", 86.2),
+        ({"encoder": {"name": "r2plus1d", "spatial_stride": 16}}, "CtP, UCF-101", None),
         ({"data": {"uri": "/data/HMDB51/train"}}, "ImageNet, supervised", 40.0),
         ({"compute": {"precision": "bf16"}, "seed": 3}, "none", 65.0),
         ({"encoder": {"norm_eps": 1e-5}}, "Kinetics-400, supervised", 91.6),
@@ -73,6 +76,16 @@ def test_differences_name_both_values() -> None:
         "data.label_fraction: 1 in the paper's recipe, 0.1 here"
     ]
     assert differences(recipes.track_got10k()) is None
+    torchvisions = AS_PUBLISHED.replace(middle_channels="block")
+    named = "encoder.middle_channels: convolution in the paper's recipe, block here"
+    assert differences(finetuning(encoder=torchvisions.model_dump())) == [named]
+    pretraining = recipes.ucf101_r2plus1d18()
+    assert differences(pretraining) == []
+    assert differences(pretraining.replace(encoder=torchvisions.replace(spatial_stride=8))) == [
+        named
+    ]
+    assert "31.3 M weights" in torchvisions.describe()
+    assert "31.3 M weights" not in AS_PUBLISHED.describe()
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ def kinetics400_vcop() -> PretrainConfig:
     return _baseline("vcop", kinetics400_r3d18(), learning_rate=0.001)
 
 
+def ucf101_r3d18_cycle() -> PretrainConfig:
+    """As ucf101-r3d18, with labels by cycle consistency for three quarters of the clips (§5.2)."""
+    return ucf101_r3d18().replace(task=CtpConfig(labels="cycle"))
+
+
 def training_shards() -> BuildConfig:
     """Videos encoded for training: small frames, many key frames (default)."""
     return BuildConfig(transcode=TranscodeConfig())
@@ -179,6 +184,7 @@ PRETRAIN = {
     "kinetics400-r3d18": kinetics400_r3d18,
     "kinetics400-r2plus1d18": kinetics400_r2plus1d18,
     "ucf101-r3d18-official": ucf101_r3d18_official,
+    "ucf101-r3d18-cycle": ucf101_r3d18_cycle,
     "ucf101-rotation": ucf101_rotation,
     "kinetics400-rotation": kinetics400_rotation,
     "ucf101-speed": ucf101_speed,

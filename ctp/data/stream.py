@@ -81,6 +81,11 @@ class VideoSource:
         """Open the sample's own video, for use in a `with` statement; see `VideoOpener.open`."""
         return self._opener.open(self.entry, min_frames)
 
+    @property
+    def is_heldout(self) -> bool:
+        """Return whether the sample is one to evaluate on."""
+        return self._planned.epoch == HELDOUT_EPOCH
+
     def generator(self, name: str) -> np.random.Generator:
         """Return a generator that depends on the run's seed, `name` and the position alone."""
         return generator(self._seed, name, self._position)

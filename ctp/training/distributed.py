@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -94,6 +95,21 @@ def gather(value: T) -> list[T]:
     # pickles the value; on NCCL its bytes take a detour over the GPU
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def share_of_mean(total: Tensor, count: Tensor) -> Tensor:
+    """Return this worker's share of a mean whose number of values differs from worker to worker:
+    the average of the shares over all workers is the sum of `total` over max(1, sum of `count`).
+
+    Args:
+        total: float [...], the sum of this worker's values; may require a gradient.
+        count: float scalar, their number or the sum of their weights, on the same device.
+    """
+    if not dist.is_initialized():
+        return total / count.clamp(min=1)
+    sum_of_counts = count.detach().clone()
+    dist.all_reduce(sum_of_counts)
+    return total * dist.get_world_size() / sum_of_counts.clamp(min=1)
 
 
 def from_first(value: T) -> T:

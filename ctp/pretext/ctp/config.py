@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
-from ctp.config import Config
+from ctp.config import Config, NotAnOption
 from ctp.keyframes import LINEAR
 from ctp.pretext.task_config import TaskConfig
 
@@ -134,6 +134,12 @@ class CtpConfig(CommonRules, TaskConfig):
 
     name: Literal["ctp"] = "ctp"
     """The pretext task."""
+    labels: Literal["preset", "cycle"] = "preset"
+    """Where the boxes to predict come from (Table 1): preset paths of patches, or the model's own
+    backward tracking, reversed. Evaluation is always on preset paths."""
+    preset_share: Annotated[Probability, NotAnOption()] = 0.25
+    """With labels "cycle", share of clips with preset paths; without them, the model learns that
+    boxes stay still (§5.2)."""
     rules: Literal["paper", "official"] = "paper"
     """The rules of the paper, or those of the authors' published code, which differ in shapes, soft
     edges, key frames and box sizes."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
 from ctp.pretext.ctp.config import LOSS_PARTS, CtpConfig, GameConfig
+from ctp.pretext.ctp.cycle import label_by_cycle
 from ctp.pretext.ctp.game import Game, draw_game
 from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import TrackingTally
@@ -41,6 +42,9 @@ class GameSample(NamedTuple):
             [0, …] in a run whose patches are never cut from other videos.
         has_patch_sources: bool, whether they are used.
         color: float32 [T, 4] as of `augment.sample_color`.
+        is_labelled: bool; False for a clip whose paths are to be labelled by the model: its boxes
+            of frame 0 are where backward tracking starts, and the others mean nothing.
+        weights: float32 [K, T], how much each box counts in the loss.
         boxes, visible, source_frame, shape, soft_edge_start, opacity, order: as of `Game`.
     """
 
@@ -48,6 +52,8 @@ class GameSample(NamedTuple):
     patch_sources: Any
     has_patch_sources: Any
     color: Any
+    is_labelled: Any
+    weights: Any
     boxes: Any
     visible: Any
     source_frame: Any
@@ -77,6 +83,8 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             patch_sources=self._no_sources,
             has_patch_sources=array_field(np.bool_),
             color=array_field(np.float32, frames, 4),
+            is_labelled=array_field(np.bool_),
+            weights=array_field(np.float32, k, frames),
             boxes=array_field(np.float32, k, frames, 4),
             visible=array_field(np.bool_, k, frames),
             source_frame=array_field(np.int64, k),
@@ -102,7 +110,19 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         game = draw_game(self._game, num_frames, (size, size), rng)
         # last: the order of draws is part of what a seed means
         color = sample_color(PRETRAINING_COLORS, num_frames, rng)
-        return GameSample(planes, sources, np.bool_(uses_other_clips), color, *game)
+        is_labelled = not self._is_for_cycle(videos)
+        if not is_labelled:  # no patch is pasted: what is tracked is the video itself
+            game = game._replace(visible=np.zeros_like(game.visible))
+        weights = np.ones(game.visible.shape, np.float32)
+        return GameSample(
+            planes,
+            sources,
+            np.bool_(uses_other_clips),
+            color,
+            np.bool_(is_labelled),
+            weights,
+            *game,
+        )
 
     def num_other_videos(self, videos: VideoSource) -> int:
         """Return K if the patches of this sample are cut from other videos, otherwise 0."""
@@ -125,7 +145,16 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         clips = to_input(self.paste(samples), samples.color)
         # from the config: `model` may be wrapped, which hides its buffers
         sigma = torch.tensor(self.config.sigma, device=clips.device)
-        return tracking_loss(model(clips, samples.boxes[:, :, 0]), samples.boxes, sigma)
+        boxes, weights = samples.boxes, samples.weights
+        if self.config.labels == "preset":
+            return tracking_loss(model(clips, boxes[:, :, 0]), boxes, sigma)
+        if self.config.labels == "cycle":
+            # all clips, also those that need no labels: the same shapes in every step and worker
+            own_boxes, own_weights = label_by_cycle(model, clips, boxes[:, :, 0], sigma)
+            is_labelled = samples.is_labelled[:, None, None]
+            boxes = torch.where(is_labelled[..., None], boxes, own_boxes)
+            weights = torch.where(is_labelled, weights, own_weights)
+        return tracking_loss(model(clips, boxes[:, :, 0]), boxes, sigma, weights=weights)
 
     def evaluate(self, model: nn.Module, batches: Iterable[GameSample]) -> Mapping[str, Mean]:
         """Return the mean IoU of tracked patches, and of boxes that stay still."""
@@ -146,6 +175,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         return {
             **super().describe(),
             "game": f"K = {config.num_patches}, hidden {config.hidden_prob:g}, {config.rules}",
+            **({} if config.labels == "preset" else {"labels": config.labels}),
         }
 
     def pictures(
@@ -175,6 +205,14 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             )
         ]
         return torch.from_numpy(np.stack(pasted))
+
+    def _is_for_cycle(self, videos: VideoSource) -> bool:
+        """Return whether the model itself is to label this sample."""
+        config = self.config
+        if config.labels != "cycle" or videos.is_heldout:
+            return False
+        # by a generator of its own, so that the clip is the same for all labels
+        return bool(videos.generator("labels").random() >= config.preset_share)
 
     @cached_property
     def _game(self) -> GameConfig:

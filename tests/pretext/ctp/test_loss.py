@@ -79,3 +79,19 @@ def test_the_loss_of_a_clip_without_targets_is_zero():
     offsets, boxes = example()
     nothing = torch.zeros(2, 3, 5, dtype=torch.bool)
     assert tracking_loss(offsets, boxes, torch.tensor(SIGMA), nothing).total.item() == 0
+
+
+def test_weights_give_a_weighted_mean_over_the_batch():
+    offsets, boxes = example()
+    weights = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(2))
+    weights[0] = 0
+    error = np.abs(offsets.double().numpy() - reference_targets(boxes.double().numpy()))
+    smooth = np.where(error < 1, 0.5 * error**2, error - 0.5).sum(axis=-1)
+    expected = (smooth * weights.numpy()).sum() / weights.numpy().sum()
+    sigma = torch.tensor(SIGMA)
+    found = tracking_loss(offsets, boxes, sigma, weights=weights)
+    assert found.total.item() == pytest.approx(expected, rel=1e-5)
+    ones = tracking_loss(offsets, boxes, sigma, weights=torch.ones(2, 3, 5))
+    assert ones.total.item() == pytest.approx(tracking_loss(offsets, boxes, sigma).total.item())
+    nothing = tracking_loss(offsets, boxes, sigma, weights=torch.zeros(2, 3, 5))
+    assert nothing.total.item() == 0

@@ -1,0 +1,116 @@
+"""Label sources of Catch-the-Patch (Table 1): what is tracked and has to be predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ctp.data.sources import open_catalog
+from ctp.data.stream import SampleStream, stack
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.config import CtpConfig
+from ctp.pretext.ctp.cycle import label_by_cycle
+from ctp.pretext.ctp.task import CtpTask, GameSample
+from ctp.pretext.pretraining import HeldoutSamples, open_pretraining
+from ctp.training.run_folder import folder_of, read_metrics
+
+SIGMA = torch.tensor((0.8, 0.8, 0.04, 0.04))
+
+
+class MovesByBrightness(nn.Module):
+    """Predicts that each box moves to the right by as many pixels as its frame is bright."""
+
+    def forward(self, clips: Tensor, queries: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        offsets = torch.zeros(len(clips), queries.shape[1], clips.shape[2], 4)
+        offsets[..., 0] = clips.mean(dim=(1, 3, 4))[:, None] / SIGMA[0]
+        return offsets
+
+
+def task_of(config: PretrainConfig, **options: Any) -> CtpTask:
+    task = config.task
+    assert isinstance(task, CtpConfig)
+    return CtpTask(task.replace(**options))
+
+
+def samples_of(task: CtpTask, uri: str, number: int) -> list[GameSample]:
+    samples = SampleStream(task, open_catalog(uri), 3, 4, number // 4)
+    drawn = samples.draw_many(range(number))
+    assert not [each.error for each in drawn if each.error]
+    return [each.sample for each in drawn]
+
+
+def test_cycle_labels_are_the_backward_path_in_forward_order() -> None:
+    model = MovesByBrightness()
+    # the last frame is where backward tracking starts, and there nothing has moved yet
+    moved = torch.tensor([9.0, 5.0, 2.0, 0.0])
+    clips = moved[None, None, :, None, None].expand(1, 3, 4, 32, 32)
+    boxes, weights = label_by_cycle(model, clips, torch.tensor([[[4.0, 6, 12, 16]]]), SIGMA)
+    expected = torch.tensor([4.0, 6, 12, 16]) + moved[:, None] * torch.tensor([1.0, 0, 1, 0])
+    torch.testing.assert_close(boxes[0, 0], expected)
+    assert (weights == 1).all()
+    assert model.training
+
+
+def test_a_path_that_begins_outside_of_the_picture_has_no_weight() -> None:
+    moved = torch.tensor([30.0, 5.0, 2.0, 0.0])
+    clips = moved[None, None, :, None, None].expand(1, 3, 4, 32, 32)
+    queries = torch.tensor([[[4.0, 6, 12, 16]]])
+    assert (label_by_cycle(MovesByBrightness(), clips, queries, SIGMA)[1] == 0).all()
+
+
+def test_a_share_of_the_clips_is_the_ordinary_game_and_the_others_have_no_patches(
+    small_run: PretrainConfig,
+) -> None:
+    plain = samples_of(task_of(small_run), "corpus:8", 80)
+    cycle = samples_of(task_of(small_run, labels="cycle"), "corpus:8", 80)
+    number = sum(bool(sample.is_labelled) for sample in cycle)
+    assert 10 <= number <= 30  # a quarter of 80, to 2.6 standard deviations
+    for ours, theirs in zip(cycle, plain, strict=True):
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_array_equal(ours.planes, theirs.planes)
+        assert ours.visible.any() == ours.is_labelled
+        assert theirs.is_labelled
+
+
+def test_heldout_clips_are_the_game_whatever_the_labels(
+    small_run: PretrainConfig,
+) -> None:
+    catalog = open_catalog("corpus:4")
+    tasks = task_of(small_run), task_of(small_run, labels="cycle")
+    sets = [HeldoutSamples(catalog, 0, task).load_many(range(8)).items for task in tasks]
+    for ours, theirs in zip(*map(stack, sets), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_loss_pulls_towards_the_models_own_path(small_run: PretrainConfig) -> None:
+    task = task_of(small_run, labels="cycle", preset_share=0.0)
+    samples = stack(samples_of(task, "corpus:4", 4))
+    batch = GameSample(*map(torch.from_numpy, samples))
+
+    class StaysStill(nn.Module):
+        def forward(self, clips: Tensor, queries: Tensor) -> Tensor:
+            return torch.zeros(len(clips), queries.shape[1], clips.shape[2], 4)
+
+    # a box that stays backwards stays forwards, whatever the game's boxes do
+    assert task.loss(StaysStill(), batch).total.item() == 0
+    assert task_of(small_run).loss(StaysStill(), batch).total.item() > 0
+
+
+def test_two_workers_train_on_cycle_labels_as_one(
+    small_run: PretrainConfig, train_alone: Callable[..., None], train_as_two: Callable[..., None]
+) -> None:
+    config = small_run.replace(task=small_run.task.replace(labels="cycle"), log_every_steps=1)
+    two = config.replace(name="two", scaling={"num_workers": 2})
+    train_alone(open_pretraining(config))
+    train_as_two(open_pretraining, two)
+    ours, theirs = (
+        [row["loss"] for row in read_metrics(folder_of(each))] for each in (two, config)
+    )
+    assert ours == pytest.approx(theirs, rel=1e-4)

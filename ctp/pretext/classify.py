@@ -96,23 +96,24 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
     def pictures(
         self, samples: ClassifiedSample, model: nn.Module | None, *, min_side_px: int
     ) -> Sequence[SamplePicture]:
-        """Show the frames that the encoder sees; the caption has the class and the answer."""
+        """Show the frames that the encoder sees; the caption has the class and the answer, of each
+        clip where a sample has several classes, and the mean probability of the answers."""
         from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
 
-        frames, color, labels = self.frames(samples), _color(samples), samples.label.flatten()
-        captions = [f"{self.question} {self.class_names[label]}" for label in labels.tolist()]
+        frames, color = self.frames(samples), _color(samples)
+        captions = [f"{self.question} {text}" for text in self._name(samples.label)]
         if model is not None:
             probs, answers = self._answer(model, samples).softmax(dim=1).max(dim=1)
+            names = self._name(answers.view_as(samples.label))
+            shares = [f"{prob:.0%}" for prob in probs.view(len(captions), -1).mean(dim=1).tolist()]
             captions = [
-                f"{caption}, answer {self.class_names[answer]} ({prob:.0%})"
-                for caption, answer, prob in zip(
-                    captions, answers.tolist(), probs.tolist(), strict=True
-                )
+                f"{caption}, answer {name} ({share})"
+                for caption, name, share in zip(captions, names, shares, strict=True)
             ]
         elif color is not None:  # as the model is trained
             frames = change_colors(frames, color, RECOGNITION_COLORS)
-        # clips with one class in common follow each other
-        pictures = frames.reshape(len(labels), -1, *frames.shape[2:])
+        # the clips of a sample follow each other
+        pictures = frames.reshape(len(captions), -1, *frames.shape[2:])
         return [
             SamplePicture(enlarge(clip, min_side_px).cpu().numpy(), caption)
             for clip, caption in zip(pictures, captions, strict=True)
@@ -127,6 +128,11 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
             label=array_field(np.int64, *labels),
             dropout_seed=array_field(np.int64),
         )
+
+    def _name(self, labels: Tensor) -> list[str]:
+        """Return the names of int64 [B, ...] classes, as a text for each sample."""
+        rows = labels.view(len(labels), -1).tolist()
+        return [" | ".join(self.class_names[label] for label in row) for row in rows]
 
     def _answer(self, model: nn.Module, samples: ClassifiedSample) -> Tensor:
         """Return the logits of clips in their own colours, float32 [answers, classes]."""

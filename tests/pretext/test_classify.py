@@ -85,11 +85,13 @@ def test_a_picture_names_the_class_and_the_answer(config: PretrainConfig) -> Non
     samples = type(samples)(*map(torch.from_numpy, samples))
     task, model = build_task(config.task), build_model(config).eval()
     model.fc.bias.copy_(100 * torch.eye(len(model.fc.bias))[1])
-    names = [task.class_names[label] for label in samples.label.flatten()]
+    rows = samples.label.reshape(3, -1)
+    names = [" | ".join(task.class_names[label] for label in row) for row in rows]
+    answered = " | ".join([task.class_names[1]] * rows.shape[1])
     for answers in (None, model):
         pictures = task.pictures(samples, answers, min_side_px=64)
         assert len(pictures) == len(names)
         for picture, name in zip(pictures, names, strict=True):
             assert picture.frames.shape[1:] == (64, 64, 3)
-            answer = "" if answers is None else f", answer {task.class_names[1]} (100%)"
+            answer = "" if answers is None else f", answer {answered} (100%)"
             assert picture.caption.endswith(f" {name}{answer}")

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 from ctp.video.config import AugmentConfig
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
-from ctp.video.planes import Crop, Cutter, scaled_crop, to_rgb
+from ctp.video.planes import Crop, Cutter, resize_square, scaled_crop, to_rgb
 
 Encode = Callable[..., bytes]
 WHOLE = Crop(share=1, x=0.5, y=0.5, flip=False)
@@ -224,3 +224,18 @@ def test_squares_show_the_requested_frames(
             wanted = [3, 3, 11, 29, 29]
             planes = reader.read_square(wanted, WHOLE, 48)
         assert read_numbers(to_rgb(torch.from_numpy(planes), 48).numpy()) == wanted
+
+
+@pytest.mark.parametrize("new", [20, 64, 90])
+def test_squares_are_resized_as_torchvision_resizes_each_plane(new: int) -> None:
+    rng = np.random.default_rng(0)
+    sides = (64, 32, 32)
+    planes = [rng.integers(0, 256, (3, side, side), dtype=np.uint8) for side in sides]
+    resized = resize_square(np.concatenate([each.reshape(3, -1) for each in planes], 1), 64, new)
+    assert resized.shape == (3, 3 * new**2 // 2)
+    expected = [
+        transforms.resize(torch.from_numpy(each), [new * side // 64] * 2, antialias=True)
+        for each, side in zip(planes, sides, strict=True)
+    ]
+    flat = torch.cat([each.reshape(3, -1) for each in expected], dim=1).numpy()
+    np.testing.assert_allclose(resized.astype(int), flat.astype(int), atol=1)

@@ -59,6 +59,11 @@ def _run(config: ExportConfig) -> None:
     stride = config.spatial_stride
     changes = {} if stride == "as-trained" else {"spatial_stride": int(stride)}
     encoder = read_encoder(place.read_bytes(), place.uri, **changes)
+    if changes and encoder.config.spatial_stride != int(stride):
+        raise ExportError(
+            f"the encoder {encoder.config.describe()} has no spatial stride of {stride}; expected "
+            f"--spatial_stride {encoder.config.spatial_stride}, or leave the option out"
+        )
     num_frames, side = _clip_size(config, place.parent)
     out = Storage.from_uri(config.out) if config.out else place.parent
     # before the export, which takes long

@@ -6,10 +6,10 @@ They are apart from the models because processes that only hold a config must no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from annotated_types import Ge
-from pydantic import TypeAdapter
+from annotated_types import Ge, MultipleOf
+from pydantic import TypeAdapter, model_validator
 
 from ctp.config import Config, NotAnOption, OneOf
 
@@ -28,7 +28,7 @@ class EncoderConfig(Config):
 
     name: str
     """Name of the encoder."""
-    spatial_stride: Annotated[Literal[8, 16], NotAnOption()] = PRETRAIN_SPATIAL_STRIDE
+    spatial_stride: Annotated[Literal[8, 16, 32], NotAnOption()] = PRETRAIN_SPATIAL_STRIDE
     """Height of a clip over height of its features: 8 for pretraining and tracking, 16 for
     fine-tuning and features (supplement D). The weights have the same shapes."""
     norm_eps: Annotated[float, NotAnOption()] = 1e-3
@@ -49,7 +49,14 @@ class EncoderConfig(Config):
         return ", ".join(filter(None, facts))
 
 
-class ResNet3dConfig(EncoderConfig):
+class _AtMost16(EncoderConfig):
+    """An encoder whose layers have a spatial stride of 16 in all."""
+
+    spatial_stride: Annotated[Literal[8, 16], NotAnOption()] = PRETRAIN_SPATIAL_STRIDE
+    """Height of a clip over height of its features: 8, or 16 as the layers have it."""
+
+
+class ResNet3dConfig(_AtMost16):
     """What R3D and R(2+1)D share. The defaults are the paper's 18-layer nets (§5.1)."""
 
     width: Annotated[int, Ge(4)] = STANDARD_WIDTH
@@ -83,6 +90,59 @@ class R2plus1dConfig(ResNet3dConfig):
         if self.middle_channels == "convolution":
             return ""
         return "as in torchvision: 31.3 M weights at width 64, and 33.2 M in the paper"
+
+
+class C3dConfig(_AtMost16):
+    """C3D with batch normalisation, as of VCOP."""
+
+    name: Literal["c3d"] = "c3d"
+    """Name of the encoder."""
+    width: Annotated[int, Ge(1)] = STANDARD_WIDTH
+    """Channels of the first convolution; the last have eight times as many."""
+
+
+class TsmConfig(EncoderConfig):
+    """TSM: a 2D ResNet that shifts channels along time."""
+
+    name: Literal["tsm"] = "tsm"
+    """Name of the encoder."""
+    depth: Literal[18, 50, 101] = 18
+    """Layers of the ResNet."""
+    width: Annotated[int, Ge(8)] = STANDARD_WIDTH
+    """Channels of the first stage; each later stage has twice as many."""
+
+
+class S3dConfig(EncoderConfig):
+    """S3D: an Inception net of separable 3D convolutions."""
+
+    name: Literal["s3d"] = "s3d"
+    """Name of the encoder."""
+
+
+class Swin3dConfig(EncoderConfig):
+    """Swin3D-T: a video transformer of shifted windows."""
+
+    name: Literal["swin3d_t"] = "swin3d_t"
+    """Name of the encoder."""
+    width: Annotated[int, Ge(32), MultipleOf(32)] = 96
+    """Channels of the first stage, a multiple of 32; each later stage has twice as many."""
+
+
+class VitConfig(EncoderConfig):
+    """A video transformer whose tokens are tubelets of 2 frames."""
+
+    name: Literal["vit"] = "vit"
+    """Name of the encoder."""
+    size: Literal["Ti", "S", "B"] = "S"
+    """Channels: 192 (Ti), 384 (S) or 768 (B)."""
+    patch: Literal[8, 16] = 16
+    """Height and width of a tubelet in pixels, and the spatial stride of the features."""
+
+    @model_validator(mode="after")
+    def _stride_of_patch(self) -> Self:
+        # a job asks for the stride of its paper; tokens have that of their patches
+        object.__setattr__(self, "spatial_stride", self.patch)
+        return self
 
 
 def _choices() -> Mapping[str, type[EncoderConfig]]:

@@ -10,7 +10,6 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import WeightsEnum
 
 from ctp.encoders.config import EncoderConfig
 
@@ -24,12 +23,13 @@ class PublishedWeights:
     """Weights that torchvision publishes.
 
     Attributes:
-        weights: which.
+        weights: their name for `torchvision.models.get_weight`; {field} in it stands for an option
+            of the encoder.
         convert: takes the published state dict and the encoder's own, and returns the published
             weights under the encoder's names and in its shapes.
     """
 
-    weights: WeightsEnum
+    weights: str
     convert: Callable[[State, State], State] = lambda published, own: published
 
 
@@ -40,6 +40,7 @@ class Encoder(nn.Module, ABC):
         Config: class of its config.
         stages: names of the submodules from the input on; together they hold all weights.
         published_weights: name of initial weights -> what torchvision publishes under it.
+        published_norm_eps: ε of batch normalisation of torchvision's weights.
         checkpoint_names: from the names in the authors' checkpoints to this encoder's.
         config: what it was built from.
         out_channels: channels of the features.
@@ -49,6 +50,7 @@ class Encoder(nn.Module, ABC):
     Config: ClassVar[type[EncoderConfig]]
     stages: ClassVar[tuple[str, ...]]
     published_weights: ClassVar[Mapping[str, PublishedWeights]] = {}
+    published_norm_eps: ClassVar[float] = 1e-5
     checkpoint_names: ClassVar[Renaming] = ()
 
     out_channels: int

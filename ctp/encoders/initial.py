@@ -6,6 +6,7 @@ so ε is loaded with them: 1e-3 of the authors' nets, 1e-5 of torchvision's, a r
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.models import get_weight
 
 from ctp.encoders.config import NAMED_WEIGHTS, RANDOM, EncoderConfig
 from ctp.encoders.encoder import Encoder, PublishedWeights, State
@@ -24,16 +26,20 @@ from ctp.encoders.weights import load_state, read_state, stored_config
 from ctp.storage import Storage
 
 AUTHORS_NORM_EPS = 1e-3
-TORCHVISION_NORM_EPS = 1e-5
 COUNTER = ".num_batches_tracked"
 _numpy_scalar: Any = np.float64(0).__reduce__()[0]  # the function that pickle calls
-NUMPY_SCALARS = [
+SAFE_GLOBALS = [
     _numpy_scalar,
     (_numpy_scalar, "numpy.core.multiarray.scalar"),  # its name before NumPy 2
     np.dtype,
+    argparse.Namespace,  # the options of VideoMAE's runs
     *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
 ]
-"""What torch.load must allow besides tensors: checkpoints hold scores beside their state dict."""
+"""What torch.load must allow besides tensors: checkpoints hold scores and options, too."""
+STATE_ENTRIES = ("state_dict", "model", "module")
+"""Entries of a checkpoint that may hold its state dict; the last two are VideoMAE's."""
+PREFIXES = ("backbone.", "encoder.")
+"""Names of the encoder inside a whole model: the authors', VideoMAE's."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,8 @@ def load_initial_weights(encoder: Encoder, source: str) -> str:
               differ by a quarter of a deviation.
             - `imagenet`: torchvision's weights of an image net, inflated as in I3D.
             - a path or URI of a run's `encoder.safetensors`, of any spatial stride.
-            - a path or URI of a `.pth` or `.pt` that the authors' code saved, or that holds a
-              state dict under the encoder's own names.
+            - a path or URI of a `.pth` or `.pt` that the authors' code or VideoMAE's saved, or that
+              holds a state dict under the encoder's own names.
 
     Returns:
         A line that says what was loaded, and what was left out.
@@ -114,7 +120,7 @@ def with_norm_eps_of(source: str, config: EncoderConfig) -> EncoderConfig:
     if source in NAMED_WEIGHTS:
         _published(source, encoder, config.name)
         # known without a download
-        return config.replace(norm_eps=TORCHVISION_NORM_EPS)
+        return config.replace(norm_eps=encoder.published_norm_eps)
     eps = _read_file(source, encoder).norm_eps
     return config if eps is None else config.replace(norm_eps=eps)
 
@@ -138,9 +144,12 @@ def _read_checkpoint(data: bytes, name: str, encoder: type[Encoder]) -> InitialW
     """Read the encoder of a torch.save'd checkpoint, under the authors' names or its own."""
     # the prefix of a model that was saved inside DataParallel
     state = {key.removeprefix("module."): value for key, value in _unpickle(data, name).items()}
-    # the authors' name of the encoder inside the whole model
-    prefix = "backbone." if any(key.startswith("backbone.") for key in state) else ""
-    keys = [key for key in state if (key.startswith(prefix) if prefix else encoder.owns(key))]
+    prefix = next((each for each in PREFIXES if any(key.startswith(each) for key in state)), "")
+    keys = [
+        key
+        for key in state
+        if (key.startswith(prefix) if prefix else encoder.owns(encoder.rename(key)))
+    ]
     left_out = tuple(key for key in state if key not in set(keys))
     if not keys:
         raise ValueError(
@@ -151,22 +160,24 @@ def _read_checkpoint(data: bytes, name: str, encoder: type[Encoder]) -> InitialW
     renamed = {encoder.rename(key): value for key, value in original.items()}
     # under its own names: not saved by the authors' code, so torchvision's ε
     if renamed.keys() == original.keys():
-        return InitialWeights(renamed, name, TORCHVISION_NORM_EPS, left_out)
+        return InitialWeights(renamed, name, encoder.published_norm_eps, left_out)
     return InitialWeights(renamed, f"{name} of the authors' code", AUTHORS_NORM_EPS, left_out)
 
 
 def _unpickle(data: bytes, name: str) -> dict[str, Tensor]:
-    """Return the state dict that a torch.save'd file is, or that it holds as `state_dict`."""
+    """Return the state dict that a torch.save'd file is, or that an entry of it holds."""
     try:
         # weights_only: a pickle from elsewhere could otherwise run any code
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make it raise almost anything
         raise ValueError(
             f"{name} cannot be read as a file of tensors by torch.load(weights_only=True): "
             f"{_reason(error)}. Expected a checkpoint whose state_dict holds tensors alone"
         ) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
+    state = None
+    if isinstance(loaded, Mapping):
+        state = next((loaded[entry] for entry in STATE_ENTRIES if entry in loaded), loaded)
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         is_mapping = isinstance(loaded, Mapping)
         held = f"entries {', '.join(map(str, loaded))}" if is_mapping else type(loaded).__name__
@@ -191,7 +202,7 @@ def _published(source: str, encoder: type[Encoder], name: str) -> PublishedWeigh
 def _download(source: str, encoder: Encoder) -> InitialWeights:
     """Get torchvision's weights from torch.hub's folder or from where they are published."""
     published = _published(source, type(encoder), encoder.config.name)
-    weights = published.weights
+    weights = get_weight(published.weights.format_map(encoder.config.model_dump()))
     file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name
     try:
         state: dict[str, Tensor] = weights.get_state_dict(
@@ -211,7 +222,7 @@ def _download(source: str, encoder: Encoder) -> InitialWeights:
     kept = {key: value for key, value in converted.items() if encoder.owns(key)}
     left_out = tuple(key for key in converted if key not in kept)
     origin = f"{source} ({weights}, {file})"
-    return InitialWeights(kept, origin, TORCHVISION_NORM_EPS, left_out)
+    return InitialWeights(kept, origin, encoder.published_norm_eps, left_out)
 
 
 def _modules(keys: Iterable[str]) -> list[str]:

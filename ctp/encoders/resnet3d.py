@@ -6,8 +6,6 @@ import re
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
-from torchvision.models.video import R2Plus1D_18_Weights, R3D_18_Weights
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
 
 from ctp.encoders.config import (
@@ -24,10 +22,10 @@ R2PLUS1D_STEM_MIDPLANES = 45
 IMAGE_NET_NAMES = (
     (r"^conv1\.", "stem.0."),
     (r"^bn1\.", "stem.1."),
-    (r"\.conv([12])\.", r".conv\1.0."),
-    (r"\.bn([12])\.", r".conv\1.1."),
+    (r"\.conv([123])\.", r".conv\1.0."),
+    (r"\.bn([123])\.", r".conv\1.1."),
 )
-"""From torchvision's names of a 2D ResNet of basic blocks to those of R3D."""
+"""From torchvision's names of a 2D ResNet to those of R3D."""
 
 
 class ResNet3d(Encoder):
@@ -70,11 +68,8 @@ class ResNet3d(Encoder):
         # after the stage is built with stride 2, so that the weights have the same shapes at both
         # strides
         if config.spatial_stride == 8:
-            _drop_spatial_stride(self.layer4)
-        # as the authors initialise; torch's defaults for norms, weight 1 and bias 0, are theirs too
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            drop_spatial_stride(self.layer4)
+        initialise(self)
         self.set_norm_eps(config.norm_eps)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -108,12 +103,12 @@ class R3d(ResNet3d):
 
     Config = R3dConfig
     published_weights: ClassVar = {
-        KINETICS: PublishedWeights(R3D_18_Weights.KINETICS400_V1),
-        IMAGENET: PublishedWeights(ResNet18_Weights.IMAGENET1K_V1, inflate),
+        KINETICS: PublishedWeights("R3D_18_Weights.KINETICS400_V1"),
+        IMAGENET: PublishedWeights("ResNet18_Weights.IMAGENET1K_V1", inflate),
     }
 
     def __init__(self, config: R3dConfig):
-        stem = _conv_norm_relu(3, config.width, (3, 7, 7), (1, 2, 2))
+        stem = conv_norm_relu(3, config.width, (3, 7, 7), (1, 2, 2))
         super().__init__(config, nn.Sequential(*stem), Conv3DSimple)
 
 
@@ -125,7 +120,7 @@ class R2plus1d(ResNet3d):
     """
 
     Config = R2plus1dConfig
-    published_weights: ClassVar = {KINETICS: PublishedWeights(R2Plus1D_18_Weights.KINETICS400_V1)}
+    published_weights: ClassVar = {KINETICS: PublishedWeights("R2Plus1D_18_Weights.KINETICS400_V1")}
 
     config: R2plus1dConfig
 
@@ -133,8 +128,8 @@ class R2plus1d(ResNet3d):
         width = config.width
         # torchvision's 45 of 64, in proportion for narrower nets
         middle = max(R2PLUS1D_STEM_MIDPLANES * width // STANDARD_WIDTH, 1)
-        spatial = _conv_norm_relu(3, middle, (1, 7, 7), (1, 2, 2))
-        temporal = _conv_norm_relu(middle, width, (3, 1, 1), (1, 1, 1))
+        spatial = conv_norm_relu(3, middle, (1, 7, 7), (1, 2, 2))
+        temporal = conv_norm_relu(middle, width, (3, 1, 1), (1, 1, 1))
         conv = Conv2Plus1D if config.middle_channels == "block" else WideConv2Plus1D
         super().__init__(config, nn.Sequential(*spatial, *temporal), conv)
 
@@ -161,12 +156,13 @@ class WideConv2Plus1D(Conv2Plus1D):  # type: ignore[misc]
         super().__init__(in_planes, out_planes, midplanes, stride, padding)
 
 
-def _conv_norm_relu(
+def conv_norm_relu(
     in_channels: int,
     out_channels: int,
     kernel: tuple[int, int, int],
     stride: tuple[int, int, int],
 ) -> tuple[nn.Module, ...]:
+    """Return a convolution that keeps sizes at stride 1, batch normalisation and ReLU."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     return (
         nn.Conv3d(in_channels, out_channels, kernel, stride, padding, bias=False),
@@ -194,7 +190,15 @@ def _stage(
     return nn.Sequential(first, *rest)
 
 
-def _drop_spatial_stride(stage: nn.Module) -> None:
+def initialise(encoder: Encoder) -> None:
+    """Draw the convolutions' weights as the authors do: Kaiming, fan-out."""
+    # torch's defaults for norms, weight 1 and bias 0, are theirs too
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def drop_spatial_stride(stage: nn.Module) -> None:
     """Keep the stage's temporal stride and set the spatial one to 1 (supplement D)."""
     for module in stage.modules():
         if isinstance(module, nn.Conv3d):

@@ -1,6 +1,5 @@
 """Initial weights, held to the nets that they were made for."""
 
-import argparse
 import io
 import urllib.request
 from collections import OrderedDict
@@ -393,9 +392,9 @@ def saved(value):
         (b"", "cannot be read as a file of tensors.*EOFError"),
         (b"<html>not found</html>", "cannot be read as a file of tensors"),
         (saved({"state_dict": {}})[:-50], "cannot be read as a file of tensors"),
-        (saved(argparse.Namespace(a=1)), "UnpicklingError: Unsupported global: .*Namespace"),
+        (saved(Path("a")), "UnpicklingError: Unsupported global: .*Path"),
         (saved(torch.zeros(3)), "holds no state_dict of tensors, but Tensor"),
-        (saved({"epoch": 3, "model": {}}), "holds no state_dict of tensors, but entries epoch, m"),
+        (saved({"epoch": 3, "net": {}}), "holds no state_dict of tensors, but entries epoch, net"),
         (saved({"state_dict": torch.zeros(3)}), "holds no state_dict of tensors, but entries sta"),
         (saved({}), "holds no encoder .*but nothing"),
         (saved({"fc.weight": torch.zeros(3), 7: torch.zeros(2)}), "holds no encoder .*but 7, fc"),

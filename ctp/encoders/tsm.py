@@ -56,9 +56,9 @@ class Tsm(Encoder):
             self.add_module(f"layer{number}", stage)
             channels = planes * block.expansion
         # after the stages are built with stride 2, so that the shortcuts have the same weights
-        for stage, least in (("layer4", 16), ("layer3", 8)):
-            if config.spatial_stride <= least:
-                drop_spatial_stride(self.get_submodule(stage))
+        for name, largest in (("layer4", 16), ("layer3", 8)):
+            if config.spatial_stride <= largest:
+                drop_spatial_stride(self.get_submodule(name))
         initialise(self)
         self.set_norm_eps(config.norm_eps)
 
@@ -75,7 +75,10 @@ class ShiftedConv(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the layers' output for float [B, C, T, H, W]."""
-        return super().forward(shift(features))
+        shifted = shift(features)
+        for layer in self:
+            shifted = layer(shifted)
+        return shifted
 
 
 def shift(features: Tensor) -> Tensor:
@@ -104,8 +107,8 @@ def _stage(
         )
     first = block(in_channels, planes, Conv3DNoTemporal, stride, downsample)
     rest = (block(out_channels, planes, Conv3DNoTemporal) for _ in range(depth - 1))
-    stage = nn.Sequential(first, *rest)
-    for shifted in stage[::every]:
-        # not a layer more: the names of the weights stay
+    layers = [first, *rest]
+    for shifted in layers[::every]:
+        # in place of the sequence, so that the names of the weights stay
         shifted.conv1 = ShiftedConv(*shifted.conv1)
-    return stage
+    return nn.Sequential(*layers)

@@ -121,7 +121,8 @@ class Attention(nn.Module):
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = linear(tokens.flatten(1, 3), self.qkv.weight, bias)
         # [B, N, 3·C] to three of [B, heads, N, C/heads]
-        query, key, value = qkv.unflatten(2, (3, -1, HEAD_CHANNELS)).permute(2, 0, 3, 1, 4)
+        heads = qkv.view(*qkv.shape[:2], 3, -1, HEAD_CHANNELS)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
         mixed = scaled_dot_product_attention(query, key, value)
         projected: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return projected.view(tokens.shape)

@@ -153,6 +153,7 @@ def test_the_official_recipe_differs_in_the_rules_alone() -> None:
 @pytest.mark.parametrize(
     ("task", "learning_rate", "intervals", "augment"),
     [
+        ("moco", 0.01, (1, 4), {"short_sides_px": (112, 128, 144), "flip_prob": 0.5}),
         ("rotation", 0.01, (1, 5), {"short_sides_px": (112, 128, 144), "flip_prob": 0.5}),
         ("speed", 0.01, (1, 1), {"short_sides_px": (112, 128, 144), "keeps_aspect_ratio": True}),
         ("vcop", 0.001, (1, 1), {"short_sides_px": (128,), "flip_prob": 0}),
@@ -177,6 +178,8 @@ def test_the_pretraining_by_other_tasks(
     )
     assert config.compute.total_batch == 32
     expected = (300, (100, 200)) if data == "ucf101" else (90, (30, 60))
+    if task == "moco":
+        expected = (expected[0], ())  # a half cosine
     assert (config.schedule.length, config.schedule.decay_at) == expected
 
 

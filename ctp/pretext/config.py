@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import model_validator
 
 from ctp.config import Config
 from ctp.data.sources import Sources
@@ -86,6 +87,11 @@ class PretrainConfig(RunConfig):
     """Evaluation of the task on held-out samples."""
     knn: KnnConfig = KnnConfig()
     """Classification by nearest neighbours."""
+
+    @model_validator(mode="after")
+    def _check_batch(self) -> Self:
+        self.task.check_batch(self.compute.total_batch)
+        return self
 
     def describe(self) -> dict[str, str]:
         """Return the facts of the run that a report shows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctp.pretext.ctp.task import CtpTask
+from ctp.pretext.moco import MocoTask
 from ctp.pretext.rotation import RotationTask
 from ctp.pretext.speed import SpeedTask
 from ctp.pretext.task import PretextTask
@@ -13,6 +14,7 @@ from ctp.pretext.vcop import VcopTask
 
 TASKS: dict[str, type[PretextTask[Any, Any]]] = {
     "ctp": CtpTask,
+    "moco": MocoTask,
     "rotation": RotationTask,
     "speed": SpeedTask,
     "vcop": VcopTask,

@@ -22,6 +22,9 @@ class TaskConfig(Config):
     augment: AugmentConfig = AugmentConfig()
     """How a clip is cropped and varied."""
 
+    def check_batch(self, total_batch: int) -> None:
+        """Raise a ValueError if the task cannot learn from batches of that many samples."""
+
 
 def _choices() -> Mapping[str, type[TaskConfig]]:
     from ctp.pretext.registry import TASKS  # tasks need torch, configs do not

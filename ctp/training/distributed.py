@@ -112,6 +112,21 @@ def share_of_mean(total: Tensor, count: Tensor) -> Tensor:
     return total * dist.get_world_size() / sum_of_counts.clamp(min=1)
 
 
+def gather_tensor(value: Tensor) -> Tensor:
+    """Return the rows of all workers by rank, [W · B, ...], without a gradient.
+
+    Since worker r of a step has the r-th share of its samples, that is the order of the stream.
+
+    Args:
+        value: [B, ...], as many rows on every worker.
+    """
+    if not dist.is_initialized():
+        return value.detach()
+    values = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+    dist.all_gather(values, value.detach().contiguous())
+    return torch.cat(values)
+
+
 def from_first(value: T) -> T:
     """Return the first worker's value on every worker."""
     if not dist.is_initialized():

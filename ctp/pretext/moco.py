@@ -1,0 +1,275 @@
+"""MoCo: tell which clip is of the same video (He et al., CVPR 2020; v2, arXiv 2003.04297).
+
+As re-implemented for Table 4 of Catch-the-Patch. Batches are not shuffled over workers: batch
+normalisation is over all of them, which leaves no trace of which clips were together.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from ctp.config import NotAnOption
+from ctp.data.stream import VideoSource, array_field
+from ctp.pretext.task import Mean, PretextTask, SamplePicture
+from ctp.pretext.task_config import TaskConfig
+from ctp.score import Score
+from ctp.training.distributed import gather, gather_tensor
+from ctp.training.step import LossTerms
+from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop, to_input
+from ctp.video.config import AugmentConfig, SamplingConfig
+from ctp.video.planes import planes_size, to_rgb
+from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
+
+if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
+    from ctp.encoders.encoder import Encoder
+
+TEMPERATURE = 0.2
+"""That similarities are divided by (v2 and the authors' implementation)."""
+KEY_MOMENTUM = 0.999
+"""Share of the key encoder's weights that stays in a step."""
+EMBEDDING_SIZE = 128
+CLIPS = 2
+"""Clips of a sample: the query and its key."""
+
+
+class MocoConfig(TaskConfig):
+    """MoCo. The defaults are those of the authors' implementation."""
+
+    name: Literal["moco"] = "moco"
+    """The pretext task."""
+    sampling: SamplingConfig = SamplingConfig(interval_frames=(1, 4))
+    """Which frames of a video make each of the two clips."""
+    augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
+    """How a clip is cropped."""
+    queue_size: Annotated[int, Ge(1)] = 65536
+    """Keys of earlier steps to tell a clip from; a multiple of the batch, well below an epoch."""
+    key_momentum: Annotated[float, NotAnOption()] = KEY_MOMENTUM
+    """Share of the key encoder's weights that stays in a step."""
+
+    def check_batch(self, total_batch: int) -> None:
+        """Raise a ValueError if the queue is not a multiple of the batch."""
+        if self.queue_size % total_batch:
+            nearest = max(self.queue_size // total_batch, 1) * total_batch
+            raise ValueError(
+                f"task.queue_size {self.queue_size} is not a multiple of compute.total_batch "
+                f"{total_batch}, so that a step's keys do not fit; set it to {nearest}, for example"
+            )
+
+
+class MocoSample(NamedTuple):
+    """Two clips of a video, drawn independently.
+
+    Attributes:
+        planes: uint8 [2, T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
+        color: float32 [2, T, 4] as of `augment.sample_color`.
+        video: int64, number of the video in the catalogue.
+    """
+
+    planes: Any
+    color: Any
+    video: Any
+
+
+class MocoTask(PretextTask[MocoSample, MocoConfig]):
+    """Tell the other clip of the same video from clips of other videos."""
+
+    Config = MocoConfig
+    score = Score("retrieved", "clips retrieved", "chance", "chance", is_percent=True)
+
+    def fields(self) -> MocoSample:
+        """Return the dtypes and shapes of a sample."""
+        frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
+        return MocoSample(
+            planes=array_field(np.uint8, CLIPS, frames, planes_size(size)),
+            color=array_field(np.float32, CLIPS, frames, 4),
+            video=array_field(np.int64),
+        )
+
+    def draw(self, videos: VideoSource, rng: np.random.Generator) -> MocoSample:
+        """Decode two clips, each with its own frames, crop and colours."""
+        config = self.config
+        size, planes, colors = config.augment.frame_size_px, [], []
+        with videos.open(MIN_VIDEO_FRAMES) as reader:
+            for _ in range(CLIPS):
+                frames = sample_frames(
+                    config.sampling, reader.num_frames, rng, temporal_jitter=True
+                )
+                crop = sample_crop(config.augment, rng)
+                planes.append(reader.read_square(frames.tolist(), crop, size))
+                colors.append(sample_color(RECOGNITION_COLORS, config.sampling.num_frames, rng))
+        return MocoSample(np.stack(planes), np.stack(colors), np.asarray(videos.video))
+
+    def build(self, encoder: Encoder) -> nn.Module:
+        """Return query encoder, key encoder and queue."""
+        return Moco(encoder, self.config.queue_size, self.config.key_momentum)
+
+    def loss(self, model: nn.Module, samples: MocoSample) -> LossTerms:
+        """Return the cross entropy of each query's key among all of the queue."""
+        _, _, logits = model(*self._clips(samples, with_color=True))
+        right = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        accuracy = (logits.argmax(dim=1) == right).float().mean()
+        return LossTerms(F.cross_entropy(logits, right), {"queue_accuracy": accuracy})
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Enqueue the keys of the step, and let the key encoder follow."""
+        assert isinstance(model, Moco)
+        model.enqueue()
+        model.follow()
+
+    def evaluate(self, model: nn.Module, batches: Iterable[MocoSample]) -> Mapping[str, Mean]:
+        """Return how often the nearest key of all held-out clips is of the query's video.
+
+        The keys are those of all workers, not of the queue, which holds random numbers at first.
+        """
+        pairs = [(*self._embed(model, samples), samples.video.cpu()) for samples in batches]
+        empty = torch.zeros(0, EMBEDDING_SIZE), torch.zeros(0, EMBEDDING_SIZE), torch.zeros(0)
+        queries, keys, videos = (torch.cat(each) for each in zip(empty, *pairs, strict=True))
+        of_workers = gather((keys, videos))
+        all_keys, all_videos = (torch.cat(each) for each in zip(*of_workers, strict=True))
+        if not len(queries):
+            return {}
+        is_right = videos[:, None] == all_videos
+        nearest = (queries @ all_keys.T).argmax(dim=1, keepdim=True)
+        hits = is_right.gather(1, nearest).sum()
+        return {
+            "retrieved": Mean(float(hits), len(queries)),
+            "chance": Mean(float(is_right.float().mean(dim=1).sum()), len(queries)),
+        }
+
+    def pictures(
+        self, samples: MocoSample, model: nn.Module | None, *, min_side_px: int
+    ) -> Sequence[SamplePicture]:
+        """Show the two clips side by side; the caption has the answer among these samples."""
+        from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
+
+        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
+        captions = [f"two clips of video {video}" for video in samples.video.tolist()]
+        if model is not None:
+            queries, keys = self._embed(model, samples)
+            cosines = queries @ keys.T
+            captions = [
+                f"{caption}, cosine {cosine[row]:.2f}, nearest: video {samples.video[nearest]}"
+                for row, (caption, cosine, nearest) in enumerate(
+                    zip(captions, cosines, cosines.argmax(dim=1).tolist(), strict=True)
+                )
+            ]
+        else:  # as the model is trained
+            changed = change_colors(
+                frames.flatten(0, 1), samples.color.flatten(0, 1), RECOGNITION_COLORS
+            )
+            frames = changed.view_as(frames)
+        return [
+            SamplePicture(enlarge(torch.cat([*clips], dim=2), min_side_px).cpu().numpy(), caption)
+            for clips, caption in zip(frames, captions, strict=True)
+        ]
+
+    def _embed(self, model: nn.Module, samples: MocoSample) -> tuple[Tensor, Tensor]:
+        """Return queries and keys of clips in their own colours, float32 [B, 128] on the CPU."""
+        query, key, _ = model(*self._clips(samples, with_color=False))
+        return query.cpu(), key.cpu()
+
+    def _clips(self, samples: MocoSample, *, with_color: bool) -> tuple[Tensor, Tensor]:
+        """Return the clips of queries and of keys, each float32 [B, 3, T, S, S]."""
+        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
+        query, key = (
+            to_input(frames[:, clip], samples.color[:, clip] if with_color else None,
+                     RECOGNITION_COLORS)
+            for clip in range(CLIPS)
+        )  # fmt: skip
+        return query, key
+
+
+class Moco(nn.Module):
+    """Two encoders, each with a head, and the newest keys.
+
+    Attributes:
+        encoder, head: make the queries; they learn.
+        key_encoder, key_head: make the keys; they follow those of the queries.
+        queue: float32 [queue_size, 128], unit vectors.
+        queue_start: int64, the row that the next keys overwrite from.
+    """
+
+    queue: Tensor
+    queue_start: Tensor
+
+    def __init__(self, encoder: Encoder, queue_size: int, key_momentum: float):
+        super().__init__()
+        channels = encoder.out_channels
+        self.key_momentum = key_momentum
+        self.encoder = encoder
+        self.head = nn.Sequential(
+            nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, EMBEDDING_SIZE)
+        )
+        self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.key_head = copy.deepcopy(self.head).requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(queue_size, EMBEDDING_SIZE), dim=1))
+        self.register_buffer("queue_start", torch.zeros((), dtype=torch.int64))
+        self._new_keys: Tensor | None = None
+        key_encoder = self.key_encoder
+
+        def copy_weights(module: nn.Module, _: object) -> None:
+            key_encoder.load_state_dict(module.state_dict())
+
+        # initial weights are loaded into the encoder alone; a checkpoint's own keys come after it
+        encoder.register_load_state_dict_post_hook(copy_weights)  # type: ignore[no-untyped-call]
+
+    def forward(self, query_clips: Tensor, key_clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embed clips; in training, the keys are kept for `enqueue`.
+
+        Args:
+            query_clips, key_clips: float [B, 3, T, H, W], normalised.
+
+        Returns:
+            queries and keys, unit vectors, float32 [B, 128]; the keys have no gradient. Then
+            `similarities`, float32 [B, 1 + queue_size].
+        """
+        queries = _embed(self.encoder, self.head, query_clips)
+        with torch.no_grad():
+            keys = _embed(self.key_encoder, self.key_head, key_clips)
+        if self.training:
+            self._new_keys = keys
+        return queries, keys, similarities(queries, keys, self.queue)
+
+    @torch.no_grad()
+    def enqueue(self) -> None:
+        """Overwrite the oldest keys by those of the step, in the order of the stream."""
+        assert self._new_keys is not None
+        keys = gather_tensor(self._new_keys)
+        rows = torch.arange(len(keys), device=keys.device)
+        self.queue[(self.queue_start + rows) % len(self.queue)] = keys
+        self.queue_start.add_(len(keys)).remainder_(len(self.queue))
+        self._new_keys = None
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the key encoder's parameters towards the query encoder's."""
+        pairs = ((self.encoder, self.key_encoder), (self.head, self.key_head))
+        for leader, follower in pairs:
+            for new, old in zip(leader.parameters(), follower.parameters(), strict=True):
+                old.lerp_(new, 1 - self.key_momentum)
+
+
+def similarities(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
+    """Return the logits of each query's own key, in column 0, and of the queue.
+
+    Args:
+        query, key: unit vectors, float32 [B, D].
+        queue: unit vectors, float32 [K, D].
+
+    Returns:
+        float32 [B, 1 + K].
+    """
+    own = (query * key).sum(dim=1, keepdim=True)
+    return torch.cat([own, query @ queue.T], dim=1).float() / TEMPERATURE
+
+
+def _embed(encoder: nn.Module, head: nn.Module, clips: Tensor) -> Tensor:
+    return F.normalize(head(encoder(clips).mean(dim=(2, 3, 4))).float(), dim=1)

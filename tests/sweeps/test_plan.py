@@ -123,7 +123,7 @@ def test_the_curriculum_against_either_end_of_it(plan_of: MakePlan) -> None:
         ({"table": "table9", "set": ("finetune.data.uri=x",)}, "no chosen score has this option"),
         ({"table": "table9", "scale": "paper", "scores": ("task",)}, "needs held-out videos"),
         ({"table": "table9", "asha": {"metric": "knn_top1"}}, "knn_top1 needs labelled videos"),
-        ({"table": "table9", "asha": {"time": "step", "grace": 300}}, "none would be stopped"),
+        ({"table": "table9", "asha": {"time": "step", "grace": 600}}, "none would be stopped"),
     ],
 )  # fmt: skip
 def test_what_is_refused(plan_of: MakePlan, fields: dict[str, Any], expected: str) -> None:

@@ -27,9 +27,11 @@ from ctp.encoders.export import export_program
 from ctp.encoders.initial import load_initial_weights, with_norm_eps_of
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.encoders.swin3d import DensePatchMerging
-from ctp.encoders.weights import encoder_bytes, read_encoder
+from ctp.encoders.weights import encoder_bytes, load_encoder, read_encoder
 from ctp.pretext.ctp.config import HeadConfig
 from ctp.pretext.ctp.tracker import Tracker
+from ctp.pretext.pretraining import open_pretraining
+from ctp.training.run_folder import folder_of
 
 SMALL = {
     "r3d": R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1)),
@@ -364,3 +366,12 @@ def test_vit_b_has_the_weights_of_videomaes():
         theirs, encoder = TheirVit(768, 12), build_encoder(VitConfig(size="B"))
     expected = {key: value.shape for key, value in theirs.state_dict().items()}
     assert {key: value.shape for key, value in encoder.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("name", ["c3d", "tsm", "vit"])
+def test_it_pretrains_and_its_result_is_loaded(name, small_run, train_alone, tmp_path):
+    config = small_run.replace(encoder=SMALL[name], storage=str(tmp_path))
+    train_alone(open_pretraining(config))
+    encoder = load_encoder(folder_of(config).uri)
+    assert encoder.config == SMALL[name]
+    assert encoder(clips(1, 3, 8, 32, 32)).isfinite().all()

@@ -15,7 +15,12 @@ LINEAR = (1.0, 0.0, 0.0)
 
 
 def sample_key_frames(
-    num_rows: int, num_frames: int, inner_probs: tuple[float, ...], rng: np.random.Generator
+    num_rows: int,
+    num_frames: int,
+    inner_probs: tuple[float, ...],
+    rng: np.random.Generator,
+    *,
+    half_open_shift: bool = False,
 ) -> NDArray[np.int64]:
     """Draw the key frames of `num_rows` independent trajectories.
 
@@ -27,6 +32,8 @@ def sample_key_frames(
         num_frames: T, at least 2.
         inner_probs: probability of 0, 1, 2, … inner key frames; sums to 1.
         rng: source of randomness.
+        half_open_shift: whether the greatest shift to later frames is excluded, as in the authors'
+            code.
 
     Returns:
         int64 [R, M], M = len(inner_probs) + 1, never falling along a row, from 0 to T - 1.
@@ -38,7 +45,8 @@ def sample_key_frames(
     number = np.arange(1, most_inner + 1)
     max_shift = (spacing / 3).astype(np.int64)  # neighbours cannot meet
     # floor of a uniform number instead of rng.integers, since the range differs between rows
-    shift = np.floor(rng.random((num_rows, most_inner)) * (2 * max_shift + 1)).astype(np.int64)
+    num_shifts = np.maximum(2 * max_shift + (not half_open_shift), 1)
+    shift = np.floor(rng.random((num_rows, most_inner)) * num_shifts).astype(np.int64)
     shift -= max_shift
     last = num_frames - 1
     key_frames = np.zeros((num_rows, most_inner + 2), np.int64)
@@ -55,6 +63,8 @@ def interpolate(
     key_frames: NDArray[np.int64],
     easing_probs: tuple[float, float, float],
     rng: np.random.Generator,
+    *,
+    shared_easing: bool = False,
 ) -> NDArray[np.float64]:
     """Interpolate the values between key frames.
 
@@ -64,13 +74,15 @@ def interpolate(
         easing_probs: probability that a segment is linear, of constant acceleration (progress
             p²) or of constant deceleration (1 - (1 - p)²).
         rng: source of randomness.
+        shared_easing: whether a segment has the same easing in all rows.
 
     Returns:
         float64 [R, T, D], equal to `values` at the key frames. At repeated key frames, the first
         value counts.
     """
     rows, num_keys = key_frames.shape
-    easing = np.searchsorted(np.cumsum(easing_probs), rng.random((rows, num_keys - 1)), "right")
+    draws = rng.random((1 if shared_easing else rows, num_keys - 1))
+    easing = np.searchsorted(np.cumsum(easing_probs), draws, "right")
     frame = np.arange(key_frames[0, -1] + 1)
     # a frame belongs to the first segment that ends at or after it, which is never an empty one
     segment = (frame[None, :, None] > key_frames[:, None, 1:-1]).sum(axis=2)
@@ -78,7 +90,7 @@ def interpolate(
     start, stop = key_frames[row, segment], key_frames[row, segment + 1]
     # an empty segment is never chosen, but must not divide by 0
     progress = (frame - start) / np.maximum(stop - start, 1)
-    kind = easing[row, segment]
+    kind = np.broadcast_to(easing, (rows, num_keys - 1))[row, segment]
     progress = np.where(
         kind == 0, progress, np.where(kind == 1, progress**2, 1 - (1 - progress) ** 2)
     )[..., None]

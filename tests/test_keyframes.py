@@ -137,3 +137,36 @@ def test_probabilities_that_sum_to_a_little_less_than_one():
     keys = sample_key_frames(1, 64, thirds, AlmostOne(np.random.PCG64(0)))
     # nine inner ones, each shifted by the maximum: 64 / 10 / 3, rounded down
     assert keys[0].tolist() == [0, *(int(6.4 * i) + 2 for i in range(1, 10)), 63]
+
+
+@pytest.mark.parametrize(
+    ("probs", "expected"),
+    [
+        ((0.0, 1.0), [{6, 7, 8, 9}]),  # 16 / 2 = 8, shifted by -2 to 1
+        ((0.0, 0.0, 1.0), [{4, 5}, {9, 10}]),  # 5 and 10, shifted by -1 or 0
+    ],
+)
+def test_the_authors_exclude_the_greatest_shift(probs, expected):
+    keys = sample_key_frames(4000, 16, probs, rng(), half_open_shift=True)
+    for column, frames in zip(keys[:, 1:-1].T, expected, strict=True):
+        found, counts = np.unique(column, return_counts=True)
+        assert set(found) == frames
+        np.testing.assert_allclose(counts / len(column), 1 / len(frames), atol=0.04)
+
+
+def test_key_frames_too_close_to_be_shifted_stay():
+    keys = sample_key_frames(50, 4, (0.0, 1.0), rng(), half_open_shift=True)
+    assert set(map(tuple, keys.tolist())) == {(0, 2, 3)}
+
+
+def test_rows_may_share_the_easing_of_a_segment():
+    values = np.tile(np.float64([[[0], [4], [8]]]), (3, 1, 1))
+    keys = np.tile([[0, 2, 4]], (3, 1))
+    seeds = range(200)
+    filled = [
+        interpolate(values, keys, (0.6, 0.3, 0.1), rng(seed), shared_easing=True)[..., 0]
+        for seed in seeds
+    ]
+    assert all((clip == clip[0]).all() for clip in filled)
+    kinds = {(clip[0, 1], clip[0, 3] - 4) for clip in filled}
+    assert kinds == {(first, second) for first in (1, 2, 3) for second in (1, 2, 3)}

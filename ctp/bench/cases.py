@@ -41,7 +41,7 @@ def game_cases(config: BenchConfig) -> list[Case]:
     def draw_and_paste(rules: GameConfig, repeat: int) -> None:
         for clip in range(clips):
             rng = generator(0, "bench", repeat, clip)
-            paste(frames, draw_game(rules, num_frames, (size, size), rng))
+            paste(frames, draw_game(rules, num_frames, (size, size), rng), blending=rules.blending)
 
     # the rules are built outside of what is timed: a run builds them once
     return [

@@ -45,6 +45,7 @@ class ColorJitter:
         contrast_prob: probability that contrast changes.
         max_log_contrast: greatest |log| of the factor on a pixel.
         varies_over_frames: whether brightness and contrast vary between key frames.
+        half_open_key_frame_shift: as of `sample_key_frames`.
         hue_saturation_first: whether hue and saturation change before brightness and contrast, or
             after them.
     """
@@ -57,6 +58,7 @@ class ColorJitter:
     contrast_prob: float = 0.5
     max_log_contrast: float = 0.12
     varies_over_frames: bool = True
+    half_open_key_frame_shift: bool = False
     hue_saturation_first: bool = True
 
 
@@ -104,7 +106,13 @@ def _sample_drift(
     """Draw values in [-1, 1], interpolated between key frames or constant, float64 [T]."""
     if not jitter.varies_over_frames:
         return np.full(num_frames, rng.uniform(-1, 1))
-    keys = sample_key_frames(1, num_frames, INNER_KEY_FRAME_PROBS, rng)
+    keys = sample_key_frames(
+        1,
+        num_frames,
+        INNER_KEY_FRAME_PROBS,
+        rng,
+        half_open_shift=jitter.half_open_key_frame_shift,
+    )
     values = rng.uniform(-1, 1, size=(*keys.shape, 1))
     return interpolate(values, keys, EASING_PROBS, rng)[0, :, 0]
 

@@ -36,6 +36,12 @@ def _sample_opacity(
     k = config.num_patches
     if config.min_opacity == 1:
         return np.ones((k, num_frames), np.float32)
-    keys = sample_key_frames(k, num_frames, config.inner_key_frame_probs, rng)
+    keys = sample_key_frames(
+        k,
+        num_frames,
+        config.inner_key_frame_probs,
+        rng,
+        half_open_shift=config.half_open_key_frame_shift,
+    )
     values = rng.uniform(config.min_opacity, 1, size=(*keys.shape, 1))
     return interpolate(values, keys, LINEAR, rng)[..., 0].astype(np.float32)

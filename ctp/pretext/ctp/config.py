@@ -23,7 +23,7 @@ class CommonRules(Config):
     """K, trajectories in a clip (Table 2a)."""
     box_size_px: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]] = (16.0, 64.0)
     """Minimum and maximum size of a first box, whose area is size²; rules "official" have a fixed
-    list of sizes instead."""
+    list of sizes instead, in proportion to the frame."""
     max_speed_px_per_frame: Annotated[float, Ge(0)] = 3.0
     """Largest move of a patch's centre along each axis, in pixels a frame (Table 10)."""
     max_log_scale_per_frame: Annotated[float, Ge(0)] = 0.025
@@ -50,7 +50,9 @@ class GameConfig(CommonRules):
     inner_key_frame_probs: tuple[Probability, ...] = (0.0, 1 / 3, 1 / 3, 1 / 3)
     """Probability of 0, 1, 2, … key frames between the first and the last."""
     key_frames_per: Literal["patch", "clip"] = "patch"
-    """Whether each patch has its own key frames, or the patches of a clip share them."""
+    """Whether each patch has its own key frames and easing, or the patches of a clip share them."""
+    half_open_key_frame_shift: bool = False
+    """Whether the greatest shift of inner key frames to later frames is excluded."""
     separate_size_key_frames: bool = False
     """Whether sizes have key frames of their own, apart from those of positions."""
     independent_width_and_height: bool = False
@@ -68,6 +70,8 @@ class GameConfig(CommonRules):
     """Range of the distance from the centre, in box sizes, where fading starts; it ends at .5."""
     min_opacity: Annotated[float, Gt(0), Le(1)] = 1.0
     """Opacity is drawn in [this, 1] at key frames."""
+    blending: Literal["exact", "official"] = "exact"
+    """How patches are masked and mixed with the frame, see `paste`."""
     large_first: bool = False
     """Whether larger patches are pasted first, so that they do not cover the small ones."""
 
@@ -98,6 +102,7 @@ OFFICIAL = GameConfig(
     max_log_box_jitter=0.18,
     inner_key_frame_probs=(0.5, 0.3, 0.2),
     key_frames_per="clip",
+    half_open_key_frame_shift=True,
     separate_size_key_frames=True,
     independent_width_and_height=True,
     easing_probs=(0.7, 0.15, 0.15),
@@ -105,10 +110,12 @@ OFFICIAL = GameConfig(
     shape_probs=(0.5, 0.35, 0.15),
     soft_edge_prob=0.5,
     min_opacity=0.8,
+    blending="official",
     large_first=True,
     never_hidden_in=("first_frame", "source_frame"),
 )
-"""The rules of the authors' published code."""
+"""The rules of the authors' published code, for frames of `OFFICIAL_FRAME_SIZE_PX`."""
+OFFICIAL_FRAME_SIZE_PX = 112
 RULES = {"paper": PAPER, "official": OFFICIAL}
 
 
@@ -142,7 +149,7 @@ class CtpConfig(CommonRules, TaskConfig):
     boxes stay still (§5.2)."""
     rules: Literal["paper", "official"] = "paper"
     """The rules of the paper, or those of the authors' published code, which differ in shapes, soft
-    edges, key frames and box sizes."""
+    edges, blending, key frames, box sizes and distances between frames."""
     inner_key_frame_probs: tuple[Probability, ...] | None = None
     """Probability of 0, 1, 2, … key frames between the first and the last; none: the rules'."""
     curriculum: tuple[Probability, Probability] | None = None
@@ -159,7 +166,10 @@ class CtpConfig(CommonRules, TaskConfig):
         chosen = {name: getattr(self, name) for name in CommonRules.model_fields}
         if self.inner_key_frame_probs is not None:
             chosen["inner_key_frame_probs"] = self.inner_key_frame_probs
-        return RULES[self.rules].replace(**chosen)
+        rules = RULES[self.rules]
+        scale = self.augment.frame_size_px / OFFICIAL_FRAME_SIZE_PX
+        chosen["box_sizes_px"] = tuple(size * scale for size in rules.box_sizes_px)
+        return rules.replace(**chosen)
 
     def other_clip_share(self, progress: float) -> float:
         """Return the share of samples whose patches the curriculum cuts from other clips.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,17 +29,25 @@ HALF = np.float32(0.5)
 
 
 def paste(
-    frames: NDArray[np.uint8], game: Game, sources: NDArray[np.uint8] | None = None
+    frames: NDArray[np.uint8],
+    game: Game,
+    sources: NDArray[np.uint8] | None = None,
+    *,
+    blending: Literal["exact", "official"] = "exact",
 ) -> NDArray[np.uint8]:
     """Cut the K patches of a clip and paste them over its frames.
 
-    All patches are cut before the first is pasted.
+    All patches are cut before the first is pasted. With "exact" blending, the alpha of a pixel is
+    that of its place in the box, and mixed pixels are rounded. "official" blending is that of the
+    authors' code: alpha is computed for the pixels of the patch, from pixel (n - 1) // 2 of n as
+    the centre, and resampled with the patch; mixed pixels are truncated.
 
     Args:
         frames: uint8 [T, H, W, 3]; not changed.
         game: boxes and appearance of the patches.
         sources: uint8 [K, H, W, 3], a picture of another video to cut each patch from, at the box
             of its source frame; None: the source frame of the clip itself.
+        blending: how patches are masked and mixed with the frame, see above.
 
     Returns:
         uint8 [T, H, W, 3].
@@ -69,10 +78,16 @@ def paste(
                 shown, y.start, y.stop, x.start, x.stop, strict=True
             )
         ]
+        is_official = blending == "official"
+        if is_official:
+            patch = np.floor(patch + HALF)  # the authors resize bytes to bytes
         if not _is_opaque(game, k):
-            patch = _blend(windows, patch, x, y, game, k, shown)
-        # rounds to the nearest, for values from 0 on
-        pixels = (patch + HALF).astype(np.uint8).reshape(*y.place.shape, x.place.shape[1], 3)
+            alpha = _source_alpha(x, y, game, k) if is_official else _place_alpha(x, y, game, k)
+            alpha *= game.opacity[k, shown][:, None, None]
+            patch = _blend(windows, patch, alpha)
+        # rounds to the nearest, for values from 0 on, or truncates
+        pixels = (patch + (0 if is_official else HALF)).astype(np.uint8)
+        pixels = pixels.reshape(*y.place.shape, x.place.shape[1], 3)
         for window, corner in zip(windows, pixels, strict=True):
             # a smaller box uses the first of the pixels that were computed
             window[:] = corner[: window.shape[0], : window.shape[1]]
@@ -128,8 +143,10 @@ def _pixel_range(side: NDArray[np.float32], num_pixels: int) -> slice:
     return slice(start, min(max(math.ceil(side[1] - 0.5), start + 1), num_pixels))
 
 
-def _resample(source: NDArray[np.uint8], x: _Side, y: _Side) -> NDArray[np.float32]:
-    """Resample the patch, uint8 [P, Q, 3], for every frame: float32 [T, h, w * 3]."""
+def _resample(
+    source: NDArray[np.uint8] | NDArray[np.float32], x: _Side, y: _Side
+) -> NDArray[np.float32]:
+    """Resample the patch [P, Q, C] for every frame: float32 [T, h, w * C]."""
     num_frames, height = y.place.shape
     patch_height, patch_width, _ = source.shape
     # planes inside columns: so that one plain transpose of each frame turns its columns to rows
@@ -162,26 +179,41 @@ def _is_opaque(game: Game, k: int) -> bool:
     )
 
 
-def _blend(
-    windows: list[NDArray[np.uint8]],
-    patch: NDArray[np.float32],
-    x: _Side,
-    y: _Side,
-    game: Game,
-    k: int,
-    shown: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """Blend the patch [T, h, w * 3] with the pixels under it in the windows."""
-    under = np.zeros((*y.place.shape, x.place.shape[1], 3), np.uint8)
-    for corner, window in zip(under, windows, strict=True):
-        corner[: window.shape[0], : window.shape[1]] = window
-    alpha = patch_alpha(
+def _place_alpha(x: _Side, y: _Side, game: Game, k: int) -> NDArray[np.float32]:
+    """Return the alpha of patch `k` before opacity, by the place in each box: [T, h, w * 3]."""
+    return patch_alpha(
         np.repeat(x.place, 3, axis=1)[:, None, :],  # the same for red, green and blue
         y.place[:, :, None],
         int(game.shape[k]),
         float(game.soft_edge_start[k]),
     )
-    alpha *= game.opacity[k, shown][:, None, None]
+
+
+def _source_alpha(x: _Side, y: _Side, game: Game, k: int) -> NDArray[np.float32]:
+    """Return the alpha of patch `k` before opacity, resampled from its pixels: [T, h, w * 3]."""
+    alpha = patch_alpha(
+        _pixel_places(x.cut)[None, :],
+        _pixel_places(y.cut)[:, None],
+        int(game.shape[k]),
+        float(game.soft_edge_start[k]),
+    )
+    return np.repeat(_resample(alpha[..., None], x, y), 3, axis=2)
+
+
+def _pixel_places(cut: slice) -> NDArray[np.float32]:
+    """Return the places of a patch's n pixels from pixel (n - 1) // 2, in patch sizes."""
+    number = cut.stop - cut.start
+    places: NDArray[np.float32] = np.arange(number, dtype=np.float32) - (number - 1) // 2
+    return places / np.float32(number)
+
+
+def _blend(
+    windows: list[NDArray[np.uint8]], patch: NDArray[np.float32], alpha: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Blend the patch [T, h, w * 3] with the pixels under it in the windows."""
+    under = np.zeros((*patch.shape[:2], patch.shape[2] // 3, 3), np.uint8)
+    for corner, window in zip(under, windows, strict=True):
+        corner[: window.shape[0], : window.shape[1]] = window
     below = under.reshape(patch.shape).astype(np.float32)
     # in place: the same in NumPy makes three arrays on the way
     torch.from_numpy(below).lerp_(torch.from_numpy(patch), torch.from_numpy(alpha))

@@ -7,6 +7,8 @@ computes for every pixel of every frame what it shows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +21,12 @@ SMALLEST_SIDE_PX = 1e-3
 
 
 def paste_batch(
-    frames: Tensor, game: Game, sources: Tensor | None = None, has_sources: Tensor | None = None
+    frames: Tensor,
+    game: Game,
+    sources: Tensor | None = None,
+    has_sources: Tensor | None = None,
+    *,
+    blending: Literal["exact", "official"] = "exact",
 ) -> Tensor:
     """Cut the patches of all clips and paste them.
 
@@ -28,6 +35,7 @@ def paste_batch(
         game: the clips' patches, on the same device.
         sources: uint8 [B, K, H, W, 3], pictures to cut the patches from instead of the clip's own.
         has_sources: bool [B], for which clips; None: for all, if there are sources.
+        blending: as of `paste`.
 
     Returns:
         uint8 [B, T, H, W, 3].
@@ -42,11 +50,13 @@ def paste_batch(
     pasted = frames.to(torch.float32)
     # one after the other: later patches cover earlier ones
     for patch in game.order.unbind(dim=1):
-        pasted = _paste_one(pasted, game, sources, patch)
+        pasted = _paste_one(pasted, game, sources, patch, blending == "official")
     return pasted.to(torch.uint8)
 
 
-def _paste_one(frames: Tensor, game: Game, sources: Tensor, patch: Tensor) -> Tensor:
+def _paste_one(
+    frames: Tensor, game: Game, sources: Tensor, patch: Tensor, is_official: bool
+) -> Tensor:
     """Paste the patch of number `patch` [B] over float32 `frames` of whole numbers."""
     clip = torch.arange(len(patch), device=patch.device)
     boxes = game.boxes[clip, patch]
@@ -55,12 +65,17 @@ def _paste_one(frames: Tensor, game: Game, sources: Tensor, patch: Tensor) -> Te
     y = _side(boxes[..., 1::2], source_box[:, 1::2], frames.shape[2])
     shown = _resample(sources[clip, patch], x, y)
     start = game.soft_edge_start[clip, patch].to(torch.float32)
-    alpha = _alpha(x.place, y.place, game.shape[clip, patch], start)
+    shape = game.shape[clip, patch]
+    if is_official:
+        shown = (shown + 0.5).floor_()
+        alpha = _source_alpha(x, y, shape, start)
+    else:
+        alpha = _alpha(x.place, y.place, shape, start)
     alpha = alpha * game.opacity[clip, patch][..., None, None]
     inside = y.inside[..., :, None] & x.inside[..., None, :]
     inside = inside & game.visible[clip, patch][..., None, None]
     # whole numbers after each patch, as the CPU's kernel stores bytes after each
-    mixed = (frames.lerp(shown, alpha[..., None]) + 0.5).floor_()
+    mixed = (frames.lerp(shown, alpha[..., None]) + (0 if is_official else 0.5)).floor_()
     return torch.where(inside[..., None], mixed, frames)
 
 
@@ -72,12 +87,15 @@ class _Side:
         inside: bool [B, T, N], whether a pixel's centre lies in the box.
         place: float32 [B, T, N], pixel centres from the box's centre, in box sizes.
         taps: int64 [B, T, N, 2], the two pixels of the source that a pixel shows.
+        tap_place: float32 [B, T, N, 2], the taps from pixel (n - 1) // 2 of the patch's n pixels,
+            in patch sizes.
         weights: float32 [B, T, N, 2], how much of each.
     """
 
     inside: Tensor
     place: Tensor
     taps: Tensor
+    tap_place: Tensor
     weights: Tensor
 
 
@@ -98,12 +116,13 @@ def _side(sides: Tensor, source: Tensor, num_pixels: int) -> _Side:
     position = position + (source[:, :1, None] - 0.5 - cut_start)
     position = torch.minimum(position.clamp(min=0), last)
     tap = position.floor()
-    taps = torch.stack([tap, torch.minimum(tap + 1, last)], dim=-1) + cut_start[..., None]
+    taps, last = torch.stack([tap, torch.minimum(tap + 1, last)], dim=-1), last[..., None]
     weight = position - tap
     return _Side(
         inside=(pixel >= start) & (pixel < stop),
         place=place - 0.5,
-        taps=taps.to(torch.int64),
+        taps=(taps + cut_start[..., None]).to(torch.int64),
+        tap_place=(taps - (last / 2).floor()) / (last + 1),
         weights=torch.stack([1 - weight, weight], dim=-1),
     )
 
@@ -120,6 +139,17 @@ def _resample(sources: Tensor, x: _Side, y: _Side) -> Tensor:
         wide[clip, frame, y.taps[..., tap]] * y.weights[..., tap, None, None] for tap in (0, 1)
     )  # type: ignore[assignment]
     return shown
+
+
+def _source_alpha(x: _Side, y: _Side, shape: Tensor, soft_edge_start: Tensor) -> Tensor:
+    """Return the alpha of the patch's pixels, resampled: float32 [B, T, H, W]."""
+    alpha: Tensor = sum(
+        _alpha(x.tap_place[..., i], y.tap_place[..., j], shape, soft_edge_start)
+        * x.weights[..., None, :, i]
+        * y.weights[..., :, None, j]
+        for i, j in product((0, 1), repeat=2)
+    )  # type: ignore[assignment]
+    return alpha
 
 
 def _alpha(x: Tensor, y: Tensor, shape: Tensor, soft_edge_start: Tensor) -> Tensor:

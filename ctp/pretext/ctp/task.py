@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -109,7 +110,13 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             )
         game = draw_game(self._game, num_frames, (size, size), rng)
         # last: the order of draws is part of what a seed means
-        color = sample_color(PRETRAINING_COLORS, num_frames, rng)
+        color = sample_color(
+            replace(
+                PRETRAINING_COLORS, half_open_key_frame_shift=self._game.half_open_key_frame_shift
+            ),
+            num_frames,
+            rng,
+        )
         is_labelled = not self._is_for_cycle(videos)
         if not is_labelled:  # no patch is pasted: what is tracked is the video itself
             game = game._replace(visible=np.zeros_like(game.visible))
@@ -193,13 +200,21 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         """Convert the frames of a batch to RGB and paste the patches: uint8 [B, T, S, S, 3]."""
         size = self.config.augment.frame_size_px
         frames, sources = to_rgb(samples.planes, size), to_rgb(samples.patch_sources, size)
+        blending = self._game.blending
         if frames.device.type != "cpu":
             # a run without such pictures has arrays of length 0, which would cost nothing to send
             if not sources.shape[1]:
-                return paste_batch(frames, samples.game)
-            return paste_batch(frames, samples.game, sources, samples.has_patch_sources)
+                return paste_batch(frames, samples.game, blending=blending)
+            return paste_batch(
+                frames, samples.game, sources, samples.has_patch_sources, blending=blending
+            )
         pasted = [
-            paste(clip.numpy(), Game(*(field.numpy() for field in game)), own if used else None)
+            paste(
+                clip.numpy(),
+                Game(*(field.numpy() for field in game)),
+                own if used else None,
+                blending=blending,
+            )
             for clip, own, used, *game in zip(
                 frames, sources.numpy(), samples.has_patch_sources, *samples.game, strict=True
             )

@@ -38,8 +38,10 @@ def sample_trajectories(
     )
     centers = _walk_centers(config, size, frame_size, position_keys, rng)
     sizes = _walk_sizes(config, size, size_keys, rng)
-    center = interpolate(centers, position_keys, config.easing_probs, rng)
-    half_size = interpolate(sizes, size_keys, config.easing_probs, rng) / 2
+    shared = config.key_frames_per == "clip"
+    center = interpolate(centers, position_keys, config.easing_probs, rng, shared_easing=shared)
+    size = interpolate(sizes, size_keys, config.easing_probs, rng, shared_easing=shared)
+    half_size = size / 2
     boxes = np.concatenate([center - half_size, center + half_size], axis=2)
     if config.whole_pixel_boxes:
         boxes = _to_whole_pixels(boxes, frame_size)
@@ -72,7 +74,13 @@ def _key_frames(config: GameConfig, num_frames: int, rng: np.random.Generator) -
     """Draw key frames, int64 [K, M]: for each patch, or once for the clip."""
     k = config.num_patches
     rows = k if config.key_frames_per == "patch" else 1
-    keys = sample_key_frames(rows, num_frames, config.inner_key_frame_probs, rng)
+    keys = sample_key_frames(
+        rows,
+        num_frames,
+        config.inner_key_frame_probs,
+        rng,
+        half_open_shift=config.half_open_key_frame_shift,
+    )
     # K equal rows without a copy
     return np.broadcast_to(keys, (k, keys.shape[1]))
 

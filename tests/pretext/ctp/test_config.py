@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from ctp.pretext.ctp.config import RULES, CtpConfig, GameConfig
+from ctp.pretext.ctp.config import RULES, CommonRules, CtpConfig, GameConfig
+from ctp.recipes import PRETRAIN
 
 PAPER = {
     "num_patches": 3,
@@ -14,6 +15,7 @@ PAPER = {
     "max_log_box_jitter": 0,
     "inner_key_frame_probs": (0, 1 / 3, 1 / 3, 1 / 3),  # 3 to 5 in all
     "key_frames_per": "patch",
+    "half_open_key_frame_shift": False,
     "separate_size_key_frames": False,
     "max_speed_px_per_frame": 3,
     "max_log_scale_per_frame": 0.025,
@@ -25,6 +27,7 @@ PAPER = {
     "soft_edge_prob": 0,
     "soft_edge_start": (0.30, 0.45),
     "min_opacity": 1,
+    "blending": "exact",
     "large_first": False,
     "hidden_prob": 0.2,
     "never_hidden_in": (),
@@ -38,6 +41,7 @@ OFFICIAL = {
     "max_log_box_jitter": 0.18,
     "inner_key_frame_probs": (0.5, 0.3, 0.2),  # 2 to 4 in all
     "key_frames_per": "clip",
+    "half_open_key_frame_shift": True,
     "separate_size_key_frames": True,
     "max_speed_px_per_frame": 3,
     "max_log_scale_per_frame": 0.025,
@@ -49,6 +53,7 @@ OFFICIAL = {
     "soft_edge_prob": 0.5,
     "soft_edge_start": (0.30, 0.45),
     "min_opacity": 0.8,
+    "blending": "official",
     "large_first": True,
     "hidden_prob": 0.2,
     "never_hidden_in": ("first_frame", "source_frame"),
@@ -59,6 +64,17 @@ OFFICIAL = {
 def test_rules_have_exactly_these_numbers(rules, expected):
     assert RULES[rules].model_dump() == expected
     assert CtpConfig(rules=rules).game.model_dump() == expected
+
+
+@pytest.mark.parametrize(
+    "recipe", [each for each in PRETRAIN.values() if isinstance(each().task, CtpConfig)]
+)
+def test_the_rules_are_one_option_of_every_recipe(recipe):
+    task = recipe().task.replace(rules="official", inner_key_frame_probs=None)
+    scale = task.augment.frame_size_px / 112
+    own = {name: getattr(task, name) for name in CommonRules.model_fields}
+    sizes = pytest.approx([size * scale for size in OFFICIAL["box_sizes_px"]])
+    assert task.game.model_dump() == OFFICIAL | own | {"box_sizes_px": sizes}
 
 
 def test_the_paper_is_the_default():

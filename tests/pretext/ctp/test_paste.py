@@ -268,3 +268,60 @@ def test_alpha_by_hand(shape, start, place, expected):
     alpha = patch_alpha(x, y, shape, start)
     assert alpha.dtype == np.float32
     np.testing.assert_allclose(alpha, [expected], atol=1e-5)
+
+
+def official_paste(frames, game):
+    """The authors' masks and blending, for whole-pixel boxes inside the frame."""
+    out = frames.copy()
+    for k, t in product(game.order, range(len(frames))):
+        if not game.visible[k, t]:
+            continue
+        x1, y1, x2, y2 = (int(side) for side in game.boxes[k, game.source_frame[k]])
+        width, height = x2 - x1, y2 - y1
+        patch = frames[game.source_frame[k], y1:y2, x1:x2]
+        mask = [
+            [
+                alpha_at(
+                    (i - (width - 1) // 2) / width,
+                    (j - (height - 1) // 2) / height,
+                    game.shape[k],
+                    game.soft_edge_start[k],
+                )
+                for i in range(width)
+            ]
+            for j in range(height)
+        ]
+        x1, y1, x2, y2 = (int(side) for side in game.boxes[k, t])
+        layers = np.concatenate([patch, np.array(mask)[..., None]], axis=2).transpose(2, 0, 1)
+        size = (y2 - y1, x2 - x1)
+        resized = F.interpolate(torch.from_numpy(layers)[None].double(), size, mode="bilinear")
+        *colors, alpha = resized[0].numpy()
+        alpha = alpha[..., None] * float(game.opacity[k, t])
+        window = out[t, y1:y2, x1:x2]
+        mixed = window * (1 - alpha) + np.floor(np.stack(colors, -1) + 0.5) * alpha
+        window[:] = np.floor(mixed + 1e-4)
+    return out
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_official_rules_mask_and_mix_as_the_authors_do(k, seed):
+    rng = np.random.default_rng(seed)
+    frames = random_frames(rng, t=5, h=70, w=80)
+    game = draw_game(OFFICIAL.replace(num_patches=k), 5, (80, 70), rng)
+    pasted, expected = paste(frames, game, blending="official"), official_paste(frames, game)
+    difference = np.abs(pasted.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.002  # ties of rounding
+    assert (paste(frames, game) != expected).mean() > 0.03
+
+
+def test_official_masks_of_even_sizes_are_half_a_pixel_off_by_hand():
+    """A rhombus of 4 pixels: the centre is pixel 1, and |x| + |y| < .5 is a pixel around it."""
+    frames = np.zeros((2, 6, 6, 3), np.uint8)
+    frames[0] = 201
+    boxes = np.tile(np.float32([1, 1, 5, 5]), (1, 2, 1))
+    game = opaque_game(boxes, shape=[RHOMBUS], opacity=np.full((1, 2), 0.5, np.float32))
+    expected = np.zeros((6, 6))
+    expected[2, 1:4] = expected[1:4, 2] = 100  # 100.5, truncated
+    assert np.array_equal(paste(frames, game, blending="official")[1, ..., 0], expected)

@@ -69,8 +69,12 @@ def test_a_batch_has_the_pixels_of_its_clips(
     given_sources = (
         () if has_sources is None else (torch.from_numpy(sources), torch.tensor(has_sources))
     )
-    pasted = paste_batch(torch.from_numpy(frames), stack(games), *given_sources)
-    assert_alike(pasted, [paste(*each) for each in zip(frames, games, own, strict=True)])
+    for blending in ("exact", config.blending):
+        pasted = paste_batch(
+            torch.from_numpy(frames), stack(games), *given_sources, blending=blending
+        )
+        clips = zip(frames, games, own, strict=True)
+        assert_alike(pasted, [paste(*each, blending=blending) for each in clips])
     np.testing.assert_array_equal(frames, before)
 
 

@@ -288,3 +288,19 @@ def test_source_frames_are_uniform(clips):
     expected = clips.source_frame.size / T
     assert len(count) == T
     assert np.abs(count - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_official_patches_share_their_easing():
+    config = OFFICIAL.replace(
+        inner_key_frame_probs=(1.0,), whole_pixel_boxes=False, max_log_scale_per_frame=0
+    )
+    center = centers_of(draw(config, size=(300, 300)).boxes)
+    move = center[:, :, -1] - center[:, :, 0]
+    share = (center[:, :, 5] - center[:, :, 0]) / np.where(np.abs(move) > 1, move, np.nan)
+    kinds = [1 / 9, 1 / 3, 5 / 9]  # p², p, 1 - (1 - p)² at p = 5 / 15
+    kind = np.abs(share[..., None] - kinds).argmin(axis=-1)
+    np.testing.assert_allclose(share, np.take(kinds, kind), atol=1e-3)
+    drawn = ~np.isnan(share)
+    first = np.nanmedian(np.where(drawn, kind, np.nan), axis=(1, 2))
+    assert (np.where(drawn, kind, first[:, None, None]) == first[:, None, None]).all()
+    np.testing.assert_allclose(np.bincount(first.astype(int)) / 300, [0.15, 0.7, 0.15], atol=0.08)

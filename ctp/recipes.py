@@ -101,6 +101,15 @@ def kinetics400_vcop() -> PretrainConfig:
     return _baseline("vcop", kinetics400_r3d18(), learning_rate=0.001)
 
 
+def got10k_r3d18_annotated() -> PretrainConfig:
+    """The paper's R3D-18 on the real boxes of GOT-10k, one object a video (§5.2): 300 epochs."""
+    recipe = ucf101_r3d18()
+    return recipe.replace(
+        data=PretrainVideosConfig(uri="data/got10k/train"),
+        task=recipe.task.replace(labels="annotated", num_patches=1),
+    )
+
+
 def ucf101_r3d18_cycle() -> PretrainConfig:
     """As ucf101-r3d18, with labels by cycle consistency for three quarters of the clips (§5.2)."""
     return ucf101_r3d18().replace(task=CtpConfig(labels="cycle"))
@@ -200,6 +209,7 @@ PRETRAIN = {
     "kinetics400-r2plus1d18": kinetics400_r2plus1d18,
     "ucf101-r3d18-official": ucf101_r3d18_official,
     "ucf101-r3d18-cycle": ucf101_r3d18_cycle,
+    "got10k-r3d18-annotated": got10k_r3d18_annotated,
     "ucf101-moco": ucf101_moco,
     "kinetics400-moco": kinetics400_moco,
     "ucf101-rotation": ucf101_rotation,

@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import compress
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from ctp.data.catalog import Catalog
+from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.got10k import is_visible
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, read_annotations
 from ctp.data.sources import OPEN_AT_ONCE, open_catalog
 from ctp.storage import Storage
 from ctp.text import listed
+from ctp.video.encoded import VideoError
 
 MIN_FRAMES = 2
 """Least number of frames with a visible object: one is given and one is predicted."""
 FRAME_LIST = "list.txt"
 """A file in GOT-10k's own folders that folders of shards do not have."""
+KEPT_SHARDS = 128
+"""Shards whose annotations a process keeps: some 0.4 MB for each of 128 videos."""
 BUILD_COMMAND = "jobs/build_shards.py --layout got10k"
 
 Row = dict[str, Any]
@@ -110,6 +115,60 @@ def open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
     return AnnotatedVideos(kept, Tracks.from_list(list(compress(tracks, usable))))
 
 
+@dataclass(frozen=True)
+class Objects:
+    """The tracks of all objects of a video.
+
+    Attributes:
+        tracks: of each object.
+        weights: float32 [K, N], how much each box counts; 0 where there is none.
+        parts: int64 [K, N], equal for the frames of one target: a tracker that lost its target
+            follows another one from then on.
+    """
+
+    tracks: tuple[Track, ...]
+    weights: NDArray[np.float32]
+    parts: NDArray[np.int64]
+
+
+def read_objects(entry: VideoEntry) -> Objects:
+    """Read the boxes of a video from its shard, whose annotations this process keeps.
+
+    Raises:
+        VideoError: the video is in no shard, or has no boxes, or not one for each frame.
+        StorageError: the storage fails.
+    """
+    row = None
+    if entry.uri.endswith(SUFFIX):
+        table, numbers = _annotations_of(entry.uri)
+        row = {name: table[name][numbers[entry.offset]] for name in table.column_names}
+    if row is None or not row["boxes"].is_valid:
+        reason = f"has no boxes. Build shards with boxes by {BUILD_COMMAND}"
+        raise VideoError(entry.id, entry.uri, reason)
+    num_frames, count = row["num_frames"].as_py(), len(row["boxes"].values)
+    if count == 0 or count % num_frames:
+        reason = f"has {count} boxes, expected one for each of its {num_frames} frames"
+        raise VideoError(entry.id, entry.uri, reason)
+    boxes = row["boxes"].values.flatten().to_numpy().reshape(-1, num_frames, 4)
+    if "weights" in row and row["weights"].is_valid:
+        weights = row["weights"].values.to_numpy().reshape(-1, num_frames)
+        width, height = (int(row[name].as_py()) for name in ("width", "height"))
+        each = zip(boxes, weights, strict=True)
+        tracks = tuple(Track(own, weight > 0, width, height) for own, weight in each)
+        # a tracker's targets are separated by frames of weight 0
+        return Objects(tracks, weights, np.cumsum(weights == 0, axis=1))
+    tracks = tuple(_to_track({**row, "boxes": pa.scalar(own.tolist())}) for own in boxes)
+    weights = np.stack([track.counted for track in tracks]).astype(np.float32)
+    return Objects(tracks, weights, np.zeros(weights.shape, np.int64))
+
+
+@lru_cache(KEPT_SHARDS)
+def _annotations_of(shard: str) -> tuple[Any, dict[int, int]]:
+    """Return the annotations of a shard, and the row of each offset in it."""
+    table = read_annotations(Storage.from_uri(shard)).combine_chunks()
+    return table, {offset: row for row, offset in enumerate(table["offset"].to_pylist())}
+
+
 def _check_is_built(uri: str) -> None:
     place = Storage.from_uri(uri)
     parts = (place, *(place.join(part) for part in ("train", "val")))
@@ -163,6 +222,7 @@ def _refuse(catalog: Catalog, are_wrong: Sequence[bool], reason: str) -> None:
 
 def _to_track(row: Row) -> Track:
     boxes = row["boxes"].values.flatten().to_numpy().reshape(-1, 4)
+    boxes = boxes[: row["num_frames"].as_py()]  # the first object
     width, height = (int(row[name].as_py()) for name in ("width", "height"))
     # GOT-10k has boxes that reach over the edge of the picture
     inside = np.clip(np.nan_to_num(boxes), 0, np.array([width, height] * 2, np.float32))

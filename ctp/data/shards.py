@@ -58,11 +58,12 @@ SCHEMA = pa.schema(
         pa.field("boxes", pa.list_(pa.list_(pa.float32(), 4))),
         pa.field("absence", pa.list_(pa.int8())),
         pa.field("cover", pa.list_(pa.int8())),
+        pa.field("weights", pa.list_(pa.float32())),
     ],
     MARK,
 )
 INDEXED = ["id", "label", "size", "checksum", "num_frames"]
-ANNOTATED = ["num_frames", "width", "height", "boxes", "absence", "cover"]
+ANNOTATED = ["num_frames", "width", "height", "boxes", "absence", "cover", "weights"]
 
 
 class ShardError(ValueError):
@@ -88,9 +89,11 @@ class ShardRow:
         width, height: pixels of the stored video.
         label: class name, or None.
         boxes: float32 [N, 4], xyxy pixels of the stored video, or None; fewer rows if only the
-            first frames are annotated.
+            first frames are annotated. Of K objects [K·N, 4]: all frames of one after the other.
         absence: int8 [N], 1 where the object is not in the picture, or None.
         cover: int8 [N], visible eighths of the object, or None.
+        weights: float32 [K·N] in [0, 1], how far each box of a tracker can be trusted, or None. A
+            frame of weight 0 ends a track: boxes behind it are of another target.
     """
 
     id: str
@@ -103,6 +106,7 @@ class ShardRow:
     boxes: NDArray[np.float32] | None = None
     absence: NDArray[np.int8] | None = None
     cover: NDArray[np.int8] | None = None
+    weights: NDArray[np.float32] | None = None
 
     @property
     def size(self) -> int:
@@ -297,7 +301,7 @@ def _to_table(rows: list[ShardRow]) -> pa.Table:
 
 def _leaf_paths() -> list[str]:
     nested = {"boxes": ".list.element.list.element", "absence": ".list.element"}
-    nested["cover"] = nested["absence"]
+    nested["cover"] = nested["weights"] = nested["absence"]
     return [name + nested.get(name, "") for name in SCHEMA.names]
 
 

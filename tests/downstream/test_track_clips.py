@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctp.data.annotated import Track, Tracks, open_annotated
+from ctp.data.object_crop import centred_crop, hold_object, sample_tracked, seen_in
 from ctp.data.shards import ShardRow, write_shard
 from ctp.data.stream import Batch, Loaded, SampleStream
 from ctp.downstream.track_clips import (
@@ -22,11 +23,7 @@ from ctp.downstream.track_clips import (
     TrackedClips,
     TrackSample,
     VideoClips,
-    centred_crop,
     cut_into_clips,
-    hold_object,
-    sample_tracked,
-    seen_in,
 )
 from ctp.downstream.track_config import TrackConfig
 from ctp.rng import generator

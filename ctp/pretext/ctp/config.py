@@ -141,9 +141,10 @@ class CtpConfig(CommonRules, TaskConfig):
 
     name: Literal["ctp"] = "ctp"
     """The pretext task."""
-    labels: Literal["preset", "cycle"] = "preset"
-    """Where the boxes to predict come from (Table 1): preset paths of patches, or the model's own
-    backward tracking, reversed. Evaluation is always on preset paths."""
+    labels: Literal["preset", "annotated", "cycle"] = "preset"
+    """Where the boxes to predict come from (Table 1): preset paths of patches; boxes in the shards
+    of the videos; or the model's own backward tracking, reversed. Evaluation is always on preset
+    paths."""
     preset_share: Annotated[Probability, NotAnOption()] = 0.25
     """With labels "cycle", share of clips with preset paths; without them, the model learns that
     boxes stay still (§5.2)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctp.data.annotated import read_objects
+from ctp.data.object_crop import check_length
 from ctp.data.stream import VideoSource, array_field
+from ctp.pretext.ctp.annotated import sample_objects
 from ctp.pretext.ctp.config import LOSS_PARTS, CtpConfig, GameConfig
 from ctp.pretext.ctp.cycle import label_by_cycle
 from ctp.pretext.ctp.game import Game, draw_game
@@ -25,6 +28,7 @@ from ctp.score import Score
 from ctp.training.step import LossTerms
 from ctp.video.augment import PRETRAINING_COLORS, sample_color, sample_crop, to_input
 from ctp.video.decode import VideoReader
+from ctp.video.encoded import VideoError
 from ctp.video.planes import planes_size, to_rgb
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
@@ -98,6 +102,8 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> GameSample:
         """Decode a clip and draw a round of the game on it (§3.3)."""
         config = self.config
+        if config.labels == "annotated" and not videos.is_heldout:
+            return self._draw_annotated(videos, rng)
         num_frames, size = config.sampling.num_frames, config.augment.frame_size_px
         with videos.open(MIN_VIDEO_FRAMES) as reader:
             planes = self._read(reader, rng, num_frames)
@@ -133,6 +139,8 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
 
     def num_other_videos(self, videos: VideoSource) -> int:
         """Return K if the patches of this sample are cut from other videos, otherwise 0."""
+        if self.config.labels == "annotated" and not videos.is_heldout:
+            return 0
         is_other = self.config.patch_source == "other_clip"
         if self.config.curriculum is not None:
             # by a generator of its own, so that the clip is the same with and without a curriculum
@@ -220,6 +228,33 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             )
         ]
         return torch.from_numpy(np.stack(pasted))
+
+    def _draw_annotated(self, videos: VideoSource, rng: np.random.Generator) -> GameSample:
+        """Decode a clip of an annotated video; no patch is pasted."""
+        config, entry = self.config, videos.entry
+        size = config.augment.frame_size_px
+        objects = read_objects(entry)
+        if not objects.weights.any():
+            raise VideoError(entry.id, entry.uri, "shows an object in no frame")
+        frames, crop, boxes, weights = sample_objects(
+            config.sampling,
+            objects,
+            config.num_patches,
+            partial(sample_crop, config.augment),
+            size,
+            rng,
+        )
+        with videos.open(MIN_VIDEO_FRAMES) as reader:
+            check_length(videos, reader, objects.tracks[0])
+            planes = reader.read_square(frames.tolist(), crop, size)
+        blank = GameSample(*map(np.array, self.fields()))  # hides all patches
+        return blank._replace(
+            planes=planes,
+            color=sample_color(PRETRAINING_COLORS, len(frames), rng),
+            is_labelled=np.bool_(True),
+            boxes=boxes,
+            weights=weights,
+        )
 
     def _is_for_cycle(self, videos: VideoSource) -> bool:
         """Return whether the model itself is to label this sample."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctp.data.shards import ShardRow, write_shard
 from ctp.data.sources import open_catalog
 from ctp.data.stream import SampleStream, stack
 from ctp.pretext.config import PretrainConfig
@@ -17,8 +21,12 @@ from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.ctp.cycle import label_by_cycle
 from ctp.pretext.ctp.task import CtpTask, GameSample
 from ctp.pretext.pretraining import HeldoutSamples, open_pretraining
+from ctp.storage import Storage
 from ctp.training.run_folder import folder_of, read_metrics
+from ctp.video.config import SamplingConfig
+from ctp.video.planes import to_rgb
 
+CONSECUTIVE = SamplingConfig(num_frames=4, interval_frames=(1, 1))
 SIGMA = torch.tensor((0.8, 0.8, 0.04, 0.04))
 
 
@@ -114,3 +122,83 @@ def test_two_workers_train_on_cycle_labels_as_one(
         [row["loss"] for row in read_metrics(folder_of(each))] for each in (two, config)
     )
     assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+# ---- annotated ----------------------------------------------------------------------------------
+
+
+def write_videos(folder: Path, rows: Sequence[ShardRow]) -> str:
+    write_shard(Storage.from_uri(folder).join("a.parquet"), rows)
+    return str(folder)
+
+
+def bounds_of(picture: NDArray[np.uint8]) -> list[int]:
+    """Return the xyxy box of the bright pixels of a picture."""
+    y, x = np.nonzero(picture[..., 1] > 125)
+    return [x.min(), y.min(), x.max() + 1, y.max() + 1]
+
+
+def test_boxes_of_a_shard_lie_around_the_object_of_each_frame(
+    small_run: PretrainConfig, tmp_path: Path, moving_rectangle: Callable[..., ShardRow]
+) -> None:
+    uri = write_videos(tmp_path, [moving_rectangle(f"v{i}", step=(1, i % 2)) for i in range(4)])
+    for sample in samples_of(task_of(small_run, labels="annotated"), uri, 16):
+        assert not sample.visible.any()
+        assert sample.weights[0, 0] == 1
+        assert (sample.weights[1] == 0).all()  # K = 2, and there is one object
+        frames = to_rgb(torch.from_numpy(sample.planes), 32).numpy()
+        for picture, box, weight in zip(frames, sample.boxes[0], sample.weights[0], strict=True):
+            if weight:
+                np.testing.assert_allclose(bounds_of(picture), box, atol=1.6)
+
+
+def test_several_objects_and_absent_frames_have_weights(
+    small_run: PretrainConfig, tmp_path: Path, moving_rectangle: Callable[..., ShardRow]
+) -> None:
+    row = moving_rectangle("v", 20, step=(0, 0))
+    assert row.boxes is not None
+    absent = np.zeros((20, 4), np.float32)
+    two = np.concatenate([np.where(np.arange(20)[:, None] % 2, absent, row.boxes), row.boxes])
+    uri = write_videos(tmp_path, [dataclasses.replace(row, boxes=two)])
+    task = task_of(small_run, labels="annotated", sampling=CONSECUTIVE)
+    seen = [sample.weights.sum(axis=1).tolist() for sample in samples_of(task, uri, 24)]
+    # from an even frame on both objects, one of them in two of four frames; else one object
+    assert {tuple(sorted(each)) for each in seen} == {(2.0, 4.0), (0.0, 4.0)}
+
+
+def test_a_frame_without_trust_ends_a_track(
+    small_run: PretrainConfig, tmp_path: Path, moving_rectangle: Callable[..., ShardRow]
+) -> None:
+    row = moving_rectangle("v", 5, step=(0, 0))
+    weights = np.array([1, 1, 0, 1, 0], np.float32)
+    uri = write_videos(tmp_path, [dataclasses.replace(row, weights=weights)])
+    task = task_of(small_run, labels="annotated", sampling=CONSECUTIVE)
+    found = {tuple(s.weights[0].tolist()) for s in samples_of(task, uri, 24)}
+    assert found == {(1.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0)}
+
+
+def test_videos_without_boxes_are_quarantined(
+    small_run: PretrainConfig, tmp_path: Path, moving_rectangle: Callable[..., ShardRow]
+) -> None:
+    rows = [moving_rectangle(f"v{i}", 8) for i in range(2)]
+    rows[1] = dataclasses.replace(rows[1], boxes=None)
+    stream = SampleStream(
+        task_of(small_run, labels="annotated"), open_catalog(write_videos(tmp_path, rows)), 0, 2, 2
+    )
+    drawn = stream.draw_many(range(4))
+    assert {each.video_id for each in drawn} == {"v0"}
+    lost = [entry for each in drawn for entry in each.quarantined]
+    assert {entry.video_id for entry in lost} == {"v1"}
+    assert "has no boxes" in lost[0].reason
+
+
+def test_a_run_trains_on_annotated_videos_and_is_scored_on_the_game(
+    small_run: PretrainConfig, annotated_videos: Path, train_alone: Callable[..., None]
+) -> None:
+    data = {"uri": str(annotated_videos / "train"), "heldout_uri": "corpus:4"}
+    task = small_run.task.replace(labels="annotated", num_patches=1)
+    config = small_run.replace(task=task, data=data)
+    train_alone(open_pretraining(config))
+    rows = read_metrics(folder_of(config))
+    assert rows[-1]["heldout_clips"] == 6
+    assert {"iou", "still_iou"} <= rows[-1].keys()

@@ -110,6 +110,15 @@ def got10k_r3d18_annotated() -> PretrainConfig:
     )
 
 
+def ucf101_r3d18_kcf() -> PretrainConfig:
+    """As ucf101-r3d18, with the boxes of KCF, which the build recipe kcf writes (Table 1)."""
+    recipe = ucf101_r3d18()
+    return recipe.replace(
+        data=PretrainVideosConfig(uri="data/ucf101-kcf/train"),
+        task=recipe.task.replace(labels="annotated"),
+    )
+
+
 def ucf101_r3d18_cycle() -> PretrainConfig:
     """As ucf101-r3d18, with labels by cycle consistency for three quarters of the clips (§5.2)."""
     return ucf101_r3d18().replace(task=CtpConfig(labels="cycle"))
@@ -125,7 +134,12 @@ def original_shards() -> BuildConfig:
     return BuildConfig(transcode=None)
 
 
-BUILD = {"training": training_shards, "original": original_shards}
+def kcf_shards() -> BuildConfig:
+    """As training, with boxes that the tracker KCF follows, for labels "annotated" (Table 1)."""
+    return BuildConfig(transcode=TranscodeConfig(), teacher="kcf")
+
+
+BUILD = {"training": training_shards, "original": original_shards, "kcf": kcf_shards}
 
 
 def finetune_ucf101() -> FinetuneConfig:
@@ -209,6 +223,7 @@ PRETRAIN = {
     "kinetics400-r2plus1d18": kinetics400_r2plus1d18,
     "ucf101-r3d18-official": ucf101_r3d18_official,
     "ucf101-r3d18-cycle": ucf101_r3d18_cycle,
+    "ucf101-r3d18-kcf": ucf101_r3d18_kcf,
     "got10k-r3d18-annotated": got10k_r3d18_annotated,
     "ucf101-moco": ucf101_moco,
     "kinetics400-moco": kinetics400_moco,

@@ -23,6 +23,7 @@ from typing import Any
 
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.build.convert import convert
+from ctp.build.kcf import with_teacher
 from ctp.build.layouts import LAYOUTS, Contents, Source
 from ctp.config import describe_kept, keep_stored
 from ctp.data import corpus
@@ -218,6 +219,7 @@ def build_shard(
     journal: Journal | None = None,
     limits: DecodingLimits = DEFAULT_LIMITS,
     attempt: Attempt | None = None,
+    teacher: str | None = None,
 ) -> Iterator[Source]:
     """Build a shard; yield each source after it was processed.
 
@@ -226,6 +228,7 @@ def build_shard(
         config: how videos are encoded; None: they keep their bytes.
         journal: names the video that is being read.
         attempt: checked before the shard is declared finished; None: no other process builds it.
+        teacher: "kcf" labels videos without boxes; None: nothing does.
 
     Raises:
         SupersededError: another process took over the folder.
@@ -237,7 +240,10 @@ def build_shard(
     with ShardWriter(folder.join(file)) as writer:
         for source in task.sources:
             try:
-                writer.add(convert(source, config, journal, limits))
+                row = convert(source, config, journal, limits)
+                if teacher is not None and row.boxes is None:
+                    row = with_teacher(row, source.uri, journal, limits)
+                writer.add(row)
             except VideoError as error:
                 quarantined.append(QuarantinedVideo.from_error(error))
             yield source

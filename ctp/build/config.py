@@ -51,6 +51,8 @@ class BuildConfig(Config):
     """Greatest number of videos of each split, for a test."""
     transcode: TranscodeConfig | None
     """How videos are transcoded; null keeps their bytes."""
+    teacher: Literal["kcf"] | None = None
+    """Tracker that labels videos without boxes (Table 1): kcf follows random boxes; null: none."""
     allow_missing: bool = False
     """Build even if videos of the splits are missing; the manifest lists them."""
     num_tasks: int | None = Field(default=None, ge=1)

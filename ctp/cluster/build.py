@@ -194,8 +194,9 @@ class _ShardBuilder:
         """Build the shard of a row; yield how many videos are done since the last report."""
         task: ShardTask = pickle.loads(row["task"][0])
         unreported = 0
+        config = self._config
         sources = build_shard(
-            task, self._config.transcode, self._journal, self._limits, self._attempt
+            task, config.transcode, self._journal, self._limits, self._attempt, config.teacher
         )
         with self._journal.task():
             for _ in sources:

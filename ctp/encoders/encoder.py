@@ -93,6 +93,17 @@ class Encoder(nn.Module, ABC):
             self.get_submodule(stage).eval()
         return self
 
+    def halve_temporal_stride(self) -> None:
+        """Halve the stride in time, in place; weights and config stay the same.
+
+        Raises:
+            ValueError: the encoder cannot.
+        """
+        raise ValueError(
+            f"the encoder {self.config.name} cannot halve its temporal stride; choose r3d or "
+            "r2plus1d"
+        )
+
     def set_norm_eps(self, eps: float) -> None:
         """Set ε of all batch normalisation, in the config too."""
         self.config = self.config.replace(norm_eps=eps)

@@ -72,6 +72,13 @@ class ResNet3d(Encoder):
         initialise(self)
         self.set_norm_eps(config.norm_eps)
 
+    def halve_temporal_stride(self) -> None:
+        """Let `layer2` keep the length in time; see `Encoder.halve_temporal_stride`."""
+        for module in self.layer2.modules():
+            if isinstance(module, nn.Conv3d):
+                module.stride = (1, *module.stride[1:])
+        self.stride = (4, *self.stride[1:])
+
     def forward(self, clips: Tensor) -> Tensor:
         """Encode clips; see `Encoder.forward`."""
         features: Tensor = self.stem(clips)

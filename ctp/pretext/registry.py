@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ctp.pretext.ctp.task import CtpTask
+from ctp.pretext.memdpc import MemdpcTask
 from ctp.pretext.moco import MocoTask
 from ctp.pretext.rotation import RotationTask
 from ctp.pretext.speed import SpeedTask
@@ -14,6 +15,7 @@ from ctp.pretext.vcop import VcopTask
 
 TASKS: dict[str, type[PretextTask[Any, Any]]] = {
     "ctp": CtpTask,
+    "memdpc": MemdpcTask,
     "moco": MocoTask,
     "rotation": RotationTask,
     "speed": SpeedTask,

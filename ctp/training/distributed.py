@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -125,6 +126,14 @@ def gather_tensor(value: Tensor) -> Tensor:
     values = [torch.empty_like(value) for _ in range(dist.get_world_size())]
     dist.all_gather(values, value.detach().contiguous())
     return torch.cat(values)
+
+
+def gather_with_gradient(value: Tensor) -> tuple[Tensor, int]:
+    """Return the rows of all workers as `gather_tensor`, with gradient, and this worker's first."""
+    if not dist.is_initialized():
+        return value, 0
+    rows = torch.cat(all_gather(value))  # type: ignore[no-untyped-call]
+    return rows, dist.get_rank() * len(value)
 
 
 def from_first(value: T) -> T:

@@ -1,0 +1,195 @@
+"""MemDPC: predict the features of the blocks of a video that follow (Han et al., ECCV 2020).
+
+As re-implemented for Table 4 of Catch-the-Patch, but with the features of all workers to tell from,
+so that the result does not depend on their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ctp.data.stream import VideoSource, array_field
+from ctp.pretext.dropout import seeded_dropout
+from ctp.pretext.task import Mean, PretextTask, SamplePicture
+from ctp.pretext.task_config import TaskConfig
+from ctp.score import Score
+from ctp.training.distributed import gather_with_gradient
+from ctp.training.step import LossTerms
+from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop, to_input
+from ctp.video.config import AugmentConfig, SamplingConfig
+from ctp.video.planes import planes_size, to_rgb
+
+if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
+    from ctp.encoders.encoder import Encoder
+
+BLOCKS, PREDICTED = 8, 3
+CHANNELS, MEMORY_SLOTS = 256, 1024
+DROPOUT, INITIAL_GAIN = 0.1, 0.1
+
+
+class MemdpcConfig(TaskConfig):
+    """MemDPC. The defaults are those of the authors' implementation."""
+
+    name: Literal["memdpc"] = "memdpc"
+    """The pretext task."""
+    sampling: SamplingConfig = SamplingConfig(num_frames=5, interval_frames=(3, 3))
+    """Which frames of a video make each of the eight blocks, which follow each other."""
+    augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
+    """How a clip is cropped."""
+
+
+class MemdpcSample(NamedTuple):
+    """Blocks of a video that follow each other.
+
+    Attributes:
+        planes: uint8 [8 · T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
+        color: float32 [8 · T, 4] as of `augment.sample_color`.
+        dropout_seed: int64, of `seeded_dropout`.
+    """
+
+    planes: Any
+    color: Any
+    dropout_seed: Any
+
+
+class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
+    """Predict the features of three blocks from the five before or after them."""
+
+    Config = MemdpcConfig
+    score = Score("accuracy", "accuracy", "chance", "chance", is_percent=True)
+
+    def fields(self) -> MemdpcSample:
+        """Return the dtypes and shapes of a sample."""
+        frames = BLOCKS * self.config.sampling.num_frames
+        size = planes_size(self.config.augment.frame_size_px)
+        return MemdpcSample(
+            planes=array_field(np.uint8, frames, size),
+            color=array_field(np.float32, frames, 4),
+            dropout_seed=array_field(np.int64),
+        )
+
+    def draw(self, videos: VideoSource, rng: np.random.Generator) -> MemdpcSample:
+        """Decode the blocks. Videos that are too short for them are quarantined."""
+        config, (low, high) = self.config, self.config.sampling.interval_frames
+        number = BLOCKS * config.sampling.num_frames
+        with videos.open(number * high + 1) as reader:
+            interval = int(rng.integers(low, high + 1))
+            start = int(rng.integers(reader.num_frames - number * interval))
+            frames = (start + interval * np.arange(number)).tolist()
+            crop = sample_crop(config.augment, rng)
+            planes = reader.read_square(frames, crop, config.augment.frame_size_px)
+        color = sample_color(RECOGNITION_COLORS, number, rng)
+        return MemdpcSample(planes, color, np.asarray(rng.integers(2**62)))
+
+    def build(self, encoder: Encoder) -> nn.Module:
+        """Return encoder, recurrent aggregation in both directions, and memory."""
+        return Memdpc(encoder)
+
+    def loss(self, model: nn.Module, samples: MemdpcSample) -> LossTerms:
+        """Return the cross entropy of the right clip, step and place, of both directions."""
+        true, predicted = model(self._clips(samples, True), samples.dropout_seed)
+        return LossTerms(contrastive_loss(true, predicted), {})
+
+    def evaluate(self, model: nn.Module, batches: Iterable[MemdpcSample]) -> Mapping[str, Mean]:
+        """Return how often the right step and place of a clip is told from the others of it."""
+        correct = number = chance = 0.0
+        for samples in batches:
+            is_right = self._answers(model, samples)
+            correct, number = correct + float(is_right.sum()), number + is_right.numel()
+            chance += len(is_right) * is_right[0].numel() / is_right.shape[2]
+        return {"accuracy": Mean(correct, number), "chance": Mean(chance, number)}
+
+    def pictures(
+        self, samples: MemdpcSample, model: nn.Module | None, *, min_side_px: int
+    ) -> Sequence[SamplePicture]:
+        """Show the blocks in time; the caption has how many places were told."""
+        from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
+
+        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
+        captions = [f"{BLOCKS} blocks, {PREDICTED} to predict"] * len(frames)
+        if model is not None:
+            shares = self._answers(model, samples).float().mean(dim=(1, 2)).tolist()
+            captions = [f"{text}, {share:.0%} of places right"
+                        for text, share in zip(captions, shares, strict=True)]  # fmt: skip
+        else:
+            frames = change_colors(frames, samples.color, RECOGNITION_COLORS)
+        return [SamplePicture(enlarge(clip, min_side_px).cpu().numpy(), text)
+                for clip, text in zip(frames, captions, strict=True)]  # fmt: skip
+
+    def _answers(self, model: nn.Module, samples: MemdpcSample) -> Tensor:
+        """Return whether each place is told within its clip, bool [B, 2, steps · places]."""
+        true, predicted = model(self._clips(samples, False), None)
+        logits = torch.einsum("bdmc,bdnc->bdmn", predicted, true)
+        return logits.argmax(dim=3) == torch.arange(true.shape[2], device=true.device)
+
+    def _clips(self, samples: MemdpcSample, with_color: bool) -> Tensor:
+        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
+        clips = to_input(frames, samples.color if with_color else None, RECOGNITION_COLORS)
+        blocks: Tensor = torch.stack(clips.chunk(BLOCKS, dim=2), dim=1).flatten(0, 1)
+        return blocks
+
+
+class Memdpc(nn.Module):
+    """Encoder, recurrent aggregation in both directions, and a memory that predicts."""
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        encoder.halve_temporal_stride()
+        self.encoder = encoder
+        self.reduce = nn.Conv3d(encoder.out_channels, CHANNELS, 1)
+        self.forward_gru, self.backward_gru = (nn.GRUCell(CHANNELS, CHANNELS) for _ in range(2))
+        self.address = nn.Sequential(
+            nn.Linear(CHANNELS, CHANNELS), nn.ReLU(), nn.Linear(CHANNELS, MEMORY_SLOTS)
+        )
+        self.memory = nn.Parameter(torch.randn(MEMORY_SLOTS, CHANNELS))
+        for part in (self.reduce, self.forward_gru, self.backward_gru):
+            for name, value in part.named_parameters():
+                if "bias" in name:
+                    nn.init.zeros_(value)
+                else:
+                    for rows in torch.split(value, CHANNELS):  # each gate apart
+                        nn.init.orthogonal_(rows, INITIAL_GAIN)
+
+    def forward(self, blocks: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return true and predicted features, float32 [B, 2, steps · places, 256]."""
+        features = self.reduce(self.encoder(blocks)).mean(dim=2).float()
+        maps = features.flatten(2).transpose(1, 2).unflatten(0, (-1, BLOCKS))
+        true, predicted = [], []
+        for direction, gru in enumerate((self.forward_gru, self.backward_gru)):
+            ordered = maps.flip(1) if direction else maps
+            true.append(ordered[:, -PREDICTED:].flatten(1, 2))
+            predicted.append(self._predict(gru, ordered, seeds, direction))
+        return torch.stack(true, 1), torch.stack(predicted, 1)
+
+    def _predict(self, gru: nn.Module, maps: Tensor, seeds: Tensor | None, turn: int) -> Tensor:
+        batch, _, places, _ = maps.shape
+        state = maps.new_zeros(batch * places, CHANNELS)
+        found: list[Tensor] = []
+        for step in range(BLOCKS - 1):
+            context = BLOCKS - PREDICTED
+            seen = maps[:, step] if step < context else found[-1]
+            state = gru(F.relu(seen).flatten(0, 1), state).float()
+            if seeds is not None:
+                own = seeds + (turn * BLOCKS + step)
+                state = seeded_dropout(state.unflatten(0, (batch, -1)), own, DROPOUT).flatten(0, 1)
+            if step >= context - 1:
+                read = self.address(state).float().softmax(dim=1) @ self.memory
+                found.append(read.float().unflatten(0, (batch, places)))
+        return torch.stack(found, 1).flatten(1, 2)
+
+
+def contrastive_loss(true: Tensor, predicted: Tensor) -> Tensor:
+    """Return the cross entropy of the right clip, step and place of all workers' clips."""
+    total = predicted.new_zeros(())
+    for direction in range(2):
+        own = predicted[:, direction].flatten(0, 1)
+        candidates, first = gather_with_gradient(true[:, direction].flatten(0, 1).contiguous())
+        right = first + torch.arange(len(own), device=own.device)
+        total = total + F.cross_entropy(own @ candidates.T, right)
+    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,8 @@ def draw_request(
     )
     crop = sample_crop(config.augment, rng)
     game = draw_game(rules, num_frames, (size, size), rng)
-    color = sample_color(PRETRAINING_COLORS, num_frames, rng)
+    colors = replace(PRETRAINING_COLORS, half_open_key_frame_shift=rules.half_open_key_frame_shift)
+    color = sample_color(colors, num_frames, rng)
     return ClipRequest(tuple(frames.tolist()), (facts.width, facts.height), crop, size, game, color)
 
 

@@ -44,7 +44,9 @@ def noise(*shape: int, seed: int) -> NDArray[np.uint8]:
 def assert_alike(batch: torch.Tensor, clips: list[NDArray[np.uint8]]) -> None:
     difference = np.abs(batch.numpy().astype(int) - np.stack(clips))
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 1e-4  # ties of rounding, nothing more
+    # where patch and background are equal, once in 256 in noise, their mix is a whole number but
+    # for rounding errors, and truncation takes it either way
+    assert (difference > 0).mean() < 1 / 256
 
 
 @PROPERTY

@@ -19,11 +19,10 @@ def remove_leaked_placement_groups() -> int:
     leaked = [
         group.placement_group_id
         for group in map(PlacementGroupTableData.FromString, _table())
-        if not ray.ActorID(group.creator_actor_id).is_nil()  # nil: created by the driver
-        and group.creator_actor_dead
-        and not group.is_detached
+        if not group.is_detached
         and group.creator_job_id.hex() == own_job
         and group.state != PlacementGroupTableData.REMOVED
+        and _is_dead(ray.ActorID(group.creator_actor_id))
     ]
     for group_id in leaked:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group_id)))
@@ -33,3 +32,14 @@ def remove_leaked_placement_groups() -> int:
 def _table() -> list[bytes]:
     table: list[bytes] = state._connect_and_get_accessor().get_placement_group_table()
     return table
+
+
+def _is_dead(actor: ray.ActorID) -> bool:
+    """Whether an actor is dead; nil stands for the driver, which is not.
+
+    A group's own `creator_actor_dead` is set when the actor dies. It stays False in a group that
+    the actor's process, which ends a moment later, asks for after that.
+    """
+    if actor.is_nil():
+        return False
+    return state.actor_table(actor.hex()).get("State", "DEAD") == "DEAD"  # Ray forgets dead ones

@@ -101,6 +101,16 @@ def kinetics400_vcop() -> PretrainConfig:
     return _baseline("vcop", kinetics400_r3d18(), learning_rate=0.001)
 
 
+def ucf101_memdpc() -> PretrainConfig:
+    """MemDPC on UCF-101, as re-implemented for Table 4; negatives from the whole batch of 32."""
+    return _baseline("memdpc", ucf101_r3d18())
+
+
+def kinetics400_memdpc() -> PretrainConfig:
+    """MemDPC on Kinetics-400, as re-implemented for Table 4; negatives from the whole batch."""
+    return _baseline("memdpc", kinetics400_r3d18())
+
+
 def got10k_r3d18_annotated() -> PretrainConfig:
     """The paper's R3D-18 on the real boxes of GOT-10k, one object a video (§5.2): 300 epochs."""
     recipe = ucf101_r3d18()
@@ -233,6 +243,8 @@ PRETRAIN = {
     "kinetics400-speed": kinetics400_speed,
     "ucf101-vcop": ucf101_vcop,
     "kinetics400-vcop": kinetics400_vcop,
+    "ucf101-memdpc": ucf101_memdpc,
+    "kinetics400-memdpc": kinetics400_memdpc,
 }
 
 

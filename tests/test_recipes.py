@@ -151,26 +151,33 @@ def test_the_official_recipe_differs_in_the_rules_alone() -> None:
 
 @pytest.mark.parametrize("data", ["ucf101", "kinetics400"])
 @pytest.mark.parametrize(
-    ("task", "learning_rate", "intervals", "augment"),
+    ("task", "learning_rate", "num_frames", "intervals", "augment"),
     [
-        ("moco", 0.01, (1, 4), {"short_sides_px": (112, 128, 144), "flip_prob": 0.5}),
-        ("rotation", 0.01, (1, 5), {"short_sides_px": (112, 128, 144), "flip_prob": 0.5}),
-        ("speed", 0.01, (1, 1), {"short_sides_px": (112, 128, 144), "keeps_aspect_ratio": True}),
-        ("vcop", 0.001, (1, 1), {"short_sides_px": (128,), "flip_prob": 0}),
+        ("moco", 0.01, 16, (1, 4), {}),
+        ("rotation", 0.01, 16, (1, 5), {}),
+        ("speed", 0.01, 16, (1, 1), {"keeps_aspect_ratio": True}),
+        ("vcop", 0.001, 16, (1, 1), {"short_sides_px": (128,), "flip_prob": 0}),
+        ("memdpc", 0.01, 5, (3, 3), {}),
     ],
 )
 def test_the_pretraining_by_other_tasks(
     data: str,
     task: str,
     learning_rate: float,
+    num_frames: int,
     intervals: tuple[int, int],
     augment: dict[str, object],
 ) -> None:
     """The settings of the authors' implementation for Table 4."""
     config = PRETRAIN[f"{data}-{task}"]()
     assert config.task.name == task
-    assert config.task.sampling == SamplingConfig(num_frames=16, interval_frames=intervals)
-    expected_augment = {"frame_size_px": 112, "flip_prob": 0.5, "keeps_aspect_ratio": False}
+    assert config.task.sampling == SamplingConfig(num_frames=num_frames, interval_frames=intervals)
+    expected_augment = {
+        "frame_size_px": 112,
+        "short_sides_px": (112, 128, 144),
+        "flip_prob": 0.5,
+        "keeps_aspect_ratio": False,
+    }
     assert config.task.augment == AugmentConfig(**expected_augment | augment)
     assert config.encoder == R3dConfig(spatial_stride=16)
     assert config.optimizer == OptimizerConfig(

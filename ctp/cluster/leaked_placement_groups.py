@@ -42,4 +42,5 @@ def _is_dead(actor: ray.ActorID) -> bool:
     """
     if actor.is_nil():
         return False
-    return state.actor_table(actor.hex()).get("State", "DEAD") == "DEAD"  # Ray forgets dead ones
+    # Ray forgets dead ones
+    return bool(state.actor_table(actor.hex()).get("State", "DEAD") == "DEAD")

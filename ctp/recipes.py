@@ -187,7 +187,22 @@ def finetune_kinetics400() -> FinetuneConfig:
 
 def finetune_linear() -> FinetuneConfig:
     """As ucf101, with a frozen encoder: a linear classifier on its features."""
-    return finetune_ucf101().replace(frozen_encoder=True)
+    return finetune_ucf101().replace(protocol="linear")
+
+
+def finetune_attentive() -> FinetuneConfig:
+    """As ucf101, with a frozen encoder: an attentive probe, by the optimiser of V-JEPA's."""
+    return attentive_probe(finetune_ucf101())
+
+
+def attentive_probe(config: FinetuneConfig) -> FinetuneConfig:
+    """Return a fine-tuning of an attentive probe alone, with the optimiser of V-JEPA's: AdamW, and
+    a half cosine without warm-up. Length, clips and test stay those of `config`."""
+    return config.replace(
+        protocol="attentive",
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.001, weight_decay=0.01),
+        schedule=config.schedule.replace(decay_at=(), warmup_steps=0),
+    )
 
 
 def finetune_small() -> FinetuneConfig:
@@ -222,6 +237,7 @@ FINETUNE = {
     "ssv1-official": finetune_ssv1_official,
     "kinetics400": finetune_kinetics400,
     "linear": finetune_linear,
+    "attentive": finetune_attentive,
 }
 
 PRETRAIN = {

@@ -215,7 +215,7 @@ def test_the_papers_fine_tuning(name: str) -> None:
     assert config.optimizer.learning_rate == 0.01
     assert config.optimizer.weight_decay == 5e-4
     assert config.compute.total_batch == 32
-    assert config.frozen_encoder == (name == "linear")
+    assert config.protocol == ("linear" if name == "linear" else "finetune")
     augment = config.augment
     assert augment.frame_size_px == 112
     assert augment.short_sides_px == (112, 128, 144)

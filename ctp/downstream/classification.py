@@ -1,4 +1,4 @@
-"""Action recognition: training and testing a linear classifier on an encoder (§4, supplement A)."""
+"""Action recognition: training and testing a classifier on an encoder (§4, supplement A)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from ctp.data.stream import Batch, LoadVideos, SampleStream
+from ctp.downstream.attentive import AttentivePooler
 from ctp.downstream.clips import LabeledClips, LabeledSample, LabeledViews, VideoViews
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.initial import resolve_weights
@@ -41,16 +42,25 @@ TOP_K = (1, 5)
 
 
 class Classifier(nn.Module):
-    """Encoder, global average and linear layer (supplement A); the caller applies dropout.
+    """Encoder, pooling and linear layer (supplement A); the caller applies dropout.
 
     Attributes:
         encoder: makes the features.
         frozen: whether the encoder is not trained.
+        pooler: pools the features by attention; None: they are averaged.
     """
 
-    def __init__(self, encoder: Encoder, num_classes: int, *, frozen: bool = False):
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        *,
+        frozen: bool = False,
+        is_attentive: bool = False,
+    ):
         super().__init__()
         self.encoder, self.frozen = encoder, frozen
+        self.pooler = AttentivePooler(encoder.out_channels) if is_attentive else None
         self.fc = nn.Linear(encoder.out_channels, num_classes)
         nn.init.normal_(self.fc.weight, std=WEIGHT_STD)
         nn.init.zeros_(self.fc.bias)
@@ -70,13 +80,14 @@ class Classifier(nn.Module):
 
         Args:
             clips: float [B, 3, T, H, W], normalised.
-            keep: float32 [B, C], factors on the features; see `dropout_mask`.
+            keep: float32 [B, C], factors on the pooled features; see `dropout_mask`.
 
         Returns:
             float32 [B, classes], before the softmax.
         """
-        features = self.encoder(clips).mean(dim=(2, 3, 4))
-        logits: Tensor = self.fc(features if keep is None else features * keep)
+        features = self.encoder(clips)
+        pooled = features.mean(dim=(2, 3, 4)) if self.pooler is None else self.pooler(features)
+        logits: Tensor = self.fc(pooled if keep is None else pooled * keep)
         # the loss in float32, under autocast too
         return logits.float()
 
@@ -100,7 +111,12 @@ def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config.encoder)
-        return Classifier(encoder, num_classes, frozen=config.frozen_encoder)
+        return Classifier(
+            encoder,
+            num_classes,
+            frozen=config.protocol != "finetune",
+            is_attentive=config.protocol == "attentive",
+        )
 
 
 def classifier_bytes(
@@ -141,7 +157,8 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
     classes = tuple(json.loads(about["classes"]))
     config = stored_config(data, name)
     assert config is not None, "classifier_bytes stores it"
-    model = Classifier(build_encoder(config), len(classes))
+    is_attentive = any(key.startswith("pooler.") for key in state)
+    model = Classifier(build_encoder(config), len(classes), is_attentive=is_attentive)
     model.load_state_dict(state)
     return model.eval(), classes
 
@@ -212,7 +229,7 @@ class TestedVideo(NamedTuple):
 
 
 class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedVideo]):
-    """Trains encoder and linear layer to tell classes apart."""
+    """Trains a classifier, or what is on top of its encoder, to tell classes apart."""
 
     model: Classifier
 
@@ -229,8 +246,9 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
             to_rgb(planes, self.config.augment.frame_size_px), color, RECOGNITION_COLORS
         )
         features = self.model.encoder.out_channels
+        prob = 0 if self.config.protocol == "attentive" else DROPOUT  # V-JEPA's probe has none
         # not nn.Dropout, whose mask depends on how the batch is divided among the workers
-        keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, DROPOUT)
+        keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, prob)
         logits = model(clips, torch.from_numpy(keep).to(clips.device))
         correct = (logits.argmax(dim=1) == label).float().mean()
         return LossTerms(F.cross_entropy(logits, label), {"train_top1": correct})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -16,6 +16,8 @@ from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 ACCURACY = Score("top1", "top-1", is_percent=True)
 TOP5 = Score("top5", "top-5", is_percent=True)
+TRAINED = {"finetune": "all", "linear": "the linear layer", "attentive": "the attentive probe"}
+"""Protocol of a fine-tuning run -> what it trains."""
 
 
 class LabeledVideosConfig(VideosConfig):
@@ -73,8 +75,9 @@ class FinetuneConfig(DownstreamConfig):
 
     data: LabeledVideosConfig = LabeledVideosConfig()
     """The labelled videos to train and to test on."""
-    frozen_encoder: bool = False
-    """Train the linear layer alone."""
+    protocol: Literal["finetune", "linear", "attentive"] = "finetune"
+    """What is trained: all, with a linear layer (finetune); or, on a frozen encoder, a linear layer
+    (linear) or an attentive probe as V-JEPA's (attentive)."""
     sampling: SamplingConfig = SamplingConfig(interval_frames=(2, 2))
     """Which frames of a video make a clip to train on."""
     augment: AugmentConfig = AugmentConfig(flip_prob=0.35, keeps_aspect_ratio=False)
@@ -92,7 +95,7 @@ class FinetuneConfig(DownstreamConfig):
         """Return the facts of the run that a report shows."""
         return {
             **super().describe(),
-            "trained": "the linear layer" if self.frozen_encoder else "all",
+            "trained": TRAINED[self.protocol],
             "labels used": f"{100 * self.data.label_fraction:g} %",
         }
 

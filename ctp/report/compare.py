@@ -20,11 +20,11 @@ from ctp.score import Score
 SETTING, WEIGHTS = "setting", "initial weights"
 PROTOCOL, LABELS, STAGES = "protocol", "labels", "frozen stages"
 VARIED: Mapping[str, Mapping[str, str]] = {
-    "finetune": {"frozen_encoder": PROTOCOL, "data.label_fraction": LABELS},
+    "finetune": {"protocol": PROTOCOL, "data.label_fraction": LABELS},
     "track": {"frozen_stages": STAGES},
 }
 """Kind of a run -> options that may differ within a setting, and the names of their columns."""
-PROTOCOLS = {False: "fine-tuned", True: "linear"}
+PROTOCOLS = {"finetune": "fine-tuned", "linear": "linear", "attentive": "attentive"}
 SPREAD = "± is the sample standard deviation over runs that differ by their seeds alone."
 SEEDS = "Seeds: the run's own, and after a slash that of the run that made its initial weights."
 SEED_DRAWS_TEST = "The seed also draws the videos that are tested on (data.test_share)."
@@ -97,6 +97,9 @@ def run_table(runs: Sequence[Run]) -> pd.DataFrame:
     order = sorted(table[WEIGHTS].unique(), key=lambda name: not name.startswith(RANDOM))
     # a categorical sorts in this order, and so do groups, tables and legends
     table[WEIGHTS] = pd.Categorical(table[WEIGHTS], order, ordered=True)
+    if PROTOCOL in table:
+        names_shown = table[PROTOCOL].map(PROTOCOLS)
+        table[PROTOCOL] = pd.Categorical(names_shown, [*PROTOCOLS.values()], ordered=True)
     return table.sort_values(_keys(table), kind="stable")
 
 
@@ -138,9 +141,8 @@ def _place(group: pd.DataFrame) -> Cells:
     """Return the cells that say which group it is."""
     first = group.iloc[0]
     cells = {name: str(first[name]) for name in _keys(group)}
-    if PROTOCOL in cells:
-        # for people: linear instead of True, 10% instead of 0.1
-        cells |= {PROTOCOL: PROTOCOLS[first[PROTOCOL]], LABELS: f"{100 * first[LABELS]:g}%"}
+    if LABELS in cells:
+        cells[LABELS] = f"{100 * first[LABELS]:g}%"
     return cells
 
 
@@ -249,7 +251,7 @@ def _compare_finetuning(runs: Sequence[Run]) -> Iterator[Section]:
     if len(table) < 2:
         return
     notes = [SEED_DRAWS_TEST] if table["options"].map(_seed_draws_test).any() else []
-    panels = [panel for _, panel in table.groupby([SETTING, PROTOCOL])]
+    panels = [panel for _, panel in table.groupby([SETTING, PROTOCOL], observed=True)]
     # runs with fewer labels have a table of their own, over the share of labels
     fullest = [panel[panel[LABELS] == panel[LABELS].max()] for panel in panels]
     rows = [row for panel in fullest for each in _groups(panel) for row in _accuracy_rows(each)]

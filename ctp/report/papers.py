@@ -110,7 +110,7 @@ def beside(config: Any, measure: str) -> list[Published]:
     """Return the paper's comparisons of initial weights on the data of a fine-tuning run, whatever
     the run's own weights and protocol; none for other runs."""
     dataset = dataset_of(config.data.uri)
-    if config.KIND != "finetune" or config.frozen_encoder or dataset is None:
+    if config.KIND != "finetune" or config.protocol != "finetune" or dataset is None:
         return []
     return published(dataset, measure, config.encoder.name, *COMPARED)
 

@@ -44,12 +44,13 @@ class SweepConfig(Config):
     combinations are tried."""
     set: tuple[str, ...] = ()
     """OPTION=VALUE: an option to change in the base run. Options of the scores begin with
-    finetune. linear. embed. or track."""
+    finetune. linear. attentive. embed. or track."""
     seeds: Annotated[int, Ge(1)] = 1
     """Number of seeds for each combination: 0, 1, …"""
     scores: tuple[str, ...] = ()
     """How encoders are scored: task (the task's own score of held-out videos, free), retrieval,
-    linear, finetune, tracking; at scale paper also finetune-ucf101 and the like; none: by scale."""
+    linear, attentive, finetune, tracking; at scale paper also finetune-ucf101 and others; none: by
+    scale."""
     asha: AshaConfig | None = None
     """Stop trials early that fall behind; none: train every trial to its end."""
     max_trials: Annotated[int, Ge(1)] = 64

@@ -40,6 +40,7 @@ PAPER_DATASETS = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
 KINDS = {
     "retrieval": ("embed", Score("top1", "retrieval top-1", "chance1", "chance", is_percent=True)),
     "linear": ("linear", replace(ACCURACY, label="linear top-1")),
+    "attentive": ("attentive", replace(ACCURACY, label="attentive top-1")),
     "finetune": ("finetune", replace(ACCURACY, label="fine-tuned top-1")),
     "tracking": ("track", replace(MEAN_IOU, label="tracking mIoU")),
 }
@@ -210,7 +211,7 @@ class TrainedScore(EncoderScore[R]):
 
 
 class FinetuneScore(TrainedScore[FinetuneConfig]):
-    """Action recognition, of the whole network or of a linear layer."""
+    """Action recognition, of the whole network or of a probe of a frozen encoder."""
 
     def open(self, config: FinetuneConfig) -> TrainingSpec[Any]:
         return classification.open_finetuning(classification.resolve(config))
@@ -357,5 +358,6 @@ def _recognition(
 ) -> Iterator[EncoderScore[Any]]:
     retrieval = RetrievalConfig.from_values({**features.model_dump(), "data": data.model_dump()})
     yield FinetuneScore("finetune", finetune, dataset)
-    yield FinetuneScore("linear", finetune.replace(frozen_encoder=True), dataset)
+    yield FinetuneScore("linear", finetune.replace(protocol="linear"), dataset)
+    yield FinetuneScore("attentive", recipes.attentive_probe(finetune), dataset)
     yield RetrievalScore("retrieval", retrieval, dataset)

@@ -144,7 +144,7 @@ def _differences(plan: Plan) -> Iterator[str]:
     for line in differences(plan.base, own, paper) or []:
         yield f"pretraining: {line}"
     for score in plan.scores:
-        if score.kind in ("finetune", "linear"):
+        if score.kind in ("finetune", "linear", "attentive"):
             # the config of a score names no encoder: it takes that of each trial, at the stride of
             # fine-tuning
             config = score.config.replace(encoder=plan.base.encoder.replace(spatial_stride=16))

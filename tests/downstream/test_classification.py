@@ -70,8 +70,9 @@ class TestClassifier:
         for name, value in model.encoder.state_dict().items():
             assert torch.equal(value, before[name]), name
 
-    def test_its_file_restores_it(self) -> None:
-        model = Classifier(R3d(TINY), 2).eval()
+    @pytest.mark.parametrize("is_attentive", [False, True])
+    def test_its_file_restores_it(self, is_attentive: bool) -> None:
+        model = Classifier(R3d(TINY), 2, is_attentive=is_attentive).eval()
         again, classes = load_classifier(classifier_bytes(model, ["a", "b"]), "it")
         clips = torch.randn(1, 3, 4, 32, 32)
         assert classes == ("a", "b")
@@ -184,17 +185,20 @@ class TestRun:
         assert [Path(entry["video_id"]).name for entry in found["quarantined"]] == ["bad0.mp4"]
         assert b"bad0.mp4" in folder_of(config).join(QUARANTINE).read_bytes()
 
-    def test_a_linear_probe_does_not_change_the_encoder(
-        self, finetuning: FinetuneConfig, tmp_path: Path, train_run: Train
+    @pytest.mark.parametrize("protocol", ["linear", "attentive"])
+    def test_a_probe_does_not_change_the_encoder(
+        self, protocol: str, finetuning: FinetuneConfig, tmp_path: Path, train_run: Train
     ) -> None:
         encoder = R3d(TINY.replace(spatial_stride=8))
         file = tmp_path / "encoder.safetensors"
         file.write_bytes(encoder_bytes(encoder, {}))
-        config = finetuning.replace(initial=str(file), frozen_encoder=True)
+        config = finetuning.replace(initial=str(file), protocol=protocol)
         train_run(open_finetuning(config))
         learnt = weights(config)
         for name, value in encoder.state_dict().items():
             assert torch.equal(learnt[f"encoder.{name}"], value), name
+        probe = [name for name in learnt if not name.startswith("encoder.")]
+        assert any(name.startswith("pooler.") for name in probe) == (protocol == "attentive")
 
 
 def test_the_encoder_is_built_at_the_downstream_stride() -> None:

@@ -61,8 +61,9 @@ def test_means_and_spreads_over_seeds(finetuned: WriteRun, encoder: Encoder) -> 
         finetuned(f"ft-{n}", top1, seed=0, initial=encoder(f"pre-{n}", seed=n))
         for n, top1 in enumerate((0.7, 0.72))
     ]
-    linear = finetuned("linear", 0.25, frozen_encoder=True)
-    found = sections(*pretrained, *scratch, linear)
+    linear = finetuned("linear", 0.25, protocol="linear")
+    attentive = finetuned("attentive", 0.35, protocol="attentive")
+    found = sections(*pretrained, *scratch, linear, attentive)
     assert list(found) == [ACCURACY, CURVES]
     parent = scratch[0].parent.uri
     assert found[ACCURACY].tables[0].rows[0] == {
@@ -80,6 +81,7 @@ def test_means_and_spreads_over_seeds(finetuned: WriteRun, encoder: Encoder) -> 
     assert cells(found[ACCURACY], *columns)[1:] == [
         ("pretrained", "fine-tuned", "71.0% ± 1.4%", "2", "0/0, 0/1"),
         ("random", "linear", "25.0%", "1", "0"),
+        ("random", "attentive", "35.0%", "1", "0"),
     ]
     facts = found[ACCURACY].facts
     assert facts["pretrained"] == f"{parent}/{{pre-0,pre-1}}/encoder.safetensors"

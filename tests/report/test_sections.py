@@ -61,7 +61,7 @@ def test_runs_on_s3(finetuned: WriteRun, pretrained: WriteRun, s3_bucket: str) -
         ("a: [", "config.yaml: .*expected"),
         ("seed: 1", "unknown kind of run '', expected pretrain or finetune or track"),
         ("kind: bake", "unknown kind of run 'bake'"),
-        ("{kind: finetune, frozen_encoders: true}", "frozen_encoders .did you mean frozen_encoder"),
+        ("{kind: finetune, protocols: linear}", "protocols .did you mean protocol"),
     ],
 )
 def test_invalid_configs(tmp_path: Path, config: str, message: str) -> None:
@@ -111,7 +111,7 @@ def test_the_papers_tables_of_initial_weights_are_beside_fine_tuning(finetuned: 
     rows = cells(run_section(Run.read(folder)))
     assert rows[0] == ("ours", "top-1 of 8 videos", "50.0%", f"{folder.uri}/scores.json")
     assert {row[3].split(",")[0] for row in rows[1:-1]} == {"Table 3", "Table 4"}
-    linear = finetuned("l", 0.5, data={"uri": "s3://b/hmdb51"}, frozen_encoder=True)
+    linear = finetuned("l", 0.5, data={"uri": "s3://b/hmdb51"}, protocol="linear")
     assert {row[0] for row in cells(run_section(Run.read(linear)))} == {"ours"}
 
 

@@ -24,7 +24,7 @@ def test_the_papers_finetuning_on_both_data_sets() -> None:
 
 @pytest.mark.parametrize("scale", ["tiny", "small", "paper"])
 def test_runs_train_the_encoder_of_the_trial(scale: Scale) -> None:
-    for score in choose_scores(scale, ("finetune", "linear", "tracking"), {}):
+    for score in choose_scores(scale, ("finetune", "linear", "attentive", "tracking"), {}):
         assert score.config.encoder is None
 
 
@@ -41,8 +41,19 @@ def test_a_kind_means_all_its_data_sets_and_a_name_one() -> None:
 
 def test_linear_trains_the_linear_layer_alone() -> None:
     linear, finetune = choose_scores("small", ("linear", "finetune"), {})
-    assert linear.config.frozen_encoder
-    assert linear.config.replace(frozen_encoder=False) == finetune.config
+    assert linear.config.protocol == "linear"
+    assert linear.config.replace(protocol="finetune") == finetune.config
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_attentive_trains_a_probe_by_another_optimiser_on_the_same_clips(scale: Scale) -> None:
+    attentive, *_, finetune = choose_scores(scale, ("attentive", "finetune"), {})
+    assert attentive.config.protocol == "attentive"
+    optimizer, schedule = attentive.config.optimizer, attentive.config.schedule
+    assert (optimizer.name, optimizer.learning_rate, schedule.decay_at) == ("adamw", 0.001, ())
+    assert schedule.length == finetune.config.schedule.length
+    for section in ("sampling", "augment", "views"):
+        assert getattr(attentive.config, section) == getattr(finetune.config, section)
 
 
 def test_numbers_are_named_by_their_score() -> None:

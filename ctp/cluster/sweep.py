@@ -117,7 +117,7 @@ def describe_videos(plan: Plan) -> list[str]:
         ValueError: there are none, too few, or they have no labels; names the option to set.
         StorageError: they cannot be listed.
     """
-    configs = {trial.config.data: trial.config for trial in plan.trials}
+    configs = {plan.config_of(each).data: plan.config_of(each) for each in plan.pretrained}
     lines = []
     for config in configs.values():
         with _naming_option("data.uri"):

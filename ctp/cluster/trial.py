@@ -31,9 +31,8 @@ from ctp.lease import LeaseError, hold
 from ctp.pretext.pretraining import open_pretraining
 from ctp.sweeps.folder import TrialResult, read_result, steps_of, write_result
 from ctp.sweeps.plan import KNN_TOP1, Plan, Trial
-from ctp.sweeps.scores import RetrievalConfig, TrainedEncoder, retrieval_scores
+from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
 from ctp.training.run_folder import (
-    ENCODER,
     KNN,
     Row,
     create_or_resume,
@@ -91,14 +90,8 @@ class TrialRunner:
         scores: dict[str, float] = {}
         try:
             self._pretrain()
-            encoder = TrainedEncoder(
-                trial=self._trial.name,
-                place=self._folder.join(ENCODER),
-                storage=self._trial.config.storage,
-                seed=self._trial.seed,
-            )
             for score in self._plan.scores:
-                found = score.compute(encoder, self)
+                found = score.compute(self._trial.encoder, self)
                 scores |= {f"{score.name}.{name}": float(value) for name, value in found.items()}
             result = TrialResult(status="finished")
         except (ValueError, RunStoppedError, LeaseError) as error:
@@ -139,7 +132,7 @@ class TrialRunner:
 
     def _pretrain(self) -> None:
         config = self._trial.config
-        if self._folder.join(config.RESULT).exists():
+        if self._trial.setting.initial or self._folder.join(config.RESULT).exists():
             return
         scorer = KnnScorer(config) if config.knn.uri else None
         self._train(self._spec, self._show_pretraining, scorer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from annotated_types import Ge, Gt
 from pydantic import model_validator
@@ -10,6 +10,7 @@ from pydantic import model_validator
 from ctp.config import Config
 
 Scale = Literal["tiny", "small", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 
 
 class AshaConfig(Config):
@@ -37,6 +38,9 @@ class SweepConfig(Config):
     """Where sweep folders are: a local folder or s3://bucket/prefix."""
     scale: Scale = "tiny"
     """Size of the base run: the recipe tiny or small of jobs/pretrain.py, or the paper's own."""
+    data: str = "data"
+    """Folder or URI that takes the place of data/ in the recipes of scale paper, which expect
+    data/ucf101/train, data/kinetics400/train and so on."""
     table: str = ""
     """Name of an ablation whose rows are varied. The recipes set it."""
     grid: tuple[str, ...] = ()

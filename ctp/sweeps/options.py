@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import yaml
@@ -11,10 +12,13 @@ import yaml
 from ctp.cli import NONE
 from ctp.config import Config, merge, options, unflatten
 from ctp.report import runs
+from ctp.training.run_folder import Uris, absolute
 
 C = TypeVar("C", bound=Config)
 OUTER_COMMA = re.compile(r",(?![^\[{]*[\]}])")
 """A comma that is not within brackets."""
+DATA = "data/"
+"""Where recipes of scale paper expect their videos."""
 
 
 def parse_set(text: str) -> tuple[str, Any]:
@@ -66,6 +70,26 @@ def with_values(config: C, changes: Mapping[str, Any], origin: str) -> C:
         return model.from_values(values)
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from error
+
+
+def with_located_paths(config: C, names: Collection[str], root: str) -> C:
+    """Return a config with absolute locations, those below data/ moved below another folder.
+
+    Args:
+        config: the config.
+        names: dotted names of its options that are locations.
+        root: folder or URI that takes the place of data/.
+    """
+    return with_values(config, {n: _located(attrgetter(n)(config), root) for n in names}, "--data")
+
+
+def _located(uri: Uris, root: str) -> Uris:
+    if isinstance(uri, tuple):
+        return tuple(str(_located(each, root)) for each in uri)
+    if uri.startswith(DATA):
+        place, mark, query = root.partition("?")  # not opened: there may be no such bucket here
+        uri = f"{place.rstrip('/')}/{uri.removeprefix(DATA)}{mark}{query}"
+    return absolute(uri)
 
 
 def format_value(value: Any) -> str:

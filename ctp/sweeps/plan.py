@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,12 +16,25 @@ from ctp import recipes
 from ctp.pretext.config import PretrainConfig
 from ctp.score import Score
 from ctp.storage import Storage
-from ctp.sweeps.config import SweepConfig
-from ctp.sweeps.options import format_value, parse_grid, parse_set, with_values
+from ctp.sweeps.config import Scale, SweepConfig
+from ctp.sweeps.options import (
+    format_value,
+    parse_grid,
+    parse_set,
+    with_located_paths,
+    with_values,
+)
 from ctp.sweeps.recipes import TABLES, Ablation, Setting
-from ctp.sweeps.scores import DEFAULTS, TASK, EncoderScore, choose_scores, is_score_option
+from ctp.sweeps.scores import (
+    DEFAULTS,
+    TASK,
+    EncoderScore,
+    TrainedEncoder,
+    choose_scores,
+    is_score_option,
+)
 from ctp.text import near_miss
-from ctp.training.run_folder import Uris, input_locations, with_absolute_paths
+from ctp.training.run_folder import ENCODER, Uris, folder_of, input_locations
 
 RUNS = "runs"
 """The subfolder of the sweep's folder that contains the run folders."""
@@ -40,19 +53,26 @@ MAX_KEY_CHARS = 40
 
 @dataclass(frozen=True)
 class Trial:
-    """A pretraining run whose encoder is scored.
+    """An encoder that is scored, mostly after pretraining.
 
     Attributes:
         name: name of the run, and first part of the names of the runs that score it.
         setting: what it is one of.
         seed: seed of all its runs.
-        config: config of the run.
+        config: config of the pretraining; if the setting is not pretrained, of its encoder alone.
     """
 
     name: str
     setting: Setting
     seed: int
     config: PretrainConfig
+
+    @property
+    def encoder(self) -> TrainedEncoder:
+        """Return what is scored."""
+        source = self.setting.initial or folder_of(self.config).join(ENCODER).uri
+        config = self.config
+        return TrainedEncoder(self.name, source, config.encoder, config.storage, self.seed)
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ class Plan:
         base: the run that trials change.
         settings: the rows of the result, in order.
         scores: how encoders are scored after pretraining.
-        task_score: the task's own score, if it is asked for.
+        task_score: the held-out score of the rows' own tasks, if it is asked for.
     """
 
     config: SweepConfig
@@ -94,23 +114,27 @@ class Plan:
         config = config.replace(name=name, storage=storage)
         given = _unique("set", [parse_set(text) for text in config.set])
         grid = _unique("grid", [parse_grid(text) for text in config.grid])
-        _check_options(ablation, given, grid)
+        rows = list(_rows_at(config.scale, ablation))
+        _check_options(rows, given, grid)
         # before any config is built: a slip in a grid can make millions of them
-        _check_number(config, ablation, grid)
+        _check_number(config, rows, grid)
         changes = {k: v for k, v in given.items() if not is_score_option(k)}
         base = base or _base(config, ablation, changes)
-        settings = tuple(_settings(base, ablation, grid))
-        names = config.scores or DEFAULTS[config.scale]
+        settings = tuple(_settings(base, rows, grid))
+        configs = {
+            each.key: _located(with_values(base, each.changes, each.name), config)
+            for each in settings
+        }
+        names = config.scores or ablation.scores or DEFAULTS[config.scale]
         options = {name: value for name, value in given.items() if is_score_option(name)}
-        task_score = replace(base.score, label=f"held-out {base.score.label}")
         plan = cls(
             config=config,
             ablation=ablation,
             base=base,
             settings=settings,
-            scores=choose_scores(config.scale, names, options),
-            task_score=task_score if TASK in names else None,
-            _configs={each.key: with_values(base, each.changes, each.name) for each in settings},
+            scores=choose_scores(config.scale, names, options, ablation.datasets, config.data),
+            task_score=_task_score(configs.values()) if TASK in names else None,
+            _configs=configs,
         )
         _check_metrics(plan)
         return plan
@@ -124,7 +148,26 @@ class Plan:
     def measures(self) -> list[Score]:
         """Return the numbers that settings are compared by; keys are those of a trial's scores."""
         own = [self.task_score] if self.task_score else []
-        return own + [each.score for each in self.scores]
+        number = 2 if any("top5" in measure for measure in self.ablation.measures) else 1
+        return own + [each for score in self.scores for each in score.measures[:number]]
+
+    @property
+    def pretrained(self) -> list[Setting]:
+        """Return the settings that are pretrained."""
+        return [setting for setting in self.settings if not setting.initial]
+
+    @property
+    def has_several_tasks(self) -> bool:
+        """Return whether settings have different pretext tasks."""
+        return len({config.task.name for config in self._configs.values()}) > 1
+
+    def config_of(self, setting: Setting) -> PretrainConfig:
+        """Return the config of a setting's runs, without their names and seeds."""
+        return self._configs[setting.key]
+
+    def score_of(self, setting: Setting, measure: Score) -> Score:
+        """Return the score of a setting that stands in a column of `measures`."""
+        return self.config_of(setting).score if measure is self.task_score else measure
 
     @property
     def asha_key(self) -> str:
@@ -187,11 +230,52 @@ class Plan:
             lines.append(f"seeds was {other.config.seeds}, is {self.config.seeds}")
         return lines
 
+    @property
+    def grid_names(self) -> list[str]:
+        """Return the options that --grid varies."""
+        return _grid_names(self.config)
 
-def paper_base(ablation: Ablation) -> PretrainConfig:
+
+def paper_run(ablation: Ablation, setting: Setting) -> PretrainConfig:
+    """Return the paper's run of a setting of a plan."""
+    return with_values(_paper_base(ablation), setting.paper_changes, "the table")
+
+
+def _paper_base(ablation: Ablation) -> PretrainConfig:
     """Return the paper's run that the rows of its table change."""
     options = {**ablation.fixed, **ablation.paper_fixed}
     return with_values(recipes.PRETRAIN[ablation.paper_recipe](), options, "the table")
+
+
+def _rows_at(scale: Scale, ablation: Ablation) -> Iterator[Setting]:
+    """Yield the rows of a table at a scale, with all their changes."""
+    for row in ablation.rows:
+        of_recipe = _differing(_paper_base(ablation), row.paper_recipe) if row.paper_recipe else {}
+        of_paper = {**of_recipe, **row.changes, **row.paper_changes}
+        if scale in row.scales:
+            is_paper = scale == "paper"
+            yield replace(
+                row,
+                name=", ".join(filter(None, (row.name, row.paper_data if is_paper else ""))),
+                changes=of_paper if is_paper else {**row.changes, **row.small_changes},
+                paper_changes=of_paper,
+            )
+
+
+def _differing(base: PretrainConfig, recipe: str) -> dict[str, Any]:
+    """Return the options of a recipe that differ from those of a run, names of classes first."""
+    ours, theirs = base.flatten(), recipes.PRETRAIN[recipe]().flatten()
+    found = {n: value for n, value in theirs.items() if n not in ours or ours[n] != value}
+    # another name decides which options there are
+    return {n: found[n] for n in sorted(found, key=lambda name: not name.endswith(".name"))}
+
+
+def _task_score(configs: Iterable[PretrainConfig]) -> Score:
+    """Return the column of the held-out scores of tasks."""
+    scores = list(dict.fromkeys(config.score for config in configs))
+    if len(scores) == 1:
+        return replace(scores[0], label=f"held-out {scores[0].label}")
+    return Score("", "held-out score of the row's own task", "", "its trivial answer")
 
 
 def _ablation(config: SweepConfig) -> Ablation:
@@ -215,13 +299,15 @@ def _unique(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_options(
-    ablation: Ablation, given: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]
+    rows: Sequence[Setting], given: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]
 ) -> None:
-    varied = {name for row in ablation.rows for name in row.changes}
+    varied = {name for row in rows for name in row.changes}
     for option, name in [*(("set", name) for name in given), *(("grid", name) for name in grid)]:
         problem = SET_BY_THE_SWEEP.get(name)
         if name in varied:
             problem = "the table varies this option itself"
+            if name == "data.uri":
+                problem += "; name the folder that holds all data sets by --data"
         elif option == "grid" and any(name.startswith(f"{section}.") for section in varied):
             problem = "the table varies the section that this option is a part of"
         elif option == "grid" and name in given:
@@ -233,9 +319,9 @@ def _check_options(
 
 
 def _check_number(
-    config: SweepConfig, ablation: Ablation, grid: Mapping[str, Sequence[Any]]
+    config: SweepConfig, rows: Sequence[Setting], grid: Mapping[str, Sequence[Any]]
 ) -> None:
-    numbers = {"rows": len(ablation.rows), **{name: len(grid[name]) for name in grid}}
+    numbers = {"rows": len(rows), **{name: len(grid[name]) for name in grid}}
     numbers["seeds"] = config.seeds
     total = math.prod(numbers.values())
     if total > config.max_trials:
@@ -248,21 +334,25 @@ def _check_number(
 
 def _base(config: SweepConfig, ablation: Ablation, given: Mapping[str, Any]) -> PretrainConfig:
     if config.scale == "paper":
-        fixed = paper_base(ablation)
+        fixed = _paper_base(ablation)
     else:
         fixed = with_values(recipes.PRETRAIN[config.scale](), ablation.fixed, config.table)
-    return with_absolute_paths(with_values(fixed, given, "--set"))
+    return _located(with_values(fixed, given, "--set"), config)
+
+
+def _located(run: PretrainConfig, config: SweepConfig) -> PretrainConfig:
+    return with_located_paths(run, run.LOCATIONS, config.data)
 
 
 def _settings(
-    base: PretrainConfig, ablation: Ablation, grid: Mapping[str, Sequence[Any]]
+    base: PretrainConfig, rows: Sequence[Setting], grid: Mapping[str, Sequence[Any]]
 ) -> Iterator[Setting]:
     """Yield every row with every combination of the grid."""
     values = {name: _normalised(base, name, each) for name, each in grid.items()}
     # the last part of a name is enough where no other option ends with it
     last = [name.rpartition(".")[2] for name in grid]
     short = {n: s if last.count(s) == 1 else n for n, s in zip(grid, last, strict=True)}
-    for row, combination in itertools.product(ablation.rows, itertools.product(*values.values())):
+    for row, combination in itertools.product(rows, itertools.product(*values.values())):
         chosen = dict(zip(grid, combination, strict=True))
         keys = [f"{short[name]}-{_key(value)}" for name, value in chosen.items()]
         names = [f"{short[name]} = {format_value(value)}" for name, value in chosen.items()]
@@ -313,6 +403,10 @@ def _check_metrics(plan: Plan) -> None:
         raise ValueError(
             f"the score {TASK} needs held-out videos. Name them by --set data.heldout_uri=URI, or "
             "hold out a share by --set data.heldout_share=0.05"
+        )
+    if plan.asha_key == base.score.key and plan.has_several_tasks:
+        raise ValueError(
+            "asha.metric task cannot compare different tasks. Use --asha.metric knn_top1"
         )
     if plan.asha_key == KNN_TOP1 and not base.knn.uri:
         raise ValueError("asha.metric knn_top1 needs labelled videos: --set knn.uri=URI")

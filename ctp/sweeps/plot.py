@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from ctp.report.figures import new_figure, style, to_png
 from ctp.score import Score
 from ctp.sweeps.folder import Sweep
-from ctp.sweeps.scores import PAPER_DATASETS, heading
+from ctp.sweeps.scores import heading
 
 COLUMNS = 3
 LONG_NAME_CHARS = 8
@@ -20,21 +20,24 @@ OURS, PAPER = "tab:blue", "tab:gray"
 def plot_png(sweep: Sweep) -> bytes:
     """Return a PNG with a panel for each score: means, sample standard deviations over seeds, a dot
     for each trial, and baselines; then the paper's numbers, if it has the settings."""
-    shown, settings = sweep.plan.measures, sweep.plan.settings
-    papers = {d: [each.paper_percent(d) for each in settings] for d in PAPER_DATASETS}
-    papers = {d: percents for d, percents in papers.items() if any(percents)}
+    shown, settings, ablation = sweep.plan.measures, sweep.plan.settings, sweep.plan.ablation
+    papers = {
+        name: [setting.paper_percent(*column) for setting in settings]
+        for name, column in ablation.columns.items()
+    }
+    papers = {name: percents for name, percents in papers.items() if any(percents)}
     number = len(shown) + len(papers)
     columns = min(number, COLUMNS)
     # rounded up
     rows = -(-number // columns)
-    title = f"{sweep.plan.ablation.about} (ours at scale {sweep.plan.config.scale})"
-    figure = new_figure(4.6 * columns, 3.7 * rows, title)
+    about = f"{ablation.about} (ours at scale {sweep.plan.config.scale})"
+    figure = new_figure(4.6 * columns, 3.7 * rows, about)
     panels = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for score, axes in zip(shown, panels, strict=False):
         _prepare(axes, sweep, heading(score) + (" in %" if score.is_percent else ""))
         _draw(axes, sweep, score)
-    for (dataset, percents), axes in zip(papers.items(), panels, strict=False):
-        _prepare(axes, sweep, f"the paper: fine-tuned top-1 in %, {PAPER_DATASETS[dataset]}")
+    for (name, percents), axes in zip(papers.items(), panels, strict=False):
+        _prepare(axes, sweep, f"the paper: {name} in %")
         axes.plot(percents, "D", color=PAPER)
     # panels that are left over in the last row
     for axes in panels:
@@ -45,8 +48,9 @@ def plot_png(sweep: Sweep) -> bytes:
 def _draw(axes: Axes, sweep: Sweep, score: Score) -> None:
     scale = 100 if score.is_percent else 1
     for at, setting in enumerate(sweep.plan.settings):
-        values = scale * sweep.values(setting, score.key)
-        baseline = scale * sweep.values(setting, score.baseline_key)
+        own = sweep.plan.score_of(setting, score)
+        values = scale * sweep.values(setting, own.key)
+        baseline = scale * sweep.values(setting, own.baseline_key)
         if values.empty:
             continue
         spread = values.std() if len(values) > 1 else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
@@ -15,19 +15,22 @@ from ctp import recipes
 from ctp.config import differences
 from ctp.data.stream import LoadVideos, load_here
 from ctp.downstream import classification, tracking
-from ctp.downstream.config import ACCURACY, FinetuneConfig, LabeledVideosConfig
+from ctp.downstream.config import ACCURACY, TOP5, FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_labeled
 from ctp.downstream.feature_folder import by_pooling
+from ctp.downstream.features import read_encoder_file
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.downstream.retrieval import retrieve
 from ctp.downstream.track_config import MEAN_IOU, TrackConfig
+from ctp.encoders.config import NAMED_WEIGHTS, EncoderConfig
+from ctp.report.papers import DATASETS
 from ctp.score import Score
-from ctp.storage import Storage
 from ctp.sweeps.config import Scale
-from ctp.sweeps.options import with_values
+from ctp.sweeps.options import DATA, with_located_paths, with_values
+from ctp.sweeps.recipes import ABLATION_DATASETS
 from ctp.text import near_miss
-from ctp.training.run_folder import Uris, absolute, folder_of
+from ctp.training.run_folder import Uris, folder_of
 from ctp.training.trainer import TrainingSpec
 
 TASK = "task"
@@ -35,16 +38,20 @@ TASK = "task"
 KS = (1, 5)
 NUM_CLIPS = 3
 """Clips of each video for retrieval at the small scales."""
-PAPER_DATASETS = {"ucf101": "UCF-101", "hmdb51": "HMDB-51"}
-"""The data sets that the paper's ablations are scored on, by their names in recipes."""
+CLASSIFIED = (ACCURACY, TOP5)
+RETRIEVED = (
+    Score("top1", "top-1", "chance1", "chance", is_percent=True),
+    Score("top5", "top-5", "chance5", "chance", is_percent=True),
+)
 KINDS = {
-    "retrieval": ("embed", Score("top1", "retrieval top-1", "chance1", "chance", is_percent=True)),
-    "linear": ("linear", replace(ACCURACY, label="linear top-1")),
-    "attentive": ("attentive", replace(ACCURACY, label="attentive top-1")),
-    "finetune": ("finetune", replace(ACCURACY, label="fine-tuned top-1")),
-    "tracking": ("track", replace(MEAN_IOU, label="tracking mIoU")),
+    "retrieval": ("embed", "retrieval", RETRIEVED),
+    "linear": ("linear", "linear", CLASSIFIED),
+    "attentive": ("attentive", "attentive", CLASSIFIED),
+    "finetune": ("finetune", "fine-tuned", CLASSIFIED),
+    "tracking": ("track", "tracking", (MEAN_IOU,)),
 }
-"""Kind of score -> first part of the names of its options, and the number that is shown."""
+"""Kind of score -> first part of the names of its options, its name in tables, and its numbers. The
+first is always shown, top-5 where the paper's table has it."""
 DEFAULTS: Mapping[Scale, tuple[str, ...]] = {
     "tiny": (TASK, "retrieval", "linear"),
     "small": (TASK, "retrieval", "linear"),
@@ -72,13 +79,15 @@ class TrainedEncoder:
 
     Attributes:
         trial: name of the trial.
-        place: its encoder.safetensors.
+        source: URI of its encoder.safetensors, or the name of other weights: random and so on.
+        architecture: the encoder's config.
         storage: where the runs that score it are.
-        seed: seed of these runs.
+        seed: seed of these runs, and of random weights.
     """
 
     trial: str
-    place: Storage
+    source: str
+    architecture: EncoderConfig
     storage: str
     seed: int
 
@@ -100,7 +109,7 @@ class EncoderScore(ABC, Generic[C]):
     Attributes:
         kind: one of `KINDS`.
         config: of the run, or the retrieval, that computes it.
-        dataset: one of `PAPER_DATASETS`; "" if there is no choice.
+        dataset: one of `papers.DATASETS`; "" if there is no choice.
     """
 
     kind: str
@@ -118,15 +127,19 @@ class EncoderScore(ABC, Generic[C]):
         return KINDS[self.kind][0]
 
     @property
-    def score(self) -> Score:
-        """Return the number that is shown, by its key among the scores of a trial."""
-        score = KINDS[self.kind][1]
-        return replace(
-            score,
-            key=f"{self.name}.{score.key}",
-            baseline_key=f"{self.name}.{score.baseline_key}" if score.baseline_key else "",
-            label=", ".join(filter(None, (score.label, PAPER_DATASETS.get(self.dataset)))),
-        )
+    def measures(self) -> list[Score]:
+        """Return its numbers, by their keys among the scores of a trial; the main one first."""
+        _, name, numbers = KINDS[self.kind]
+        dataset = f", {DATASETS[self.dataset]}" if self.dataset else ""
+        return [
+            replace(
+                number,
+                key=f"{self.name}.{number.key}",
+                baseline_key=f"{self.name}.{number.baseline_key}" if number.baseline_key else "",
+                label=f"{name} {number.label}{dataset}",
+            )
+            for number in numbers
+        ]
 
     @abstractmethod
     def count_videos(self) -> tuple[int, int]:
@@ -162,20 +175,23 @@ class EncoderScore(ABC, Generic[C]):
             if prefix == self.prefix and dataset == self.dataset:
                 own[below] = value
             # linear.ucf101.data.uri is for one data set, linear.data.test_share for all
-            elif prefix == self.prefix and dataset not in PAPER_DATASETS:
+            elif prefix == self.prefix and dataset not in DATASETS:
                 common[option] = value
         return common | own
 
-    def with_options(self, options: Mapping[str, Any]) -> Self:
+    def with_options(self, options: Mapping[str, Any], data: str) -> Self:
         """Return the score with its own ones of some options, and with absolute paths.
+
+        Args:
+            options: dotted option -> value, as of --set.
+            data: see `with_located_paths`.
 
         Raises:
             ValueError: an option is unknown or a value does not fit it.
         """
         origin = f"--set {self.prefix}"
         config = with_values(self.config, self.own_options(options), origin)
-        paths = {name: absolute(attrgetter(name)(config)) for name in config.LOCATIONS}
-        return replace(self, config=with_values(config, paths, origin))
+        return replace(self, config=with_located_paths(config, config.LOCATIONS, data))
 
     def differences(self, other: EncoderScore[C]) -> list[str]:
         """Return a line for each option that differs and may not change in a sweep."""
@@ -199,8 +215,10 @@ class TrainedScore(EncoderScore[R]):
             name=f"{encoder.trial}-{self.name}",
             storage=encoder.storage,
             seed=encoder.seed,
-            initial=encoder.place.uri,
+            initial=encoder.source,
         )
+        if encoder.source in NAMED_WEIGHTS:  # a file describes its encoder
+            config = config.replace(encoder=encoder.architecture)
         result = folder_of(config).join(config.RESULT)
         # a sweep that was interrupted after this run does not train it again
         if not result.exists():
@@ -232,8 +250,10 @@ class RetrievalScore(EncoderScore[RetrievalConfig]):
         return len(videos.train), len(videos.test)
 
     def compute(self, encoder: TrainedEncoder, runner: ScoreRunner) -> Mapping[str, float]:
-        config = self.config.replace(encoder=encoder.place.uri, seed=encoder.seed)
-        return runner.retrieve(self.name, encoder.place.read_bytes(), config)
+        config = self.config.replace(
+            encoder=encoder.source, architecture=encoder.architecture, seed=encoder.seed
+        )
+        return runner.retrieve(self.name, read_encoder_file(config)[0], config)
 
 
 def retrieval_videos(config: RetrievalConfig) -> LabeledVideos:
@@ -288,7 +308,11 @@ def retrieval_scores(
 
 
 def choose_scores(
-    scale: Scale, names: Sequence[str], options: Mapping[str, Any]
+    scale: Scale,
+    names: Sequence[str],
+    options: Mapping[str, Any],
+    datasets: Collection[str] = ABLATION_DATASETS,
+    data: str = DATA,
 ) -> tuple[EncoderScore[Any], ...]:
     """Return the scores of some names, with their options.
 
@@ -296,12 +320,14 @@ def choose_scores(
         scale: of the sweep.
         names: names or kinds, as in `SweepConfig.scores`; the task's own score is passed over.
         options: dotted option -> value, as of --set.
+        datasets: those that a kind means at scale paper.
+        data: see `with_located_paths`.
 
     Raises:
         ValueError: a score or option is unknown, or an option is that of a score not chosen.
     """
     known = {score.name: score for score in _scores_at(scale)}
-    chosen = dict.fromkeys(each for name in names for each in _names_of(name, known))
+    chosen = dict.fromkeys(each for name in names for each in _names_of(name, known, datasets))
     scores = [known[name] for name in chosen]
     for option in options:
         if not any(score.own_options({option: None}) for score in scores):
@@ -309,12 +335,12 @@ def choose_scores(
                 f"--set {option}: no chosen score has this option; the scores are "
                 f"{', '.join(chosen)}"
             )
-    return tuple(score.with_options(options) for score in scores)
+    return tuple(score.with_options(options, data) for score in scores)
 
 
 def is_score_option(name: str) -> bool:
     """Return whether a dotted name is that of an option of scores."""
-    return name.partition(".")[0] in {prefix for prefix, _ in KINDS.values()}
+    return name.partition(".")[0] in {prefix for prefix, *_ in KINDS.values()}
 
 
 def heading(score: Score) -> str:
@@ -322,8 +348,14 @@ def heading(score: Score) -> str:
     return score.label + (f" ({score.baseline_label})" if score.baseline_key else "")
 
 
-def _names_of(name: str, known: Mapping[str, EncoderScore[Any]]) -> list[str]:
-    names = [each for each, score in known.items() if name in (each, score.kind)]
+def _names_of(
+    name: str, known: Mapping[str, EncoderScore[Any]], datasets: Collection[str]
+) -> list[str]:
+    names = [
+        each
+        for each, score in known.items()
+        if name == each or (name == score.kind and score.dataset in ("", *datasets))
+    ]
     if not names and name != TASK:
         there = [TASK, *dict.fromkeys([*(score.kind for score in known.values()), *known])]
         raise ValueError(
@@ -336,7 +368,7 @@ def _names_of(name: str, known: Mapping[str, EncoderScore[Any]]) -> list[str]:
 def _scores_at(scale: Scale) -> Iterator[EncoderScore[Any]]:
     """Yield all scores there are at a scale."""
     if scale == "paper":
-        for dataset in PAPER_DATASETS:
+        for dataset in DATASETS:
             finetune = recipes.FINETUNE[dataset]()
             yield from _recognition(recipes.retrieval_features(), finetune.data, finetune, dataset)
         yield TrackingScore("tracking", recipes.track_got10k())

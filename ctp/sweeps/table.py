@@ -10,10 +10,10 @@ from ctp.report.page import SOURCE, Section, Table, to_markdown
 from ctp.report.papers import differences
 from ctp.score import Score
 from ctp.sweeps.folder import Sweep
-from ctp.sweeps.plan import Plan, paper_base
+from ctp.sweeps.plan import Plan, paper_run
 from ctp.sweeps.plot import plot_png
 from ctp.sweeps.recipes import Setting
-from ctp.sweeps.scores import PAPER_DATASETS, heading
+from ctp.sweeps.scores import heading
 
 TABLE, ROWS, PLOT = "table.md", "table.csv", "plot.png"
 OWN_TASK = (
@@ -81,27 +81,30 @@ def _row(sweep: Sweep, setting: Setting) -> dict[str, str]:
     trials = [trial for trial in sweep.plan.trials if trial.setting == setting]
     counts = Counter(map(sweep.status, trials))
     ended = [f"{counts[status]} {status}" for status in ("stopped", "failed") if counts[status]]
-    percents = {dataset: setting.paper_percent(dataset) for dataset in PAPER_DATASETS}
+    percents = {
+        f"paper: {name}": setting.paper_percent(*column)
+        for name, column in sweep.plan.ablation.columns.items()
+    }
     return {
         "": setting.name,
         "runs": ", ".join([str(counts["finished"]), *ended]),
         **{heading(score): _mean(sweep, setting, score) for score in sweep.plan.measures},
-        **{
-            f"paper: {PAPER_DATASETS[dataset]} top-1": "" if value is None else f"{value:.1f}%"
-            for dataset, value in percents.items()
-        },
+        **{name: "" if value is None else f"{value:.1f}%" for name, value in percents.items()},
         SOURCE: setting.source if any(percents.values()) else "",
     }
 
 
 def _mean(sweep: Sweep, setting: Setting, score: Score) -> str:
     """Return e.g. "0.600 ± 0.100 (0.400)": mean, standard deviation and baseline."""
-    values = sweep.values(setting, score.key)
+    own = sweep.plan.score_of(setting, score)
+    values = sweep.values(setting, own.key)
     if values.empty:
         return ""
-    baseline = sweep.values(setting, score.baseline_key)
-    text = format_mean(values, score)
-    return text if baseline.empty else f"{text} ({score.format(baseline.mean())})"
+    baseline = sweep.values(setting, own.baseline_key)
+    text = format_mean(values, own)
+    if not baseline.empty:
+        text += f" ({own.format(baseline.mean())})"
+    return text if score.key else f"{own.label} {text}"
 
 
 def _unfinished(sweep: Sweep) -> Table:
@@ -113,8 +116,9 @@ def _unfinished(sweep: Sweep) -> Table:
 def _facts(plan: Plan) -> dict[str, str]:
     """Return what was run; where settings differ, each value."""
     # the facts do not depend on the seed
-    rows = [trial.config.describe() for trial in plan.trials if trial.seed == 0]
-    return {name: "; ".join(dict.fromkeys(row[name] for row in rows)) for name in rows[0]}
+    rows = [plan.config_of(setting).describe() for setting in plan.pretrained]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {n: "; ".join(dict.fromkeys(row[n] for row in rows if n in row)) for n in names}
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:
@@ -129,20 +133,25 @@ def _notes(sweep: Sweep) -> Iterator[str]:
         yield NOT_IN_THE_MEANS
     if any(setting.source for setting in plan.settings):
         other = ", on other videos: compare rows with each other, not with the paper's"
+        is_retrieval = plan.ablation.scores == ("retrieval",)
         yield (
             f"The paper's numbers are of encoders pretrained on {plan.ablation.paper_data} and "
-            f"fine-tuned as a whole. Ours are at scale {plan.config.scale}"
+            f"{'not fine-tuned' if is_retrieval else 'fine-tuned as a whole'}. Ours are at scale "
+            f"{plan.config.scale}"
             f"{'' if plan.config.scale == 'paper' else other}."
         )
 
 
 def _differences(plan: Plan) -> Iterator[str]:
-    """Yield how the runs differ from the paper's, apart from what the table is about."""
-    # these differences are what the table is about
-    own = {*plan.ablation.fixed, *(name for each in plan.settings for name in each.changes)}
-    paper = paper_base(plan.ablation)
-    for line in differences(plan.base, own, paper) or []:
-        yield f"pretraining: {line}"
+    """Yield how the runs differ from the paper's, apart from what --grid varies."""
+    rows_by_line: dict[str, list[str]] = {}
+    for setting in plan.pretrained:
+        paper = paper_run(plan.ablation, setting)
+        for line in differences(plan.config_of(setting), plan.grid_names, paper) or []:
+            rows_by_line.setdefault(line, []).append(setting.name)
+    for line, names in rows_by_line.items():
+        of_some = "" if len(names) == len(plan.pretrained) else f" of {', '.join(names)}"
+        yield f"pretraining{of_some}: {line}"
     for score in plan.scores:
         if score.kind in ("finetune", "linear", "attentive"):
             # the config of a score names no encoder: it takes that of each trial, at the stride of

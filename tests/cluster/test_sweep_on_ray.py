@@ -29,8 +29,8 @@ from ctp.sweeps.config import AshaConfig, SweepConfig
 from ctp.sweeps.folder import read_sweep, state_of, write_config
 from ctp.sweeps.plan import Plan, Trial
 from ctp.sweeps.progress import SweepProgress, TrialProgress
-from ctp.sweeps.scores import RetrievalConfig, TrainedEncoder, retrieval_scores
-from ctp.training.run_folder import ENCODER, folder_of, read_metrics
+from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
+from ctp.training.run_folder import folder_of, read_metrics
 from ctp.training.trainer import TrainingSpec
 
 ROOT = Path(__file__).parents[2]
@@ -236,9 +236,8 @@ def scores_alone(
     train_alone(open_pretraining(trial.config))
     folder = folder_of(trial.config)
     found = dict(read_metrics(folder)[-1])
-    encoder = TrainedEncoder(trial.name, folder.join(ENCODER), trial.config.storage, trial.seed)
     for score in plan.scores:
-        numbers = score.compute(encoder, RunnerAlone(train_alone))
+        numbers = score.compute(trial.encoder, RunnerAlone(train_alone))
         found |= {f"{score.name}.{name}": value for name, value in numbers.items()}
     return found
 

@@ -46,7 +46,7 @@ class Config(BaseModel):
 
     @classmethod
     def from_values(cls, values: Any) -> Self:
-        """Return the config of nested values, as of a YAML file.
+        """Return the config with nested values, for example those of a YAML file.
 
         Raises:
             ValueError: an option is unknown or a value does not fit it; names each.
@@ -303,7 +303,7 @@ def differences(
     """Yield where the nested values of two configs differ.
 
     Args:
-        here, there: as of `model_dump`.
+        here, there: see `model_dump`.
         ignored: dotted names of options, and of sections, to leave out.
         name: dotted name of the section that they are of.
     """

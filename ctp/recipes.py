@@ -16,7 +16,7 @@ from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 PAPER_SCALING = ScalingConfig(num_workers=8, use_gpu=True, num_actors=24)
 """The paper's 8 GPUs (§5.1), with three actors for each."""
 PAPER_R2PLUS1D = R2plus1dConfig(middle_channels="convolution")
-"""The paper's R(2+1)D-18, which is not torchvision's: 33.17 M weights, as of the authors."""
+"""The paper's R(2+1)D-18, with the authors' 33.17 M weights instead of torchvision's 31.30 M."""
 SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
@@ -356,7 +356,7 @@ def track_got10k() -> TrackConfig:
 
 
 def track_small() -> TrackConfig:
-    """A small encoder, as of recipe small: minutes on 2 cores, 8 frames of 48 px."""
+    """The encoder of the recipe small: minutes on 2 cores, 8 frames of 48 px."""
     return TrackConfig(
         encoder=SMALL_ENCODER,
         head=HeadConfig(hidden_channels=64),

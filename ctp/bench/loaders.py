@@ -47,7 +47,7 @@ class ClipRequest:
         crop: the square to cut out, and whether it is mirrored.
         size_px: S, to which the square's side is scaled.
         game: the patches, cut from the clip itself.
-        color: float32 [T, 4] as of `sample_color`.
+        color: float32 [T, 4], see `sample_color`.
     """
 
     frame_numbers: tuple[int, ...]
@@ -118,7 +118,7 @@ class Loader:
         """Run the stages on the device for a batch; add their time to `seconds`.
 
         Returns:
-            float32 [B, 3, T, S, S], as of `to_input`.
+            float32 [B, 3, T, S, S], see `to_input`.
         """
         batch: Any = made
         for name, work in self.device_stages.items():

@@ -44,7 +44,7 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
     """Return a GPU's peak TFLOP/s, or None if it is unknown.
 
     Args:
-        device_name: as of `torch.cuda.get_device_name`.
+        device_name: see `torch.cuda.get_device_name`.
         precision: "fp32", "tf32" or "bf16".
     """
     for name, peaks in PEAK_TFLOPS.items():

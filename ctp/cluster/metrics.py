@@ -71,7 +71,7 @@ class RunMetrics:
         """Start before any worker.
 
         Args:
-            tags: as of `tags_of`.
+            tags: see `tags_of`.
             num_videos: videos of the run.
             score: the score that the run is judged by.
         """

@@ -1,4 +1,4 @@
-"""Attentive pooling of features, as of the attentive probe of V-JEPA (Bardes et al., TMLR 2024)."""
+"""Attentive pooling of features, as in V-JEPA's attentive probe (Bardes et al., TMLR 2024)."""
 
 from __future__ import annotations
 

@@ -192,10 +192,10 @@ def open_finetuning(config: FinetuneConfig) -> TrainingSpec[LabeledSample]:
     """List the run's videos.
 
     Args:
-        config: as of `resolve`.
+        config: see `resolve`.
 
     Raises:
-        ValueError: as of `open_labeled`.
+        ValueError: see `open_labeled`.
         StorageError: the storage fails.
     """
     found, batch = open_labeled(config.data, config.seed), config.compute.total_batch

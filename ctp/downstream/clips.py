@@ -21,7 +21,7 @@ class LabeledSample(NamedTuple):
 
     Attributes:
         planes: uint8 [T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
-        color: float32 [T, 4] as of `augment.sample_color`.
+        color: float32 [T, 4], see `augment.sample_color`.
         label: int64, number of its class.
     """
 

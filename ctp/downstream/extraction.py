@@ -279,7 +279,7 @@ def embed_labeled(
 
     Raises:
         ValueError: the encoder does not fit, or no video can be used.
-        StorageError, FloatingPointError: as of `embed_videos`.
+        StorageError, FloatingPointError: see `embed_videos`.
     """
     embedder = open_embedder(config, encoder)
     train, unused = embed_videos(embedder, config, videos.train, load)

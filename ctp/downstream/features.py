@@ -101,7 +101,7 @@ class Embedder:
         """Return the features of the views of videos.
 
         Args:
-            planes: uint8 [n, num_clips, T, 3/2 · S²], as of `views.read_view_planes`.
+            planes: uint8 [n, num_clips, T, 3/2 · S²], see `views.read_view_planes`.
 
         Returns:
             [n, num_clips, D] of `dtype`.

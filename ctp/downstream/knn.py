@@ -39,7 +39,7 @@ def knn_score(
 
     Raises:
         ValueError: the encoder does not fit, or fewer than k videos can be used.
-        StorageError, FloatingPointError: as of `embed_labeled`.
+        StorageError, FloatingPointError: see `embed_labeled`.
     """
     gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)
     return {

@@ -92,7 +92,7 @@ def knn_accuracy(
     If several classes have equally many, that of the nearest neighbour among them counts.
 
     Raises:
-        ValueError: as of `retrieve`.
+        ValueError: see `retrieve`.
     """
     _check_labels(gallery, queries)
     found = nearest(gallery.features, queries.features, k, device)

@@ -28,7 +28,7 @@ class TrackSample(NamedTuple):
 
     Attributes:
         planes: uint8 [T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
-        color: float32 [T, 4] as of `augment.sample_color`.
+        color: float32 [T, 4], see `augment.sample_color`.
         boxes: float32 [1, T, 4], xyxy pixels of the clip: the visible part of the object.
         counted: bool [1, T], the frames that show some of it.
     """

@@ -21,7 +21,7 @@ GOT10K_SCORES = (
     Score("sr50", "SR.50", "still_sr50", "still box"),
     Score("sr75", "SR.75", "still_sr75", "still box"),
 )
-"""Average overlap, and success rates at IoU 0.5 and 0.75, as of the GOT-10k benchmark."""
+"""Average overlap, and success rates at IoU 0.5 and 0.75: the scores of the GOT-10k benchmark."""
 
 
 class AnnotatedVideosConfig(VideosConfig):

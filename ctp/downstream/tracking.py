@@ -153,10 +153,10 @@ def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
     """List the run's videos.
 
     Args:
-        config: as of `resolve`.
+        config: see `resolve`.
 
     Raises:
-        ValueError: as of `open_annotated`; or videos are both trained and tested on.
+        ValueError: see `open_annotated`; or videos are both trained and tested on.
         StorageError: the storage fails.
     """
     data, batch = config.data, config.compute.total_batch

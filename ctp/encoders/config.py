@@ -93,7 +93,7 @@ class R2plus1dConfig(ResNet3dConfig):
 
 
 class C3dConfig(_AtMost16):
-    """C3D with batch normalisation, as of VCOP."""
+    """C3D with batch normalisation, as in VCOP."""
 
     name: Literal["c3d"] = "c3d"
     """Name of the encoder."""

@@ -96,7 +96,7 @@ def export_onnx(encoder: Encoder, clip_size: tuple[int, int, int], pooling: Pool
     """Export an encoder as ONNX, with input `clips` and output `features`.
 
     Args:
-        encoder, clip_size, pooling: as of `export_program`.
+        encoder, clip_size, pooling: see `export_program`.
 
     Raises:
         ExportError: it gives other features than the encoder, or a package is missing.

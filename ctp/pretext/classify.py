@@ -1,4 +1,4 @@
-"""What pretext tasks share whose answer is one of several classes."""
+"""The parts that classification tasks share: sample, model, loss, score and pictures."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class ClassifiedSample(NamedTuple):
 
     Attributes:
         planes: uint8 [..., T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
-        color: float32 [..., T, 4] as of `augment.sample_color`; [0] if the task changes none.
+        color: float32 [..., T, 4], see `augment.sample_color`; [0] if the task changes none.
         label: int64 [...], the class of each answer.
-        dropout_seed: int64, of `seeded_dropout`.
+        dropout_seed: int64, the seed for `seeded_dropout`.
     """
 
     planes: Any
@@ -51,7 +51,7 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
     """A pretext task whose answers are classes; the loss is the cross entropy.
 
     Attributes:
-        question: what a class is of, for captions, e.g. "turned".
+        question: word before the class in a caption, e.g. "turned".
     """
 
     score = Score("accuracy", "accuracy", "chance", "chance", is_percent=True)
@@ -78,7 +78,7 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
         return LossTerms(F.cross_entropy(logits, samples.label.flatten()), {})
 
     def evaluate(self, model: nn.Module, batches: Iterable[ClassifiedSample]) -> Mapping[str, Mean]:
-        """Return the accuracy, and that of a guess: all classes are equally probable."""
+        """Return the accuracy, and that of a random guess; all classes are equally probable."""
         correct = number = 0
         for samples in batches:
             labels = samples.label.flatten()
@@ -96,8 +96,8 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
     def pictures(
         self, samples: ClassifiedSample, model: nn.Module | None, *, min_side_px: int
     ) -> Sequence[SamplePicture]:
-        """Show the frames that the encoder sees; the caption has the class and the answer, of each
-        clip where a sample has several classes, and the mean probability of the answers."""
+        """Show the frames that the encoder sees. The caption has the sample's classes and, with a
+        model, its answers and their mean probability."""
         from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
 
         frames, color = self.frames(samples), _color(samples)
@@ -110,7 +110,7 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
                 f"{caption}, answer {name} ({share})"
                 for caption, name, share in zip(captions, names, shares, strict=True)
             ]
-        elif color is not None:  # as the model is trained
+        elif color is not None:  # the colours that the model is trained on
             frames = change_colors(frames, color, RECOGNITION_COLORS)
         # the clips of a sample follow each other
         pictures = frames.reshape(len(captions), -1, *frames.shape[2:])
@@ -150,7 +150,7 @@ class ClipClassifier(nn.Module):
 
     Attributes:
         encoder: makes the features.
-        fc: from features to classes.
+        fc: maps features to the logits of the classes.
     """
 
     def __init__(self, encoder: Encoder, num_classes: int):
@@ -161,8 +161,8 @@ class ClipClassifier(nn.Module):
         """Classify clips.
 
         Args:
-            clips: float [clips, 3, T, H, W], normalised; as many of each sample.
-            dropout_seeds: int64 [B], of the samples; None: no dropout.
+            clips: float [clips, 3, T, H, W], normalised; the same number for each sample.
+            dropout_seeds: int64 [B], one for each sample; None: no dropout.
 
         Returns:
             float32 [clips, classes], logits.

@@ -1,4 +1,4 @@
-"""Dropout without a global random state, so that runs resume exactly on any number of workers."""
+"""Dropout without a global random state: a run resumes exactly, on any number of workers."""
 
 from __future__ import annotations
 

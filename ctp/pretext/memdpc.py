@@ -49,7 +49,7 @@ class MemdpcSample(NamedTuple):
 
     Attributes:
         planes: uint8 [8 · T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
-        color: float32 [8 · T, 4] as of `augment.sample_color`.
+        color: float32 [8 · T, 4], see `augment.sample_color`.
         dropout_seed: int64, of `seeded_dropout`.
     """
 

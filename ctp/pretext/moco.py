@@ -1,7 +1,7 @@
-"""MoCo: tell which clip is of the same video (He et al., CVPR 2020; v2, arXiv 2003.04297).
+"""MoCo: recognise which clip is of the same video (He et al., CVPR 2020; v2, arXiv 2003.04297).
 
-As re-implemented for Table 4 of Catch-the-Patch. Batches are not shuffled over workers: batch
-normalisation is over all of them, which leaves no trace of which clips were together.
+As re-implemented for Table 4 of Catch-the-Patch. Batches are not shuffled over workers. This is not
+needed: batch normalisation is over all workers, so that it does not show which clips share one.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:  # actors draw samples without torchvision's models, which tak
     from ctp.encoders.encoder import Encoder
 
 TEMPERATURE = 0.2
-"""That similarities are divided by (v2 and the authors' implementation)."""
+"""Divisor of the similarities (v2 and the authors' implementation)."""
 KEY_MOMENTUM = 0.999
-"""Share of the key encoder's weights that stays in a step."""
+"""Weight of the key encoder's old parameters in its update (MoCo's m)."""
 EMBEDDING_SIZE = 128
 CLIPS = 2
 """Clips of a sample: the query and its key."""
@@ -50,9 +50,9 @@ class MocoConfig(TaskConfig):
     augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
     """How a clip is cropped."""
     queue_size: Annotated[int, Ge(1)] = 65536
-    """Keys of earlier steps to tell a clip from; a multiple of the batch, well below an epoch."""
+    """Keys of earlier steps that are negatives: a multiple of the batch, well below an epoch."""
     key_momentum: Annotated[float, NotAnOption()] = KEY_MOMENTUM
-    """Share of the key encoder's weights that stays in a step."""
+    """Weight of the key encoder's old parameters in its update."""
 
     def check_batch(self, total_batch: int) -> None:
         """Raise a ValueError if the queue is not a multiple of the batch."""
@@ -60,7 +60,7 @@ class MocoConfig(TaskConfig):
             nearest = max(self.queue_size // total_batch, 1) * total_batch
             raise ValueError(
                 f"task.queue_size {self.queue_size} is not a multiple of compute.total_batch "
-                f"{total_batch}, so that a step's keys do not fit; set it to {nearest}, for example"
+                f"{total_batch}; set it to {nearest}, for example"
             )
 
 
@@ -69,7 +69,7 @@ class MocoSample(NamedTuple):
 
     Attributes:
         planes: uint8 [2, T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
-        color: float32 [2, T, 4] as of `augment.sample_color`.
+        color: float32 [2, T, 4], see `augment.sample_color`.
         video: int64, number of the video in the catalogue.
     """
 
@@ -79,7 +79,7 @@ class MocoSample(NamedTuple):
 
 
 class MocoTask(PretextTask[MocoSample, MocoConfig]):
-    """Tell the other clip of the same video from clips of other videos."""
+    """Recognise the other clip of the same video among clips of other videos."""
 
     Config = MocoConfig
     score = Score("retrieved", "clips retrieved", "chance", "chance", is_percent=True)
@@ -112,22 +112,23 @@ class MocoTask(PretextTask[MocoSample, MocoConfig]):
         return Moco(encoder, self.config.queue_size, self.config.key_momentum)
 
     def loss(self, model: nn.Module, samples: MocoSample) -> LossTerms:
-        """Return the cross entropy of each query's key among all of the queue."""
+        """Return the cross entropy of each query's own key against the keys of the queue."""
         _, _, logits = model(*self._clips(samples, with_color=True))
         right = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         accuracy = (logits.argmax(dim=1) == right).float().mean()
         return LossTerms(F.cross_entropy(logits, right), {"queue_accuracy": accuracy})
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Enqueue the keys of the step, and let the key encoder follow."""
+        """Enqueue the keys of the step and update the key encoder."""
         assert isinstance(model, Moco)
         model.enqueue()
         model.follow()
 
     def evaluate(self, model: nn.Module, batches: Iterable[MocoSample]) -> Mapping[str, Mean]:
-        """Return how often the nearest key of all held-out clips is of the query's video.
+        """Return how often the key nearest to a query is of the query's video.
 
-        The keys are those of all workers, not of the queue, which holds random numbers at first.
+        The keys are those of all held-out clips on all workers. The queue is not used, because it
+        holds random numbers at first.
         """
         pairs = [(*self._embed(model, samples), samples.video.cpu()) for samples in batches]
         empty = torch.zeros(0, EMBEDDING_SIZE), torch.zeros(0, EMBEDDING_SIZE), torch.zeros(0)
@@ -147,7 +148,7 @@ class MocoTask(PretextTask[MocoSample, MocoConfig]):
     def pictures(
         self, samples: MocoSample, model: nn.Module | None, *, min_side_px: int
     ) -> Sequence[SamplePicture]:
-        """Show the two clips side by side; the caption has the answer among these samples."""
+        """Show the two clips side by side; the caption names the nearest key of these samples."""
         from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
 
         frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
@@ -188,11 +189,11 @@ class MocoTask(PretextTask[MocoSample, MocoConfig]):
 
 
 class Moco(nn.Module):
-    """Two encoders, each with a head, and the newest keys.
+    """Two encoders, each with a head, and the queue of the newest keys.
 
     Attributes:
-        encoder, head: make the queries; they learn.
-        key_encoder, key_head: make the keys; they follow those of the queries.
+        encoder, head: make the queries; trained by the optimiser.
+        key_encoder, key_head: make the keys; moving averages of `encoder` and `head`.
         queue: float32 [queue_size, 128], unit vectors.
         queue_start: int64, the row that the next keys overwrite from.
     """
@@ -218,7 +219,8 @@ class Moco(nn.Module):
         def copy_weights(module: nn.Module, _: object) -> None:
             key_encoder.load_state_dict(module.state_dict())
 
-        # initial weights are loaded into the encoder alone; a checkpoint's own keys come after it
+        # initial weights are loaded into the encoder alone; a checkpoint then overwrites the copy,
+        # because its key encoder is loaded after the encoder
         encoder.register_load_state_dict_post_hook(copy_weights)  # type: ignore[no-untyped-call]
 
     def forward(self, query_clips: Tensor, key_clips: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -240,7 +242,7 @@ class Moco(nn.Module):
 
     @torch.no_grad()
     def enqueue(self) -> None:
-        """Overwrite the oldest keys by those of the step, in the order of the stream."""
+        """Replace the oldest keys by those of the step, in the order of the stream."""
         assert self._new_keys is not None
         keys = gather_tensor(self._new_keys)
         rows = torch.arange(len(keys), device=keys.device)
@@ -250,7 +252,7 @@ class Moco(nn.Module):
 
     @torch.no_grad()
     def follow(self) -> None:
-        """Move the key encoder's parameters towards the query encoder's."""
+        """Move the parameters of key encoder and head towards those of the query's."""
         pairs = ((self.encoder, self.key_encoder), (self.head, self.key_head))
         for leader, follower in pairs:
             for new, old in zip(leader.parameters(), follower.parameters(), strict=True):
@@ -258,7 +260,7 @@ class Moco(nn.Module):
 
 
 def similarities(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
-    """Return the logits of each query's own key, in column 0, and of the queue.
+    """Return the logits of each query's own key, in column 0, and of the keys in the queue.
 
     Args:
         query, key: unit vectors, float32 [B, D].

@@ -1,4 +1,4 @@
-"""What the pictures of all tasks share: larger frames, in the colours that the encoder sees."""
+"""Helpers for the pictures of samples: enlarge frames, and change their colours as in training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def enlarge(frames: Tensor, min_side_px: int) -> Tensor:
 
     Args:
         frames: uint8 [T, h, w, 3].
-        min_side_px: the shorter side of the result, if that is more.
+        min_side_px: least shorter side of the result.
 
     Returns:
         uint8 [T, H, W, 3].
@@ -34,12 +34,12 @@ def enlarge(frames: Tensor, min_side_px: int) -> Tensor:
 def change_colors(
     frames: Tensor, color: Tensor, jitter: ColorJitter = PRETRAINING_COLORS
 ) -> Tensor:
-    """Return frames in the colours that the encoder sees.
+    """Return frames in the colours that the encoder sees in training.
 
     Args:
         frames: uint8 [B, T, H, W, 3].
-        color: float32 [B, T, 4] as of `augment.sample_color`.
-        jitter: that `color` was drawn from.
+        color: float32 [B, T, 4], see `augment.sample_color`.
+        jitter: the distribution that `color` was drawn from.
 
     Returns:
         uint8 [B, T, H, W, 3].

@@ -1,4 +1,4 @@
-"""The pretext tasks there are. A task is one file and one line here."""
+"""All pretext tasks by name. A task is one file and one line here."""
 
 from __future__ import annotations
 

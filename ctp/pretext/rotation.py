@@ -1,6 +1,6 @@
-"""3DRotNet: tell by how many quarter turns a clip is turned (Jing et al., arXiv 1811.11387).
+"""3DRotNet: predict by how many quarter turns a clip is rotated (Jing et al., arXiv 1811.11387).
 
-As re-implemented for Table 4 of Catch-the-Patch, except that turns are exact.
+As re-implemented for Table 4 of Catch-the-Patch, except that rotations are exact.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RotationConfig(TaskConfig):
 
 
 class RotationTask(ClassificationTask[RotationConfig]):
-    """Tell by how many quarter turns a clip is turned counter-clockwise."""
+    """Predict by how many quarter turns a clip is rotated counter-clockwise."""
 
     Config = RotationConfig
     question = "turned"
@@ -47,7 +47,7 @@ class RotationTask(ClassificationTask[RotationConfig]):
         return self._fields()
 
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> ClassifiedSample:
-        """Decode a clip and draw its turn; it is turned on the device."""
+        """Decode a clip and draw its rotation, which is applied on the device."""
         config, size = self.config, self.config.augment.frame_size_px
         with videos.open(MIN_VIDEO_FRAMES) as reader:
             frames = sample_frames(config.sampling, reader.num_frames, rng, temporal_jitter=True)
@@ -57,9 +57,9 @@ class RotationTask(ClassificationTask[RotationConfig]):
         return ClassifiedSample(planes, color, turns, draw_dropout_seed(rng))
 
     def frames(self, samples: ClassifiedSample) -> Tensor:
-        """Return the turned frames, uint8 [B, T, S, S, 3]."""
+        """Return the rotated frames, uint8 [B, T, S, S, 3]."""
         upright = super().frames(samples)
-        # exact: a warp would repeat rows or columns at the edges, which tell the class
+        # exact: a warp would repeat rows or columns at the edges, which show the class
         turned = torch.stack([torch.rot90(upright, turns, (2, 3)) for turns in range(NUM_TURNS)])
-        # all four, since to ask which are needed would wait for the device
+        # all four: to find out which are needed, the host would have to wait for the device
         return turned[samples.label, torch.arange(len(upright), device=upright.device)]

@@ -1,4 +1,4 @@
-"""SpeedNet: tell how fast a clip is played (Benaim et al., CVPR 2020, arXiv 2004.06130).
+"""SpeedNet: predict how fast a clip is played (Benaim et al., CVPR 2020, arXiv 2004.06130).
 
 As re-implemented for Table 4 of Catch-the-Patch, or with the two classes of the original.
 """
@@ -37,12 +37,12 @@ class SpeedConfig(TaskConfig):
     sampling: SamplingConfig = SamplingConfig(interval_frames=(1, 1))
     """Which frames of a video make a clip at normal speed."""
     classes: Literal["seven", "original"] = "seven"
-    """Tell seven speeds: forwards and backwards 1, 2 and 4 times, and a still picture; or two as
-    in the original, normal and about twice as fast, with a clip of each in every sample."""
+    """Predict one of seven speeds: 1, 2 and 4 times, forwards or backwards, and a still picture; or
+    one of the original's two, normal and about twice as fast, with a clip of each in a sample."""
 
 
 class SpeedTask(ClassificationTask[SpeedConfig]):
-    """Tell at which speed a clip is played."""
+    """Predict the speed at which a clip is played."""
 
     Config = SpeedConfig
     question = "speed"
@@ -64,8 +64,8 @@ class SpeedTask(ClassificationTask[SpeedConfig]):
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> ClassifiedSample:
         """Decode a clip at a random speed or, with the original's classes, one at each speed.
 
-        Videos that are too short for the highest speed are quarantined: a last frame that is
-        repeated would tell the class.
+        Videos that are too short for the highest speed are quarantined: repeats of the last frame
+        would show the class.
         """
         config = self.config
         low, high = config.sampling.interval_frames
@@ -79,7 +79,7 @@ class SpeedTask(ClassificationTask[SpeedConfig]):
                 planes = self._read(reader, interval, list(SEVEN.values())[label], crop, rng)
                 color = self._draw_color(rng)
             else:
-                # both versions of a video side by side, so that nothing but the speed differs
+                # both versions of a video in one sample, so that only the speed differs
                 label = np.arange(len(ORIGINAL))
                 speeds = ORIGINAL.values()
                 planes = np.stack([self._read(reader, interval, s, crop, rng) for s in speeds])
@@ -101,7 +101,7 @@ class SpeedTask(ClassificationTask[SpeedConfig]):
         frames = rng.integers(reader.num_frames - steps[-1]) + steps
         side = size
         if self.config.classes == "original":
-            # random sizes hide traces of the codec, which tell how far apart frames are
+            # random sizes hide traces of the codec, which show the distance between frames
             shortest, longest = (int(size * share) // 2 for share in RESIZED_SHARE)
             side = 2 * int(rng.integers(shortest, longest + 1))
         planes = resize_square(reader.read_square(frames.tolist(), crop, side), side, size)

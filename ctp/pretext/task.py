@@ -1,8 +1,8 @@
-"""The protocol of a pretext task.
+"""The base class of pretext tasks.
 
-A task is one file (or folder) and one line in `ctp.pretext.registry.TASKS`. It says what a sample
-is, which model learns from it, and how good the model is. All else is the framework's: decoding,
-read-ahead, quarantine, batches, resume, initial weights, logging and the k-NN score.
+A task is one file (or folder) and one line in `ctp.pretext.registry.TASKS`. It defines the samples,
+the model that learns from them, the loss, and the score of the model. The framework does the rest:
+decoding, read-ahead, quarantine, batches, resuming, initial weights, logging and the k-NN score.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ C = TypeVar("C", bound=TaskConfig)
 
 
 class Mean(NamedTuple):
-    """A mean as its sum and the number of its values, so that those of workers add up."""
+    """A mean as the sum and the number of its values, which can be added over workers."""
 
     total: float
     number: float
 
 
 class SamplePicture(NamedTuple):
-    """A sample as a person looks at it.
+    """The picture of a sample.
 
     Attributes:
-        frames: uint8 [T, h, w, 3], with all that explains the sample drawn in.
-        caption: one line.
+        frames: uint8 [T, h, w, 3], with boxes or other marks drawn in.
+        caption: one line of text.
     """
 
     frames: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class SamplePicture(NamedTuple):
 
 
 class PretextTask(SampleDrawer[S], Generic[S, C]):
-    """A pretext task: what a sample is, what learns from it, and how well.
+    """Base of every pretext task: draws samples, builds the model, and computes loss and score.
 
     A subclass is built from its config alone and is picklable.
 
@@ -72,22 +72,27 @@ class PretextTask(SampleDrawer[S], Generic[S, C]):
         """Return the loss of a batch.
 
         Args:
-            model: what `build` returned, perhaps wrapped; only to be called.
+            model: the model from `build`, perhaps wrapped by DDP or compiled: call it, but do not
+                read its attributes.
             samples: the sample's arrays as tensors with a leading B, on the model's device.
         """
 
     @abstractmethod
     def evaluate(self, model: nn.Module, batches: Iterable[S]) -> Mapping[str, Mean]:
-        """Return scores over held-out batches, and what a trivial answer would score.
+        """Return the scores of held-out batches, and those of a trivial answer.
 
         Args:
-            model: what `build` returned, in evaluation mode; gradients are off.
-            batches: as of `loss`.
+            model: the model from `build`, in evaluation mode; gradients are off.
+            batches: samples as in `loss`.
         """
 
     def after_step(self, model: nn.Module, step: int) -> None:
-        """Update what the optimiser does not: a momentum encoder, a queue. Called after each step
-        with the module that `build` returned."""
+        """Update what the optimiser does not update, such as a momentum encoder or a queue.
+
+        Args:
+            model: the model from `build`, not wrapped.
+            step: number of steps so far.
+        """
 
     def progress_metrics(self, progress: float) -> Mapping[str, float]:
         """Return entries for the log line at a share of the run in [0, 1]."""
@@ -106,7 +111,7 @@ class PretextTask(SampleDrawer[S], Generic[S, C]):
         """Draw samples as pictures, with the answers of a model where one is given.
 
         Args:
-            samples: as of `loss`, on the model's device.
-            model: as of `evaluate`, or None.
-            min_side_px: smaller frames are enlarged to this shorter side.
+            samples: as in `loss`.
+            model: as in `evaluate`, or None.
+            min_side_px: frames whose shorter side is smaller are enlarged to it.
         """

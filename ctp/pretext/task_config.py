@@ -1,6 +1,6 @@
 """The base of every task's config, and the config field that holds the config of any task.
 
-They are apart from the tasks because processes that only hold a config must not import torch.
+They are not in the tasks' files because processes that only hold a config must not import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ctp.video.config import AugmentConfig, SamplingConfig
 
 
 class TaskConfig(Config):
-    """What all tasks have in common. A subclass narrows `name` to a Literal."""
+    """Base of every task's config. A subclass narrows `name` to a Literal."""
 
     name: str
     """The pretext task."""
@@ -23,7 +23,7 @@ class TaskConfig(Config):
     """How a clip is cropped and varied."""
 
     def check_batch(self, total_batch: int) -> None:
-        """Raise a ValueError if the task cannot learn from batches of that many samples."""
+        """Raise a ValueError if the task cannot learn from batches of `total_batch` samples."""
 
 
 def _choices() -> Mapping[str, type[TaskConfig]]:

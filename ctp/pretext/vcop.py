@@ -1,7 +1,7 @@
-"""VCOP: tell the order of shuffled clips (Xu et al., CVPR 2019).
+"""VCOP: predict the order of shuffled clips (Xu et al., CVPR 2019).
 
 As re-implemented for Table 4 of Catch-the-Patch, except that each clip has its own crop, as in the
-original: in a shared one, the drift of the picture from clip to clip tells the order.
+original: in a shared crop, the drift of the picture from clip to clip shows the order.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class VcopConfig(TaskConfig):
 
 
 class VcopTask(ClassificationTask[VcopConfig]):
-    """Tell in which order the clips of a video are shown."""
+    """Predict the order in which the clips of a video are shown."""
 
     Config = VcopConfig
     question = "order"
@@ -75,10 +75,10 @@ class VcopTask(ClassificationTask[VcopConfig]):
         return self._fields(self.config.num_clips)._replace(color=no_color)
 
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> ClassifiedSample:
-        """Decode clips that follow each other, and shuffle them.
+        """Decode consecutive clips and shuffle them.
 
-        Videos that are too short for clips without overlap are quarantined: their order could not
-        be told.
+        Videos that are too short for clips without overlap are quarantined: their clips would have
+        no clear order.
         """
         config, (low, high) = self.config, self.config.sampling.interval_frames
         with videos.open(self._span(high)) as reader:
@@ -115,8 +115,8 @@ class OrderClassifier(nn.Module):
 
     Attributes:
         encoder: makes the features.
-        pair: from the features of two clips to as many as of one, with shared weights.
-        fc: from the features of all pairs to orders.
+        pair: maps the 2 · C features of two clips to C; shared by all pairs.
+        fc: maps the features of all pairs to the logits of the orders.
     """
 
     def __init__(self, encoder: Encoder, num_clips: int, num_orders: int):

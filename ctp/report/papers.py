@@ -78,7 +78,7 @@ def dataset_of(uri: object) -> str | None:
     """Return the paper's data set that a location is named after; None unless there is one."""
     text = format_value(uri).lower()
     named = [name for name in DATASETS if name in text]
-    # two names in a path, as of a run that goes from one to the other, say nothing
+    # a path with two names, such as that of a run from one to the other, says nothing
     return named[0] if len(named) == 1 else None
 
 

@@ -75,8 +75,8 @@ def follow(
 
     Args:
         uri: its folder.
-        is_over: returns whether the process that runs it has ended, as of a submitted job, which
-            need not have started; None: it has when all its trials have.
+        is_over: returns whether the process that runs the sweep, such as a submitted job, has
+            ended; None: the sweep has ended when all its trials have.
         every_seconds: time between two updates.
 
     Returns:

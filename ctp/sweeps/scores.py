@@ -183,7 +183,7 @@ class EncoderScore(ABC, Generic[C]):
         """Return the score with its own ones of some options, and with absolute paths.
 
         Args:
-            options: dotted option -> value, as of --set.
+            options: dotted option -> value, as in --set.
             data: see `with_located_paths`.
 
         Raises:
@@ -260,7 +260,7 @@ def retrieval_videos(config: RetrievalConfig) -> LabeledVideos:
     """Return the gallery, as videos to train on, and the queries.
 
     Raises:
-        ValueError: as of `open_labeled`; or there are too few videos in the gallery.
+        ValueError: see `open_labeled`; or there are too few videos in the gallery.
     """
     videos = open_labeled(config.data, config.seed)
     if len(videos.train) < max(KS):
@@ -319,7 +319,7 @@ def choose_scores(
     Args:
         scale: of the sweep.
         names: names or kinds, as in `SweepConfig.scores`; the task's own score is passed over.
-        options: dotted option -> value, as of --set.
+        options: dotted option -> value, as in --set.
         datasets: those that a kind means at scale paper.
         data: see `with_located_paths`.
 

@@ -68,7 +68,7 @@ class TrainState:
             writer: `written_by` of the process that wrote it.
 
         Raises:
-            StorageError: it has other fields, as of another version of ctp.
+            StorageError: it has other fields, for example those of another version of ctp.
         """
         import torch
 

@@ -45,7 +45,7 @@ class ColorJitter:
         contrast_prob: probability that contrast changes.
         max_log_contrast: greatest |log| of the factor on a pixel.
         varies_over_frames: whether brightness and contrast vary between key frames.
-        half_open_key_frame_shift: as of `sample_key_frames`.
+        half_open_key_frame_shift: see `sample_key_frames`.
         hue_saturation_first: whether hue and saturation change before brightness and contrast, or
             after them.
     """
@@ -124,7 +124,7 @@ def to_input(
 
     Args:
         frames: uint8 [B, T, H, W, 3].
-        color: float32 [B, T, 4] as of `sample_color`, on the same device; None changes nothing.
+        color: float32 [B, T, 4], see `sample_color`, on the same device; None changes nothing.
         jitter: that `color` was drawn from; it says which colours change first.
 
     Returns:

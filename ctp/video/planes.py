@@ -83,7 +83,7 @@ def scaled_crop(
     Args:
         config: size of the crop, and whether the picture keeps its aspect ratio.
         short_side_px: shorter side of the scaled picture.
-        x, y, flip: as of `Crop`.
+        x, y, flip: see `Crop`.
     """
     size, long_share = config.frame_size_px, None
     if not config.keeps_aspect_ratio:

@@ -24,7 +24,7 @@ def test_a_decoder_needs_more_for_larger_pictures_and_larger_files() -> None:
     base = DecoderMemory.from_catalog(small)
     assert base.videos == READ_AHEAD_BYTES
     assert DecoderMemory.from_catalog(small, catalog).videos == 3 * READ_AHEAD_BYTES
-    unknown = Catalog.from_entries([VideoEntry("a", "a.mp4")])  # as of a .txt list
+    unknown = Catalog.from_entries([VideoEntry("a", "a.mp4")])  # as in a .txt list
     assert DecoderMemory.from_catalog(small, unknown) == base
     more = DecoderMemory.from_catalog(large).total - base.total
     assert more == large.memory_bytes - small.memory_bytes > 0

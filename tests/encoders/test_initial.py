@@ -158,7 +158,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def image_net_of(encoder):
-    """A state dict as of a 2D net of the encoder's width and depth."""
+    """A state dict like that of a 2D net of the encoder's width and depth."""
     names = {"stem.0": "conv1", "stem.1": "bn1"}
     names |= {f".conv{i}.0": f".conv{i}" for i in (1, 2)}
     names |= {f".conv{i}.1": f".bn{i}" for i in (1, 2)}

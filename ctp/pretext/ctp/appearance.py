@@ -19,7 +19,7 @@ def sample_appearance(
     """Draw the appearance of the K patches of a clip.
 
     Returns:
-        shape int64 [K], soft_edge_start float64 [K] and opacity float32 [K, T], as of `Game`.
+        shape int64 [K], soft_edge_start float64 [K] and opacity float32 [K, T], see `Game`.
     """
     k = config.num_patches
     shape = np.searchsorted(np.cumsum(config.shape_probs), rng.random(k), side="right")

@@ -57,7 +57,7 @@ class TrackHead(nn.Module):
             queries: float32 [B, K, 4], xyxy pixels of the clip: the boxes in the first frame.
 
         Returns:
-            float [B, K, T, 4], offsets as of `geometry.box_offsets`.
+            float [B, K, T, 4], offsets, see `geometry.box_offsets`.
         """
         batch, num_queries, _ = queries.shape
         clip = torch.arange(batch, device=queries.device, dtype=queries.dtype)

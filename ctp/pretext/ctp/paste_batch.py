@@ -35,7 +35,7 @@ def paste_batch(
         game: the clips' patches, on the same device.
         sources: uint8 [B, K, H, W, 3], pictures to cut the patches from instead of the clip's own.
         has_sources: bool [B], for which clips; None: for all, if there are sources.
-        blending: as of `paste`.
+        blending: see `paste`.
 
     Returns:
         uint8 [B, T, H, W, 3].

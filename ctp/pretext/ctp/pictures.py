@@ -44,7 +44,7 @@ def draw_samples(
     Args:
         frames: uint8 [B, T, H, W, 3], with the patches pasted.
         samples: with boxes, float [B, K, T, 4] xyxy pixels, and visible, bool [B, K, T].
-        color: float32 [B, T, 4] as of `augment.sample_color`: draw the frames as the encoder sees
+        color: float32 [B, T, 4], see `augment.sample_color`: draw the frames as the encoder sees
             them; None: as they are.
         predicted: float [B, K, T, 4], boxes of a model, or None.
         min_side_px: smaller frames are enlarged to this shorter side.

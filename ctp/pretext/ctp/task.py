@@ -46,11 +46,11 @@ class GameSample(NamedTuple):
         patch_sources: uint8 [K, 3/2 · S²], pictures of other videos to cut the patches from;
             [0, …] in a run whose patches are never cut from other videos.
         has_patch_sources: bool, whether they are used.
-        color: float32 [T, 4] as of `augment.sample_color`.
+        color: float32 [T, 4], see `augment.sample_color`.
         is_labelled: bool; False for a clip whose paths are to be labelled by the model: its boxes
             of frame 0 are where backward tracking starts, and the others mean nothing.
         weights: float32 [K, T], how much each box counts in the loss.
-        boxes, visible, source_frame, shape, soft_edge_start, opacity, order: as of `Game`.
+        boxes, visible, source_frame, shape, soft_edge_start, opacity, order: see `Game`.
     """
 
     planes: Any

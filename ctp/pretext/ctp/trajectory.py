@@ -26,7 +26,7 @@ def sample_trajectories(
         rng: source of randomness.
 
     Returns:
-        boxes float32 [K, T, 4], visible bool [K, T] and source_frame int64 [K], as of `Game`.
+        boxes float32 [K, T, 4], visible bool [K, T] and source_frame int64 [K], see `Game`.
         Centres keep the first box inside the frame; a patch that grows may reach over its edge
         unless `config.whole_pixel_boxes`.
     """

@@ -81,7 +81,7 @@ class Part(ShardSummary):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Part:
-        """Create from what `to_json` returned."""
+        """Create a part from the result of `to_json`."""
         quarantined = tuple(
             QuarantinedVideo(r["id"], r["uri"], r["reason"]) for r in values["quarantined"]
         )
@@ -202,7 +202,7 @@ def with_stored_defaults(config: BuildConfig, given: Iterable[str]) -> BuildConf
 
 
 def finished_parts(folder: str, names: Iterable[str]) -> dict[str, Part]:
-    """Return the contents of those of a split's shards that are finished, by name of the shard."""
+    """Return the contents of the finished shards of a split, by the names of the shards."""
     place = Storage.from_uri(folder)
     sizes = {info.path: info.size for info in place.list_files()}
     folders = (PARTS, PARTS.removeprefix("_"))  # the second one in builds of earlier versions
@@ -228,7 +228,7 @@ def build_shard(
         config: how videos are encoded; None: they keep their bytes.
         journal: names the video that is being read.
         attempt: checked before the shard is declared finished; None: no other process builds it.
-        teacher: "kcf" labels videos without boxes; None: nothing does.
+        teacher: "kcf" labels videos without boxes; None: videos without boxes get none.
 
     Raises:
         SupersededError: another process took over the folder.
@@ -331,7 +331,7 @@ def _identity(config: BuildConfig, tasks: Sequence[ShardTask]) -> dict[str, Any]
 
 
 def _canonical(uri: str) -> str:
-    """Return the same for all ways to write a URI: a relative path, an absolute one or a link."""
+    """Return one form for all ways to write a URI: a relative path, an absolute path, or a link."""
     if uri.startswith(corpus.SCHEME):
         return uri
     place = Storage.from_uri(uri)

@@ -54,8 +54,8 @@ def convert(
     Args:
         source: a video file, or a folder or ZIP of frames.
         config: how to transcode; None keeps the bytes of a video file and is invalid for frames.
-        journal: of this process.
-        limits: of decoding.
+        journal: the journal of this process.
+        limits: the limits of decoding.
 
     Raises:
         VideoError: the source cannot be read, decoded or encoded, exceeds the limits, or its
@@ -182,7 +182,7 @@ def _read(source: Source, uri: str) -> bytes:
 
 @contextmanager
 def _zip_errors() -> Iterator[None]:
-    """Turn what `zipfile` raises into ValueError; damage may make it raise nearly anything."""
+    """Turn the errors of `zipfile` into ValueError; a damaged file may raise almost any error."""
     try:
         yield
     except ValueError:
@@ -227,7 +227,7 @@ def _find_pictures(file: zipfile.ZipFile, zip_bytes: int) -> list[str]:
 
 @_zip_errors()
 def _unzip(file: zipfile.ZipFile, name: str) -> bytes:
-    """Return the bytes of a picture: no more than its size, whatever it unpacks to."""
+    """Return the bytes of a picture, at most the size that the ZIP declares for it."""
     size = file.getinfo(name).file_size
     with file.open(name) as member:
         data = member.read(size)

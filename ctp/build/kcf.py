@@ -1,8 +1,8 @@
-"""Labels by a teacher: boxes that a kernelised correlation filter follows (Table 1, "KCF").
+"""Label videos with boxes that a kernelised correlation filter follows (Table 1, "KCF").
 
 Henriques et al., "High-Speed Tracking with Kernelized Correlation Filters", TPAMI 2015, with the
 features of Felzenszwalb et al., "Object Detection with Discriminatively Trained Part Based Models",
-TPAMI 2010 (31 channels), and with a search over three scales, as its C++ version.
+TPAMI 2010 (31 channels), and with a search over three scales as in its C++ version.
 """
 
 from __future__ import annotations
@@ -28,36 +28,41 @@ Floats = NDArray[np.float64]
 CELL_PX = 4
 NUM_ORIENTATIONS = 9
 WINDOW_PER_BOX = 2.5
-"""Size of the searched window over that of the box: a padding of 1.5."""
+"""Size of the search window over that of the box: a padding of 1.5."""
 LONGER_SIDE_PX = 96
-"""To which the window is resampled."""
+"""Longer side of the resampled window."""
 TARGET_SIGMA = 0.1
-"""Width of the wanted response, in box sizes."""
+"""Standard deviation of the Gaussian target response, in box sizes."""
 KERNEL_SIGMA = 0.5
 RIDGE = 1e-4
 LEARNING_RATE = 0.02
 SCALES = (1.0, 1 / 1.05, 1.05)
 SCALE_PENALTY = 0.95
-"""Factor on the response at another scale than that of the frame before."""
+"""Factor on the response at a scale other than that of the previous frame."""
 LEAST_RESPONSE = 0.3
-"""A peak below it is no target: of random textures the peak is about .15."""
+"""A target with a lower peak is lost; random textures have a peak of about .15."""
 NUM_TRACKS = 3
 BOX_SIZE_SHARE = (16 / 128, 64 / 128)
-"""Size of a first box over the shorter side of the picture: those of the game (§3.3) in a clip of
-112 px, which is cut from a shorter side of 128 px."""
+"""Least and greatest size of a first box over the shorter side of the picture: the game's 16 to 64
+px (§3.3), in a video that is scaled to a shorter side of 128 px."""
 MAX_ASPECT_RATIO = 2.0
 LEAST_CONTRAST = 8.0
-"""Standard deviation of the grey values in a first box; flatter ones show no motion."""
+"""Least standard deviation of the grey values in a first box; flatter boxes show no motion."""
 MAX_TRIES = 8
 FRAMES_AT_ONCE = 64
-"""Frames of a video that are decoded together, which bounds the memory of long ones."""
+"""Frames of a video that are decoded together, to bound the memory for long videos."""
 
 
 class KcfTracker:
     """Follows one box from frame to frame."""
 
     def __init__(self, frame: NDArray[np.uint8], box: Floats):
-        """Learn the content of a box, float64 [4] xyxy pixels of a frame, uint8 [h, w, 3]."""
+        """Learn the content of a box.
+
+        Args:
+            frame: uint8 [h, w, 3].
+            box: float64 [4], xyxy pixels of the frame.
+        """
         self.center, self.size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
         window = self.size * WINDOW_PER_BOX
         cells = np.round(window * LONGER_SIDE_PX / window.max() / CELL_PX).astype(int).clip(4)
@@ -73,7 +78,8 @@ class KcfTracker:
         """Find the target in the next frame and learn how it looks now.
 
         Returns:
-            the box, float64 [4] xyxy, and the response at its peak, about 1 for the same content.
+            the box, float64 [4] xyxy pixels, and the peak of the response: about 1 if the content
+            has not changed.
         """
         best, peak, scale = np.zeros(2), -np.inf, 1.0
         for tried in SCALES:
@@ -93,7 +99,7 @@ class KcfTracker:
 
     def _features(self, frame: NDArray[np.uint8], scale: float) -> Floats:
         """Return features of the window, [31, h, w] cells, weighted by a cosine window."""
-        # one cell more on each side, which the normalisation of features uses up
+        # one cell more on each side: `fhog` leaves out the outermost cells
         pixels = (self._cells_wh + 2) * CELL_PX
         window = self.size * scale * WINDOW_PER_BOX * (self._cells_wh + 2) / self._cells_wh
         patch = _resample(frame, self.center, window, pixels)
@@ -117,11 +123,11 @@ def label_with_kcf(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Follow random boxes through a video.
 
-    A first box is drawn by the rules of the game; flat ones are skipped. A target that is lost has
-    weight 0 in that frame, and a new box is drawn in the next one.
+    First boxes are drawn by the rules of the game (§3.3); flat ones are skipped. In a frame that
+    loses the target the weight is 0, and in the next frame a new box is drawn.
 
     Args:
-        frames: of the video, uint8 [h, w, 3], all of one size.
+        frames: the frames of the video, uint8 [h, w, 3], all of one size.
         rng: source of randomness.
 
     Returns:
@@ -153,13 +159,13 @@ def label_with_kcf(
 def with_teacher(
     row: ShardRow, uri: str, journal: Journal | None, limits: DecodingLimits
 ) -> ShardRow:
-    """Return a row of a shard with the boxes that `label_with_kcf` follows.
+    """Return a row of a shard with the boxes from `label_with_kcf`.
 
     Args:
-        row: a video without boxes. Its id decides the first boxes.
-        uri: of the video, for errors.
-        journal: of this process; the video is blamed if the process ends.
-        limits: of decoding.
+        row: a video without boxes. Its id is the seed of the first boxes.
+        uri: location of the video, for errors.
+        journal: the journal of this process; it blames the video if the process ends.
+        limits: the limits of decoding.
 
     Raises:
         VideoError: a frame cannot be decoded.
@@ -183,7 +189,7 @@ def _frames(reader: VideoReader, short_side_px: int) -> Iterator[NDArray[np.uint
 
 
 def fhog(picture: Floats) -> Floats:
-    """Return histograms of oriented gradients of cells, without the outermost ones.
+    """Return the histograms of oriented gradients of all cells but the outermost ones.
 
     Args:
         picture: float [h · CELL_PX, w · CELL_PX, 3].

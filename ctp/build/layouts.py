@@ -92,7 +92,7 @@ class Source:
 
     @property
     def uri(self) -> str:
-        """Where it is stored, for messages."""
+        """Return where it is stored, for messages."""
         return self.content.uri
 
 

@@ -27,7 +27,7 @@ MIN_FRAMES = 2
 FRAME_LIST = "list.txt"
 """A file in GOT-10k's own folders that folders of shards do not have."""
 KEPT_SHARDS = 128
-"""Shards whose annotations a process keeps: some 0.4 MB for each of 128 videos."""
+"""Shards whose annotations a process keeps; a shard of 128 videos needs about 0.4 MB."""
 BUILD_COMMAND = "jobs/build_shards.py --layout got10k"
 
 Row = dict[str, Any]
@@ -120,7 +120,7 @@ class Objects:
     """The tracks of all objects of a video.
 
     Attributes:
-        tracks: of each object.
+        tracks: the track of each object.
         weights: float32 [K, N], how much each box counts; 0 where there is none.
         parts: int64 [K, N], equal for the frames of one target: a tracker that lost its target
             follows another one from then on.

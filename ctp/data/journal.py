@@ -5,8 +5,8 @@ the process that may die; Ray then starts another process for the same actor. A 
 `MAX_LOSSES` processes is not tried again. Two things remember what a process worked on:
 
 - A file in the machine's folder for temporary files. The process writes each video to it (14 µs),
-  so the file names the video exactly, and a crash adds its reason. But a container that is ended
-  for want of memory takes the file with it.
+  so the file names the video exactly, and a crash adds its reason. But if a container is ended for
+  lack of memory, the file is lost with it.
 - A `LossRecord`, kept by a process that outlives all actors. An actor asks it at the start of each
   task, about once for 50 clips, what must not be tried. This takes 0.6 ms of its core, and to name
   a video to the record 0.14 ms, too much for each clip of 5 ms. So a process names its videos only
@@ -44,7 +44,7 @@ from ctp.data.quarantine import LETHAL, QuarantinedVideo
 from ctp.video.encoded import VideoError
 
 MAX_LOSSES = 2
-"""A first loss may be chance: the system may have ended the process for want of memory."""
+"""A first loss may be chance: the system may have ended the process for lack of memory."""
 MAX_IDLE_DEATHS = 3
 """Processes of an actor that die in a row outside any video, after which the job stops."""
 CAREFUL_TASKS = 2
@@ -61,7 +61,7 @@ MAX_FILE_AGE_SECONDS = 86_400.0
 
 
 class DecodersDiedError(RuntimeError):
-    """The processes that decode die before they begin with a video; the job cannot go on."""
+    """The processes that decode die before they begin with a video; the job cannot continue."""
 
 
 class Machine(Enum):
@@ -94,7 +94,7 @@ class Standing(NamedTuple):
         suspects: videos that only one process at a time may try.
         is_careful: whether all videos are suspects.
         is_naming: whether to name all videos to the record.
-        error: why the job cannot go on; "" if it can.
+        error: why the job cannot continue; "" if it can.
     """
 
     blamed: Mapping[str, str]
@@ -147,7 +147,7 @@ class LossRecord:
 
         Args:
             known: quarantined videos; those that have ended processes are not tried.
-            state_of: returns what became of a machine.
+            state_of: returns the state of a machine.
         """
         self._state_of = state_of
         self._blamed = {
@@ -221,8 +221,8 @@ class LossRecord:
     def grant(self, actor: str, video: str, limit: float) -> bool:
         """Return whether the actor's process may work on a suspicious video now.
 
-        Only one process at a time may. Its actor may have vanished with its job, so that a grant
-        ends by itself.
+        Only one process at a time may. A grant expires, because the actor may have vanished with
+        its job.
         """
         now = time.monotonic()
         for other, each in self._actors.items():
@@ -314,7 +314,7 @@ class Journal:
 
         Args:
             record: what it shares with the job's other processes.
-            actor: a name that this process takes over from its predecessor.
+            actor: name of the actor; the process that replaces this one has the same.
             max_seconds_per_video: the process ends when it works longer on a video.
             slow: whether videos take so long (100 ms) that each can be named to the record.
         """
@@ -331,7 +331,7 @@ class Journal:
 
     @contextmanager
     def task(self) -> Iterator[None]:
-        """Surround a task of the actor, in which it works on videos.
+        """Mark a task of the actor, for use in a `with` statement around its work on videos.
 
         Raises:
             DecodersDiedError: earlier processes of the actor died outside any video.
@@ -393,7 +393,7 @@ def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractCont
 
 
 def video_key(video_id: str, uri: str) -> str:
-    """Return what names a video among all data sets of a job."""
+    """Return a key that is unique among the videos of all data sets of a job."""
     return f"{video_id}\n{uri}"
 
 

@@ -1,6 +1,6 @@
 """List the files of a folder, glob or brace pattern.
 
-Hidden names are passed over: those that start with a dot, such as macOS's `._name`, and `__MACOSX`.
+Hidden names are skipped: those that start with a dot, such as macOS's `._name`, and `__MACOSX`.
 They are listed only if the user wrote them, in a path or in a pattern. Links are followed. Each
 real file is listed once, by its name without links if it has one.
 """
@@ -105,7 +105,7 @@ def list_below(root: Storage, *, each_once: bool = True) -> Listing:
 
 
 def fixed_part(uri: str) -> str:
-    """Return the folder in which a local pattern is looked up; a path without pattern itself."""
+    """Return the folder that contains the first pattern of a local path, or a path without one."""
     depth = 0 if os.path.lexists(uri) else _pattern_depth(uri)
     return str(Path(uri).parents[depth - 1]) if depth else uri
 

@@ -25,21 +25,25 @@ Span = tuple[float, float]
 def sample_tracked(
     config: SamplingConfig, track: Track, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw the frame numbers of a clip as `sample_frames` does, and shift them so that the first
-    frame has an object: to the next such frame, or back to the last."""
+    """Draw the frame numbers of a clip, and shift them so that the first frame has an object.
+
+    They are drawn by `sample_frames` and shifted to the next frame with an object, or back to the
+    last one if there is no next one.
+    """
     numbers = sample_frames(config, len(track.boxes), rng)
     with_object = np.flatnonzero(track.counted)
-    # the next frame with an object; the last one if there is none behind
+    # the next frame with an object, otherwise the last one
     place = min(int(np.searchsorted(with_object, numbers[0])), len(with_object) - 1)
     moved: NDArray[np.int64] = numbers + (with_object[place] - numbers[0])
     return np.clip(moved, 0, len(track.boxes) - 1)
 
 
 def hold_object(crop: Crop, track: Track, frames: NDArray[np.int64]) -> Crop:
-    """Move a random crop so that it contains the object in all frames; if that does not fit, in
-    the first frame; if that does not fit either, the middle of that box.
+    """Move a random crop so that it contains the object.
 
-    The crop's own `x` and `y` choose among the possible positions.
+    It contains the object in all frames; if this is impossible, in the first frame; if this is
+    impossible, too, the centre of the first box. The crop's own `x` and `y` choose among the
+    possible positions.
     """
     # frames without an object have no box to hold
     boxes = track.boxes[frames[track.counted[frames]]]
@@ -67,13 +71,13 @@ def centred_crop(track: Track, frame: int) -> Crop:
 def seen_in(
     crop: Crop, track: Track, frames: NDArray[np.int64], size_px: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return the part of the object that a crop shows in some frames.
+    """Return the part of the object that a crop shows in each frame.
 
     Args:
-        crop: of the video's picture, mirrored or not.
-        track: of the video.
-        frames: int64 [T].
-        size_px: S, that the crop is scaled to.
+        crop: a crop of the video, mirrored or not.
+        track: the track of the object.
+        frames: int64 [T], frame numbers.
+        size_px: S, the size that the crop is scaled to.
 
     Returns:
         float32 [T, 4], xyxy pixels of the crop, clipped to it as GOT-10k clips boxes;
@@ -96,8 +100,8 @@ def _held(spans: Sequence[Span], side: int, length: int, at: float) -> float:
 
     Args:
         spans: (low, high) in pixels of the picture.
-        side: of the window, even.
-        length: of the picture.
+        side: length of the window, even.
+        length: length of the picture.
         at: chooses among the possible positions, from 0 for the first to 1 for the last.
     """
     most = (length - side) // 2  # windows begin at even pixels
@@ -118,7 +122,7 @@ def _centred(span: Span, side: int, length: int) -> float:
 
 
 def check_length(videos: VideoSource, reader: VideoReader, track: Track) -> None:
-    """Raise VideoError if a video has not as many frames as its track."""
+    """Raise VideoError if the numbers of frames of a video and of its track differ."""
     if reader.num_frames != len(track.boxes):
         reason = f"has {reader.num_frames} frames and {len(track.boxes)} boxes"
         raise VideoError(videos.entry.id, videos.entry.uri, reason)

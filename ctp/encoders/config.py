@@ -1,6 +1,6 @@
 """Configs of encoders, and names of initial weights.
 
-They are apart from the models because processes that only hold a config must not import torch.
+They are not in the models' files because processes that only hold a config must not import torch.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class EncoderConfig(Config):
 
 
 class _AtMost16(EncoderConfig):
-    """An encoder whose layers have a spatial stride of 16 in all."""
+    """An encoder whose layers have a total spatial stride of at most 16."""
 
     spatial_stride: Annotated[Literal[8, 16], NotAnOption()] = PRETRAIN_SPATIAL_STRIDE
-    """Height of a clip over height of its features: 8, or 16 as the layers have it."""
+    """Height of a clip over height of its features: 16, or 8 if the last stage has stride 1."""
 
 
 class ResNet3dConfig(_AtMost16):
-    """What R3D and R(2+1)D share. The defaults are the paper's 18-layer nets (§5.1)."""
+    """Base of R3D's and R(2+1)D's configs. The defaults are the paper's 18-layer nets (§5.1)."""
 
     width: Annotated[int, Ge(4)] = STANDARD_WIDTH
     """Channels of the first stage; each later stage has twice as many."""
@@ -140,7 +140,7 @@ class VitConfig(EncoderConfig):
 
     @model_validator(mode="after")
     def _stride_of_patch(self) -> Self:
-        # a job asks for the stride of its paper; tokens have that of their patches
+        # jobs set the stride of the paper, but a vit has only that of its patches
         object.__setattr__(self, "spatial_stride", self.patch)
         return self
 

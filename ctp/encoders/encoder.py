@@ -1,4 +1,4 @@
-"""The protocol of encoders."""
+"""The base class of encoders."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class PublishedWeights:
     """Weights that torchvision publishes.
 
     Attributes:
-        weights: their name for `torchvision.models.get_weight`; {field} in it stands for an option
-            of the encoder.
+        weights: their name for `torchvision.models.get_weight`; {field} in it is replaced by the
+            value of that option of the encoder.
         convert: takes the published state dict and the encoder's own, and returns the published
             weights under the encoder's names and in its shapes.
     """
@@ -38,11 +38,11 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         Config: class of its config.
-        stages: names of the submodules from the input on; together they hold all weights.
-        published_weights: name of initial weights -> what torchvision publishes under it.
+        stages: names of the submodules, in order from the input; together they hold all weights.
+        published_weights: name of initial weights -> the weights that torchvision publishes.
         published_norm_eps: ε of batch normalisation of torchvision's weights.
-        checkpoint_names: from the names in the authors' checkpoints to this encoder's.
-        config: what it was built from.
+        checkpoint_names: renames the parameters of the authors' checkpoints to this encoder's.
+        config: the config that it was built from.
         out_channels: channels of the features.
         stride: input size over output size in time, height and width, rounded up.
     """
@@ -97,7 +97,7 @@ class Encoder(nn.Module, ABC):
         """Halve the stride in time, in place; weights and config stay the same.
 
         Raises:
-            ValueError: the encoder cannot.
+            ValueError: the encoder does not support this.
         """
         raise ValueError(
             f"the encoder {self.config.name} cannot halve its temporal stride; choose r3d or "
@@ -112,7 +112,7 @@ class Encoder(nn.Module, ABC):
                 module.eps = eps
 
     def mismatch_hint(self, state: State) -> str:
-        """Return which option would make `state`, which does not fit, fit; "" if unknown."""
+        """Return which option would make `state` fit, for an error message; "" if unknown."""
         return ""
 
     @classmethod
@@ -131,7 +131,7 @@ class Encoder(nn.Module, ABC):
 
     @classmethod
     def rename(cls, key: str) -> str:
-        """Return this encoder's name of a parameter in the authors' checkpoints."""
+        """Return the name that this encoder gives to a parameter of the authors' checkpoints."""
         for pattern, name in cls.checkpoint_names:
             key = re.sub(pattern, name, key)
         return key

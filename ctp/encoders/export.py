@@ -52,7 +52,7 @@ class PooledEncoder(nn.Module):
 
     def __init__(self, encoder: Encoder, pooling: Pooling):
         super().__init__()
-        # a copy, since the caller may go on to train it
+        # a copy, since the caller may train the encoder further
         self.encoder = copy.deepcopy(encoder).cpu()
         self.pooling = pooling
         self.eval()
@@ -96,7 +96,7 @@ def export_onnx(encoder: Encoder, clip_size: tuple[int, int, int], pooling: Pool
     """Export an encoder as ONNX, with input `clips` and output `features`.
 
     Args:
-        encoder, clip_size, pooling: see `export_program`.
+        encoder, clip_size, pooling: as in `export_program`.
 
     Raises:
         ExportError: it gives other features than the encoder, or a package is missing.

@@ -1,7 +1,8 @@
-"""Initial weights of an encoder: another run's, the authors', torchvision's supervised ones.
+"""Load initial weights of an encoder: those of another run, of the authors, or of torchvision.
 
 Weights give the features that they were trained for only with the ε of their batch normalisation,
-so ε is loaded with them: 1e-3 of the authors' nets, 1e-5 of torchvision's, a run's own of a run's.
+so ε is loaded with them: 1e-3 for the authors' nets, 1e-5 for torchvision's, and for a run that of
+its config.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ SAFE_GLOBALS = [
     argparse.Namespace,  # the options of VideoMAE's runs
     *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"},
 ]
-"""What torch.load must allow besides tensors: checkpoints hold scores and options, too."""
+"""Types that torch.load must allow besides tensors: checkpoints hold scores and options, too."""
 STATE_ENTRIES = ("state_dict", "model", "module")
 """Entries of a checkpoint that may hold its state dict; the last two are VideoMAE's."""
 PREFIXES = ("backbone.", "encoder.")
-"""Names of the encoder inside a whole model: the authors', VideoMAE's."""
+"""Prefixes of the encoder's parameters inside a whole model: the authors', VideoMAE's."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class InitialWeights:
     Attributes:
         state: state dict under the encoder's names.
         origin: what they are and where they come from.
-        norm_eps: ε that they were trained with; None: unknown.
+        norm_eps: the ε that they were trained with; None: unknown.
         left_out: keys of the source that are not the encoder's.
     """
 
@@ -108,8 +109,8 @@ def load_initial_weights(encoder: Encoder, source: str) -> str:
 def with_norm_eps_of(source: str, config: EncoderConfig) -> EncoderConfig:
     """Return the config that an encoder of `config` has after `load_initial_weights`.
 
-    An encoder that is built to resume from a checkpoint must be built of this config, because the
-    weights of the checkpoint do not hold ε.
+    To resume from a checkpoint, build the encoder from this config, because the weights of a
+    checkpoint do not hold ε.
 
     Raises:
         ValueError, StorageError: as `load_initial_weights`; nothing is downloaded.

@@ -25,14 +25,14 @@ IMAGE_NET_NAMES = (
     (r"\.conv([123])\.", r".conv\1.0."),
     (r"\.bn([123])\.", r".conv\1.1."),
 )
-"""From torchvision's names of a 2D ResNet to those of R3D."""
+"""Rename the parameters of torchvision's 2D ResNet to those of R3D."""
 
 
 class ResNet3d(Encoder):
-    """What R3D and R(2+1)D share.
+    """Base of R3D and R(2+1)D.
 
-    The state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`, but
-    for the shapes that `middle_channels` changes.
+    The state dict is that of `torchvision.models.video.r3d_18` or `r2plus1d_18` without `fc`;
+    `middle_channels` changes some shapes.
     """
 
     stages = ("stem", "layer1", "layer2", "layer3", "layer4")
@@ -122,8 +122,8 @@ class R3d(ResNet3d):
 class R2plus1d(ResNet3d):
     """R(2+1)D: a residual net of spatial convolutions, each followed by a temporal one.
 
-    Images' weights cannot be inflated for it: a ReLU is between its spatial and its temporal
-    kernels, and its stem has 45 spatial kernels instead of 64.
+    The weights of an image net cannot be inflated for it: a ReLU is between its spatial and its
+    temporal kernels, and its stem has 45 spatial kernels instead of 64.
     """
 
     Config = R2plus1dConfig
@@ -141,7 +141,7 @@ class R2plus1d(ResNet3d):
         super().__init__(config, nn.Sequential(*spatial, *temporal), conv)
 
     def mismatch_hint(self, state: State) -> str:
-        """Return the `middle_channels` that the weights need, if these are others."""
+        """Return the `middle_channels` that the weights need, if the encoder has others."""
         kernels = [state.get(f"layer2.0.conv{number}.0.0.weight") for number in (1, 2)]
         channels = {kernel.shape[0] for kernel in kernels if kernel is not None}
         # computed for each convolution, the two of a block that doubles its channels have different

@@ -15,9 +15,9 @@ from ctp.encoders.resnet3d import initialise
 class S3d(Encoder):
     """An Inception net whose 3D convolutions are a spatial one followed by a temporal one.
 
-    The state dict is that of `torchvision.models.video.s3d` without `classifier`, whose strides
-    multiply to 32. At spatial stride 16 the last max pool is over time alone; at 8 the one before
-    it, too, has a spatial stride of 1.
+    The state dict is that of `torchvision.models.video.s3d` without `classifier`. torchvision's net
+    has a total stride of 32. At spatial stride 16 the last max pool is over time alone; at 8 the
+    pool before it, too, has a spatial stride of 1.
     """
 
     Config = S3dConfig

@@ -23,9 +23,9 @@ MERGINGS = {1: 8, 3: 16, 5: 32}
 class Swin3d(Encoder):
     """A transformer whose tokens attend to those of a window, shifted in every second block.
 
-    The state dict is that of `torchvision.models.video.swin3d_t` without `head`, whose strides
-    multiply to 32. Where the stride would exceed `spatial_stride`, a patch is merged with those
-    beside and below it and none is dropped.
+    The state dict is that of `torchvision.models.video.swin3d_t` without `head`. torchvision's net
+    has a total stride of 32. Where the stride would exceed `spatial_stride`, each patch is merged
+    with those beside and below it, and no patch is dropped.
     """
 
     Config = Swin3dConfig

@@ -16,13 +16,13 @@ from ctp.encoders.resnet3d import conv_norm_relu, drop_spatial_stride, inflate, 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Residual blocks of the four stages, by depth."""
 DEEP_STAGE = 23
-"""A net with a stage of so many blocks shifts in every second block only."""
+"""A net with a stage of this many blocks, or more, shifts in every second block only."""
 SHIFTED = 8
-"""One in so many channels is shifted in either direction."""
+"""One in this many channels is shifted back in time, and one forward."""
 
 
 class Tsm(Encoder):
-    """A ResNet of 1×3×3 convolutions, each of whose residual blocks sees the frames beside.
+    """A ResNet of 1×3×3 convolutions whose residual blocks also see the neighbouring frames.
 
     Before the first convolution of a block, 1/8 of the channels move one frame back and 1/8 one
     frame forward; the shortcut is not shifted. All frames are kept.
@@ -84,7 +84,7 @@ class ShiftedConv(nn.Sequential):
 def shift(features: Tensor) -> Tensor:
     """Move 1/8 of the channels one frame back and the next 1/8 one frame forward.
 
-    Zeros take the place of what is beyond the clip's ends.
+    Zeros replace the frames beyond the clip's ends.
 
     Args:
         features: float [B, C, T, H, W].

@@ -23,11 +23,11 @@ WAVELENGTH = 10_000
 
 
 class Vit(Encoder):
-    """Transformer blocks on tubelets of 2 frames, every one of which attends to all others.
+    """Transformer blocks on tubelets of 2 frames, with attention between all tubelets.
 
-    The spatial stride is `patch`. The position embedding is fixed, so clips may have any size. The
-    names are VideoMAE's, whose published encoders, pretrained or fine-tuned, are read from their
-    .pth files.
+    The spatial stride is `patch`. The position embedding is fixed, so clips may have any size.
+    Parameters have VideoMAE's names, and its published encoders, pretrained or fine-tuned, are read
+    from their .pth files.
     """
 
     Config = VitConfig
@@ -106,8 +106,8 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of every token to all tokens of its clip. Keys have no bias, which would do
-    nothing."""
+    """Attention of every token to all tokens of its clip. Keys have no bias: it would have no
+    effect."""
 
     def __init__(self, width: int):
         super().__init__()

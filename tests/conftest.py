@@ -297,12 +297,10 @@ def _ancestors(pid: int, parents: dict[int, int]) -> list[int]:
     return [] if above is None else [above, *_ancestors(above, parents)]
 
 
-@pytest.fixture
-def small_run(tmp_path: Path) -> PretrainConfig:
-    """Six steps of four clips over 15 videos of the corpus, two epochs in all."""
+def _small_run(folder: Path) -> PretrainConfig:
     return PretrainConfig(
         name="run",
-        storage=str(tmp_path / "runs"),
+        storage=str(folder / "runs"),
         data=PretrainVideosConfig(uri="corpus:20", heldout_share=0.25),
         task=CtpConfig(
             sampling=SamplingConfig(num_frames=4, interval_frames=(1, 2)),
@@ -319,6 +317,19 @@ def small_run(tmp_path: Path) -> PretrainConfig:
         checkpoint=CheckpointConfig(every_steps=2),
         log_every_steps=3,
     )
+
+
+@pytest.fixture(scope="session")
+def make_small_run() -> Callable[[Path], PretrainConfig]:
+    """`make_small_run(folder)`: six steps of four clips over 15 videos of the corpus, two epochs in
+    all; run folders are in `folder`."""
+    return _small_run
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> PretrainConfig:
+    """What `make_small_run` makes, in the folder of the test."""
+    return _small_run(tmp_path)
 
 
 @pytest.fixture

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -14,10 +10,7 @@ from torch import Tensor, nn
 
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.resnet3d import R3d
-from ctp.pretext.config import PretrainConfig
 from ctp.pretext.health import HealthMonitor, dead_unit_share, effective_rank, gradient_norm
-from ctp.pretext.pretraining import open_pretraining
-from ctp.training.run_folder import folder_of, read_metrics
 
 
 @pytest.mark.parametrize(
@@ -93,22 +86,3 @@ def test_a_unit_that_fired_in_any_batch_is_alive() -> None:
             model.biases = torch.tensor(biases)
             model(torch.zeros(2, 3, 4, 32, 32))
     assert monitor.metrics()["dead_unit_share"] == pytest.approx(1 / 3)
-
-
-def test_two_workers_find_what_one_finds(
-    small_run: PretrainConfig,
-    tmp_path: Path,
-    train_alone: Callable[..., None],
-    train_as_two: Callable[..., None],
-) -> None:
-    one = small_run.replace(schedule={"unit": "steps", "length": 1, "decay_at": ()})
-    two = one.replace(storage=str(tmp_path / "two"), scaling={"num_workers": 2})
-    train_alone(open_pretraining(one))
-    train_as_two(open_pretraining, two)
-    names = ("effective_rank", "dead_unit_share", "encoder_gradient_norm")
-
-    def last(config: PretrainConfig) -> list[Any]:
-        row = read_metrics(folder_of(config))[-1]
-        return [row[name] for name in names]
-
-    assert last(two) == pytest.approx(last(one), rel=1e-3)

@@ -1,38 +1,20 @@
-"""MoCo: queue, momentum and loss against hand-worked values, and the same run for any workers."""
+"""MoCo: queue, momentum and loss against hand-worked values."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctp.data.stream import Batch, SampleStream
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.registry import build_encoder
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.moco import Moco, MocoConfig, similarities
-from ctp.pretext.pretraining import open_pretraining
-from ctp.training.checkpoint import TrainState
 from ctp.training.config import OptimizerConfig
-from ctp.training.run_folder import checkpoint_store, folder_of, read_metrics
 from ctp.training.step import build_optimizer
 
-ROOT = Path(__file__).parents[2]
 TINY = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
-
-
-@pytest.fixture
-def config(small_run: PretrainConfig) -> PretrainConfig:
-    clip = {name: getattr(small_run.task, name) for name in ("sampling", "augment")}
-    return small_run.replace(task={"name": "moco", "queue_size": 12, **clip}, log_every_steps=1)
 
 
 @pytest.fixture
@@ -43,13 +25,6 @@ def model() -> Moco:
 
 def clips(number: int) -> Tensor:
     return torch.randn(number, 3, 4, 16, 16)
-
-
-def newest(config: PretrainConfig) -> TrainState:
-    store = checkpoint_store(config, None)
-    name = store.newest()
-    assert name is not None
-    return store.load(name)
 
 
 def test_the_newest_keys_replace_the_oldest(model: Moco) -> None:
@@ -113,63 +88,8 @@ def test_a_checkpoint_keeps_its_own_key_encoder(model: Moco) -> None:
         assert torch.equal(loaded.state_dict()[key], value)
 
 
-def test_a_queue_that_is_no_multiple_of_the_batch_is_refused(config: PretrainConfig) -> None:
+def test_a_queue_that_is_no_multiple_of_the_batch_is_refused(
+    small_run: PretrainConfig,
+) -> None:
     with pytest.raises(ValueError, match=r"queue_size 10 is not a multiple .* 4.* set it to 8"):
-        config.replace(task=MocoConfig(queue_size=10))
-
-
-def test_it_resumes_exactly(
-    config: PretrainConfig, tmp_path: Path, train_alone: Callable[..., None]
-) -> None:
-    def interrupted(stream: SampleStream[Any], first: int) -> Iterator[Batch[Any]]:
-        yield from list(stream.batches(first, 0, 1))[:3]
-        raise InterruptedError
-
-    whole = config.replace(storage=str(tmp_path / "whole"))
-    train_alone(open_pretraining(whole))
-    with pytest.raises(InterruptedError):
-        train_alone(open_pretraining(config), interrupted)
-    train_alone(open_pretraining(config))
-    expected = newest(whole).model
-    for key, value in newest(config).model.items():
-        assert torch.equal(value, expected[key]), key
-    row = read_metrics(folder_of(config))[-1]
-    assert 0 <= row["retrieved"] <= 1
-    assert row["chance"] >= 1 / 6
-
-
-def test_two_workers_make_the_same_run_and_one_continues_it(
-    config: PretrainConfig, tmp_path: Path, train_alone: Callable[..., None]
-) -> None:
-    whole = config.replace(storage=str(tmp_path / "whole"))
-    train_alone(open_pretraining(whole))
-    together(config, 2, 4, tmp_path / "store")
-    assert newest(config).step == 4
-    train_alone(open_pretraining(config))  # by another number of workers
-    expected, got = newest(whole), newest(config)
-    assert got.step == expected.step == 6
-    assert set(got.model) == set(expected.model)
-    for key in expected.model:
-        torch.testing.assert_close(
-            got.model[key], expected.model[key], rtol=1e-3, atol=1e-4, msg=key
-        )
-
-
-def together(config: PretrainConfig, world_size: int, steps: int, store: Path) -> None:
-    """Train in several processes, which are interrupted after some steps."""
-    script = Path(__file__).with_name("training_worker.py")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), str(world_size), store, str(steps),
-             config.model_dump_json()],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        for rank in range(world_size)
-    ]  # fmt: skip
-    try:
-        codes = [process.wait(timeout=120) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-    assert codes == [0] * world_size
+        small_run.replace(task=MocoConfig(queue_size=10))

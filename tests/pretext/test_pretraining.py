@@ -110,23 +110,6 @@ def test_rows_after_the_checkpoint_are_not_repeated(small_run: PretrainConfig) -
     assert [step for step, *_ in losses(config)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_one_worker_resumed_as_two_equals_one(
-    small_run: PretrainConfig, tmp_path: Path, train_as_two: Callable[..., None]
-) -> None:
-    whole = small_run.replace(storage=str(tmp_path / "whole"))
-    train(whole)
-    with pytest.raises(InterruptedRunError):
-        train(small_run, interrupted_stream(at_step=3))
-    assert newest_sample(small_run) == 2 * 4
-    two = small_run.replace(scaling={"num_workers": 2})
-    assert two.differences(small_run) == []
-    train_as_two(open_pretraining, two)
-    for ours, theirs in zip(losses(two), losses(whole), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
-    for name, theirs in weights(whole).items():
-        torch.testing.assert_close(weights(two)[name], theirs, rtol=1e-3, atol=1e-4)
-
-
 def test_quarantined_videos_are_in_the_ledger_once(
     small_run: PretrainConfig, video_folder: Any
 ) -> None:

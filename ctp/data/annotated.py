@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ctp.data import corpus
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.got10k import is_visible
 from ctp.data.quarantine import QuarantinedVideo
@@ -134,10 +135,15 @@ class Objects:
 def read_objects(entry: VideoEntry) -> Objects:
     """Read the boxes of a video from its shard, whose annotations this process keeps.
 
+    Videos of the corpus have boxes without a shard. There, an object counts in the frames that show
+    its centre.
+
     Raises:
         VideoError: the video is in no shard, or has no boxes, or not one for each frame.
         StorageError: the storage fails.
     """
+    if entry.uri.startswith(corpus.SCHEME):
+        return _objects_of_corpus(entry.uri.removeprefix(corpus.SCHEME))
     row = None
     if entry.uri.endswith(SUFFIX):
         table, numbers = _annotations_of(entry.uri)
@@ -160,6 +166,18 @@ def read_objects(entry: VideoEntry) -> Objects:
     tracks = tuple(_to_track({**row, "boxes": pa.scalar(own.tolist())}) for own in boxes)
     weights = np.stack([track.counted for track in tracks]).astype(np.float32)
     return Objects(tracks, weights, np.zeros(weights.shape, np.int64))
+
+
+def _objects_of_corpus(name: str) -> Objects:
+    size = np.array([corpus.WIDTH, corpus.HEIGHT], np.float32)
+    tracks = []
+    for boxes in corpus.object_boxes(name):
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        counted = ((centers >= 0) & (centers < size)).all(axis=1)
+        inside = np.clip(boxes, 0, np.tile(size, 2))
+        tracks.append(Track(inside, counted, corpus.WIDTH, corpus.HEIGHT))
+    weights = np.stack([track.counted for track in tracks]).astype(np.float32)
+    return Objects(tuple(tracks), weights, np.zeros(weights.shape, np.int64))
 
 
 @lru_cache(KEPT_SHARDS)

@@ -26,7 +26,7 @@ import io
 import re
 from contextlib import suppress
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,9 +61,12 @@ moves in the opposite direction on screen. `rotate` rolls the camera in either d
 WIDTH, HEIGHT, NUM_FRAMES, FRAMES_PER_SECOND = 128, 96, 40, 24
 GOP_FRAMES = 12
 MAX_VIDEOS = 100_000 * len(MOTIONS)
+KEPT_BOXES = 1024
+"""Videos whose boxes a process keeps, 2 kB each; drawing them takes as long as rendering."""
 
 _SCENE_TEXELS = 512
 _OBJECT_TEXELS = 128
+_SHADOW_ALPHA = 127  # the most that a shadow has
 _NUM_SCENE_DOUBLINGS = 3  # enlarging a small texture blurs the scene
 # Half a cutout's side, in radii of the object; the ring outside 1 holds the shadow.
 _CUTOUT_RADII = 1.25
@@ -88,6 +91,14 @@ class MotionPath(NamedTuple):
     y: Doubles
     scale: Doubles
     roll: Doubles
+
+
+class _Object(NamedTuple):
+    """An object: its texture in its outline, its path, and its size where the scale is 1."""
+
+    cutout: NDArray[np.uint32]
+    path: MotionPath
+    radius_px: float
 
 
 def video_names(num_videos: int) -> tuple[str, ...]:
@@ -156,16 +167,52 @@ def render_video(name: str, *, seed: int) -> bytes:
     Raises:
         ValueError: `name` is not a name of this corpus.
     """
+    camera, scene, objects = _draw_contents(name, seed)
+    planes = _sample_scene(scene, camera)
+    for cutout, path, radius_px in objects:
+        _paste(planes, cutout, path, radius_px)
+    return _encode(planes)
+
+
+@lru_cache(KEPT_BOXES)
+def object_boxes(name: str, *, seed: int = CORPUS_SEED) -> NDArray[np.float32]:
+    """Return the boxes of the objects of a video; those of hidden parts count, too.
+
+    Returns:
+        float32 [K, NUM_FRAMES, 4], xyxy pixels, K from 1 to 3. Boxes may reach over the edge of the
+        picture, or be outside of it.
+
+    Raises:
+        ValueError: `name` is not a name of this corpus.
+    """
+    _, _, objects = _draw_contents(name, seed)
+    boxes = [_boxes(cutout, path, radius_px) for cutout, path, radius_px in objects]
+    return np.stack(boxes).astype(np.float32)
+
+
+def _draw_contents(name: str, seed: int) -> tuple[MotionPath, NDArray[np.uint32], list[_Object]]:
+    """Draw the camera's path, the scene's texture and the objects, the lowest first."""
     motion = label_of(name)
     look_rng, motion_rng = _generators(name, seed)
     camera = _camera_path(motion, motion_rng)
-    planes = _sample_scene(_scene(look_rng), camera)
+    scene, objects = _scene(look_rng), []
     for number in range(int(look_rng.integers(1, 4))):
         cutout = _cutout(look_rng)
         radius_px = float(look_rng.uniform(9, 16))
         path = _object_path(motion, camera, radius_px, motion_rng, first=number == 0)
-        _paste(planes, cutout, path, radius_px)
-    return _encode(planes)
+        objects.append(_Object(cutout, path, radius_px))
+    return camera, scene, objects
+
+
+def _boxes(cutout: NDArray[np.uint32], path: MotionPath, radius_px: float) -> Doubles:
+    """Return the box of what is seen of an object without its shadow, float64 [NUM_FRAMES, 4]."""
+    rows, cols = np.nonzero(cutout.view(np.uint8).reshape(*cutout.shape, 4)[..., 3] > _SHADOW_ALPHA)
+    points = (cols + 1j * rows + (0.5 + 0.5j) - (1 + 1j) * _OBJECT_TEXELS / 2) / _OBJECT_TEXELS
+    reach = 2 * _CUTOUT_RADII * radius_px * path.scale * np.exp(1j * path.roll)
+    on_screen = points * reach[:, None]
+    # a pixel shows what is at its index, and its centre is half a pixel on
+    x, y = (on_screen.real.T + path.x + 0.5).T, (on_screen.imag.T + path.y + 0.5).T
+    return np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
 
 
 def _generators(name: str, seed: int) -> list[np.random.Generator]:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctp.data.annotated import Track, Tracks, open_annotated
+from ctp.data import corpus
+from ctp.data.annotated import Track, Tracks, open_annotated, read_objects
 from ctp.data.shards import ShardRow, write_shard
+from ctp.data.sources import open_catalog
 from ctp.storage import Storage
 
 Rectangle = Callable[..., ShardRow]
@@ -119,3 +121,17 @@ def test_concatenated_tracks_are_separated_again() -> None:
         np.testing.assert_array_equal(found.boxes, track.boxes)
         np.testing.assert_array_equal(found.counted, track.counted)
         assert (found.width, found.height) == (track.width, track.height)
+
+
+def test_generated_videos_have_boxes_without_shards() -> None:
+    """An object counts in the frames that show its centre, and its box ends at the edge."""
+    for entry in open_catalog("corpus:10"):
+        found = read_objects(entry)
+        boxes = corpus.object_boxes(entry.id)
+        assert len(found.tracks) == len(boxes)
+        assert found.weights.any()
+        centers = (boxes[..., :2] + boxes[..., 2:]) / 2
+        is_shown = ((centers > 0) & (centers < [128, 96])).all(axis=-1)
+        assert (found.weights == is_shown).all()
+        for track, own in zip(found.tracks, boxes, strict=True):
+            assert (track.boxes == own.clip(0, [128, 96, 128, 96])).all()

@@ -195,3 +195,20 @@ def test_an_unknown_name_is_refused_with_a_near_miss(name, hint):
     assert repr(name) in str(error.value)
     assert hint in str(error.value)
     assert all(motion in str(error.value) for motion in corpus.MOTIONS)
+
+
+@pytest.mark.parametrize("name", ["orbit/00000", "orbit/00007", "bounce/00009"])
+def test_boxes_surround_what_moves_before_a_still_camera(name):
+    """These videos have one object. A pixel of it differs from the median of the frames."""
+    (boxes,) = corpus.object_boxes(name, seed=SEED)
+    frames = grey_frames(name)
+    moving = np.abs(frames - np.median(frames, axis=0)) > 40
+    inside = (boxes[:, :2] > 2).all(axis=1) & (boxes[:, 2:] < [126, 94]).all(axis=1)
+    errors_px = []
+    for number in np.flatnonzero(inside):
+        rows, cols = np.nonzero(moving[number])
+        seen = [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]
+        errors_px.append(np.abs(boxes[number] - seen))
+    assert len(errors_px) >= 10
+    assert np.median(errors_px) < 1.5
+    assert np.quantile(errors_px, 0.9) < 2.5

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from ctp.cli import CommandLine
-from ctp.cluster.errors import exit_finally
+from ctp.cluster.errors import StoppedError, exit_finally
 from ctp.cluster.sweep import run_sweep
 from ctp.lease import LeaseError
 from ctp.progress import duration
@@ -26,6 +26,7 @@ again; with more --seeds, or more values in --grid, it adds trials.
   sweep.py --recipe table2a --scale small --seeds 3
   sweep.py --grid task.num_patches=1,2,3,4 --set schedule.length=2000 --scores task,linear
   sweep.py --grid "task.sigma=[.8,.8,.04,.04],[1,1,.05,.05]" --grid task.head.squeeze=true,false
+  sweep.py --recipe table4 --scale paper --data s3://bucket/sets --storage s3://bucket/sweeps
   sweep.py --recipe table2b --scale paper --storage s3://bucket/sweeps \\
            --set data.uri=s3://bucket/k400 --set finetune.ucf101.data.uri=s3://bucket/ucf/train \\
            --set finetune.ucf101.data.test_uri=s3://bucket/ucf/test --scores finetune-ucf101
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit("stopped; the same command resumes the sweep")
     except ValueError as error:
         exit_finally(error)
-    except (StorageError, ConnectionError, LeaseError) as error:
+    except (StorageError, ConnectionError, LeaseError, StoppedError) as error:
         sys.exit(f"error: {error}")
     print(result_markdown(sweep))
     seconds = time.monotonic() - started

@@ -20,6 +20,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
+from ctp.cluster.build import build_shards
 from ctp.cluster.connect import Demand, check_place, cluster, require, resources, run_demands
 from ctp.cluster.coordinator import StopSignals
 from ctp.cluster.knn import scorer_demand
@@ -93,6 +94,8 @@ def run_sweep(config: SweepConfig, show: ShowProgress | None = None) -> Sweep:
         f"{config.seeds}, scale {config.scale}, scored by {', '.join(plan.score_names)}"
     )
     print("\n".join(videos), flush=True)
+    for build in plan.builds:
+        build_shards(build)
     with hold(plan.folder, "sweep") as lease:
         check_sweep(plan)  # again: another process may have created it meanwhile
         sweep = state_of(plan)
@@ -117,9 +120,10 @@ def describe_videos(plan: Plan) -> list[str]:
         ValueError: there are none, too few, or they have no labels; names the option to set.
         StorageError: they cannot be listed.
     """
-    configs = {plan.config_of(each).data: plan.config_of(each) for each in plan.pretrained}
+    # shards that the sweep builds itself are of the same videos
+    found = [plan.config_of(each) for each in plan.pretrained if not each.small_build]
     lines = []
-    for config in configs.values():
+    for config in {config.data: config for config in found}.values():
         with _naming_option("data.uri"):
             train, heldout = open_pretraining(config).catalogs
         lines.append(f"pretraining: {len(train)} videos to train on, {len(heldout)} held out")

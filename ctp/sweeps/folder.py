@@ -1,7 +1,7 @@
 """The folder of a sweep, and the state of the sweep that it holds.
 
     sweep.yaml  runs/TRIAL/  runs/TRIAL/result.json  runs/TRIAL-SCORE/  table.md  table.csv
-    plot.png  tune/
+    plot.png  shards/NAME/  tune/
 
 Each folder in `runs` is a run folder as any other, which jobs/report.py takes, too. The content of
 `tune` is Ray Tune's own; it is not needed to resume.

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from ctp import recipes
+from ctp.build.config import BuildConfig
 from ctp.pretext.config import PretrainConfig
 from ctp.score import Score
 from ctp.storage import Storage
@@ -36,8 +37,8 @@ from ctp.sweeps.scores import (
 from ctp.text import near_miss
 from ctp.training.run_folder import ENCODER, Uris, folder_of, input_locations
 
-RUNS = "runs"
-"""The subfolder of the sweep's folder that contains the run folders."""
+RUNS, SHARDS = "runs", "shards"
+"""The subfolders of the sweep's folder that contain the run folders, and shards for some rows."""
 KNN_TOP1 = "knn_top1"
 SET_BY_THE_SWEEP = {
     "name": "trials are named by the varied options",
@@ -86,6 +87,7 @@ class Plan:
         settings: the rows of the result, in order.
         scores: how encoders are scored after pretraining.
         task_score: the held-out score of the rows' own tasks, if it is asked for.
+        builds: the shards to build before the first trial.
     """
 
     config: SweepConfig
@@ -94,6 +96,7 @@ class Plan:
     settings: tuple[Setting, ...]
     scores: tuple[EncoderScore[Any], ...]
     task_score: Score | None
+    builds: tuple[BuildConfig, ...]
     _configs: Mapping[str, PretrainConfig] = field(repr=False)
 
     @classmethod
@@ -121,10 +124,13 @@ class Plan:
         changes = {k: v for k, v in given.items() if not is_score_option(k)}
         base = base or _base(config, ablation, changes)
         settings = tuple(_settings(base, rows, grid))
-        configs = {
-            each.key: _located(with_values(base, each.changes, each.name), config)
-            for each in settings
-        }
+        builds = dict(_builds(config, base, rows))
+        configs = {}
+        for each in settings:
+            run = _located(with_values(base, each.changes, each.name), config)
+            if each.small_build in builds:
+                run = run.replace(data=run.data.replace(uri=builds[each.small_build].out))
+            configs[each.key] = run
         names = config.scores or ablation.scores or DEFAULTS[config.scale]
         options = {name: value for name, value in given.items() if is_score_option(name)}
         plan = cls(
@@ -134,6 +140,7 @@ class Plan:
             settings=settings,
             scores=choose_scores(config.scale, names, options, ablation.datasets, config.data),
             task_score=_task_score(configs.values()) if TASK in names else None,
+            builds=tuple(builds.values()),
             _configs=configs,
         )
         _check_metrics(plan)
@@ -268,6 +275,22 @@ def _differing(base: PretrainConfig, recipe: str) -> dict[str, Any]:
     found = {n: value for n, value in theirs.items() if n not in ours or ours[n] != value}
     # another name decides which options there are
     return {n: found[n] for n in sorted(found, key=lambda name: not name.endswith(".name"))}
+
+
+def _builds(
+    config: SweepConfig, base: PretrainConfig, rows: Sequence[Setting]
+) -> Iterator[tuple[str, BuildConfig]]:
+    """Yield the build recipes that rows need, and the builds of their shards."""
+    needed = dict.fromkeys(row.small_build for row in rows if row.small_build)
+    for name in needed if config.scale != "paper" else ():
+        source = base.data.uri
+        if not isinstance(source, str):
+            raise ValueError(
+                f"data.uri names {len(source)} sources, and this table builds shards of one. Name "
+                "one folder or prefix that contains all videos"
+            )
+        out = Storage.from_uri(config.storage).join(config.name, SHARDS, name).uri
+        yield name, recipes.BUILD[name]().replace(recipe=name, source=source, out=out)
 
 
 def _task_score(configs: Iterable[PretrainConfig]) -> Score:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,13 +162,15 @@ def test_at_scale_paper_each_row_is_the_papers_run(plan_of: MakePlan, name: str)
 def test_at_small_scales_rows_have_the_numbers_of_the_papers(
     plan_of: MakePlan, name: str, scale: str
 ) -> None:
-    """The names of data sets are left out, since all rows have the same videos."""
+    """All rows have the same videos; those of KCF are in shards with its boxes."""
     plan = plan_of(table=name, scale=scale)
     numbers = set(PAPER[name].values())
     for setting in plan.settings:
         found = tuple(setting.paper_percent(*each) for each in plan.ablation.columns.values())
         assert found in numbers or not setting.source, setting.name
-    assert len({plan.config_of(setting).data for setting in plan.settings}) == 1
+    sources = {plan.config_of(s).data.uri for s in plan.settings if not s.small_build}
+    assert sources == {recipes.PRETRAIN[scale]().data.uri}
+    assert {build.source for build in plan.builds} <= sources
 
 
 @pytest.mark.parametrize("scale", ["tiny", "small"])
@@ -185,12 +188,29 @@ def test_the_six_tasks_of_table_4_are_trained_alike(plan_of: MakePlan, scale: st
         assert config.task.sampling.num_frames == frames
 
 
-def test_generated_videos_are_long_enough_for_each_task_of_table_4(plan_of: MakePlan) -> None:
-    plan = plan_of(table="table4", set=("data.uri=corpus:24",))
+@pytest.mark.parametrize("name", ["table1", "table4"])
+def test_every_row_draws_samples_of_generated_videos(plan_of: MakePlan, name: str) -> None:
+    """They are long enough for all tasks, and have boxes; those of KCF come with shards."""
+    plan = plan_of(table=name, set=("data.uri=corpus:24",))
     for trial in plan.trials:
+        if trial.setting.small_build:
+            continue
         batch = next(open_pretraining(trial.config).stream.batches(0, 0, 1))
         assert (batch.quarantined, batch.errors) == ([], []), trial.name
         assert len(batch.positions) == 16
+
+
+def test_table_1_labels_the_videos_of_the_user_by_kcf(plan_of: MakePlan, tmp_path: Path) -> None:
+    plan = plan_of(table="table1", set=("data.uri=/videos",))
+    (build,) = plan.builds
+    assert (build.source, build.teacher) == ("/videos", "kcf")
+    runs = {setting.key: plan.config_of(setting) for setting in plan.settings}
+    assert runs["kcf"].data.uri == build.out == str(tmp_path / "mine" / "shards" / "kcf")
+    others = {run.data.uri for key, run in runs.items() if key != "kcf"}
+    assert others == {"/videos"}
+    assert plan_of(table="table1", scale="paper").builds == ()
+    with pytest.raises(ValueError, match="names 2 sources"):
+        plan_of(table="table1", set=("data.uri=/a,/b",))
 
 
 class KeepEncoder(ScoreRunner):

@@ -1,4 +1,4 @@
-"""Pretraining: the learner of any pretext task."""
+"""Pretraining of an encoder on any pretext task."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ class TaskLearner(Learner[S]):
         """Evaluate the task on held-out samples, each by one of the workers.
 
         Returns:
-            the task's scores, "heldout_clips", how many samples they are of,
-            "heldout_quarantined", how many more were meant to be evaluated, and the metrics of
-            `HealthMonitor`.
+            the task's scores; "heldout_clips", the number of evaluated samples;
+            "heldout_quarantined", the number of samples that could not be read; and the metrics
+            of `HealthMonitor`.
         """
         samples = self._heldout_samples()
         self.model.eval()
@@ -198,7 +198,7 @@ class TaskLearner(Learner[S]):
 
 
 def _add_means(of_workers: list[dict[str, Mean]]) -> dict[str, float]:
-    """Return the means over all workers; those of no value are left out."""
+    """Return the means over all workers, without those of no values."""
     names = dict.fromkeys(name for means in of_workers for name in means)
     found = {}
     for name in names:

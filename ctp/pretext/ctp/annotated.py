@@ -22,13 +22,13 @@ def sample_objects(
     size_px: int,
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], Crop, NDArray[np.float32], NDArray[np.float32]]:
-    """Draw a clip that shows objects, and up to K of them.
+    """Draw a clip that shows objects, and choose up to K of them.
 
     The first frame shows an object, and the crop contains it in all frames where this is possible.
 
     Args:
         config: which frames make a clip.
-        objects: of the video; at least one box counts.
+        objects: the objects of the video; at least one box counts.
         num_objects: K. If fewer are in the first frame, the rest has weight 0.
         draw_crop: draws a random crop.
         size_px: S, width and height of the clip.
@@ -54,7 +54,7 @@ def sample_objects(
         # without a box in the first frame there is no query
         counts[row] = weights[number] * is_seen * is_seen[0]
     boxes[len(chosen) :] = boxes[0, 0]
-    # a box that does not count is a copy of one that does, so that all numbers are usual ones
+    # a box that does not count is a copy of one that does, so that all numbers are finite
     boxes = np.where(counts[..., None] > 0, boxes, boxes[0, 0])
     return frames, crop, boxes, counts
 

@@ -13,7 +13,7 @@ from ctp.pretext.task_config import TaskConfig
 
 Probability = Annotated[float, Ge(0), Le(1)]
 LOSS_PARTS = ("loss_center", "loss_size")
-"""Names in the log of the parts of the loss; their sum is the loss."""
+"""Names of the parts of the loss in the log; their sum is the loss."""
 
 
 class CommonRules(Config):
@@ -27,7 +27,7 @@ class CommonRules(Config):
     max_speed_px_per_frame: Annotated[float, Ge(0)] = 3.0
     """Largest move of a patch's centre along each axis, in pixels a frame (Table 10)."""
     max_log_scale_per_frame: Annotated[float, Ge(0)] = 0.025
-    """Largest |log| of the ratio of a patch's sizes in neighbouring frames (Table 10)."""
+    """Largest |log| of the ratio of a patch's sizes in two consecutive frames (Table 10)."""
     hidden_prob: Probability = 0.2
     """Probability that a patch is hidden in a frame while its box stays a target (MRM, §3.3)."""
     patch_source: Literal["trajectory", "other_clip"] = "trajectory"
@@ -54,7 +54,7 @@ class GameConfig(CommonRules):
     half_open_key_frame_shift: bool = False
     """Whether the greatest shift of inner key frames to later frames is excluded."""
     separate_size_key_frames: bool = False
-    """Whether sizes have key frames of their own, apart from those of positions."""
+    """Whether sizes and positions have separate key frames."""
     independent_width_and_height: bool = False
     """Whether width and height scale by separate ratios."""
     easing_probs: tuple[Probability, Probability, Probability] = LINEAR
@@ -146,8 +146,8 @@ class CtpConfig(CommonRules, TaskConfig):
     of the videos; or the model's own backward tracking, reversed. Evaluation is always on preset
     paths."""
     preset_share: Annotated[Probability, NotAnOption()] = 0.25
-    """With labels "cycle", share of clips with preset paths; without them, the model learns that
-    boxes stay still (§5.2)."""
+    """Share of clips with preset paths when `labels` is "cycle"; without such clips, the model
+    learns that boxes stay still (§5.2)."""
     rules: Literal["paper", "official"] = "paper"
     """The rules of the paper, or those of the authors' published code, which differ in shapes, soft
     edges, blending, key frames, box sizes and distances between frames."""

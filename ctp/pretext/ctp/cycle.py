@@ -15,9 +15,9 @@ def label_by_cycle(
     """Track boxes backwards in time and return their paths in forward order.
 
     The clips are played backwards, and the queries are boxes of their last frame. The paper does
-    not say in which mode the model is. It is in evaluation mode here: so the labels of a clip do
-    not depend on the rest of the batch, and clips that are played backwards do not change the
-    running statistics of norms.
+    not give the model's mode. Here it is evaluation mode, so that the labels of a clip do not
+    depend on the rest of the batch, and clips that are played backwards do not change the running
+    statistics of norms.
 
     Args:
         model: predicts offsets from (clips, queries), as `Tracker.forward`.
@@ -26,9 +26,9 @@ def label_by_cycle(
         sigma: float32 [4], scales of the offsets.
 
     Returns:
-        boxes float32 [B, K, T, 4] xyxy, without gradients; and weights float32 [B, K, T], 0 for
-        all frames of a path whose box in the first frame has its centre outside of the picture,
-        where there is nothing to track.
+        boxes float32 [B, K, T, 4] xyxy, without gradients; and weights float32 [B, K, T]. The
+        weights of a path are 0 if its first box has its centre outside of the picture, where there
+        is nothing to track.
     """
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""A round of the game: where the patches of a clip fly and how they look, before any pixel."""
+"""The patches of a clip: their trajectories and appearance, drawn without reading any pixel."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ctp.pretext.ctp.trajectory import sample_trajectories
 
 
 class Game(NamedTuple):
-    """The K patches of a clip, as arrays; of a batch, as tensors with a leading B.
+    """The K patches of a clip as arrays, or those of a batch as tensors with a leading B.
 
     Attributes:
         boxes: float32 [K, T, 4], xyxy pixels.
         visible: bool [K, T]; False where the patch is hidden though its box is a target (MRM).
-        source_frame: int64 [K], the frame at whose box the patch is cut.
+        source_frame: int64 [K], the frame whose box the patch is cut from.
         shape: int64 [K], one of RECTANGLE, ELLIPSE, RHOMBUS.
         soft_edge_start: float64 [K], distance from the centre in box sizes where the patch starts
             to fade; HARD_EDGE for none.
@@ -37,7 +37,7 @@ class Game(NamedTuple):
 def draw_game(
     config: GameConfig, num_frames: int, size_px: tuple[int, int], rng: np.random.Generator
 ) -> Game:
-    """Draw a round of the game for a clip (§3.3).
+    """Draw the trajectories and the appearance of a clip's patches (§3.3).
 
     Args:
         config: the rules.
@@ -53,7 +53,7 @@ def draw_game(
     boxes, visible, source_frame = sample_trajectories(config, num_frames, size_px, rng)
     shape, soft_edge_start, opacity = sample_appearance(config, num_frames, rng)
     order = np.arange(config.num_patches)
-    if config.large_first:  # or they hide the small ones
+    if config.large_first:  # or large patches would hide the small ones
         size = (boxes[..., 2:] - boxes[..., :2]).mean(axis=1)
         order = np.argsort(-size.prod(axis=1), kind="stable")
     return Game(boxes, visible, source_frame, shape, soft_edge_start, opacity, order)

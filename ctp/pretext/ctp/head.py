@@ -1,4 +1,4 @@
-"""The prediction head: features and a query box in, the whole trajectory out (§3.2)."""
+"""The prediction head, from features and a query box to the whole trajectory (§3.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ctp.encoders.encoder import Encoder
 from ctp.pretext.ctp.config import HeadConfig
 
 ROI_SIZE = 5
-"""Height and width that RoIAlign gives every query box (§3.2)."""
+"""Height and width of RoIAlign's output for every query box (§3.2)."""
 
 
 class TrackHead(nn.Module):
@@ -23,7 +23,7 @@ class TrackHead(nn.Module):
 
         Args:
             config: sizes.
-            encoder: makes the features; its strides in height and width are equal.
+            encoder: computes the features; its strides in height and width are equal.
             num_frames: T of the clips.
         """
         super().__init__()
@@ -39,7 +39,7 @@ class TrackHead(nn.Module):
                 nn.Flatten(1, 2),
             )
             roi_channels = hidden
-        else:  # every moment of the features keeps channels of its own
+        else:  # without the squeeze, every moment of the features has its own channels
             self.squeeze = nn.Flatten(1, 2)
             roi_channels = encoder.out_channels * depth
         self.mlp = nn.Sequential(
@@ -53,7 +53,7 @@ class TrackHead(nn.Module):
         """Predict offsets.
 
         Args:
-            features: float [B, C, T', H', W'] of the encoder.
+            features: float [B, C, T', H', W'], from the encoder.
             queries: float32 [B, K, 4], xyxy pixels of the clip: the boxes in the first frame.
 
         Returns:

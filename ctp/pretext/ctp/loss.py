@@ -21,10 +21,11 @@ def tracking_loss(
 ) -> LossTerms:
     """Return the Smooth-L1 loss (β = 1) of predicted offsets from the first box (§3.2).
 
-    It is summed over the four offsets and averaged over frames, boxes and clips. A clip weighs the
-    same however many of its frames count, so that it does not matter which worker has it. With
-    `weights`, it is instead Σ weight · error / max(1, Σ weight) over the batch of all workers, as
-    in the authors' code; if all weights are 1, both are the same mean.
+    It is summed over the four offsets and averaged over frames, boxes and clips. All clips weigh
+    the same, whatever the number of their frames that count, so that the loss does not depend on
+    how clips are divided among workers. With `weights`, it is instead
+    Σ weight · error / max(1, Σ weight) over the batch of all workers, as in the authors' code; if
+    all weights are 1, both are the same mean.
 
     Args:
         offsets: float32 [B, K, T, 4], predicted.

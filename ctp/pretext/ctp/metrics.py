@@ -1,4 +1,4 @@
-"""Scores of tracking: of patches, split by what makes a frame hard, and of real objects (§4)."""
+"""Scores of tracking, for patches, by groups of frames, and for real objects (§4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THRESHOLDS = {"sr50": 0.5, "sr75": 0.75}
 
 
 class TrackingTally:
-    """Sums IoU over clips, for predicted boxes and for a first box that stays still.
+    """Sums of the IoU over clips, for predicted boxes and for a first box that stays still.
 
     Attributes:
         sums: float64 [3, len(GROUPS)], on the CPU: IoU of the prediction, IoU of the still box,
@@ -54,8 +54,8 @@ class TrackingTally:
         values = torch.stack(
             [box_iou(predicted, boxes), box_iou(still, boxes), torch.ones_like(boxes[..., 0])]
         ).flatten(1)
-        # one product gives all sums of all groups; double, since they grow over the whole
-        # evaluation
+        # one product gives all sums of all groups; in double precision, since they grow over the
+        # whole evaluation
         self.sums += (values.double() @ groups.double().T).cpu()
 
     def means(self) -> dict[str, Mean]:
@@ -70,11 +70,11 @@ class TrackingTally:
 
 @dataclass(frozen=True)
 class ClipOverlap:
-    """How well the object of a clip was followed from its first box.
+    """The overlap of predicted and true boxes of the object of a clip.
 
     Attributes:
-        iou: float64 [T], of the predicted boxes.
-        still: float64 [T], of the first box, as if it stayed.
+        iou: float64 [T], IoU of the predicted boxes.
+        still: float64 [T], IoU of the first box, if it stays still.
         counted: bool [T], the frames to score.
     """
 
@@ -88,8 +88,7 @@ def clip_overlaps(
 ) -> list[ClipOverlap]:
     """Compare predicted with true boxes, clip by clip.
 
-    What lies outside of the picture is cut off first, as by GOT-10k's toolkit (`rect_iou` with
-    `bound`).
+    Boxes are first clipped to the picture, as by GOT-10k's toolkit (`rect_iou` with `bound`).
 
     Args:
         predicted, boxes: float [n, T, 4] xyxy.
@@ -104,14 +103,14 @@ def clip_overlaps(
 
 
 def overlap_scores(clips: Sequence[ClipOverlap]) -> dict[str, float]:
-    """Score tracking, for the predicted boxes and, as "still_…", for first boxes that stay.
+    """Return the scores of tracking, for predicted boxes and, as "still_…", for still first boxes.
 
     Returns:
-        "iou", the mean over clips of the mean IoU of their frames (the paper's mIoU, §4); and as
-        GOT-10k's toolkit (`ExperimentGOT10k`) does over all frames of all videos but those whose
-        box is given, here the first of each clip: "ao", their mean IoU, "sr50" and "sr75", the
-        share of them whose IoU is above .5 and .75. Clips in which no frame but the first counts
-        are left out. Empty if there is no other.
+        "iou", the mean over clips of the mean IoU of their frames (the paper's mIoU, §4). The
+        other scores are over all frames of all clips but the first of each, whose box is given, as
+        in GOT-10k's toolkit (`ExperimentGOT10k`): "ao", the mean IoU; "sr50" and "sr75", the shares
+        of frames with an IoU above .5 and .75. Clips in which only the first frame counts are left
+        out. Empty if no clip is left.
     """
     # the first frame is given, so a clip of one frame that counts tests nothing
     scored = [clip for clip in clips if clip.counted[1:].any()]

@@ -1,13 +1,13 @@
-"""Pasting on a CPU: each patch is resampled for all frames of a clip at once, then laid over them.
+"""Paste patches on a CPU: resample each patch for all frames of a clip together, then overlay it.
 
 A pixel belongs to a box if its centre lies inside. It shows the patch bilinearly at the same
-relative place, taps clamped to the pixels of the source box; for whole-pixel boxes this is the
-usual bilinear resize of the cut patch with half-pixel centres. Bilinear resampling is separable,
-and an output row or column is a weighted sum of two of the patch's, which torch calls an embedding
-bag. Two fused gathers of whole rows, one for each axis, serve all frames together.
+relative place, with taps clamped to the pixels of the source box. For whole-pixel boxes this is the
+usual bilinear resize of the cut patch with half-pixel centres. Bilinear resampling is separable: an
+output row or column is a weighted sum of two rows or columns of the patch, which torch calls an
+embedding bag. Two fused gathers of whole rows, one for each axis, compute all frames together.
 
 `paste_batch` does the same for a whole batch on a GPU. On a CPU it takes 12 to 100 times as long
-as this, so there are two kernels.
+as `paste`, so there are two kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ctp.pretext.ctp.appearance import ELLIPSE, HARD_EDGE, RECTANGLE
 from ctp.pretext.ctp.game import Game
 
 HALF = np.float32(0.5)
-"""A pixel's centre from its edge."""
+"""Distance of a pixel's centre from its edge."""
 
 
 def paste(
@@ -96,14 +96,14 @@ def paste(
 
 @dataclass(frozen=True)
 class _Side:
-    """Boxes and the patch along one axis, for n pixels a frame, as the largest box needs.
+    """Boxes and the patch along one axis; n is the number of pixels of the largest box.
 
     Attributes:
         start, stop: pixels of the frame whose centres lie in the box, lists of T.
         place: float32 [T, n], pixel centres from the box's centre, in box sizes.
-        cut: the pixels of the source that are the patch, P of them.
-        taps: int64 [T, n, 2], the two pixels of the patch that a pixel shows.
-        weights: float32 [T, n, 2], how much of each.
+        cut: the P pixels of the source that are the patch.
+        taps: int64 [T, n, 2], the two pixels of the patch that a pixel mixes.
+        weights: float32 [T, n, 2], the weights of the taps.
     """
 
     start: list[int]
@@ -116,17 +116,17 @@ class _Side:
 
 def _side(sides: NDArray[np.float32], source: NDArray[np.float32], num_pixels: int) -> _Side:
     """Compute one axis from the box sides [T, 2] and the source box's [2], of `num_pixels`."""
-    # the first pixel whose centre, half a pixel on, is not before the side
+    # the first pixel whose centre is not before the side of the box
     bounds = np.ceil(sides - HALF).clip(0, num_pixels).astype(np.int64)
     start, stop = bounds[:, 0], bounds[:, 1]
     first, size = sides[:, :1], sides[:, 1:] - sides[:, :1]
-    # as many for each frame as the largest box needs, so that all frames are one array
+    # the number of the largest box for each frame, so that all frames are one array
     steps = np.arange(max((stop - start).max(), 1), dtype=np.float32)
     place = (steps + (bounds[:, :1].astype(np.float32) - first + HALF)) / size
     cut = _pixel_range(source, num_pixels)
     last = cut.stop - cut.start - 1
     position = place * (source[1] - source[0]) + (source[0] - HALF - np.float32(cut.start))
-    # outside of the outer pixels' centres, the outer pixels are repeated
+    # beyond the centres of the outermost pixels, these pixels are repeated
     position = position.clip(0, last)
     taps = np.empty((*place.shape, 2), np.int64)
     taps[..., 0] = position

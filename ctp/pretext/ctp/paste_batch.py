@@ -1,7 +1,7 @@
 """Pasting for a whole batch at once on a GPU.
 
-The pixels are those of `paste`, which runs on a CPU, to 1/255. That one follows each box; this one
-computes for every pixel of every frame what it shows.
+The pixels equal those of `paste`, which runs on a CPU, to 1/255. `paste` computes only the pixels
+of each box; this kernel computes every pixel of every frame.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ctp.pretext.ctp.appearance import ELLIPSE, HARD_EDGE, RECTANGLE
 from ctp.pretext.ctp.game import Game
 
 SMALLEST_SIDE_PX = 1e-3
-"""Of a box: those of a placeholder are empty, and divisions must stay finite."""
+"""Least side of a box in divisions: the boxes of a placeholder are empty."""
 
 
 def paste_batch(
@@ -34,8 +34,8 @@ def paste_batch(
         frames: uint8 [B, T, H, W, 3]; not changed.
         game: the clips' patches, on the same device.
         sources: uint8 [B, K, H, W, 3], pictures to cut the patches from instead of the clip's own.
-        has_sources: bool [B], for which clips; None: for all, if there are sources.
-        blending: see `paste`.
+        has_sources: bool [B], the clips that use `sources`; None: all, if there are sources.
+        blending: as in `paste`.
 
     Returns:
         uint8 [B, T, H, W, 3].
@@ -86,10 +86,10 @@ class _Side:
     Attributes:
         inside: bool [B, T, N], whether a pixel's centre lies in the box.
         place: float32 [B, T, N], pixel centres from the box's centre, in box sizes.
-        taps: int64 [B, T, N, 2], the two pixels of the source that a pixel shows.
+        taps: int64 [B, T, N, 2], the two pixels of the source that a pixel mixes.
         tap_place: float32 [B, T, N, 2], the taps from pixel (n - 1) // 2 of the patch's n pixels,
             in patch sizes.
-        weights: float32 [B, T, N, 2], how much of each.
+        weights: float32 [B, T, N, 2], the weights of the taps.
     """
 
     inside: Tensor

@@ -38,7 +38,7 @@ def draw_samples(
 ) -> list[SamplePicture]:
     """Draw the boxes of each sample on its frames.
 
-    A true box lies around the patch, dashed where the patch is hidden. A predicted box is a white
+    A true box is around the patch, dashed where the patch is hidden. A predicted box is a white
     line just inside its own border, edged in the colour of its patch.
 
     Args:

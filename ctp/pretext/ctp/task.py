@@ -39,7 +39,7 @@ TRACKING_SCORE = Score("iou", "tracking IoU", "still_iou", "still box", LOSS_PAR
 
 
 class GameSample(NamedTuple):
-    """A clip and its round of the game; the patches are pasted on the device.
+    """A clip and its patches, which are pasted on the device.
 
     Attributes:
         planes: uint8 [T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
@@ -47,8 +47,8 @@ class GameSample(NamedTuple):
             [0, …] in a run whose patches are never cut from other videos.
         has_patch_sources: bool, whether they are used.
         color: float32 [T, 4], see `augment.sample_color`.
-        is_labelled: bool; False for a clip whose paths are to be labelled by the model: its boxes
-            of frame 0 are where backward tracking starts, and the others mean nothing.
+        is_labelled: bool; False for a clip that the model itself labels: its boxes of frame 0 are
+            the start of backward tracking, and its other boxes are not used.
         weights: float32 [K, T], how much each box counts in the loss.
         boxes, visible, source_frame, shape, soft_edge_start, opacity, order: see `Game`.
     """
@@ -69,12 +69,12 @@ class GameSample(NamedTuple):
 
     @property
     def game(self) -> Game:
-        """Return the round of the game."""
+        """Return the patches."""
         return Game(*(getattr(self, name) for name in Game._fields))
 
 
 class CtpTask(PretextTask[GameSample, CtpConfig]):
-    """Track patches that fly over a video, given their boxes in the first frame."""
+    """Track patches that move over a video, given their boxes in the first frame."""
 
     Config = CtpConfig
     score = TRACKING_SCORE
@@ -100,7 +100,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         )
 
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> GameSample:
-        """Decode a clip and draw a round of the game on it (§3.3)."""
+        """Decode a clip and draw its patches (§3.3)."""
         config = self.config
         if config.labels == "annotated" and not videos.is_heldout:
             return self._draw_annotated(videos, rng)
@@ -110,12 +110,12 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         sources = self._no_sources
         uses_other_clips = self.num_other_videos(videos) > 0
         if uses_other_clips:
-            # each patch has its own video: patches of one picture are hard to tell apart
+            # each patch has its own video: patches of one picture are hard to distinguish
             sources = np.stack(
                 videos.read_others(config.num_patches, self._read_one, MIN_VIDEO_FRAMES)
             )
         game = draw_game(self._game, num_frames, (size, size), rng)
-        # last: the order of draws is part of what a seed means
+        # last: another order of the draws would change the samples of a seed
         color = sample_color(
             replace(
                 PRETRAINING_COLORS, half_open_key_frame_shift=self._game.half_open_key_frame_shift
@@ -124,7 +124,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             rng,
         )
         is_labelled = not self._is_for_cycle(videos)
-        if not is_labelled:  # no patch is pasted: what is tracked is the video itself
+        if not is_labelled:  # no patch is pasted: the model tracks the video itself
             game = game._replace(visible=np.zeros_like(game.visible))
         weights = np.ones(game.visible.shape, np.float32)
         return GameSample(
@@ -185,7 +185,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         return {"other_clip_share": self.config.other_clip_share(progress)}
 
     def describe(self) -> Mapping[str, str]:
-        """Return the rules that most often differ."""
+        """Return the facts of the task, with the rules that most often differ."""
         config = self.config
         return {
             **super().describe(),
@@ -270,7 +270,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
 
     @cached_property
     def _no_sources(self) -> NDArray[np.uint8]:
-        """Black pictures for the patch sources of a clip that has none."""
+        """Return black pictures as the patch sources of a clip that has none."""
         config = self.config
         may_have = config.curriculum is not None or config.patch_source == "other_clip"
         count = config.num_patches if may_have else 0
@@ -289,7 +289,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         has_jitter = self.config.rules == "official"
         frames = sample_frames(sampling, reader.num_frames, rng, temporal_jitter=has_jitter)
         crop = sample_crop(augment, rng)
-        # one picture is the first frame of the clip that would be drawn
+        # a single picture is the first frame of a random clip
         return reader.read_square(frames[:num_frames].tolist(), crop, augment.frame_size_px)
 
     def _read_one(self, reader: VideoReader, rng: np.random.Generator) -> NDArray[np.uint8]:

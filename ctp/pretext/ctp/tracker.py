@@ -1,4 +1,4 @@
-"""The model that tracks: an encoder, and a head that turns its features into boxes (§3.1, §3.2)."""
+"""The tracking model: an encoder, and a head that turns its features into boxes (§3.1, §3.2)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Tracker(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = TrackHead(head, encoder, num_frames)
-        # moves to the device with the model, but is no weight and not in its files
+        # a buffer, to move to the device with the model; it is not saved with the weights
         self.register_buffer("sigma", torch.tensor(sigma), persistent=False)
 
     def forward(self, clips: Tensor, queries: Tensor) -> Tensor:

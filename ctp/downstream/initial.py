@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import TypeVar
 
 from ctp.downstream.config import DownstreamConfig
-from ctp.encoders.config import DEFAULT_ENCODER, NAMED_WEIGHTS, EncoderConfig
+from ctp.encoders.config import DEFAULT_ENCODER, NAMED_WEIGHTS, WEIGHT_FILE, EncoderConfig
 from ctp.encoders.initial import with_norm_eps_of
 from ctp.encoders.weights import stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import ENCODER
 
 C = TypeVar("C", bound=DownstreamConfig)
-WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt)$")
 
 
 def resolve_weights(config: C, spatial_stride: int) -> C:

@@ -5,6 +5,7 @@ They are not in the models' files because processes that only hold a config must
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
@@ -19,6 +20,10 @@ DOWNSTREAM_SPATIAL_STRIDE: Final = 16
 STANDARD_WIDTH = 64
 ENCODER_FILE = "encoder.safetensors"
 """Name of a pretrained encoder in a run folder."""
+WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt)(\?|$)")
+"""Found in the path or URI of a file of initial weights."""
+WEIGHT_FILES = "an encoder.safetensors, or a .pth of the authors' code or of VideoMAE (path or URI)"
+"""What such a file is, for errors."""
 
 _Blocks = Annotated[int, Ge(1)]
 

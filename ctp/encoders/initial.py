@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,9 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models import get_weight
 
-from ctp.encoders.config import NAMED_WEIGHTS, RANDOM, EncoderConfig
+from ctp.encoders.config import NAMED_WEIGHTS, RANDOM, WEIGHT_FILE, WEIGHT_FILES, EncoderConfig
 from ctp.encoders.encoder import Encoder, PublishedWeights, State
 from ctp.encoders.registry import ENCODERS
 from ctp.encoders.weights import load_state, read_state, stored_config
@@ -127,11 +125,10 @@ def with_norm_eps_of(source: str, config: EncoderConfig) -> EncoderConfig:
 
 
 def _read_file(source: str, encoder: type[Encoder]) -> InitialWeights:
-    suffix = re.search(r"\.(safetensors|pth|pt)(\?|$)", source)
+    suffix = WEIGHT_FILE.search(source)
     if suffix is None:
         raise ValueError(
-            f"no initial weights {source!r}; expected {', '.join(NAMED_WEIGHTS)}, or the path or "
-            "URI of a run's encoder.safetensors or of a .pth of the authors' code"
+            f"no initial weights {source!r}; expected {', '.join(NAMED_WEIGHTS)}, or {WEIGHT_FILES}"
         )
     place = Storage.from_uri(source)
     data, name = place.read_bytes(), place.uri
@@ -202,6 +199,8 @@ def _published(source: str, encoder: type[Encoder], name: str) -> PublishedWeigh
 
 def _download(source: str, encoder: Encoder) -> InitialWeights:
     """Get torchvision's weights from torch.hub's folder or from where they are published."""
+    from torchvision.models import get_weight  # takes a second, which a file does not need
+
     published = _published(source, type(encoder), encoder.config.name)
     weights = get_weight(published.weights.format_map(encoder.config.model_dump()))
     file = Path(torch.hub.get_dir()) / "checkpoints" / PurePosixPath(weights.url).name

@@ -9,7 +9,12 @@ from pydantic import model_validator
 
 from ctp.config import Config
 from ctp.data.sources import Sources
-from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
+from ctp.encoders.config import (
+    DEFAULT_ENCODER,
+    WEIGHT_FILE,
+    WEIGHT_FILES,
+    AnyEncoderConfig,
+)
 from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.task_config import AnyTaskConfig
 from ctp.score import Score
@@ -82,14 +87,19 @@ class PretrainConfig(RunConfig):
     encoder: AnyEncoderConfig = DEFAULT_ENCODER
     """The encoder: its name, or its options as --encoder.OPTION."""
     initial_encoder: str = ""
-    """An encoder.safetensors to start from, local or s3://; none: random weights."""
+    """Weights to start from: an encoder.safetensors, or a .pth of the authors' code or of VideoMAE
+    (path or URI); none: random."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation of the task on held-out samples."""
     knn: KnnConfig = KnnConfig()
     """Classification by nearest neighbours."""
 
     @model_validator(mode="after")
-    def _check_batch(self) -> Self:
+    def _check_task_and_weights(self) -> Self:
+        if self.initial_encoder and not WEIGHT_FILE.search(self.initial_encoder):
+            raise ValueError(
+                f"no initial_encoder {self.initial_encoder!r}; expected {WEIGHT_FILES}"
+            )
         self.task.check_batch(self.compute.total_batch)
         return self
 

@@ -20,14 +20,15 @@ from ctp.data.stream import (
     VideoSource,
     stack,
 )
+from ctp.encoders.config import RANDOM
 from ctp.encoders.encoder import Encoder
+from ctp.encoders.initial import load_initial_weights, with_norm_eps_of
 from ctp.encoders.registry import build_encoder
-from ctp.encoders.weights import encoder_bytes, load_state, read_state
+from ctp.encoders.weights import encoder_bytes
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.health import HealthMonitor, gradient_norm
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import Mean, PretextTask
-from ctp.storage import Storage, StorageError
 from ctp.training.distributed import Worker, gather
 from ctp.training.run_folder import snapshot_name
 from ctp.training.schedule import is_epoch_end, total_steps
@@ -57,9 +58,11 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
     """List the run's videos and hold some out.
 
     Raises:
-        ValueError: there are no videos, or too few.
+        ValueError: there are no videos, or too few; or `initial_encoder` is no file of weights.
         StorageError: the storage fails.
     """
+    encoder = with_norm_eps_of(config.initial_encoder or RANDOM, config.encoder)
+    config = config.replace(encoder=encoder)
     data, listed = config.data, open_catalog(config.data.uri)
     if data.heldout_uri:
         train, heldout = listed, open_catalog(data.heldout_uri)
@@ -99,13 +102,7 @@ class TaskLearner(Learner[S]):
 
     def initialize(self) -> None:
         """Load `initial_encoder`, if there is one; the other weights are random."""
-        uri = self.config.initial_encoder
-        if uri:
-            try:
-                state = read_state(Storage.from_uri(uri).read_bytes(), uri)
-                load_state(self._encoder, state, uri)
-            except (ValueError, StorageError) as error:
-                raise type(error)(f"initial_encoder: {error}") from error
+        load_initial_weights(self._encoder, self.config.initial_encoder or RANDOM)
 
     def loss(self, model: nn.Module, batch: Batch[S]) -> LossTerms:
         """Return the task's loss."""

@@ -46,6 +46,6 @@ def test_results_that_are_kept_are_accepted(uri: str) -> None:
 
 def test_a_run_reads_its_videos_and_initial_weights() -> None:
     config = PretrainConfig.model_validate(
-        {"data": {"uri": ("/a", "s3://b"), "heldout_uri": "/c"}, "initial_encoder": "/d"}
+        {"data": {"uri": ("/a", "s3://b"), "heldout_uri": "/c"}, "initial_encoder": "/d.pth"}
     )
-    assert input_locations(config) == [("/a", "s3://b"), "/c", (), (), "/d"]
+    assert input_locations(config) == [("/a", "s3://b"), "/c", (), (), "/d.pth"]

@@ -361,7 +361,7 @@ def test_a_damaged_file_in_the_hub_is_named(hub):
 
 @pytest.mark.parametrize("source", ["imagnet", "", "runs/my-run", "s3://bucket/weights.bin"])
 def test_an_unknown_source_names_those_there_are(source):
-    with pytest.raises(ValueError, match=r"expected random, kinetics400, imagenet, or the path"):
+    with pytest.raises(ValueError, match=r"expected random, kinetics400, imagenet, or an encoder"):
         load_initial_weights(build(), source)
 
 

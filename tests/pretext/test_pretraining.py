@@ -16,6 +16,8 @@ import torch
 
 from ctp.data.stream import Batch, SampleStream
 from ctp.encoders.encoder import Encoder
+from ctp.encoders.registry import build_encoder
+from ctp.encoders.weights import load_encoder
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.task import CtpTask
 from ctp.pretext.pretraining import open_pretraining
@@ -422,6 +424,32 @@ class TestInitialEncoder:
         )
         with pytest.raises(RunStoppedError, match=r"(?s)does not fit .* width 8,.*stem.0.weight"):
             train(wide)
+
+    def test_a_checkpoint_of_the_authors_is_taken_with_its_epsilon(
+        self, small_run: PretrainConfig, tmp_path: Path
+    ) -> None:
+        uri = str(tmp_path / "epoch_300.pth")
+        encoder = build_encoder(small_run.encoder)
+        state = {f"backbone.{name}": value for name, value in encoder.state_dict().items()}
+        theirs = {name.replace(".stem.0.", ".stem.conv."): value for name, value in state.items()}
+        torch.save({"state_dict": theirs}, uri)
+        config = small_run.replace(
+            initial_encoder=uri,
+            encoder=small_run.encoder.replace(norm_eps=1e-5),
+            optimizer={"learning_rate": 1e-30},
+        )
+        train(config)
+        # in the run's config, so that a resumed run has it, too
+        assert open_pretraining(config).config == config.replace(encoder=small_run.encoder)
+        assert load_encoder(folder_of(config).uri).config == small_run.encoder
+        learnt = weights(config)
+        for name, value in encoder.named_parameters():
+            if name.endswith("weight"):
+                assert torch.equal(learnt[name], value), name
+
+    def test_what_is_no_file_of_weights_is_refused(self, small_run: PretrainConfig) -> None:
+        with pytest.raises(ValueError, match=r"initial_encoder 'kinetics400'; expected .*\.pth"):
+            small_run.replace(initial_encoder="kinetics400")
 
 
 class SaveFromSecondLogLine(StopSignal):

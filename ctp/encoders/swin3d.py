@@ -41,6 +41,8 @@ class Swin3d(Encoder):
             depths=list(DEPTHS),
             num_heads=[heads * 2**stage for stage in range(len(DEPTHS))],
             window_size=[8, 7, 7],
+            # its draws would depend on the number of workers, and differ after a restart
+            stochastic_depth_prob=0.0,
             num_classes=1,
         )
         self.out_channels = 8 * config.width

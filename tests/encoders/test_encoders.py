@@ -2,8 +2,10 @@
 
 import copy
 import io
+import json
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,9 +13,13 @@ from torchvision.models import resnet18, resnet50
 from torchvision.models.video import s3d
 from torchvision.models.video.swin_transformer import PatchMerging, SwinTransformer3d
 
-from ctp.downstream.classification import Classifier
+from ctp.data.stream import load_here
+from ctp.downstream.classification import Classifier, open_finetuning, resolve
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.gradcam import explain
 from ctp.downstream.initial import resolve_encoder
+from ctp.downstream.knn import knn_score
+from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.encoders.config import (
     C3dConfig,
     R2plus1dConfig,
@@ -111,6 +117,15 @@ def test_features_have_the_sizes_it_states_for_any_clip(encoder, name):
             expected = [-(-n // by) for n, by in zip(size, encoder.stride, strict=True)]
             assert features.shape == (1, encoder.out_channels, *expected)
             assert features.std() > 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", SMALL)
+def test_it_draws_nothing_in_training(encoder, name):
+    # else a run would depend on the number of workers, and on where it was interrupted
+    before, clip = torch.get_rng_state(), clips(2, 3, 4, 32, 32)
+    assert torch.equal(encoder.train()(clip), encoder(clip))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @torch.no_grad()
@@ -368,10 +383,29 @@ def test_vit_b_has_the_weights_of_videomaes():
     assert {key: value.shape for key, value in encoder.state_dict().items()} == expected
 
 
-@pytest.mark.parametrize("name", ["c3d", "tsm", "vit"])
-def test_it_pretrains_and_its_result_is_loaded(name, small_run, train_alone, tmp_path):
-    config = small_run.replace(encoder=SMALL[name], storage=str(tmp_path))
+@pytest.mark.parametrize("name", SMALL)
+def test_it_pretrains_and_its_result_is_fine_tuned_and_embeds(
+    name, small_run, finetuning, train_alone
+):
+    one_step = {"schedule": {"unit": "steps", "length": 1, "decay_at": ()}}
+    config = small_run.replace(encoder=SMALL[name], evaluation={"num_clips": 1}, **one_step)
     train_alone(open_pretraining(config))
-    encoder = load_encoder(folder_of(config).uri)
-    assert encoder.config == SMALL[name]
-    assert encoder(clips(1, 3, 8, 32, 32)).isfinite().all()
+    pretrained = load_encoder(folder_of(config).uri)
+    assert pretrained.config == SMALL[name]
+
+    tuning = resolve(finetuning.replace(initial=folder_of(config).uri, encoder=None, **one_step))
+    assert tuning.encoder == SMALL[name].replace(spatial_stride=16)
+    spec = open_finetuning(tuning)
+    train_alone(spec)
+    scores = json.loads(folder_of(tuning).join("scores.json").read_bytes())
+    assert scores["tested"] == len(spec.evaluation.catalog)
+    tuned = load_encoder(folder_of(tuning).uri)
+    moved = [not tuned.get_parameter(key).equal(p) for key, p in pretrained.named_parameters()]
+    assert sum(moved) > len(moved) / 2
+
+    videos = open_labeled(finetuning.data, 0)
+    train, test = videos.train.select(np.arange(2)), videos.test.select(np.arange(1))
+    few = LabeledVideos(videos.classes, train, test)
+    embedding = EmbedConfig(views=finetuning.views)
+    found = knn_score(encoder_bytes(tuned, {}), embedding, few, 1, load_here)
+    assert (found["knn_tested"], found["knn_quarantined"]) == (1, 0)

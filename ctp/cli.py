@@ -30,7 +30,7 @@ from ctp.text import near_miss
 C = TypeVar("C", bound=Config)
 HELP_WIDTH = 100
 NONE = "none"
-"""The text that stands for None."""
+"""The text for None on the command line."""
 
 
 class CommandLine(Generic[C]):

@@ -81,7 +81,7 @@ class OneOf:
     """A field that holds one of several config classes, chosen by the value's `name`.
 
     Use it as `Annotated[BaseConfig, OneOf(lambda: {"a": AConfig, "b": BConfig})]`. A name alone
-    stands for that class with its defaults. The choices are looked up when a value is validated,
+    means that class with its defaults. The choices are looked up when a value is validated,
     so that a registry may grow.
 
     Attributes:

@@ -144,7 +144,7 @@ class Claim:
 
     @classmethod
     def unreadable(cls, attempt: int) -> Self:
-        """Return a stand-in for a claim whose process died, or is, while writing it."""
+        """Return a placeholder for a claim that is not completely written, or not yet."""
         process = Process("an unknown machine", 0)
         return cls(attempt, "", "unknown", process, "an unknown time", 0.0, LEASE_SECONDS)
 
@@ -325,7 +325,7 @@ def hold(
 
     Args:
         folder: the folder. It need not exist.
-        kind: what this process does, in a word.
+        kind: one word for the work of this process, e.g. "pretrain".
         lease_seconds: how long a heartbeat is good for.
         report: called with a line of text if there is something to wait for.
 

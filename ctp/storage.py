@@ -72,7 +72,7 @@ HINTS = {
 }
 S3_HINTS = {
     CREDENTIALS_ERROR: "Renew the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
-    "AWS_SESSION_TOKEN, or the profile's), or give the machine a role, which renews them by itself",
+    "AWS_SESSION_TOKEN, or the profile's), or give the machine a role, which renews them itself",
     BUCKET_ERROR: "Create the bucket first",
     CLOCK_ERROR: "Set this machine's clock",
     SERVICE_ERROR: "All attempts failed. Check the network and the endpoint (AWS_ENDPOINT_URL), "
@@ -86,7 +86,7 @@ class StorageError(OSError):
 
     @property
     def is_permanent(self) -> bool:
-        """Whether the file is the reason, so that a retry would fail too.
+        """Return whether the file is the reason, so that a retry would fail too.
 
         Otherwise the reason is the storage or the credentials at this moment.
         """
@@ -225,7 +225,7 @@ class Storage:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine's filesystem."""
+        """Return whether it is on this machine's filesystem."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def join(self, *names: str) -> Self:
@@ -236,7 +236,7 @@ class Storage:
 
     @property
     def parent(self) -> Self:
-        """The folder that contains it."""
+        """Return the folder that contains it."""
         return self._at(self.path.rpartition("/")[0], lambda uri: uri.rpartition("/")[0])
 
     def _at(self, path: str, change: Callable[[str], str]) -> Self:

@@ -47,7 +47,7 @@ from ctp.training.trainer import TrainingSpec, train
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 CELLS = 4
-"""The painted code is a square of so many blocks a side, the highest bit first."""
+"""Blocks along each side of the painted code, a square whose first block is the highest bit."""
 MARK = 0b1101 << 12
 """The code's first row, so that a picture that is mirrored or turned shows another number."""
 

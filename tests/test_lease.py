@@ -90,7 +90,7 @@ def as_another_machine(folder: Storage, attempt: int) -> None:
     place.write_bytes(json.dumps(values).encode())
 
 
-def test_a_second_process_is_refused_at_once_and_told_who_is_there(
+def test_a_second_process_is_refused_at_once_with_the_name_of_the_first(
     folder: Storage, start: Start
 ) -> None:
     first = start()
@@ -187,7 +187,7 @@ def test_an_old_heartbeat_of_another_machine_is_not_waited_for(
     assert said == []
 
 
-def test_a_claim_that_was_cut_short_does_not_block_for_ever(
+def test_an_incomplete_claim_does_not_block_forever(
     folder: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctp.lease.LEASE_SECONDS", SHORT)
@@ -243,7 +243,7 @@ def test_a_stopped_process_says_so(folder: Storage) -> None:
     assert state.heartbeat.outcome.value == "stopped"
 
 
-def test_a_storage_that_does_not_answer_does_not_hold_up_the_end(
+def test_a_storage_that_does_not_answer_does_not_delay_the_end(
     faulty_s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ctp.lease.RELEASE_SECONDS", 1.0)

@@ -54,7 +54,7 @@ class Kernel:
     """The notebook in a kernel of its own, cell by cell.
 
     Attributes:
-        messages: what the kernel told while a cell ran.
+        messages: the kernel's messages while the last cell ran.
         interrupt_at: the kernel is interrupted when it shows this.
     """
 
@@ -81,8 +81,8 @@ class Kernel:
         self.interrupt_at = ""
         return outputs
 
-    def told(self, kind: str) -> list[Any]:
-        """The contents of messages of a kind that the last cell came with."""
+    def contents(self, kind: str) -> list[Any]:
+        """Return the contents of the last cell's messages of a kind."""
         return [each["content"] for each in self.messages if each["msg_type"] == kind]
 
 
@@ -145,10 +145,10 @@ def test_interrupted_and_run_again_it_resumes_and_shows_the_result(
 
     kernel.run("here")
     assert first.version() == before  # it was not run again
-    shown = [each["data"]["text/markdown"] for each in kernel.told("update_display_data")]
+    shown = [each["data"]["text/markdown"] for each in kernel.contents("update_display_data")]
     assert any(re.search(r"\| squeeze-seed0 \| pretrain \| ▰+▱* \d/8 \|", text) for text in shown)
     assert shown[-1].startswith("**2 trials: 2 finished**")
-    assert sum("text/markdown" in each["data"] for each in kernel.told("display_data")) == 1
+    assert sum("text/markdown" in each["data"] for each in kernel.contents("display_data")) == 1
 
     versions = [each.version() for each in (first, second)]
     outputs = kernel.run("here")

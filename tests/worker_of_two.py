@@ -14,7 +14,7 @@ from ctp.training.trainer import train
 
 
 def named(name: str) -> Any:
-    """What `module:name` stands for."""
+    """Return the object that `module:name` names."""
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
 

@@ -29,9 +29,9 @@ def measure_cases(config: BenchConfig) -> list[Timing]:
 
 
 def game_cases(config: BenchConfig) -> list[Case]:
-    """Return a case for each set of rules: a round of the game, drawn and pasted on a CPU.
+    """Return a case for each set of rules: the patches of a clip, drawn and pasted on a CPU.
 
-    The frames are noise, which takes the same time as others.
+    The frames are noise, which takes the same time as other pictures.
     """
     task, clips = config.game, config.clips_per_repeat
     size, num_frames = task.augment.frame_size_px, task.sampling.num_frames

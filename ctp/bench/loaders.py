@@ -45,7 +45,7 @@ class ClipRequest:
         frame_numbers: the T frames, never falling, repeats allowed.
         picture_size_px: (width, height) of the video, upright.
         crop: the square to cut out, and whether it is mirrored.
-        size_px: S, to which the square's side is scaled.
+        size_px: S, the side of the scaled square.
         game: the patches, cut from the clip itself.
         color: float32 [T, 4], see `sample_color`.
     """
@@ -90,7 +90,7 @@ class Loader:
     """A way to load clips.
 
     Attributes:
-        name: in tables.
+        name: its name in tables.
         device: where the model's input is needed.
         store: returns a video's bytes in the format that this loader reads; done once, untimed.
         stages: name -> function of the previous stage's result; the first takes the stored video.

@@ -25,7 +25,7 @@ from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
 
 STORED_SHORT_SIDE_PX = 240
-"""Of UCF-101, 320×240, the size at which its frames are commonly stored."""
+"""Shorter side of UCF-101's videos, 320×240, the size at which its frames are commonly stored."""
 JPEG_QUALITY = 95
 FRAME_NAME = "{:05d}.jpg"
 FRAMES_PER_READ = 256

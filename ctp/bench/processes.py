@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 PROC = Path("/proc")
 CPU_TICKS = slice(11, 13)
-"""Of the fields of /proc/PID/stat after the name: user and system time."""
+"""Indices of user and system time in the fields of /proc/PID/stat after the name."""
 
 
 class Memory(NamedTuple):

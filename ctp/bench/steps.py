@@ -24,7 +24,7 @@ from ctp.training.trainer import to_device
 CPU_STEP_CLIPS, GPU_STEP_CLIPS = 1, 32
 GPU_STEPS_PER_REPEAT = 10
 LEARNING_RATE = 1e-6
-"""Nearly no update: the weights stay as they are while the same batch is repeated."""
+"""Almost 0, so that the weights do not change while the same batch is repeated."""
 PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "H100 PCIe": {"fp32": 51.2, "tf32": 378, "bf16": 756},
     "H100 NVL": {"fp32": 60, "tf32": 417.5, "bf16": 835},

@@ -17,7 +17,7 @@ from ctp.machine import usable_cpus
 
 UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 Figures = Mapping[str, Any]
-"""What was measured of one thing, by name; the first value is the thing's name."""
+"""The measured values of one item, by name; the first value is the item's name."""
 
 
 @dataclass(frozen=True)

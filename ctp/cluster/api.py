@@ -1,4 +1,4 @@
-"""What `import ctp` offers: each job as a function.
+"""The functions of `import ctp`, one for each job.
 
 Options are keyword arguments. A section is a mapping, `schedule={"length": 500}`; `data` may be the
 URI itself; dotted names are given as `**{"schedule.length": 500}`.
@@ -133,7 +133,7 @@ def _configure_kept(
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options, with the URI that may stand for `data` under its own name."""
+    """Return the options, with a `data` that is a URI as "data.uri"."""
     return {
         "data.uri" if name == "data" and isinstance(value, str | list | tuple) else name: value
         for name, value in options.items()

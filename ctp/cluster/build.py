@@ -41,7 +41,7 @@ from ctp.training.run_folder import absolute
 from ctp.video.limits import DecodingLimits
 
 VIDEOS_PER_REPORT = 8
-"""A progress report costs Ray about as long as a short video."""
+"""Videos between two progress reports: a report takes Ray as long as a short video."""
 
 
 def build_shards(config: BuildConfig) -> str:

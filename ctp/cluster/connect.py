@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, and checking beforehand that it is large enough."""
+"""Connect to a Ray cluster, after checking that it is large enough."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Demand:
     """Processes that a run needs at the same time.
 
     Attributes:
-        name: of the processes, in the singular.
-        number: how many there are.
-        cpus, gpus: of each.
+        name: name of the processes, in the singular.
+        number: number of processes.
+        cpus, gpus: CPUs and GPUs of each process.
         options: the options to lower if they do not fit.
     """
 
@@ -171,7 +171,7 @@ def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> 
     """Check that all processes fit; Ray itself would wait forever.
 
     Raises:
-        ValueError: they do not; names what is missing and the options to lower.
+        ValueError: they do not fit; names what is missing and the options to lower.
     """
     for unit, there in (("CPU", cpus), ("GPU", gpus)):
         shares = [(each, each.cpus if unit == "CPU" else each.gpus) for each in demands]

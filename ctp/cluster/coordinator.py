@@ -1,6 +1,6 @@
 """Small actors through which the processes of a run, or of a sweep, exchange messages.
 
-They start at once, since next to nothing is imported here.
+They start fast, because this module imports almost nothing.
 """
 
 from __future__ import annotations

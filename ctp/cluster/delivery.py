@@ -28,13 +28,13 @@ WARM_UP_SHARE = 1 / 4
 ALONE_SHARE = 1 / 8
 """Clips that one process draws before and after, as a share of the timed ones."""
 USAGE_SECONDS = 0.5
-"""Between two measurements of CPU time."""
+"""Time between two measurements of CPU time."""
 USAGES_PER_MEMORY = 4
 """Measurements of CPU time for one of memory, which takes a tenth of a second."""
 
 
 class Drawn(NamedTuple):
-    """What it took one process alone to draw samples; the CPU time is in seconds, too."""
+    """The time that one process alone needs to draw samples; the CPU time is in seconds, too."""
 
     clips: int
     seconds: float
@@ -170,7 +170,7 @@ def deliver(run: PretrainConfig, stream: SampleStream[Any], num_clips: int) -> D
     Args:
         run: its scaling is used.
         stream: its samples; the number of steps does not matter.
-        num_clips: to time, after a warm-up; rounded up to whole batches.
+        num_clips: number of clips to time, after a warm-up; rounded up to whole batches.
 
     Raises:
         ValueError: samples cannot be drawn.
@@ -209,8 +209,8 @@ def receive(
     """Receive all batches; check that each sample comes once and in order.
 
     Args:
-        batches: of the only worker.
-        usage_seconds: least time between two measurements of what the processes use.
+        batches: the batches of the only worker.
+        usage_seconds: least time between two measurements of CPU time and memory.
 
     Raises:
         ValueError: samples cannot be drawn.

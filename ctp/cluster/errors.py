@@ -22,7 +22,7 @@ same command may succeed; status 2 is that of an invalid command line."""
 
 
 def exit_finally(error: Exception) -> NoReturn:
-    """Print an error that the same command would meet again, and exit."""
+    """Print an error that the same command would raise again, and exit."""
     message = f"error: {error}"
     print(message, file=sys.stderr)
     ending = SystemExit(message)  # callers of `main` see the message, the shell the status
@@ -31,16 +31,16 @@ def exit_finally(error: Exception) -> NoReturn:
 
 
 class StoppedError(RuntimeError):
-    """A job cannot continue, not because of a video; what is complete stays."""
+    """A job cannot continue, for a reason other than a video; completed results are kept."""
 
 
 @contextmanager
 def stopped_errors() -> Iterator[None]:
-    """Turn what stops the work inside into an error of one line.
+    """Turn the errors that stop the work inside into a `StoppedError` of one line.
 
     Raises:
         StoppedError: the storage fails, another process took over the folder, numbers are not
-            finite, or processes die again and again.
+            finite, or processes die repeatedly.
     """
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the error itself says enough
     DataContext.get_current().raise_original_map_exception = True  # it keeps its type

@@ -1,4 +1,4 @@
-"""Scoring a run's encoder by nearest neighbours beside the run, which does not wait for it.
+"""Score a run's encoder by nearest neighbours, while the run continues.
 
 The first worker writes the encoder to the run folder's `snapshots/`; a Ray task with its own CPU or
 GPU computes the score; the driver writes it to `knn.jsonl`. No failure here stops the run, and
@@ -34,7 +34,7 @@ POLL_SECONDS = 2.0
 MAX_RETRIES = 3
 """Restarts of a task whose node or process is lost."""
 SCORER_CPUS = 0.5
-"""Cores of a task: it runs now and then."""
+"""CPU cores of a task, which runs only from time to time."""
 NEIGHBOURS = 5
 """Neighbours that vote for a video's class."""
 TEST_SHARE = 0.25

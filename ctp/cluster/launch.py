@@ -113,8 +113,7 @@ def run_command(
 
 
 def named(config: C, recipe: str) -> C:
-    """Return the config with its recipe; that of a run also with a name: its own, or the recipe's
-    with the time."""
+    """Return the config with its recipe and, for a run, a name: its own, or recipe and time."""
     if isinstance(config, RunConfig):
         name = config.name or f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
         return config.replace(name=name, recipe=recipe)
@@ -122,7 +121,7 @@ def named(config: C, recipe: str) -> C:
 
 
 def with_stored_defaults(config: C, given: Iterable[str]) -> C:
-    """Return the config with the stored values of what it resumes, where the user gave none.
+    """Return the config with the values of the folder that it resumes, where the user gave none.
 
     Args:
         config: of a run, a build of shards or features.

@@ -35,7 +35,7 @@ def _table() -> list[bytes]:
 
 
 def _is_dead(actor: ray.ActorID) -> bool:
-    """Whether an actor is dead; nil stands for the driver, which is not.
+    """Return whether an actor is dead. The nil id is that of the driver, which is alive.
 
     A group's own `creator_actor_dead` is set when the actor dies. It stays False in a group that
     the actor's process, which ends a moment later, asks for after that.

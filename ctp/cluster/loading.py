@@ -1,4 +1,4 @@
-"""Reading the videos of evaluations in actors, which a bad video may end."""
+"""Read the videos of evaluations in actors, because a bad video may end the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting Ray on this machine alone, in whatever surroundings a job finds."""
+"""Start Ray on this machine alone, whatever its environment."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ctp.machine import usable_cpus
 
 LOOPBACK = "127.0.0.1"
 LEAST_CPUS = 2
-"""Ray is told at least this number, since the smallest run has two processes. On a machine with one
-core they share it."""
+"""Least number of CPUs that Ray gets, since the smallest run has two processes. On a machine with
+one core they share it."""
 DATA_PLUMBING_CPUS = 1.0
 """Ray Data's own tasks need one CPU; without it they would wait forever."""
 OBJECT_STORE_BYTES = 1 * 2**30

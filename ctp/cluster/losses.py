@@ -49,9 +49,9 @@ def open_journal(losses: Any, max_seconds_per_video: float, *, slow: bool = Fals
 
 
 def state_of_node(node: str) -> Machine:
-    """Return what became of a node.
+    """Return the state of a node.
 
-    A container that is ended for want of memory and a machine that fails look alike.
+    A container that is ended for lack of memory and a machine that fails look alike.
     """
     for each in ray.nodes():  # type: ignore[no-untyped-call]
         if each["NodeID"] == node and each["Alive"]:

@@ -25,7 +25,7 @@ from ctp.video.planes import to_rgb
 POOLED_SHAPE = (2, 3, 3)
 """Time, height and width of VCOP's features (supplement A)."""
 VCOP_KERNEL = (1, 2, 2)
-"""Cells of which VCOP's own code takes the maximum, and its stride."""
+"""Kernel and stride of the max pooling in VCOP's code."""
 CHECKPOINT_SUFFIXES = (".pth", ".pt")
 
 
@@ -161,7 +161,7 @@ def read_encoder_file(config: EmbedConfig) -> tuple[bytes, str]:
 
 
 def check_poolings(config: EmbedConfig, architecture: EncoderConfig) -> None:
-    """Check that an encoder's output for the views of a config can be pooled as it says.
+    """Check that the poolings of a config fit the encoder's output for its views.
 
     Raises:
         ValueError: it cannot.

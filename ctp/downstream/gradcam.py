@@ -23,7 +23,7 @@ from ctp.encoders.encoder import Encoder
 
 Map = NDArray[np.float32]
 FULL_QUANTILE = 0.999
-"""A guided map is 1 from this quantile of its pixels on: few outliers would dim all others."""
+"""A guided map is 1 above this quantile of its pixels; otherwise outliers would dim the rest."""
 
 
 class Explanation(NamedTuple):
@@ -88,7 +88,7 @@ def explain(model: nn.Module, clip: Tensor, target: int | None = None) -> Explan
 
 @contextmanager
 def _in_test_mode(model: nn.Module) -> Iterator[None]:
-    """Use evaluation mode and no in-place ReLU, which captum may not see through."""
+    """Use evaluation mode and no in-place ReLU, which captum may not support."""
     training = {module: module.training for module in model.modules()}
     in_place = [relu for relu in model.modules() if isinstance(relu, nn.ReLU) and relu.inplace]
     try:

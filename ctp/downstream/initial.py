@@ -1,4 +1,4 @@
-"""Initial weights of a run, and the encoder that they are of."""
+"""Resolve the initial weights of a run, and the config of their encoder."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _share_of_each_class(
 ) -> Catalog:
     """Return a share of each class's videos: at least one, and all but `leave` at most.
 
-    They are those with the lowest hashes, so that a larger share contains a smaller one.
+    The videos with the lowest hashes are chosen, so that a larger share contains a smaller one.
     """
     by_class: dict[str, list[tuple[float, int]]] = defaultdict(list)
     ids = catalog.columns["id"].to_pylist()
@@ -112,7 +112,7 @@ def _share_of_each_class(
         by_class[label].append((uniform_hash(seed, purpose, video), row))
     kept: list[int] = []
     for rows in by_class.values():
-        # rounded half up: round() takes halves to the even number, a share of .5 of 5 videos to 2
+        # rounded half up: round() rounds half to even, a share of .5 of 5 videos to 2
         count = min(max(math.floor(share * len(rows) + 0.5), 1), len(rows) - leave)
         kept += [row for _, row in sorted(rows)[:count]]
     return catalog.select(np.array(sorted(kept), np.int64))

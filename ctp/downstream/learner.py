@@ -1,4 +1,4 @@
-"""What fine-tuning runs have in common: initial weights, the test, and the files of a result."""
+"""The base of fine-tuning runs: initial weights, the test, and the files of the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ctp.training.trainer import Learner, TrainingSpec
 from ctp.versions import stamp
 
 V = TypeVar("V")
-"""What is read of a video for a test."""
+"""The part of a video that a test reads."""
 T = TypeVar("T")
 """The result of a test of one video; it is sent to the other workers, so it is on the CPU."""
 
@@ -69,8 +69,8 @@ class DownstreamLearner(Learner[S], Generic[S, V, T]):
         """Test each video by one of the workers.
 
         Returns:
-            `scores`, "tested", the number of videos, and "test_quarantined", how many more were
-            meant to be tested.
+            `scores`; "tested", the number of tested videos; and "test_quarantined", the number of
+            videos that could not be tested.
         """
         videos = self._spec.evaluation
         # every n-th, so that long and short videos are spread over the workers

@@ -21,7 +21,7 @@ from ctp.text import listed
 KS = (1, 5, 10, 20, 50)
 """Numbers of neighbours in the protocol."""
 QUERIES_AT_ONCE, GALLERY_AT_ONCE = 4096, 8192
-"""Videos that are compared at a time, so that memory is limited to about 600 MB."""
+"""Videos that are compared at a time, which limits memory to about 600 MB."""
 
 
 @dataclass(frozen=True)

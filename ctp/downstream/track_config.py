@@ -31,7 +31,7 @@ class AnnotatedVideosConfig(VideosConfig):
     """Videos to train on: shards with boxes, as jobs/build_shards.py --layout got10k makes them; a
     folder (local or s3://), a glob, or several of them."""
     test_uri: Sources = "data/got10k/val"
-    """Videos to test on, likewise shards with boxes."""
+    """Videos to test on, also shards with boxes."""
 
 
 class TrackConfig(DownstreamConfig):

@@ -1,1 +1,1 @@
-"""What came out of runs: each by itself, many beside each other, and the paper's numbers."""
+"""Reports on the results of runs: each alone, several compared, and the paper's numbers."""

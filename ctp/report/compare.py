@@ -1,4 +1,4 @@
-"""Runs beside each other: scores by initial weights, with means over seeds (Fig. 3, 4 and 6)."""
+"""Compare runs: scores by initial weights, with means over seeds (Fig. 3, 4 and 6)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def format_mean(values: pd.Series[float], score: Score) -> str:
 def merge_uris(uris: Sequence[str]) -> str:
     """Return locations as one text; if one part of their paths differs, as a/{b,c}/d."""
     paths = [uri.split("/") for uri in dict.fromkeys(uris)]
-    # only parts at the same depth can be told apart by place
+    # the position in the path identifies a part only if the paths have the same depth
     if len({len(path) for path in paths}) == 1:
         parts = [list(dict.fromkeys(column)) for column in zip(*paths, strict=True)]
         if sum(len(part) > 1 for part in parts) <= 1:
@@ -138,7 +138,7 @@ def _score(table: pd.DataFrame) -> Score:
 
 
 def _place(group: pd.DataFrame) -> Cells:
-    """Return the cells that say which group it is."""
+    """Return the cells that identify a group."""
     first = group.iloc[0]
     cells = {name: str(first[name]) for name in _keys(group)}
     if LABELS in cells:

@@ -17,7 +17,7 @@ from ctp.report.figures import INK, new_figure, to_png
 
 NAME_LENGTH = 36
 MAX_NAMED, MAX_NUMBERED = 120, 32
-"""Classes up to which their names stand beside the cells, and percentages in them."""
+"""Numbers of classes up to which names are written beside the cells, and percentages in them."""
 MAX_LISTED = 25
 RIGHT_MAP, WRONG_MAP = "Blues", "Oranges"
 NEVER, NO_VIDEOS = "#f7f8f9", "#d1d5db"

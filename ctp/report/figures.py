@@ -1,4 +1,4 @@
-"""What all plots have in common: their style, series of a run's log, and smoothing."""
+"""Helpers of all plots: their style, series of a run's log, and smoothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLORS = ("#2563eb", "#f97316", "#16a34a", "#a855f7", "#0891b2", "#db2777")
 MARKERS = ("s", "^", "o", "D", "v", "P")
 DASHED = (0, (3, 2))
 WINDOW_SHARE = 1 / 25
-"""Share of a run's log lines that a smoothed point is the mean of."""
+"""Share of a run's log lines in the window of the moving mean."""
 MAX_POINTS = 4000
 """Points of a curve; more would be finer than the picture."""
 
@@ -77,7 +77,7 @@ def smooth(values: pd.Series[float]) -> pd.Series[float]:
 
 
 def window(values: pd.Series[float]) -> int:
-    """Return the number of values that a smoothed one is the mean of."""
+    """Return the length of the window of the moving mean."""
     return max(round(len(values) * WINDOW_SHARE), 1)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of where classifiers look: a clip, and the maps of one or several classifiers."""
+"""Pictures of guided Grad-CAM: a clip, and the maps of one or several classifiers."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Explained(NamedTuple):
 
 
 def overlay(frames: Pixels, values: Map, name: MapName) -> Pixels:
-    """Draw a map over frames: guided Grad-CAM glows on a dim grey picture, Grad-CAM tints a grey
-    picture from blue to red.
+    """Draw a map over frames: guided Grad-CAM bright on a dim grey picture, Grad-CAM as colours
+    from blue to red on a grey picture.
 
     Args:
         frames: uint8 [T, H, W, 3].

@@ -40,7 +40,8 @@ class InitialWeights:
     Attributes:
         kind: their name if there are no others of the kind.
         options: what distinguishes them from others of the kind, dotted name -> value.
-        seeds: of the run that made them, of the run that made its initial weights, and so on.
+        seeds: the seed of the run that made them, that of the run that made its initial weights,
+            and so on.
         uri: their file; "" for weights with a name of their own.
         method: what the paper calls them; "" if it has none of the kind.
     """

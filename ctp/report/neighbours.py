@@ -1,4 +1,4 @@
-"""A picture of videos with those that are nearest to them."""
+"""A picture of query videos and their nearest neighbours."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ class Row(NamedTuple):
 
 
 def neighbours_png(rows: Sequence[Row]) -> bytes:
-    """Return a PNG with a row for each query, whose neighbours are framed by whether they are of
-    its class.
+    """Return a PNG with a row for each query; frames show which neighbours have its class.
 
     Args:
         rows: at least one; all have the same number of neighbours.

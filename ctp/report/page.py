@@ -80,14 +80,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page says of a run, or of several beside each other.
+    """A section of the page: a run, or a comparison of several.
 
     Attributes:
         title: heading.
         uri: the run's folder; "" for several runs.
         state: whether the run is finished.
-        facts: name -> value, what was done.
-        tables: what came out; a table without rows is not shown.
+        facts: name -> value, how it was computed.
+        tables: the results; a table without rows is not shown.
         notes: paragraphs below the tables.
         differences: from the paper's own run, a line each; None if the paper has no such run.
         pictures: shown last.

@@ -1,4 +1,4 @@
-"""From folders to the sections of a page: what can be compared, then each folder by itself."""
+"""Make the sections of a page from run folders: first comparisons, then each run alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KNN_TOP1 = "knn_top1"
 
 
 def sections_of(places: Sequence[str]) -> list[Section]:
-    """Return runs beside each other where they can be compared, then each by itself.
+    """Return the comparisons of runs that can be compared, then a section for each run.
 
     Args:
         places: folders or URIs of runs and retrievals, or of folders that contain some. A folder

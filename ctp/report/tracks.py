@@ -33,7 +33,7 @@ PICTURE_SIDE_PX = 240
 STRIP_CELL_PX, VIDEO_CELL_PX = (240, 180), (384, 288)
 """Width and height of a frame in the pictures."""
 FRAMES_PER_SECOND = 10
-"""Of GOT-10k."""
+"""Frame rate of GOT-10k."""
 CPU = torch.device("cpu")
 
 Color = tuple[int, int, int]

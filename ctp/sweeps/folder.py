@@ -1,4 +1,4 @@
-"""The folder of a sweep, and the state of the sweep that it holds.
+"""The folder of a sweep, and the state of the sweep in it.
 
     sweep.yaml  runs/TRIAL/  runs/TRIAL/result.json  runs/TRIAL-SCORE/  table.md  table.csv
     plot.png  shards/NAME/  tune/

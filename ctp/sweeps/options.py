@@ -78,7 +78,7 @@ def with_located_paths(config: C, names: Collection[str], root: str) -> C:
     Args:
         config: the config.
         names: dotted names of its options that are locations.
-        root: folder or URI that takes the place of data/.
+        root: folder or URI that replaces data/.
     """
     return with_values(config, {n: _located(attrgetter(n)(config), root) for n in names}, "--data")
 

@@ -1,4 +1,4 @@
-"""From a sweep's config to its trials."""
+"""Plan the trials of a sweep from its config."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Trial:
 
     Attributes:
         name: name of the run, and first part of the names of the runs that score it.
-        setting: what it is one of.
+        setting: the setting that it belongs to.
         seed: seed of all its runs.
         config: config of the pretraining; if the setting is not pretrained, of its encoder alone.
     """
@@ -70,7 +70,7 @@ class Trial:
 
     @property
     def encoder(self) -> TrainedEncoder:
-        """Return what is scored."""
+        """Return the encoder that is scored."""
         source = self.setting.initial or folder_of(self.config).join(ENCODER).uri
         config = self.config
         return TrainedEncoder(self.name, source, config.encoder, config.storage, self.seed)
@@ -78,7 +78,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a sweep will do.
+    """The trials and scores of a sweep.
 
     Attributes:
         config: the sweep's config.
@@ -104,7 +104,7 @@ class Plan:
         """Plan a sweep.
 
         Args:
-            config: of the sweep; without a name, it is named by what it varies and its scale.
+            config: the sweep's config; without a name, it is named by what it varies and its scale.
             base: the run that trials change; None: that of the table and scale, with the options
                 of `--set`.
 
@@ -119,7 +119,7 @@ class Plan:
         grid = _unique("grid", [parse_grid(text) for text in config.grid])
         rows = list(_rows_at(config.scale, ablation))
         _check_options(rows, given, grid)
-        # before any config is built: a slip in a grid can make millions of them
+        # before any config is built: a mistake in a grid can give millions of them
         _check_number(config, rows, grid)
         changes = {k: v for k, v in given.items() if not is_score_option(k)}
         base = base or _base(config, ablation, changes)
@@ -173,7 +173,7 @@ class Plan:
         return self._configs[setting.key]
 
     def score_of(self, setting: Setting, measure: Score) -> Score:
-        """Return the score of a setting that stands in a column of `measures`."""
+        """Return the score of a setting for a column of `measures`."""
         return self.config_of(setting).score if measure is self.task_score else measure
 
     @property

@@ -87,7 +87,7 @@ class ProgressPrinter:
         self._every, self._printed, self._ended = every_seconds, float("-inf"), -1
 
     def __call__(self, progress: SweepProgress) -> None:
-        """Print a line if one is due."""
+        """Print a line if a trial has ended or `every_seconds` have passed."""
         now = time.monotonic()
         if len(progress.ended) != self._ended or now - self._printed >= self._every:
             self._ended, self._printed = len(progress.ended), now

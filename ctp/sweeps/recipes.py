@@ -30,12 +30,12 @@ ABLATION_DATASETS = ("ucf101", "hmdb51")
 
 @dataclass(frozen=True)
 class Setting:
-    """What some trials have in common; they differ only by seed.
+    """A row of a table: the options that its trials share; the trials differ only by seed.
 
     Attributes:
         key: its name in file names.
         name: its name in tables.
-        changes: dotted option -> value, where it differs from the base run.
+        changes: dotted option -> value, the differences from the base run.
         source: the paper's table that has it; "" if none.
         method: what the paper's table calls it, as in `ctp.report.papers`.
         small_changes: further changes at the scales tiny and small.

@@ -93,7 +93,7 @@ class TrainedEncoder:
 
 
 class ScoreRunner(Protocol):
-    """Runs what scores an encoder; `phase` is the name of the score."""
+    """Computes the scores of an encoder; `phase` is the name of the score."""
 
     def train(self, phase: str, spec: TrainingSpec[Any]) -> None:
         """Train a run to its end, from its newest checkpoint."""
@@ -318,7 +318,7 @@ def choose_scores(
 
     Args:
         scale: of the sweep.
-        names: names or kinds, as in `SweepConfig.scores`; the task's own score is passed over.
+        names: names or kinds, as in `SweepConfig.scores`; the task's own score is skipped.
         options: dotted option -> value, as in --set.
         datasets: those that a kind means at scale paper.
         data: see `with_located_paths`.

@@ -64,7 +64,7 @@ class TrainState:
 
         Args:
             data: the file.
-            name: what to call it in errors.
+            name: name of the file in errors.
             writer: `written_by` of the process that wrote it.
 
         Raises:
@@ -259,8 +259,8 @@ class CheckpointStore:
     def _is_complete(self, name: str) -> bool:
         """Return whether a checkpoint has a manifest, and the state that it describes.
 
-        A manifest can lose its state: by hand, by a copy that stopped, or by another version's
-        pruning.
+        The state may be missing because a user deleted it, a copy stopped, or another version of
+        ctp pruned it.
         """
         if not self.manifest_place(name).exists():
             return False

@@ -1,4 +1,4 @@
-"""What the configs of all training runs have in common."""
+"""The base of the configs of all training runs, and their common sections."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ctp.video.config import MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 HEADER = ("kind", "format_version", "written_by")
-"""What a run folder's config.yaml contains besides options: the kind of the run, see `RunConfig`,
-and who wrote it, see `ctp.versions`."""
+"""Entries of a run folder's config.yaml besides options: the kind of the run, see `RunConfig`, and
+the versions that wrote it, see `ctp.versions`."""
 
 
 class ComputeConfig(Config):
@@ -106,7 +106,7 @@ class ScalingConfig(Config):
 
 
 class RunConfig(Config):
-    """A training run. Subclasses say what is trained."""
+    """Base of the config of a training run."""
 
     KIND: ClassVar[str]
     """What the run does, in one word: pretrain, finetune or track."""

@@ -119,7 +119,7 @@ def gather_tensor(value: Tensor) -> Tensor:
     Since worker r of a step has the r-th share of its samples, that is the order of the stream.
 
     Args:
-        value: [B, ...], as many rows on every worker.
+        value: [B, ...]; B is the same on every worker.
     """
     if not dist.is_initialized():
         return value.detach()
@@ -129,7 +129,11 @@ def gather_tensor(value: Tensor) -> Tensor:
 
 
 def gather_with_gradient(value: Tensor) -> tuple[Tensor, int]:
-    """Return the rows of all workers as `gather_tensor`, with gradient, and this worker's first."""
+    """Return the rows of all workers like `gather_tensor`, but with a gradient.
+
+    Returns:
+        the rows [W · B, ...], and the index of this worker's first row.
+    """
     if not dist.is_initialized():
         return value, 0
     rows = torch.cat(all_gather(value))  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from pydantic import model_validator
 from ctp.config import Config
 
 DECAY_FACTOR = 0.1
-"""Of the learning rate at each of `decay_at` (§5.1, supplement A)."""
+"""Factor on the learning rate at each of `decay_at` (§5.1, supplement A)."""
 WARMUP_START = 0.1
 """Factor on the learning rate at the first step of a warm-up (the authors' code)."""
 
@@ -39,7 +39,7 @@ class ScheduleConfig(Config):
 
 
 def total_steps(config: ScheduleConfig, num_videos: int, total_batch: int) -> int:
-    """Return the steps of the whole run, which are fixed beforehand for all workers."""
+    """Return the number of steps of the run; it is fixed before the run, for all workers."""
     if config.unit == "steps":
         return config.length
     # rounded down once for the whole run, not in each epoch, so that no sample is left out between

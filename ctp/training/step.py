@@ -14,13 +14,13 @@ from ctp.training.config import ComputeConfig, OptimizerConfig
 M = TypeVar("M", bound=nn.Module)
 
 MOMENTUM = 0.9
-"""Of SGD (§5.1)."""
+"""Momentum of SGD (§5.1)."""
 MAX_GRADIENT_NORM = 40.0
-"""L2 norm that a larger gradient is scaled down to (the authors' implementation)."""
+"""L2 norm to which a larger gradient is scaled down (the authors' implementation)."""
 
 
 class LossTerms(NamedTuple):
-    """A loss and what else a step logs.
+    """A loss and further values that a step logs.
 
     Attributes:
         total: a scalar, to be minimised.

@@ -13,7 +13,7 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class CpuSyncBatchNorm3d(nn.BatchNorm3d):
-    """BatchNorm3d whose batch is that of all workers; each holds an equal share of it."""
+    """BatchNorm3d over the batch of all workers, each of which has an equal share of it."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise float [B, C, T, H, W] by the mean and variance over all workers' B."""

@@ -40,8 +40,8 @@ class RunStoppedError(RuntimeError):
     """The run cannot continue, and a restart of its workers would not help; every worker raises it.
 
     Attributes:
-        is_final: the same command would stop again, because the cause is not the storage or
-            something else that passes.
+        is_final: whether the same command would stop again; False if the cause may be temporary,
+            such as a failure of the storage.
     """
 
     def __init__(self, message: str, *, is_final: bool = False):
@@ -75,7 +75,7 @@ class Learner(ABC, Generic[S]):
         wrapped or not."""
 
     def after_step(self, step: int) -> None:
-        """Update what the optimiser does not."""
+        """Update what the optimiser does not update."""
 
     @abstractmethod
     def should_evaluate(self, step: int) -> bool:

@@ -72,7 +72,7 @@ RECOGNITION_COLORS = ColorJitter(
     varies_over_frames=False,
     hue_saturation_first=False,
 )
-"""Those of the authors' fine-tuning and of their other pretraining tasks (supplement A)."""
+"""The colours of the authors' fine-tuning and of their other pretraining tasks (supplement A)."""
 INNER_KEY_FRAME_PROBS = (0.7, 0.3)
 """Probability of 0 and 1 key frames between the first and the last, for colours."""
 EASING_PROBS = (0.7, 0.15, 0.15)
@@ -125,7 +125,7 @@ def to_input(
     Args:
         frames: uint8 [B, T, H, W, 3].
         color: float32 [B, T, 4], see `sample_color`, on the same device; None changes nothing.
-        jitter: that `color` was drawn from; it says which colours change first.
+        jitter: the distribution that `color` was drawn from; it says which colours change first.
 
     Returns:
         float32 [B, 3, T, H, W], normalised by ImageNet's mean and deviation, in the memory format
@@ -147,7 +147,7 @@ def to_input(
 
 def _change_color(pixels: Tensor, color: Tensor, hue_saturation_first: bool) -> Tensor:
     """Change hue and saturation before or after brightness and contrast, of float32
-    [B, T, H, W, 3]; in place where possible, because on a CPU memory takes the time.
+    [B, T, H, W, 3]; in place where possible, because a CPU spends most of the time on memory.
     """
     if hue_saturation_first:
         pixels = _change_hue_saturation(pixels, color)

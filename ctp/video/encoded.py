@@ -52,7 +52,7 @@ class DecodingError(ValueError):
 
 
 PASSED_ON = (AssertionError, DecodingError, VideoError)
-"""Errors that stay what they are: an impossible state is an error of the program, also inside of a
+"""Errors that are not converted: an impossible state is an error of the program, also inside a
 library."""
 
 

@@ -1,15 +1,15 @@
-"""What the header of a packet says about its picture, and how to read it."""
+"""The header of a packet: what it says about the picture, and how to read it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
 START_CODE = b"\0\0\1"
-"""What MPEG's and H.264's streams have before each unit."""
+"""The bytes before each unit in streams of MPEG and H.264."""
 
 
 class UncertainError(Exception):
-    """The headers do not tell which pictures are shown."""
+    """The headers do not show which pictures FFmpeg displays."""
 
 
 class Header(NamedTuple):

@@ -22,9 +22,9 @@ OTHER_DECODING_BYTES = 512 * 2**20
 """Memory for all that does not depend on the picture size, above all the index of the file."""
 PAGE_BYTES = resource.getpagesize()
 STATUS = "/proc/self/statm"
-"""What Linux says of this process's memory."""
+"""The file in which Linux describes this process's memory."""
 NO_LIMIT = resource.getrlimit(resource.RLIMIT_DATA)
-"""The limit that the process was started with: soft and hard."""
+"""The soft and the hard limit that the process was started with."""
 
 FORMATS = (
     # files of cameras, players and web pages
@@ -55,7 +55,7 @@ OPEN_OPTIONS = {
 
 @dataclass(frozen=True)
 class DecodingLimits:
-    """What the decoding of a video may take.
+    """The limits on the decoding of a video.
 
     Attributes:
         max_megapixels: greatest size of its pictures, in millions of pixels.
@@ -115,8 +115,8 @@ def limited_memory(limit_bytes: int) -> Iterator[None]:
     """Let this process allocate at most `limit_bytes` inside the block, besides what it has.
 
     The limit is the kernel's for the whole process, so only one thread at a time may use it. An
-    allocation that exceeds it fails, and the process can go on. Without a limit, the kernel would
-    kill a process when the machine's memory is used up, and not always this one.
+    allocation that exceeds it fails, and the process can continue. Without a limit, the kernel
+    would kill a process when the machine's memory is used up, and not always this one.
 
     Raises:
         DecodingError: the memory did not suffice.

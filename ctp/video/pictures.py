@@ -1,4 +1,4 @@
-"""Tell from the headers of packets which pictures FFmpeg shows, without decoding them.
+"""Find from the headers of packets which pictures FFmpeg shows, without decoding them.
 
 A packet is not always one picture. It may hold a field, a picture that is never shown, two
 pictures, or a picture that cannot be decoded because the file begins after those it refers to. For

@@ -139,7 +139,7 @@ def suits_kueue(job: Ray) -> Iterator[str]:
     if job.job.get("clusterSelector"):
         yield "Kueue starts no job on an existing cluster: leave clusterSelector out"
     if job.cluster.get("enableInTreeAutoscaling"):
-        yield "Kueue takes no cluster that scales by itself: set enableInTreeAutoscaling false"
+        yield "Kueue accepts no cluster with an autoscaler: set enableInTreeAutoscaling false"
     if len(job.workers) > MAX_KUEUE_GROUPS:
         yield f"{len(job.workers)} groups of workers; Kueue takes {MAX_KUEUE_GROUPS}"
     if any(pod.name == "head" for pod in job.workers):

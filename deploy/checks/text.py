@@ -19,7 +19,7 @@ PLACEHOLDER = re.compile(
     r"|(?i:\b(todo|fixme|tbd|placeholder)\b)|\bexample\.(com|org|net)\b|\.example\b|\b123456789012\b"
     r"|\bXX+\b|(?<=://)[A-Z_]+\b|\b(REGISTRY|BUCKET|PROJECT(_ID)?|ACCOUNT(_ID)?|ROLE)\b"
 )
-"""A value that stands for one of the user's own. `123456789012` is the account of AWS's manuals."""
+"""A placeholder for a value of the user. `123456789012` is the account in AWS's manuals."""
 
 
 def text_faults(document: Document, *, is_template: bool) -> Iterator[str]:

@@ -39,7 +39,7 @@ def open_faulty(file, *args, **options):
     if data.endswith(b"hang!"):
         log("hang!")
         time.sleep(3600)
-    if data.endswith(b"large"):  # the container is ended for want of memory, with its files
+    if data.endswith(b"large"):  # the container is ended for lack of memory, with its files
         log("large")
         shutil.rmtree(os.path.join(tempfile.gettempdir(), f"ctp-journal-{os.getuid()}"))
         os.kill(os.getpid(), signal.SIGKILL)

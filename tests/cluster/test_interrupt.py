@@ -25,7 +25,7 @@ class Failing:
 
 
 class Interrupted:
-    """Goes on for ever, while this process is told to stop."""
+    """Runs forever, while this process gets a signal to stop."""
 
     def __init__(self, number: int):
         self._number = number

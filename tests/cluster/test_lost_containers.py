@@ -1,4 +1,4 @@
-"""A video that ends the container that decodes it, as Kubernetes does for want of memory.
+"""A video that ends the container that decodes it, as Kubernetes does for lack of memory.
 
 Each container is a node of a Ray cluster with its own folder for temporary files. A lost one is
 replaced by a new one, in which nothing is left of it.

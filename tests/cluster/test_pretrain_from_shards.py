@@ -111,7 +111,7 @@ def test_shards_on_s3_to_an_encoder(
     with start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url) as process:
         wait_for_step(process, runs.join("bad-day"), 12)
         kill_session(process.pid)
-    arguments += options(**{"scaling.num_workers": 2})  # it goes on with more workers
+    arguments += options(**{"scaling.num_workers": 2})  # it continues with more workers
     out = finish(start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url))
     assert "resuming after step" in out
     assert {entry["fault"] for entry in faulty_s3.log()} >= {"status", "refused", "cut", "reset"}

@@ -121,7 +121,7 @@ def test_the_stream_of_ray_data_is_the_stream_of_one_process(
     assert losses(storage, "alone") == losses(storage, "whole")
 
 
-def test_stopped_then_hurt_and_killed_equals_uninterrupted_bit_for_bit(
+def test_a_run_with_faults_equals_an_uninterrupted_one_bit_for_bit(
     storage: Path,
     whole: str,
     held: Callable[[int, str], AbstractContextManager[None]],
@@ -131,7 +131,7 @@ def test_stopped_then_hurt_and_killed_equals_uninterrupted_bit_for_bit(
     """A run is stopped as `ray job stop` and Kubernetes do, and saves only for this reason. While
     it lives, another run of its name is refused.
 
-    The run that resumes it loses an actor, as for want of memory, then the coordinator, then the
+    The run that resumes it loses an actor, as for lack of memory, then the coordinator, then the
     training worker, and is killed in the end.
     """
     rarely = storage / "rarely.yaml"

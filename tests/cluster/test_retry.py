@@ -56,7 +56,7 @@ OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.
         RayTaskError("load", "", ValueError("wrong")),  # in an actor that the worker waited for
     ],
 )
-def test_what_a_restart_cannot_mend_ends_the_run_at_once(error: Exception) -> None:
+def test_an_error_that_a_restart_cannot_fix_ends_the_run_at_once(error: Exception) -> None:
     # the other worker fails because the first one is gone
     found = failure(RuntimeError("Connection closed by peer"), error)
     decision = decide(found, [], max_failures=100)

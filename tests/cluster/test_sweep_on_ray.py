@@ -134,7 +134,7 @@ def test_a_trial_that_failed_too_often_is_in_the_table_with_its_last_reason(
     assert name in state_of(plan).left  # the same command tries it again
 
 
-def test_an_error_that_a_restart_may_mend_is_raised(plan: Plan, tmp_path: Path) -> None:
+def test_an_error_that_a_restart_may_fix_is_raised(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "mine" / "runs").write_text("a file where a folder should be")
     with pytest.raises(StorageError):
         TrialRunner(plan, plan.trials[0], None).result()
@@ -250,7 +250,7 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
     kill_session: Callable[[int], None],
     train_alone: Callable[[TrainingSpec[Any]], None],
 ) -> None:
-    """First the whole sweep is killed, then the process of the trial that goes on."""
+    """First the whole sweep is killed, then the process of the trial that continues."""
     grid = f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}"
     argv, runs = command(tmp_path, SCORED, grid), tmp_path / "mine" / "runs"
     checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"

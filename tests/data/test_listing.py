@@ -46,7 +46,7 @@ def dead(uri: str | Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["local", "s3"])
 @pytest.mark.parametrize("pattern", ["", "/**", "/**/*", "/{**/*.mp4,**/*.MP4,*.parquet}"])
-def test_hidden_names_are_passed_over(
+def test_hidden_names_are_skipped(
     kind: str, pattern: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     root = str(tmp_path) if kind == "local" else request.getfixturevalue("s3_bucket")

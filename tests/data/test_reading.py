@@ -188,6 +188,6 @@ def test_a_video_that_needs_too_much_memory_is_refused(videos: Videos) -> None:
             pytest.raises(VideoError, match=r"more than \d+ MiB of memory"),
             opener.open(entry),
         ):
-            np.ones(2**32, np.uint8)  # stands for what a decoder allocates
+            np.ones(2**32, np.uint8)  # as if a decoder allocated this much
         with opener.open(entry) as reader:
             assert reader.num_frames == 3

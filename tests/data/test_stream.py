@@ -155,7 +155,7 @@ class TestBadVideos:
             stream.draw(0)
         assert len(caught.value.quarantined) == 4
 
-    def test_a_placeholder_stands_for_a_sample_that_cannot_be_drawn(
+    def test_a_placeholder_replaces_a_sample_that_cannot_be_drawn(
         self, small_run: PretrainConfig, video_folder: Callable[..., Path]
     ) -> None:
         stream = self.stream(small_run, video_folder(bad=4))

@@ -137,7 +137,7 @@ def test_the_rules_of_keys_and_labels(index_of: IndexOf) -> None:
     assert reasons(found) == []
 
 
-def test_hidden_members_are_passed_over_and_labels_may_have_a_byte_order_mark(
+def test_hidden_members_are_skipped_and_labels_may_have_a_byte_order_mark(
     index_of: IndexOf,
 ) -> None:
     members = {

@@ -71,7 +71,7 @@ def test_paths_may_start_with_a_number_sign(write: Write, tmp_path: Path) -> Non
     assert labels(write("#1.mp4 hit\n#2 no video\n")) == {"#1.mp4": "hit"}
 
 
-def test_what_macos_leaves_is_passed_over_and_other_hidden_names_are_not(
+def test_files_of_macos_are_skipped_and_other_hidden_names_are_not(
     write: Write, tmp_path: Path
 ) -> None:
     (tmp_path / ".b.mp4").write_bytes(b"x")

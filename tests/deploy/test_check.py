@@ -332,7 +332,7 @@ def queued() -> Document:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("spec/rayClusterSpec/enableInTreeAutoscaling", True, "no cluster that scales by itself"),
+        ("spec/rayClusterSpec/enableInTreeAutoscaling", True, "no cluster with an autoscaler"),
         ("spec/clusterSelector", {"ray.io/cluster": "a"}, "leave clusterSelector out"),
         ("spec/rayClusterSpec/workerGroupSpecs/0/groupName", "head", "called head"),
         (
@@ -486,7 +486,7 @@ def hadolint() -> str:
     return found
 
 
-def test_hadolint_has_nothing_to_say(hadolint: str) -> None:
+def test_hadolint_finds_no_fault(hadolint: str) -> None:
     done = subprocess.run(
         [hadolint, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False
     )

@@ -227,7 +227,7 @@ def test_the_metrics_of_log_lines_arrive(prometheus: Prometheus) -> None:
     for rank in (0, 1):
         run.update_worker.remote(rank, {"worker_queue_steps": 4.0 + rank, "worker_wait_share": 0.1})
     prometheus.wait_for('ray_ctp_clips_total{run="known",kind="track"}', [32.0])
-    told = {
+    expected = {
         "starts_total": 2, "step": 6, "videos": 20, "quarantined": 5, "score": 0.25,
         "baseline_score": 0.125, "loss": 0.5,
         "not_finite": 1, "step_skew_seconds": 0.7, 'worker_queue_steps{rank="1"}': 5,
@@ -235,7 +235,7 @@ def test_the_metrics_of_log_lines_arrive(prometheus: Prometheus) -> None:
         'step_seconds_bucket{le="1.0"}': 3, 'step_seconds_bucket{le="5.0"}': 3,
         'step_seconds_bucket{le="10.0"}': 4,
     }  # fmt: skip
-    for name, value in told.items():
+    for name, value in expected.items():
         run.refresh.remote()  # or Ray may have forgotten gauges by now, as below
         prometheus.wait_for(f"ray_ctp_{name}", [value])
     prometheus.wait_for('count(ALERTS{alertname="CtpLossNotFinite",run="known"})', [1.0])

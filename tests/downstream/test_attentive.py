@@ -124,7 +124,7 @@ class Grid(Encoder):
         )
 
 
-def test_learns_where_a_square_is_which_an_average_cannot_tell() -> None:
+def test_learns_where_a_square_is_which_an_average_does_not_show() -> None:
     clips = torch.zeros(SIDE**2, 3, 1, SIDE * CELL_PX, SIDE * CELL_PX)
     for number, (row, column) in enumerate(cells(SIDE, SIDE)):
         rows, columns = (slice(n * CELL_PX, (n + 1) * CELL_PX) for n in (row, column))

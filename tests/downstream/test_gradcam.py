@@ -131,7 +131,7 @@ def test_the_predicted_class_is_explained_by_default():
     assert not np.array_equal(other.guided, found.guided)
 
 
-def test_where_nothing_speaks_for_a_class_the_maps_are_empty():
+def test_without_evidence_for_a_class_the_maps_are_empty():
     model = classifier()
     with torch.no_grad():
         model.head[-1].weight[1] = 0

@@ -282,7 +282,7 @@ def test_kinetics_by_name_and_by_path(hub, arch):
 
 
 @torch.no_grad()
-def test_imagenet_inflated_is_the_image_net_without_its_pool_on_a_clip_that_stands_still(hub):
+def test_imagenet_inflated_is_the_image_net_without_its_pool_on_a_still_clip(hub):
     images = trained(resnet18(weights=None))
     state = images.state_dict()
     # files of that age lack the counters

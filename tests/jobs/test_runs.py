@@ -156,7 +156,7 @@ def test_the_newest_checkpoints_are_kept(run: Run, write: Callable[..., Pretrain
 
 
 @pytest.mark.parametrize("verb", ["prune", "delete"])
-def test_what_a_process_holds_is_left_alone(
+def test_a_run_that_a_process_holds_is_not_deleted(
     run: Run, write: Callable[..., PretrainConfig], verb: str
 ) -> None:
     config = write("a")

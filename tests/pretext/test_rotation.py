@@ -20,7 +20,7 @@ SIZE = 64
 WHOLE = AugmentConfig(frame_size_px=SIZE, short_sides_px=(SIZE,), flip_prob=0)
 
 
-def test_the_label_is_the_turn_that_the_frames_show(
+def test_the_label_is_the_rotation_that_the_frames_show(
     tmp_path: Path, encode_video: Callable[..., bytes], read_numbers: Callable[..., list[int]]
 ) -> None:
     (tmp_path / "a.mp4").write_bytes(encode_video(60, width=SIZE, height=SIZE))
@@ -40,7 +40,7 @@ def test_the_label_is_the_turn_that_the_frames_show(
             assert not is_upright or shown == sorted(shown)
 
 
-def test_neither_edges_nor_pixels_tell_the_turn_of_noise() -> None:
+def test_neither_edges_nor_pixels_show_the_rotation_of_noise() -> None:
     rng = np.random.default_rng(0)
     size = planes_size(SIZE)
     # so weak that no colour is clipped

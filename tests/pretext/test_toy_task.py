@@ -34,7 +34,7 @@ from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
 
 class ReverseConfig(TaskConfig):
-    """Tell whether a clip is played backwards."""
+    """Predict whether a clip is played backwards."""
 
     name: Literal["reverse"] = "reverse"
     reverse_prob: float = 0.5

@@ -285,7 +285,7 @@ def test_different_tasks_cannot_be_compared_while_they_run(plan_of: MakePlan) ->
         plan_of(table="table4", asha={})
 
 
-def test_top_5_stands_beside_the_papers(plan_of: MakePlan, finished: Finished) -> None:
+def test_top_5_is_beside_the_papers(plan_of: MakePlan, finished: Finished) -> None:
     plan = plan_of(table="table5")
     scores = {"top1": 0.3, "top5": 0.6, "chance1": 0.1, "chance5": 0.4}
     result = finished(**{f"retrieval__{name}": value for name, value in scores.items()})

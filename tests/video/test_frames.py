@@ -443,7 +443,7 @@ BY_HEADERS = [
 
 
 @pytest.mark.parametrize(("source", "container"), BY_HEADERS, ids=lambda value: value)
-def test_headers_tell_the_frames_of_usual_files(
+def test_headers_show_the_frames_of_usual_files(
     source: str, container: str, encode_video: Encode
 ) -> None:
     data = encode_source(encode_video, source, container)

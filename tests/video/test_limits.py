@@ -178,7 +178,7 @@ def test_a_header_with_a_smaller_size_than_the_pictures_does_not_help(encode_vid
         reader.read([5], short_side_px=32)
 
 
-def test_more_memory_than_allowed_is_refused_and_the_process_goes_on() -> None:
+def test_more_memory_than_allowed_is_refused_and_the_process_continues() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     for allocate in (
         lambda: np.empty(400 * 2**20, np.uint8),

@@ -1,4 +1,4 @@
-"""The command line of every job: a recipe, a YAML file over it, dotted options over both.
+"""The command line of every job: options override a YAML file, which overrides a recipe.
 
 The pydantic models are the one schema of all three. `--print-config` shows the merged config. An
 unknown option is an error that names the near miss.
@@ -111,7 +111,7 @@ class CommandLine(Generic[C]):
         Args:
             work: raises ValueError or StorageError if a value cannot be used.
             argv: arguments; None: those of the process.
-            errors: what else `work` raises that is no fault of the program.
+            errors: other exceptions of `work` that are printed in one line.
         """
         _, config = self.parse(argv)
         expected: tuple[type[Exception], ...] = (ValueError, StorageError, *errors)

@@ -1,4 +1,4 @@
-"""The base of every config: closed, frozen and validated; and walking the options of a config."""
+"""The base of every config: closed, frozen and validated. Functions on the options of a config."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def section_class(field: FieldInfo, value: Any) -> type[Config] | None:
 def merge(
     model: type[Config], base: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return nested values of a config with `changes` laid over them, section by section.
+    """Return nested values of a config, overridden by `changes` section by section.
 
     If a field with `OneOf` gets another name, the options that both classes have keep their values:
     a small encoder stays small.
@@ -303,9 +303,9 @@ def differences(
     """Yield where the nested values of two configs differ.
 
     Args:
-        here, there: see `model_dump`.
+        here, there: values as returned by `model_dump`.
         ignored: dotted names of options, and of sections, to leave out.
-        name: dotted name of the section that they are of.
+        name: dotted name of the section that they belong to.
     """
     if isinstance(here, dict) and isinstance(there, dict):
         for key in here | there:

@@ -9,9 +9,9 @@ The owner of the highest number may write the folder. The next number may be cla
 has ended, is dead, or has not renewed its heartbeat for the length of its lease. An owner that was
 paused for longer finds a higher number, see `Attempt.check`, and must not write any more.
 
-The clocks of two machines are never compared. On the machine of the owner, its process and the
-time since the machine started are looked at. Elsewhere, a reader waits until it has seen the same
-heartbeat for the length of the lease, or compares two times of the storage.
+The clocks of two machines are never compared. A process on the owner's machine looks at the owner's
+process and at the time since the machine started. A process on another machine waits until it has
+seen the same heartbeat for the length of the lease, or compares two times of the storage.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ LEASE_SECONDS = 60.0
 """Time without a heartbeat after which another process may take over."""
 RENEWALS_PER_LEASE = 6
 RELEASE_SECONDS = 10.0
-"""How long a process waits at its end for its last word to be written."""
+"""How long a process waits at its end for its last heartbeat to be written."""
 STORAGE_CLOCK_MARGIN = 2.0
-"""Leases that a heartbeat must be old, by the storage's own clock, to be judged at once. The
-machines of an object store have clocks that differ a little."""
+"""Age of a heartbeat by the storage's clock, in lengths of the lease, from which it has run out
+without waiting. It is above 1 because the clocks of an object store's machines differ a little."""
 MAX_REASON_CHARS = 500
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PID_NAMESPACE = "/proc/self/ns/pid"
@@ -63,15 +63,15 @@ class SupersededError(LeaseError):
 
 @dataclass(frozen=True)
 class Process:
-    """A process, so that a process of the same machine can tell whether it lives.
+    """The identity of a process, by which a process of the same machine can check if it lives.
 
     Attributes:
         host: name of its machine.
         pid: its number.
         boot: identifies the machine and its last start; "" if unknown.
         namespace: identifies the table that `pid` is a number of; "" if unknown.
-        started: when it started, in the kernel's ticks; tells it from a later one of the same
-            number. 0 if unknown.
+        started: when it started, in the kernel's ticks, to distinguish it from a later process
+            with the same number. 0 if unknown.
     """
 
     host: str
@@ -89,12 +89,12 @@ class Process:
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Return whether its clock of the time since the start is this process's, too."""
+        """Return whether it is on this machine, with the same clock since the machine's start."""
         return bool(self.boot) and self.boot == _machine()[0]
 
     @property
     def is_alive(self) -> bool | None:
-        """Return whether it still exists; None if that cannot be seen from here."""
+        """Return whether it still exists; None if this process cannot find out."""
         if not self.namespace or (self.boot, self.namespace) != _machine():
             return None
         state, started = _state_of(self.pid)
@@ -106,11 +106,11 @@ class Process:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a process writes when it becomes the owner of a folder.
+    """The file that a process writes when it becomes the owner of a folder.
 
     Attributes:
         attempt: number of the claim, from 1.
-        token: tells it from any other claim.
+        token: a unique text.
         kind: what the process does, e.g. "pretrain".
         process: the process.
         since: date and time, for people.
@@ -170,7 +170,7 @@ class Claim:
 
 
 class Outcome(Enum):
-    """How the owner of a claim is."""
+    """State of the owner of a claim."""
 
     RUNNING = "running"
     ENDED = "ended"
@@ -180,14 +180,14 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life of a claim's owner, or its last word.
+    """A heartbeat of a claim's owner; the last one has its outcome.
 
     Attributes:
-        token: of the claim.
-        beat: counts up.
+        token: token of the claim.
+        beat: number of the heartbeat.
         monotonic: seconds since the start of the owner's machine.
         outcome: RUNNING as long as the owner lives.
-        reason: of a failure.
+        reason: reason of a failure.
     """
 
     token: str
@@ -202,7 +202,7 @@ class Heartbeat:
 
     @classmethod
     def of(cls, claim: Claim, data: bytes) -> Self:
-        """Return the heartbeat in a file; that of the claim itself if there is none yet."""
+        """Return the heartbeat in a file, or one made from the claim if there is none yet."""
         with suppress(ValueError, TypeError, KeyError):
             values = json.loads(data)
             if values["token"] == claim.token:
@@ -273,13 +273,13 @@ class Lease:
         self._thread.start()
 
     def lost_reason(self) -> str | None:
-        """Return why the lease is lost, or None; another process may have taken over since."""
+        """Return why the lease is lost, or None. The answer may be a heartbeat old."""
         return self._lost
 
     def end(self, outcome: Outcome, reason: str = "") -> None:
         """Release the lease, so that the next process need not wait for it to run out.
 
-        A storage that does not answer does not hold up the end of the process.
+        A storage that does not answer does not delay the end of the process.
         """
         self._outcome, self._reason = outcome, one_line(reason)[:MAX_REASON_CHARS]
         self._ended.set()
@@ -320,8 +320,8 @@ def hold(
 ) -> Iterator[Lease]:
     """Hold a folder's lease, for use in a `with` statement around all that writes the folder.
 
-    A process that ended, died or was lost is followed at once where this can be seen, otherwise
-    after its lease has run out.
+    If the last holder is known to have ended or died, this process gets the lease at once;
+    otherwise after the holder's lease has run out.
 
     Args:
         folder: the folder. It need not exist.
@@ -406,7 +406,7 @@ def read_claims(folder: Storage) -> list[Claim]:
 
 
 def delete_leased_folder(attempt: Attempt) -> None:
-    """Delete a folder whose lease this process holds; the claims last.
+    """Delete a folder whose lease this process holds. The claims are deleted last.
 
     Until the end nobody else can claim it, and a process that lost its lease finds no claim.
 
@@ -427,7 +427,7 @@ def delete_leased_folder(attempt: Attempt) -> None:
 def _claim(
     folder: Storage, kind: str, lease_seconds: float, report: Callable[[str], None]
 ) -> Attempt:
-    """Claim the next number, after waiting for the last one's lease to run out if need be."""
+    """Claim the next number, if necessary after waiting for the last lease to run out."""
     while True:
         last = newest_claim(folder)
         if last is not None:
@@ -464,7 +464,7 @@ def _wait_for_end(folder: Storage, claim: Claim, report: Callable[[str], None]) 
 
 
 def _is_live(claim: Claim, heartbeat: Heartbeat) -> bool | None:
-    """Return whether the owner of a claim holds its lease; None if only waiting can tell."""
+    """Return whether the owner of a claim holds its lease; None if only waiting can show this."""
     process = claim.process
     if heartbeat.outcome is not Outcome.RUNNING or process.is_alive is False:
         return False
@@ -547,8 +547,8 @@ def _read(place: Storage) -> bytes:
 
 @lru_cache(maxsize=1)
 def _machine() -> tuple[str, str]:
-    """Return what identifies the start of this machine and its table of processes; "" if unknown,
-    as on systems other than Linux."""
+    """Return identifiers of the machine's start and of its table of processes; "" if unknown, as on
+    systems other than Linux."""
     try:
         return BOOT_ID.read_text().strip(), os.readlink(PID_NAMESPACE)
     except OSError:

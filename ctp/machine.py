@@ -1,4 +1,4 @@
-"""What this process may use of its machine."""
+"""The CPUs that this process may use."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ PLAIN_LINE_SECONDS = 10.0
 DATA_BOUND_SHARE = 0.3
 """A run that waits for data for more than this share of its time is limited by it."""
 MIN_GAIN_SHARE = 0.02
-"""A score that is better than the baseline by less than this share of what is left to a perfect
-score has not gained anything."""
+"""Least gain over the baseline, as a share of the gain of a perfect score; below it, a run is on a
+plateau."""
 MIN_EFFECTIVE_RANK = 1.05
 """Features of a lower effective rank have collapsed; 1 means that they are all alike."""
 MAX_DEAD_UNIT_SHARE = 0.95
@@ -156,7 +156,7 @@ def learning_warning(row: Row, score: Score, progress: float = 1.0) -> str:
     """Return a sentence if a run has collapsed or is on a plateau, "" otherwise.
 
     Args:
-        row: a log line; only one with an evaluation can tell.
+        row: a log line; one without an evaluation gives "".
         score: the score that the run is judged by.
         progress: share of the run that is done, in (0, 1]. A plateau in its first half is usual.
     """

@@ -43,7 +43,7 @@ class Timing:
 
     Attributes:
         name: name of the work.
-        unit: of the repeats.
+        unit: unit of the repeats.
         repeats: the time of each repeat.
     """
 
@@ -106,7 +106,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def machine() -> dict[str, str | int]:
-    """Return what the figures depend on: CPU, cores, device and versions."""
+    """Return the facts that the figures depend on: CPU, cores, device and versions."""
     return {
         "cpu": _cpu_model(),
         "cores": usable_cpus(),

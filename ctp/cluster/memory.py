@@ -25,7 +25,7 @@ class DecoderMemory:
     Attributes:
         limits: of decoding.
         videos: encoded videos that are open or read ahead.
-        output: what it makes of them before it passes it on.
+        output: results that it holds before it passes them on.
     """
 
     limits: DecodingLimits
@@ -56,7 +56,7 @@ class DecoderMemory:
 
 
 def describe_training_memory(spec: TrainingSpec[Any]) -> str:
-    """Return lines on the memory that a training needs beside its workers."""
+    """Return lines on the memory that a training run needs besides its workers."""
     config, stream = spec.config, StreamSpec.from_stream(spec.config, spec.stream)
     scaling, train, evaluation = config.scaling, *spec.catalogs
     sizes = {scaling.fewest_workers, scaling.num_workers}

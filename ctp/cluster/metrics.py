@@ -1,9 +1,9 @@
 """Metrics of runs at Ray's Prometheus endpoint, each tagged by the run's name and kind.
 
-Ray exports what was set every ten seconds, and at once, if it finds the time, when a process ends:
-as `ray_ctp_…`, counters as `ray_ctp_…_total`. It drops a gauge that is not set again within twenty
-seconds, and keeps a counter as long as the node. Values that are not finite never arrive. The sum
-of a histogram is Ray's estimate from the buckets: take quantiles of histograms and means of
+Ray exports the values every ten seconds, and if possible when a process ends: as `ray_ctp_…`,
+counters as `ray_ctp_…_total`. It drops a gauge that is not set again within twenty seconds, and
+keeps a counter as long as the node. Values that are not finite are not exported. The sum of a
+histogram is Ray's estimate from the buckets: compute quantiles from histograms, but means from
 counters.
 """
 

@@ -43,7 +43,7 @@ def check_lasting(uri: str, option: str) -> None:
 def check_seen(uris: Iterable[Uris]) -> None:
     """Check that all nodes see local files and folders; other locations are not checked.
 
-    Of a pattern, such as `clips/*.mp4`, the folder is checked in which it is looked up.
+    For a pattern, such as `clips/*.mp4`, the folder that contains it is checked.
 
     Raises:
         ValueError: a node does not see one; names both.

@@ -1,4 +1,4 @@
-"""Whether the workers of a run start again after they failed.
+"""Decide whether the workers of a run are restarted after a failure.
 
 `decide` is a pure function of the failure and of those before it; `ctp.cluster.train` acts.
 """
@@ -36,12 +36,12 @@ FINAL_ERRORS = (
     ImportError,
     DecodersDiedError,
 )
-"""Errors that come again however often the same command is started."""
+"""Errors that occur again each time that the same command is started."""
 MAX_ERROR_CHARS = 2000
 
 
 class Cause(Enum):
-    """What ended the workers. If several causes are found, the first one counts.
+    """The cause of the workers' end. If several causes are found, the first one counts.
 
     When a worker is lost, the others fail too, because they cannot reach it. So a lost worker
     counts more than any error that may follow from it.

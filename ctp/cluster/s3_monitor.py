@@ -1,8 +1,8 @@
-"""Counts of the requests and retries of this process's S3 client.
+"""Count the requests and retries of this process's S3 client.
 
 pyarrow repeats failed requests inside the AWS SDK and reports none of it. The SDK's client-side
 monitoring does: for each request it sends a datagram with the number of attempts to a UDP port of
-this machine. Sending blocks nothing; a datagram that nobody reads in time is lost.
+this machine. Sending never blocks; a datagram that is not read in time is lost.
 """
 
 from __future__ import annotations

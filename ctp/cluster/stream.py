@@ -59,7 +59,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What the processes that pass a run's stream on know of it: no videos and nothing of torch.
+    """A description of a run's stream that needs neither its videos nor torch.
 
     Attributes:
         total_samples: samples of the run.
@@ -95,7 +95,7 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """How a run's stream is cut into blocks: block n is one worker's share of some steps.
+    """The blocks of a run's stream: block n is one worker's share of some steps.
 
     Attributes:
         first_sample: where the stream starts; a step starts there.

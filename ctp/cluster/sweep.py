@@ -1,4 +1,4 @@
-"""Sweeps by Ray Tune: it starts trials, restarts failed ones, and stops those that fall behind.
+"""Run sweeps with Ray Tune, which starts trials, restarts failed ones, and stops inferior ones.
 
 A sweep resumes from the folders of its runs, not from Tune's own state: a trial whose result exists
 is not run again, the others resume from their newest checkpoint.
@@ -266,7 +266,7 @@ class Asha(ASHAScheduler):
             time_attr=config.time,
             metric=metric,
             mode="max",
-            max_t=UNLIMITED,  # a trial ends by itself
+            max_t=UNLIMITED,  # the length of a trial is that of its run
             grace_period=config.grace,
             reduction_factor=config.reduction,
             stop_last_trials=False,

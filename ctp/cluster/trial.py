@@ -4,7 +4,7 @@ A trial resumes from the folders of its runs. With ASHA it first reports what it
 before, even if it is finished, so that later trials are compared with all earlier ones.
 
 A trial is not killed to stop it early, since its workers and their resources would outlive it: it
-asks for a reason to stop at each log line, and its run ends by itself.
+asks for a reason to stop at each log line, and then ends its run.
 """
 
 from __future__ import annotations

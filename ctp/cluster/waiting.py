@@ -1,4 +1,4 @@
-"""Reports about jobs that make no progress; Ray itself waits without end and without a word."""
+"""Reports about jobs that make no progress; Ray itself waits forever and prints nothing."""
 
 from __future__ import annotations
 

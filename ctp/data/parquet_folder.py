@@ -1,7 +1,7 @@
 """The files beside the Parquet files of a folder.
 
 Their names start with an underscore, so that `pandas.read_parquet` and other readers of whole
-folders pass over them. In folders of earlier versions they have no underscore.
+folders skip them. In folders of earlier versions they have no underscore.
 """
 
 from __future__ import annotations

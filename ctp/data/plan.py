@@ -1,4 +1,4 @@
-"""The plan: which clip is the n-th of a run. A pure function of (seed, number of videos).
+"""The order of the clips of a run: a pure function of (seed, number of videos).
 
 A run is one stream of positions 0, 1, 2, … over all epochs. Each pass over the catalogue shows
 every video `repeats_per_pass` times, in an order of its own. The order is computed, not stored: a
@@ -43,8 +43,8 @@ class Plan:
         num_videos: size of the catalogue, at least 1.
         repeats_per_pass: clips of each video in one pass over the catalogue, at least 1.
         repeat_stride: least number of positions between two clips of a video in a pass, at least
-            1. At the end of a pass it is up to twice as many; it is fewer only if the catalogue
-            has fewer videos.
+            1. At the end of a pass the distance is up to twice as large; it is smaller only if the
+            catalogue has fewer videos.
     """
 
     seed: int
@@ -119,8 +119,8 @@ class Plan:
         mask = (1 << half_bits) - 1
         left, right = value >> half_bits, value & mask
         for round_number in range(FEISTEL_ROUNDS):
-            # whatever is added to the left half, the right one is kept, so that a round can be
-            # undone
+            # each round changes the left half by a function of the right one, so that it can be
+            # inverted
             key = b"%d,%d,%d,%d" % (self.seed, epoch, round_number, right)
             digest = hashlib.blake2b(key, digest_size=8).digest()
             left, right = right, left ^ (int.from_bytes(digest, "little") & mask)

@@ -11,8 +11,8 @@ from ctp.video.encoded import VideoError
 
 MAX_SHOWN = 10
 LETHAL = "the process that decoded it"
-"""The reason begins with this when a video has ended processes. When the run resumes, such a video
-is not tried again, unless its line is deleted from the ledger."""
+"""Start of the reason for a video that has ended processes. A resumed run does not try such a video
+again, unless its line is deleted from the ledger."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Opening videos: read ahead of their use, and blamed when they end the process."""
+"""Open videos: read them ahead of their use, and blame a video that ends the process."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class VideoOpener:
 
 
 class _WaitingRoom:
-    """Admits videos to be read, in order, as many at a time as fit into a limit.
+    """Admits videos to be read, in order, while their bytes fit into a limit.
 
     A video that is needed now is always admitted: those that are kept for a later use may fill all
     of the limit.
@@ -160,13 +160,13 @@ class _WaitingRoom:
             self._changed.notify_all()
 
     def leave(self, video_id: str) -> None:
-        """Make the room of a video free."""
+        """Release the bytes of a video."""
         with self._changed:
             self._sizes.pop(video_id, None)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Admit no video any more."""
+        """Stop admitting videos."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -41,7 +41,7 @@ FOOTER_BYTES = 64 * 1024
 TRAILER_BYTES = 8
 MAGIC = b"PAR1"
 MAX_PAGE_HEADER_BYTES = 32
-"""Above the length of one page header, below that of two."""
+"""Upper bound on the length of a page header; two headers are longer."""
 LENGTH_BYTES = 4
 
 SCHEMA = pa.schema(
@@ -110,12 +110,12 @@ class ShardRow:
 
     @property
     def size(self) -> int:
-        """Bytes of `data`."""
+        """Return the number of bytes of `data`."""
         return len(self.data)
 
     @property
     def checksum(self) -> int:
-        """CRC-32 of `data`."""
+        """Return the CRC-32 of `data`."""
         return zlib.crc32(self.data)
 
 

@@ -5,7 +5,7 @@ A source is one of
 * a folder, local or `s3://…`: every video file below it, at any depth, and every video in the
   shards (`.parquet`, written by `jobs/build_shards.py`) and WebDataset tars (`.tar`) below it. A
   video file in a subfolder is labelled by the name of its folder, one in a tar by its `.cls` or
-  `.json`. Hidden names are passed over, and links are followed (`ctp.data.listing`);
+  `.json`. Hidden names are skipped, and links are followed (`ctp.data.listing`);
 * one such file, or a pattern of them: a glob, `clips/**/*.mp4`, or braces,
   `shard-{000000..000146}.tar`, local or `s3://…`;
 * a list file, `.txt`, `.csv` or `.tsv`: one path or URI of a video per line, with an optional label
@@ -199,7 +199,7 @@ def dead_names(listing: Listing) -> tuple[QuarantinedVideo, ...]:
 
 
 def _with_prefix(source: str, table: pa.Table, quarantined: list[QuarantinedVideo]) -> Listed:
-    """Put the source in front of each id."""
+    """Prefix each id with its source."""
     prefix = f"{readable(source).rstrip('/')}/"
     renamed = [replace(each, video_id=prefix + each.video_id) for each in quarantined]
     return table.set_column(0, SCHEMA.field("id"), _prefixed(prefix, table["id"])), renamed

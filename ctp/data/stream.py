@@ -1,4 +1,4 @@
-"""From a position of a run's stream to a sample: plan, open, draw, replace what cannot be used.
+"""Draw the sample at a position of a run's stream, and replace videos that cannot be used.
 
 A sample is a NamedTuple of arrays. A `SampleDrawer` declares their dtypes and shapes once; from
 that follow stacking, placeholders, byte counts and the transfer to a device.
@@ -105,7 +105,7 @@ class VideoSource:
 
         Args:
             count: how many.
-            read: is given an open video and a generator for what is drawn of it.
+            read: called with an open video and a generator.
             min_frames: videos with fewer frames are quarantined.
 
         Raises:
@@ -243,7 +243,7 @@ class SampleStream(Generic[S]):
         A video that cannot be used is replaced by the next usable one of the pass.
 
         Raises:
-            QuarantineLimitError: `MAX_TRIES` videos, or all there are, cannot be used.
+            QuarantineLimitError: `MAX_TRIES` videos, or all of the catalogue, cannot be used.
             StorageError: the storage fails.
         """
         quarantined: list[QuarantinedVideo] = []
@@ -269,7 +269,7 @@ class SampleStream(Generic[S]):
     ) -> list[Drawn[S]]:
         """Draw samples; the videos are read ahead.
 
-        What `draw` raises is returned with a placeholder, so that all workers can stop together.
+        An error of `draw` is returned with a placeholder, so that all workers can stop together.
         """
         # what is read ahead does not depend on which videos turn out to be unusable
         upcoming = (entry for position in positions for entry in self._needed(position))
@@ -319,7 +319,7 @@ class Loaded(NamedTuple, Generic[T]):
 
 @dataclass(frozen=True)
 class VideoSet(ABC, Generic[T]):
-    """What is read of each video for an evaluation. Picklable.
+    """The items that an evaluation reads of each video. Picklable.
 
     Nothing replaces a video that cannot be used: it is reported beside the score. Item i is of
     video i; further items are further clips of the same videos.

@@ -1,10 +1,10 @@
 """WebDataset tars: which videos they hold and where.
 
 Members belong together by their key, the path up to the first dot of the file's name: `a/7.mp4`
-is the video and `a/7.cls` or `a/7.json` the label of `a/7`. Hidden names are passed over. Nothing
-is ever unpacked: only regular files count, links and devices are not followed, and a name with `..`
-is no more than a name. In a damaged tar, what is damaged is lost: reading continues at the next
-whole header.
+is the video and `a/7.cls` or `a/7.json` the label of `a/7`. Hidden names are skipped. Nothing is
+ever unpacked: only regular files count, links and devices are not followed, and `..` in a name has
+no effect. In a damaged tar, the damaged members are lost: reading continues at the next whole
+header.
 
 To index a tar takes one read per member, or one per MiB if members are small. So the index is kept
 in the cache folder under the tar's URI, size and time.
@@ -36,7 +36,7 @@ MAX_HEADER_BYTES = 2**20
 """Upper bound on an extended header, which `tarfile` reads whole. Names and times need less."""
 MAX_REPORTED_PROBLEMS = 3
 MAGIC_SLICE, MAGIC = slice(257, 262), b"ustar"
-"""Where the headers of all formats say what they are."""
+"""Position and value of the format's mark in all headers."""
 
 SCHEMA = pa.schema(
     [
@@ -116,13 +116,13 @@ class _Member:
 
     @property
     def key(self) -> str:
-        """The path up to the first dot of the file's name."""
+        """Return the path up to the first dot of the file's name."""
         folder, slash, name = self.name.rpartition("/")
         return folder + slash + name.partition(".")[0]
 
     @property
     def suffix(self) -> str:
-        """The rest of the name after that dot, in lower case."""
+        """Return the rest of the name after that dot, in lower case."""
         return self.name.rpartition("/")[2].partition(".")[2].lower()
 
 

@@ -9,7 +9,7 @@ and V-JEPA write it:
 
 A path ends at the last ending of a video on its line, so it may hold spaces and commas. A line that
 starts with `#` is a comment, unless it names a video. What macOS leaves beside files, `._a.mp4` and
-`__MACOSX/`, is passed over; other hidden names are not, because they were written on purpose.
+`__MACOSX/`, is skipped; other hidden names are not, because they were written on purpose.
 """
 
 from __future__ import annotations

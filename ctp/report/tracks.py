@@ -147,7 +147,7 @@ def _read_scene(
 
 def _liveliest_clip(scene: TrackScene, clips: VideoClips) -> TrackScene:
     """Return the clip in which the object moves most."""
-    # how far the corner ranges, along both axes
+    # the range of the corner along both axes
     moves = np.ptp(clips.track.boxes[clips.frames, :2], axis=1).sum(axis=1)
     frames = clips.frames[int(moves.argmax())]
     # 0 where a frame is repeated at the end of the video

@@ -39,7 +39,7 @@ class SweepConfig(Config):
     scale: Scale = "tiny"
     """Size of the base run: the recipe tiny or small of jobs/pretrain.py, or the paper's own."""
     data: str = "data"
-    """Folder or URI that takes the place of data/ in the recipes of scale paper, which expect
+    """Folder or URI that replaces data/ in the recipes of scale paper, which expect
     data/ucf101/train, data/kinetics400/train and so on."""
     table: str = ""
     """Name of an ablation whose rows are varied. The recipes set it."""

@@ -49,7 +49,7 @@ class TrialResult(Config):
     status: Status
     """Whether it finished, was stopped early by ASHA, or failed too often."""
     reason: str = ""
-    """Why it was stopped or failed."""
+    """The reason why it was stopped or failed."""
     scores: Mapping[str, float] = {}
     """Name of a score, a point, and the name of a number -> value."""
     steps: int = 0

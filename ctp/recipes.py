@@ -21,7 +21,7 @@ SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
 
 
 def tiny() -> PretrainConfig:
-    """Two minutes on 2 cores; not the paper's: small model and clips, curriculum, K = 2, σ × 10."""
+    """Two minutes on 2 cores: a small encoder and small clips, on generated videos, by AdamW."""
     return _small_machine(num_videos=240, steps=600, total_batch=16)
 
 

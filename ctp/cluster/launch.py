@@ -165,9 +165,14 @@ def pretrain(config: PretrainConfig) -> Run:
 def _pretrain(config: PretrainConfig) -> Run:
     spec = open_pretraining(config)
     train_videos, heldout = map(len, spec.catalogs)
-    note = "" if heldout else "no videos are held out for evaluation; see --data.heldout_uri"
+    departure = config.task.departure
+    notes = [f"the task departs from its published settings: {departure}"] if departure else []
+    if not heldout:
+        notes.append("no videos are held out for evaluation; see --data.heldout_uri")
     videos = f"{train_videos} videos to train on, {heldout} held out"
-    return _train_here(spec, videos, note, KnnScorer(config) if config.knn.uri else None)
+    return _train_here(
+        spec, videos, "\n".join(notes), KnnScorer(config) if config.knn.uri else None
+    )
 
 
 def finetune(config: FinetuneConfig) -> Run:

@@ -63,8 +63,15 @@ class VideoOpener:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def open(self, entry: VideoEntry, min_frames: int = 1) -> Iterator[VideoReader]:
+    def open(
+        self, entry: VideoEntry, min_frames: int = 1, remedy: str = ""
+    ) -> Iterator[VideoReader]:
         """Open a video, for use in a `with` statement.
+
+        Args:
+            entry: the video.
+            min_frames: the fewest frames that it may have.
+            remedy: what makes shorter videos usable, for the error; "" if nothing does.
 
         Raises:
             VideoError: it cannot be read, has fewer than `min_frames` frames, needs more memory
@@ -82,6 +89,8 @@ class VideoOpener:
             ):
                 if reader.num_frames < min_frames:
                     reason = f"has {reader.num_frames} frame(s), {min_frames} are needed"
+                    if remedy:
+                        reason += f" ({remedy})"
                     raise VideoError(entry.id, entry.uri, reason)
                 yield reader
         except DecodingError as error:

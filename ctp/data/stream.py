@@ -77,9 +77,9 @@ class VideoSource:
         self._catalog, self._planned, self._seed = catalog, planned, seed
         self._position, self._opener = position, opener or VideoOpener()
 
-    def open(self, min_frames: int = 1) -> AbstractContextManager[VideoReader]:
+    def open(self, min_frames: int = 1, remedy: str = "") -> AbstractContextManager[VideoReader]:
         """Open the sample's own video, for use in a `with` statement; see `VideoOpener.open`."""
-        return self._opener.open(self.entry, min_frames)
+        return self._opener.open(self.entry, min_frames, remedy)
 
     @property
     def is_heldout(self) -> bool:

@@ -100,8 +100,7 @@ class Encoder(nn.Module, ABC):
             ValueError: the encoder does not support this.
         """
         raise ValueError(
-            f"the encoder {self.config.name} cannot halve its temporal stride; choose r3d or "
-            "r2plus1d"
+            f"the encoder {self.config.name} cannot halve its temporal stride; choose another"
         )
 
     def set_norm_eps(self, eps: float) -> None:

@@ -101,6 +101,7 @@ class PretrainConfig(RunConfig):
                 f"no initial_encoder {self.initial_encoder!r}; expected {WEIGHT_FILES}"
             )
         self.task.check_batch(self.compute.total_batch)
+        self.task.check_encoder(self.encoder)
         return self
 
     def describe(self) -> dict[str, str]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
+from ctp.encoders.config import EncoderConfig
 from ctp.pretext.dropout import seeded_dropout
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.pretext.task_config import TaskConfig
@@ -42,6 +43,22 @@ class MemdpcConfig(TaskConfig):
     """Which frames of a video make each of the eight blocks, which follow each other."""
     augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
     """How a clip is cropped."""
+
+    def check_encoder(self, encoder: EncoderConfig) -> None:
+        """Raise a ValueError if the encoder cannot halve its temporal stride."""
+        from ctp.encoders.encoder import Encoder  # torchvision, see above
+        from ctp.encoders.registry import ENCODERS
+
+        able = [
+            name
+            for name, kind in ENCODERS.items()
+            if kind.halve_temporal_stride is not Encoder.halve_temporal_stride
+        ]
+        if encoder.name not in able:
+            raise ValueError(
+                f"the encoder {encoder.name} cannot halve its temporal stride, which the task "
+                f"memdpc needs for its short blocks; choose {' or '.join(able)}"
+            )
 
 
 class MemdpcSample(NamedTuple):
@@ -78,7 +95,8 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
         """Decode the blocks. Videos that are too short for them are quarantined."""
         config, (low, high) = self.config, self.config.sampling.interval_frames
         number = BLOCKS * config.sampling.num_frames
-        with videos.open(number * high + 1) as reader:
+        remedy = "fewer with a smaller task.sampling.num_frames or task.sampling.interval_frames"
+        with videos.open(number * high + 1, remedy) as reader:
             interval = int(rng.integers(low, high + 1))
             start = int(rng.integers(reader.num_frames - number * interval))
             frames = (start + interval * np.arange(number)).tolist()

@@ -71,7 +71,8 @@ class SpeedTask(ClassificationTask[SpeedConfig]):
         low, high = config.sampling.interval_frames
         fastest = high * max(speed for _, speed in self.speeds.values())
         span = int(fastest * (config.sampling.num_frames - 1)) + 1
-        with videos.open(max(span, MIN_VIDEO_FRAMES)) as reader:
+        remedy = "fewer with a smaller task.sampling.num_frames or task.sampling.interval_frames"
+        with videos.open(max(span, MIN_VIDEO_FRAMES), remedy) as reader:
             interval = int(rng.integers(low, high + 1))
             crop = sample_crop(config.augment, rng)
             if config.classes == "seven":

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
-from ctp.config import Config, OneOf
+from ctp.config import Config, OneOf, differences
+from ctp.encoders.config import EncoderConfig
 from ctp.video.config import AugmentConfig, SamplingConfig
 
 
@@ -24,6 +25,24 @@ class TaskConfig(Config):
 
     def check_batch(self, total_batch: int) -> None:
         """Raise a ValueError if the task cannot learn from batches of `total_batch` samples."""
+
+    def check_encoder(self, encoder: EncoderConfig) -> None:
+        """Raise a ValueError if the task cannot train an encoder of this config."""
+
+    @property
+    def departure(self) -> str:
+        """Return the options that differ from their defaults, with both values: the defaults are
+        the settings that the task was published with; "" if none differs."""
+        default = type(self)(name=self.name)
+        return ", ".join(
+            f"{option} {_format(here)} instead of {_format(there)}"
+            for option, here, there in differences(self.model_dump(), default.model_dump())
+        )
+
+
+def _format(value: object) -> str:
+    """Return a value of an option as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 
 def _choices() -> Mapping[str, type[TaskConfig]]:

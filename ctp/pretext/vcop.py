@@ -81,7 +81,8 @@ class VcopTask(ClassificationTask[VcopConfig]):
         no clear order.
         """
         config, (low, high) = self.config, self.config.sampling.interval_frames
-        with videos.open(self._span(high)) as reader:
+        remedy = "fewer with a smaller task.gap_frames, task.num_clips or task.sampling.num_frames"
+        with videos.open(self._span(high), remedy) as reader:
             interval = int(rng.integers(low, high + 1))
             start = int(rng.integers(reader.num_frames - self._span(interval) + 1))
             crops = [sample_crop(config.augment, rng) for _ in range(config.num_clips)]

@@ -50,3 +50,10 @@ def test_differences_are_the_options_that_shape_the_result_and_no_others() -> No
         ("task.num_patches", 3, 2),
     ]
     assert first.differences(first) == []
+
+
+def test_the_departure_names_what_differs_from_the_published_task() -> None:
+    assert PretrainConfig().task.departure == ""
+    assert PretrainConfig(task="memdpc").task.departure == ""
+    task = PretrainConfig(task={"name": "ctp", "num_patches": 2, "curriculum": (0.2, 0.5)}).task
+    assert task.departure == "num_patches 2 instead of 3, curriculum 0.2,0.5 instead of none"

@@ -1,15 +1,20 @@
-"""MemDPC: the loss against a plain loop, and blocks of five frames."""
+"""MemDPC: the loss against a plain loop, which videos and encoders it takes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ctp.data.sources import open_catalog
+from ctp.data.stream import SampleStream
 from ctp.encoders.config import R2plus1dConfig, R3dConfig
-from ctp.encoders.registry import build_encoder
-from ctp.pretext.memdpc import Memdpc, contrastive_loss
+from ctp.encoders.registry import ENCODERS, build_encoder
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.memdpc import Memdpc, MemdpcConfig, MemdpcTask, contrastive_loss
 
 
 def test_the_loss_is_that_of_a_plain_loop() -> None:
@@ -35,3 +40,29 @@ def test_a_block_of_five_frames_has_two_steps_of_features(kind: Any) -> None:
     assert {key: value.shape for key, value in encoder.state_dict().items()} == before
     true, predicted = model(torch.randn(8, 3, 5, 32, 32), None)
     assert true.shape == predicted.shape == (1, 2, 12, 256)
+
+
+def test_the_papers_blocks_need_121_frames(
+    tmp_path: Path, encode_video: Callable[..., bytes]
+) -> None:
+    """8 blocks of 5 frames, 3 apart; the authors leave out videos of 120 frames."""
+    for number in (120, 121):
+        (tmp_path / f"{number}.mp4").write_bytes(encode_video(number))
+    stream: SampleStream[Any] = SampleStream(
+        MemdpcTask(MemdpcConfig()), open_catalog(str(tmp_path)), 0, 2, 1
+    )
+    samples = [stream.draw(position) for position in range(2)]
+    assert {each.video_id for each in samples} == {"121.mp4"}
+    [(video, reason)] = {(q.video_id, q.reason) for each in samples for q in each.quarantined}
+    assert video == "120.mp4"
+    assert reason.startswith("has 120 frame(s), 121 are needed")
+    assert "task.sampling.num_frames" in reason
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_an_encoder_is_refused_unless_its_temporal_stride_can_be_halved(name: str) -> None:
+    if name in {"r3d", "r2plus1d"}:
+        assert PretrainConfig(task="memdpc", encoder=name).encoder.name == name
+        return
+    with pytest.raises(ValueError, match=rf"the encoder {name} cannot .* choose r3d or r2plus1d"):
+        PretrainConfig(task="memdpc", encoder=name)

@@ -51,7 +51,7 @@ def gradient_norm(module: nn.Module) -> float:
 
 class HealthMonitor:
     """Watches a model while it is evaluated: the features of its encoder and the ReLUs of its
-    head, which are all other `nn.ReLU` modules."""
+    head, which are all other `nn.ReLU` modules except those of parts without gradient."""
 
     def __init__(self) -> None:
         self._features: list[Tensor] = []
@@ -62,12 +62,17 @@ class HealthMonitor:
         """Watch a model with an attribute `encoder`; for use in a `with` statement."""
         encoder = model.encoder
         assert isinstance(encoder, Encoder)
-        own = set(encoder.modules())
+        ignored = set(encoder.modules())
+        for part in model.modules():
+            weights = list(part.parameters())
+            # such as a momentum encoder's head
+            if weights and not any(each.requires_grad for each in weights):
+                ignored |= set(part.modules())
         hooks = [encoder.register_forward_hook(self._add_features)]
         hooks += [
             module.register_forward_hook(self._layer(name))
             for name, module in model.named_modules()
-            if isinstance(module, nn.ReLU) and module not in own
+            if isinstance(module, nn.ReLU) and module not in ignored
         ]
         try:
             yield

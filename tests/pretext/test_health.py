@@ -86,3 +86,24 @@ def test_a_unit_that_fired_in_any_batch_is_alive() -> None:
             model.biases = torch.tensor(biases)
             model(torch.zeros(2, 3, 4, 32, 32))
     assert monitor.metrics()["dead_unit_share"] == pytest.approx(1 / 3)
+
+
+def test_units_of_a_part_that_does_not_learn_do_not_count() -> None:
+    class TwoHeads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = R3d(R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1)))
+            self.heads = nn.ModuleList(nn.Sequential(nn.Linear(32, 4), nn.ReLU()) for _ in range(2))
+            for head, biases in zip(self.heads, ([2, 2, 2, -2], [-2] * 4), strict=True):
+                nn.init.zeros_(head[0].weight)
+                head[0].bias.data = torch.tensor(biases).float()
+            self.heads[1].requires_grad_(False)
+
+        def forward(self, clips: Tensor) -> None:
+            for head in self.heads:
+                head(self.encoder(clips).mean(dim=(2, 3, 4)))
+
+    model, monitor = TwoHeads().eval(), HealthMonitor()
+    with torch.no_grad(), monitor.watching(model):
+        model(torch.zeros(2, 3, 4, 32, 32))
+    assert monitor.metrics()["dead_unit_share"] == 0.25

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from torch import Tensor, nn
+from torch import nn
 
 from ctp.encoders.config import C3dConfig
 from ctp.encoders.encoder import Encoder
@@ -32,13 +32,6 @@ class C3d(Encoder):
         self.conv5 = nn.Sequential(_pool(2, last), _convolutions(8 * width, 8 * width, 8 * width))
         initialise(self)
         self.set_norm_eps(config.norm_eps)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips; see `Encoder.forward`."""
-        features = clips
-        for stage in self.stages:
-            features = self.get_submodule(stage)(features)
-        return features
 
 
 def _convolutions(*channels: int) -> nn.Sequential:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -33,7 +32,7 @@ class PublishedWeights:
     convert: Callable[[State, State], State] = lambda published, own: published
 
 
-class Encoder(nn.Module, ABC):
+class Encoder(nn.Module):
     """Base of every encoder: clips in, features out.
 
     Attributes:
@@ -61,9 +60,8 @@ class Encoder(nn.Module, ABC):
         self.config = config
         self._frozen: tuple[str, ...] = ()
 
-    @abstractmethod
     def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips.
+        """Encode clips by the stages, one after the other; some encoders have layers between them.
 
         Args:
             clips: float [B, 3, T, H, W].
@@ -71,6 +69,10 @@ class Encoder(nn.Module, ABC):
         Returns:
             float [B, `out_channels`, ⌈T/t⌉, ⌈H/h⌉, ⌈W/w⌉] with t, h, w = `stride`.
         """
+        features = clips
+        for stage in self.stages:
+            features = self.get_submodule(stage)(features)
+        return features
 
     def freeze_stages(self, number: int) -> None:
         """Freeze the first `number` stages: weights and running statistics stay as they are.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.video.resnet import BasicBlock, Conv2Plus1D, Conv3DSimple
 
 from ctp.encoders.config import (
@@ -61,10 +61,10 @@ class ResNet3d(Encoder):
         self.out_channels = 8 * width
         self.stride = (8, config.spatial_stride, config.spatial_stride)
         self.stem = stem
-        self.layer1 = _stage(conv, width, width, depths[0], stride=1)
-        self.layer2 = _stage(conv, width, 2 * width, depths[1], stride=2)
-        self.layer3 = _stage(conv, 2 * width, 4 * width, depths[2], stride=2)
-        self.layer4 = _stage(conv, 4 * width, 8 * width, depths[3], stride=2)
+        self.layer1 = build_stage(BasicBlock, conv, width, width, depths[0], 1)
+        self.layer2 = build_stage(BasicBlock, conv, width, 2 * width, depths[1], 2)
+        self.layer3 = build_stage(BasicBlock, conv, 2 * width, 4 * width, depths[2], 2)
+        self.layer4 = build_stage(BasicBlock, conv, 4 * width, 8 * width, depths[3], 2)
         # after the stage is built with stride 2, so that the weights have the same shapes at both
         # strides
         if config.spatial_stride == 8:
@@ -78,13 +78,6 @@ class ResNet3d(Encoder):
             if isinstance(module, nn.Conv3d):
                 module.stride = (1, *module.stride[1:])
         self.stride = (4, *self.stride[1:])
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips; see `Encoder.forward`."""
-        features: Tensor = self.stem(clips)
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            features = stage(features)
-        return features
 
 
 def inflate(images: State, own: State) -> State:
@@ -178,22 +171,29 @@ def conv_norm_relu(
     )
 
 
-def _stage(
-    conv: type[Conv3DSimple] | type[Conv2Plus1D],
-    in_channels: int,
-    out_channels: int,
-    depth: int,
-    stride: int,
+def build_stage(
+    block: Any, conv: Any, in_channels: int, planes: int, depth: int, stride: int
 ) -> nn.Sequential:
-    downsample = None
+    """Return `depth` residual blocks, of which the first has the stride and the shortcut.
+
+    Args:
+        block: torchvision's BasicBlock or Bottleneck.
+        conv: its 3×3×3 convolution, a class of torchvision's video nets.
+        in_channels: channels of the input.
+        planes: channels of the output over `block.expansion`.
+        depth: number of blocks.
+        stride: of the first block, in the dimensions in which `conv` has it.
+    """
+    out_channels, downsample = planes * block.expansion, None
     # the shortcut must have the shape of the block's output
     if stride != 1 or in_channels != out_channels:
+        shortcut_stride = conv.get_downsample_stride(stride)
         downsample = nn.Sequential(
-            nn.Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False),
+            nn.Conv3d(in_channels, out_channels, 1, shortcut_stride, bias=False),
             nn.BatchNorm3d(out_channels),
         )
-    first = BasicBlock(in_channels, out_channels, conv, stride, downsample)
-    rest = (BasicBlock(out_channels, out_channels, conv) for _ in range(depth - 1))
+    first = block(in_channels, planes, conv, stride, downsample)
+    rest = (block(out_channels, planes, conv) for _ in range(depth - 1))
     return nn.Sequential(first, *rest)
 
 

@@ -53,11 +53,6 @@ class Swin3d(Encoder):
                 self.features[index].__class__ = DensePatchMerging
         self.norm = MapNorm(self.out_channels)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips; see `Encoder.forward`."""
-        features: Tensor = self.norm(self.features(self.patch_embed(clips)))
-        return features
-
 
 class DensePatchMerging(PatchMerging):  # type: ignore[misc]
     """A merging of 2×2 patches at each patch: the weights of `PatchMerging` at stride 1."""

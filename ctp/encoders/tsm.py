@@ -11,7 +11,13 @@ from torchvision.models.video.resnet import BasicBlock, Bottleneck, Conv3DNoTemp
 
 from ctp.encoders.config import IMAGENET, TsmConfig
 from ctp.encoders.encoder import Encoder, PublishedWeights
-from ctp.encoders.resnet3d import conv_norm_relu, drop_spatial_stride, inflate, initialise
+from ctp.encoders.resnet3d import (
+    build_stage,
+    conv_norm_relu,
+    drop_spatial_stride,
+    inflate,
+    initialise,
+)
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Residual blocks of the four stages, by depth."""
@@ -52,7 +58,12 @@ class Tsm(Encoder):
         channels = config.width
         for number, depth in enumerate(blocks, start=1):
             planes = config.width * 2 ** (number - 1)
-            stage = _stage(block, channels, planes, depth, 1 if number == 1 else 2, every)
+            stride = 1 if number == 1 else 2
+            stage = build_stage(block, Conv3DNoTemporal, channels, planes, depth, stride)
+            shifted: Any
+            for shifted in stage[::every]:
+                # in place of the sequence, so that the names of the weights stay
+                shifted.conv1 = ShiftedConv(*shifted.conv1)
             self.add_module(f"layer{number}", stage)
             channels = planes * block.expansion
         # after the stages are built with stride 2, so that the shortcuts have the same weights
@@ -61,13 +72,6 @@ class Tsm(Encoder):
                 drop_spatial_stride(self.get_submodule(name))
         initialise(self)
         self.set_norm_eps(config.norm_eps)
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips; see `Encoder.forward`."""
-        features = clips
-        for stage in self.stages:
-            features = self.get_submodule(stage)(features)
-        return features
 
 
 class ShiftedConv(nn.Sequential):
@@ -94,21 +98,3 @@ def shift(features: Tensor) -> Tensor:
     back = pad(back[:, :, 1:], (0, 0, 0, 0, 0, 1))
     forth = pad(forth[:, :, :-1], (0, 0, 0, 0, 1, 0))
     return torch.cat([back, forth, rest], dim=1)
-
-
-def _stage(
-    block: Any, in_channels: int, planes: int, depth: int, stride: int, every: int
-) -> nn.Sequential:
-    out_channels, downsample = planes * block.expansion, None
-    if stride != 1 or in_channels != out_channels:
-        downsample = nn.Sequential(
-            nn.Conv3d(in_channels, out_channels, 1, (1, stride, stride), bias=False),
-            nn.BatchNorm3d(out_channels),
-        )
-    first = block(in_channels, planes, Conv3DNoTemporal, stride, downsample)
-    rest = (block(out_channels, planes, Conv3DNoTemporal) for _ in range(depth - 1))
-    layers = [first, *rest]
-    for shifted in layers[::every]:
-        # in place of the sequence, so that the names of the weights stay
-        shifted.conv1 = ShiftedConv(*shifted.conv1)
-    return nn.Sequential(*layers)

@@ -49,11 +49,6 @@ class Vit(Encoder):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Encode clips; see `Encoder.forward`."""
-        features: Tensor = self.norm(self.blocks(self.patch_embed(clips)))
-        return features
-
 
 class TubeletEmbedding(nn.Module):
     """Makes a token of each tubelet and adds the embedding of its position."""

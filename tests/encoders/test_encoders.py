@@ -353,7 +353,8 @@ def test_vit_is_videomaes_for_its_checkpoints(tmp_path):
     expected = theirs(clip)
     state = theirs.state_dict()
     pretrained = {f"encoder.{key}": value for key, value in state.items()}
-    pretrained |= {"mask_token": torch.zeros(1), "decoder.norm.bias": torch.zeros(1)}
+    others = ("mask_token", "encoder_to_decoder.weight", "decoder.norm.bias")
+    pretrained |= {key: torch.zeros(1) for key in others}
     tuned = {
         key.replace("norm.", "fc_norm.") if key.startswith("norm.") else key: value
         for key, value in state.items()
@@ -369,7 +370,9 @@ def test_vit_is_videomaes_for_its_checkpoints(tmp_path):
         encoder = build_encoder(VitConfig(size="Ti"))
         message = load_initial_weights(encoder, uri)
         assert message.endswith(
-            "left out: decoder.norm, mask_token" if name == "pretrained" else "left out: head"
+            "left out: decoder.norm, encoder_to_decoder, mask_token"
+            if name == "pretrained"
+            else "left out: head"
         )
         features = encoder.eval()(clip)
         assert features.shape == (2, 192, 2, 2, 3)

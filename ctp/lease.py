@@ -247,8 +247,7 @@ class Attempt:
             f"{now}, while attempt {self.number} (process {self.claim.process.pid} on host "
             f"{self.claim.process.host}) was paused or could not reach the storage for more than "
             f"{self.claim.lease_seconds:g} s. This process writes nothing more, and must not "
-            "continue. Nothing is to be done, unless both were meant to run: then give one of them "
-            "another name"
+            "continue. If both were meant to run, give one of them another name"
         )
 
     def write_heartbeat(self, beat: Heartbeat) -> None:

@@ -113,7 +113,7 @@ class KnnScorer:
         except SupersededError:
             self._interrupted.set()  # the run itself says why it ends
         except StorageError as error:
-            print(f"kNN scores have to wait: {error}", flush=True)
+            print(f"kNN scores are delayed: {error}", flush=True)
 
     def _waiting(self) -> list[Storage]:
         folder = self._folder.join(run_folder.SNAPSHOTS)

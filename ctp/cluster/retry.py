@@ -47,7 +47,7 @@ class Cause(Enum):
     counts more than any error that may follow from it.
     """
 
-    FINAL_ERROR = "a worker raised an error that a restart cannot mend"
+    FINAL_ERROR = "a worker raised an error that a restart cannot fix"
     NODE_LOST = "a node was lost"
     PROCESS_DIED = "the process of a worker died"
     STORAGE_ERROR = "a worker could not use the storage"

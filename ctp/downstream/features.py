@@ -75,8 +75,8 @@ def _check_vcop_pooling(shape: Sequence[int]) -> None:
     pooled = tuple(length // kernel for length, kernel in zip(shape, VCOP_KERNEL, strict=True))
     if pooled != POOLED_SHAPE:
         raise ValueError(
-            f"VCOP's pooling makes {pooled} cells of {tuple(shape)}; expected {POOLED_SHAPE}, as "
-            "of R3D and 16 frames of 112 px. Set --features.pooling max"
+            f"VCOP's pooling makes {pooled} cells of {tuple(shape)}; expected {POOLED_SHAPE}, "
+            "as with R3D and 16 frames of 112 px. Set --features.pooling max"
         )
 
 

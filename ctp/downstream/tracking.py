@@ -271,7 +271,7 @@ def _by_id(videos: Sequence[TrackedVideo]) -> list[TrackedVideo]:
 def describe_scores(scores: Mapping[str, Any]) -> str:
     """Return a line with the scores of a test."""
     if "iou" not in scores:
-        return "no object was in sight: there is no score"
+        return "no object is visible in any clip: there is no score"
     names = {"iou": "mIoU", "ao": "AO", "sr50": "SR.50", "sr75": "SR.75"}
     parts = [f"{name} {scores[k]:.3f} ({scores[f'still_{k}']:.3f})" for k, name in names.items()]
     return (

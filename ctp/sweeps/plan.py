@@ -394,7 +394,7 @@ def _normalised(base: PretrainConfig, option: str, values: Sequence[Any]) -> lis
     found = [c.flatten().get(option, v) for c, v in zip(configs, values, strict=True)]
     for value, config in zip(found, configs, strict=True):
         if configs.count(config) > 1:
-            raise ValueError(f"--grid {option}: {format_value(value)} is there twice")
+            raise ValueError(f"--grid {option}: {format_value(value)} is given twice")
     return found
 
 

@@ -30,7 +30,7 @@ def is_off_spot(ray: Ray) -> Iterator[str]:
     for pod in (ray.head, *ray.submitters):
         tolerated = {each.get("key") for each in pod.spec.get("tolerations", ())}
         for taint in sorted(tolerated & SPOT_TAINTS):
-            yield f"{pod.name}: tolerates {taint}; a spot node may leave with it"
+            yield f"{pod.name}: tolerates {taint}; it may run on a spot node, which is reclaimed"
         for label, value in SPOT_LABELS.items():
             if accepts_node(pod.spec, {label: value}):
                 yield (

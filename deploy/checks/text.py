@@ -29,7 +29,7 @@ def text_faults(document: Document, *, is_template: bool) -> Iterator[str]:
     role of a service account.
     """
     if document["kind"] == "Secret":
-        yield "a Secret does not belong into a file; create it by kubectl create secret"
+        yield "do not write a Secret into a file; create it by kubectl create secret"
     for path, value in _leaves(document):
         text = str(value)
         if KEYS.search(text) or USER_IN_URI.search(text):

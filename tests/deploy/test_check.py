@@ -404,7 +404,7 @@ def test_a_key_in_the_environment_is_found(check: Any) -> None:
     )
     secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}}
     assert list(check.faults([secret])) == [
-        "Secret/s: a Secret does not belong into a file; create it by kubectl create secret"
+        "Secret/s: do not write a Secret into a file; create it by kubectl create secret"
     ]
 
 

@@ -109,7 +109,7 @@ def test_the_curriculum_against_either_end_of_it(plan_of: MakePlan) -> None:
         ({"grid": ("task.num_patches=[1",)}, "the values cannot be read"),
         ({"grid": ("task.sigma=1,1",)}, "--grid task.sigma: task.sigma"),
         ({"grid": ("task.num_patches=1", "task.num_patches=2")}, "names task.num_patches twice"),
-        ({"grid": ("task.sigma=[1,1,1,1],[1.0,1,1,1]",)}, "1, 1, 1, 1 is there twice"),
+        ({"grid": ("task.sigma=[1,1,1,1],[1.0,1,1,1]",)}, "1, 1, 1, 1 is given twice"),
         ({"grid": ("seed=1,2",)}, "--grid seed: give --seeds"),
         ({"grid": ("linear.data.uri=a,b",)}, "only options of pretraining can be varied"),
         ({"table": "table2a", "grid": ("task.num_patches=1",)}, "the table varies this option"),

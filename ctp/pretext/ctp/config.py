@@ -81,7 +81,7 @@ class GameConfig(CommonRules):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.box_size_px[0] > self.box_size_px[1]:
-            raise ValueError(f"box_size_px {self.box_size_px} must not fall")
+            raise ValueError(f"box_size_px {self.box_size_px}: the minimum exceeds the maximum")
         for name in ("inner_key_frame_probs", "easing_probs", "shape_probs"):
             total = sum(getattr(self, name))
             if abs(total - 1) > 1e-6:
@@ -90,7 +90,10 @@ class GameConfig(CommonRules):
         if not 0 <= low <= high < 0.5:
             raise ValueError(f"soft_edge_start must be 0 <= low <= high < .5, got {low}, {high}")
         if any(size <= 0 for size in self.box_sizes_px + self.aspect_ratios):
-            raise ValueError("box_sizes_px and aspect_ratios must be positive")
+            raise ValueError(
+                f"box_sizes_px {self.box_sizes_px} and aspect_ratios {self.aspect_ratios} must be "
+                "positive"
+            )
         return self
 
 
@@ -193,6 +196,6 @@ class CtpConfig(CommonRules, TaskConfig):
                 f"{self.augment.frame_size_px}"
             )
         if self.curriculum is not None and self.curriculum[0] > self.curriculum[1]:
-            raise ValueError(f"curriculum {self.curriculum} must not fall")
+            raise ValueError(f"curriculum {self.curriculum}: the first share exceeds the second")
         assert self.game  # validates the rules
         return self

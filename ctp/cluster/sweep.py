@@ -52,7 +52,7 @@ from ctp.training.config import ScalingConfig
 
 TRIAL_MEMORY_BYTES = 2**30
 """Memory that Tune reserves for a trial's own process. It reserves no CPU: the trial's workers and
-actors, which Tune does not know of, take them."""
+actors request theirs from Ray."""
 CLEAN_SECONDS = 5.0
 """Time between two searches for leaked placement groups."""
 UNLIMITED = 10**9
@@ -177,8 +177,8 @@ def trials_at_once(
     """Return how many trials can run at the same time without waiting for each other.
 
     Args:
-        phases: of a trial; it holds no more than the largest needs.
-        cpus, gpus, memory_bytes: of the cluster, without what Ray Data's own tasks take.
+        phases: the demands of a trial's phases; a trial holds at most those of the largest phase.
+        cpus, gpus, memory_bytes: resources of the cluster, without those of Ray Data's own tasks.
     """
     # phases follow each other, so the largest counts
     most_cpus = max(sum(each.number * each.cpus for each in phase) for phase in phases)

@@ -55,7 +55,7 @@ MAX_REASON_CHARS = 300
 def run_trial(config: Mapping[str, str], plan: Plan, stop_signals: Any) -> None:
     """Run a trial, as Tune calls it.
 
-    Errors that a restart may mend are raised, so that Tune restarts the trial; others become its
+    Errors that a restart may fix are raised, so that Tune restarts the trial; others become its
     result.
     """
     trial = plan.trial(config["trial"])

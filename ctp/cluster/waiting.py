@@ -58,11 +58,11 @@ def silence_reported(what: str, demands: Sequence[Demand]) -> Iterator[Callable[
 
 
 def why_waiting(what: str, seconds: float, demands: Sequence[Demand]) -> str:
-    """Return what may hold up a job.
+    """Return a likely reason why a job makes no progress.
 
     Args:
-        what: what did not come, for example "log line".
-        seconds: for how long.
+        what: the sign of progress, for example "log line".
+        seconds: time without it.
         demands: the processes of the job.
     """
     prefix = f"no {what} for {duration(seconds)}: "

@@ -1,6 +1,6 @@
 """Measurements of a training worker, from the times at which it takes its batches.
 
-Nothing waits for the device: a worker that falls behind is seen at its next batch.
+The meter never waits for the device: the delay of a worker is visible at its next batch.
 """
 
 from __future__ import annotations

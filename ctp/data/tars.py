@@ -138,7 +138,7 @@ def _index(file: OpenFile) -> TarIndex:
             if member.suffix in {"cls", "json"} and member.size <= MAX_LABEL_BYTES:
                 _add_label(labels, member, reader.read(member.offset, member.size))
         elif member.is_sparse:
-            reason = "is stored in pieces, as by tar --sparse. Write the tar without --sparse"
+            reason = "is stored with holes (tar --sparse). Write the tar without --sparse"
             damage.append(Damage(member.name, reason))
         elif member.key in videos and videos[member.key].name != member.name:
             reason = f"is a second video under the key {member.key!r} of its tar"

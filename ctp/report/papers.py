@@ -1,7 +1,7 @@
 """The paper's runs and its published numbers, and how ours differ from them.
 
-Numbers that its Tables 4 and 5 quote of others are left out: other encoders, other resolutions and
-other ways to fine-tune. Those that its authors measured for others' methods (†) are included.
+Numbers that its Tables 4 and 5 quote from other papers are left out: their encoders, resolutions
+and fine-tuning differ. Numbers that its authors measured for other methods (†) are included.
 Tables 2a and 2b pretrain on a quarter of Kinetics-400, Tables 7 to 10 on UCF-101.
 """
 
@@ -129,7 +129,7 @@ def same_as(config: RunConfig, method: str, measure: str) -> Published | None:
 
 
 def encoder_method(config: RunConfig) -> str:
-    """Return what the paper calls encoders of such a pretraining; "" if it has none of the kind."""
+    """Return the paper's name for encoders of such a pretraining; "" if it has no such encoders."""
     if config.KIND != "pretrain" or differences(config, NOT_OF_THE_PROTOCOL) != []:
         return ""
     dataset = dataset_of(config.data.uri)

@@ -1,6 +1,6 @@
 """Clips as pictures: a PNG with a row a clip and a column a frame, an MP4 of clips side by side.
 
-What is drawn on the frames is up to whoever makes the `SamplePicture`s.
+The frames of a `SamplePicture` already contain boxes and other marks.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ctp.video.views import read_view_planes
 
 Pixels = NDArray[np.uint8]
 Key = Mapping[str, Pixels]
-"""What colours mean: text -> uint8 [n, 3], the colours from left to right."""
+"""The legend of colours: text -> uint8 [n, 3], the colours from left to right."""
 
 LOOP_SECONDS = 6.0
 """A video repeats its clips until it lasts at least this long."""

@@ -1,4 +1,4 @@
-"""The runs of a storage: what state each is in, its checkpoints and its score; and cleaning up."""
+"""List the runs of a storage with state, checkpoints and score; prune and delete runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunSummary:
     """A run in a list.
 
     Attributes:
-        name: of its folder, below the storage.
+        name: name of its folder, below the storage.
         kind: what it does, e.g. "pretrain ctp".
         state: running: a process holds its lease; finished: it has its result; failed: its last
             process ended by an error; stopped: it has ended or was lost before its end;

@@ -46,7 +46,7 @@ KEY = {
     "predicted box": np.array([PREDICTED_COLOR], np.uint8),
     "true box of a frame that is not scored": np.array([UNCOUNTED_COLOR], np.uint8),
 }
-"""What the colours mean, for `preview.clips_png`."""
+"""The legend of colours, for `preview.clips_png`."""
 LINE_PX = 2
 
 

@@ -7,7 +7,7 @@ depend on how it is found:
    which is one picture. Those that a clip needs are passed to a decoder, which is reused for the
    next videos.
 2. All other files are opened with FFmpeg. A first pass reads all packets, without decoding them.
-   Their headers tell which pictures are shown, by the rules in `ctp.video.pictures`.
+   Their headers show which pictures FFmpeg displays, by the rules in `ctp.video.pictures`.
 3. If the headers leave a doubt, the first pass decodes the video and counts its pictures. A process
    keeps the result for the next clips of the video; a shard records the number.
 
@@ -52,7 +52,8 @@ Take = Callable[[int, av.VideoFrame], None]
 """Callback for a frame's number and the frame, which is valid only during the call."""
 
 MAX_ASPECT_RATIO = 16
-"""Greater ones are refused: scaling the shorter side up could exceed the memory."""
+"""Largest accepted aspect ratio: with a larger one, scaling the shorter side up could exceed the
+memory."""
 MAX_MISSING_SHARE = 0.1
 """A file is truncated if a larger share of its video is missing at its end."""
 RAW_FORMATS = frozenset({"h264", "hevc", "m4v", "mpegvideo"})
@@ -123,7 +124,7 @@ class VideoReader:
 
     @property
     def clock(self) -> Clock:
-        """The presentation times; at the file's rate if it does not store them."""
+        """Return the presentation times; at the file's rate if it does not store them."""
         if self._table is None:
             return self._open_file().clock
         times = self._table.shown[self._table.packet_of_frame].tolist()

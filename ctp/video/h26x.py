@@ -84,7 +84,7 @@ class H264Sequence(NamedTuple):
 
     @property
     def max_frame_number(self) -> int:
-        """Frame numbers are below this."""
+        """Return the upper bound of frame numbers; all are below it."""
         return 1 << self.frame_number_bits
 
     @classmethod

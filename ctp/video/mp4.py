@@ -48,7 +48,7 @@ COLOUR_NUMBERS = frozenset(range(1, 19))
 """Numbers in a `colr` box that FFmpeg passes to the decoder unchanged."""
 BOX_HEADER = struct.Struct(">I4s").unpack_from
 MAX_DURATION = 2**31 - 1
-"""Greater ones are corrected by FFmpeg."""
+"""Longest duration that FFmpeg does not correct."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class SampleTable:
 
     @cached_property
     def packet_of_frame(self) -> NDArray[np.int64]:
-        """int64 [N], the packet that holds the n-th frame shown."""
+        """Return int64 [N], the packet that holds the n-th frame shown."""
         return np.argsort(self.shown, kind="stable")
 
     def runs(self, frames: list[int]) -> list[Run]:
@@ -149,7 +149,7 @@ class SampleTable:
 
 
 class _UnsupportedError(Exception):
-    """The file has a property that its sample table does not fully describe."""
+    """The sample table does not describe the file completely."""
 
 
 class _Box:
@@ -207,7 +207,7 @@ class _Box:
 
     @property
     def is_version_1(self) -> bool:
-        """Whether times have 64 bits instead of 32."""
+        """Return whether times have 64 bits instead of 32."""
         return self.data[self.start] == 1
 
     def table(self, kind: str, columns: int) -> NDArray[np.int64]:

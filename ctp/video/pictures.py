@@ -115,7 +115,7 @@ def _find_undecodable(headers: Sequence[Header], times: Sequence[int | None]) ->
         if headers[number].is_leading:
             undecodable.add(number)
     if undecodable or headers[start].is_open:
-        # check by the times, because the kind of a picture alone does not tell its order
+        # check by the times, because the kind of a picture alone does not give its order
         first = times[start]
         for number, time in enumerate(times):
             is_before = time is None or first is None or time < first

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.data.stream import array_field
+from ctp.pretext.clips import clip_fields
 from ctp.pretext.dropout import seeded_dropout
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.step import LossTerms
 from ctp.video.augment import RECOGNITION_COLORS, to_input
-from ctp.video.planes import planes_size, to_rgb
+from ctp.video.planes import to_rgb
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
     from ctp.encoders.encoder import Encoder
@@ -121,13 +122,9 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
 
     def _fields(self, *clips: int, labels: tuple[int, ...] = ()) -> ClassifiedSample:
         """Return the dtypes and shapes of a sample; `clips` and `labels` are leading axes."""
-        num_frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
-        return ClassifiedSample(
-            planes=array_field(np.uint8, *clips, num_frames, planes_size(size)),
-            color=array_field(np.float32, *clips, num_frames, 4),
-            label=array_field(np.int64, *labels),
-            dropout_seed=array_field(np.int64),
-        )
+        planes, color = clip_fields(self.config, *clips)
+        label, seed = array_field(np.int64, *labels), array_field(np.int64)
+        return ClassifiedSample(planes, color, label, seed)
 
     def _name(self, labels: Tensor) -> list[str]:
         """Return the names of int64 [B, ...] classes, as a text for each sample."""

@@ -6,6 +6,7 @@ so that the result does not depend on their number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,22 +17,25 @@ from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
 from ctp.encoders.config import EncoderConfig
+from ctp.pretext.clips import clip_fields, frames_to_show, to_clips
 from ctp.pretext.dropout import seeded_dropout
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.distributed import gather_with_gradient
 from ctp.training.step import LossTerms
-from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop, to_input
+from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
 from ctp.video.config import AugmentConfig, SamplingConfig
-from ctp.video.planes import planes_size, to_rgb
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
     from ctp.encoders.encoder import Encoder
 
 BLOCKS, PREDICTED = 8, 3
+CONTEXT = BLOCKS - PREDICTED
 CHANNELS, MEMORY_SLOTS = 256, 1024
 DROPOUT, INITIAL_GAIN = 0.1, 0.1
+DARK = 0.3
+"""Brightness of places that a model did not tell, in pictures."""
 
 
 class MemdpcConfig(TaskConfig):
@@ -83,13 +87,7 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
 
     def fields(self) -> MemdpcSample:
         """Return the dtypes and shapes of a sample."""
-        frames = BLOCKS * self.config.sampling.num_frames
-        size = planes_size(self.config.augment.frame_size_px)
-        return MemdpcSample(
-            planes=array_field(np.uint8, frames, size),
-            color=array_field(np.float32, frames, 4),
-            dropout_seed=array_field(np.int64),
-        )
+        return MemdpcSample(*clip_fields(self.config, BLOCKS), array_field(np.int64))
 
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> MemdpcSample:
         """Decode the blocks. Videos that are too short for them are quarantined."""
@@ -103,7 +101,8 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
             crop = sample_crop(config.augment, rng)
             planes = reader.read_square(frames, crop, config.augment.frame_size_px)
         color = sample_color(RECOGNITION_COLORS, number, rng)
-        return MemdpcSample(planes, color, np.asarray(rng.integers(2**62)))
+        shape, seed = (BLOCKS, config.sampling.num_frames, -1), np.asarray(rng.integers(2**62))
+        return MemdpcSample(planes.reshape(shape), color.reshape(shape), seed)
 
     def build(self, encoder: Encoder) -> nn.Module:
         """Return encoder, recurrent aggregation in both directions, and memory."""
@@ -111,7 +110,8 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
 
     def loss(self, model: nn.Module, samples: MemdpcSample) -> LossTerms:
         """Return the cross entropy of the right clip, step and place, of both directions."""
-        true, predicted = model(self._clips(samples, True), samples.dropout_seed)
+        clips = to_clips(self.config, samples.planes, samples.color)
+        true, predicted = model(clips, samples.dropout_seed)
         return LossTerms(contrastive_loss(true, predicted), {})
 
     def evaluate(self, model: nn.Module, batches: Iterable[MemdpcSample]) -> Mapping[str, Mean]:
@@ -126,31 +126,27 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
     def pictures(
         self, samples: MemdpcSample, model: nn.Module | None, *, min_side_px: int
     ) -> Sequence[SamplePicture]:
-        """Show the blocks in time; the caption has how many places were told."""
-        from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
+        """Show the blocks in time. With a model, the places that it did not tell are dark."""
+        from ctp.pretext.pictures import enlarge  # torchvision, see above
 
-        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
-        captions = [f"{BLOCKS} blocks, {PREDICTED} to predict"] * len(frames)
+        last, first = f"{CONTEXT + 1}-{BLOCKS} from 1-{CONTEXT}", f"{PREDICTED}-1 from {BLOCKS}-"
+        text = f"predict block {last} and {first}{PREDICTED + 1}"
+        color = samples.color if model is None else None
+        clips = frames_to_show(self.config, samples.planes, color).flatten(1, 2)
+        frames, captions = [enlarge(clip, min_side_px) for clip in clips], [text] * len(clips)
         if model is not None:
-            shares = self._answers(model, samples).float().mean(dim=(1, 2)).tolist()
-            captions = [f"{text}, {share:.0%} of places right"
-                        for text, share in zip(captions, shares, strict=True)]  # fmt: skip
-        else:
-            frames = change_colors(frames, samples.color, RECOGNITION_COLORS)
-        return [SamplePicture(enlarge(clip, min_side_px).cpu().numpy(), text)
-                for clip, text in zip(frames, captions, strict=True)]  # fmt: skip
+            is_right = self._answers(model, samples)
+            frames = [darken(*each) for each in zip(frames, is_right, strict=True)]
+            shares = is_right.float().mean(dim=(1, 2)).tolist()
+            captions = [f"{text}: {share:.0%} of places right (bright)" for share in shares]
+        return [SamplePicture(each.cpu().numpy(), caption)
+                for each, caption in zip(frames, captions, strict=True)]  # fmt: skip
 
     def _answers(self, model: nn.Module, samples: MemdpcSample) -> Tensor:
         """Return whether each place is told within its clip, bool [B, 2, steps · places]."""
-        true, predicted = model(self._clips(samples, False), None)
+        true, predicted = model(to_clips(self.config, samples.planes, None), None)
         logits = torch.einsum("bdmc,bdnc->bdmn", predicted, true)
         return logits.argmax(dim=3) == torch.arange(true.shape[2], device=true.device)
-
-    def _clips(self, samples: MemdpcSample, with_color: bool) -> Tensor:
-        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
-        clips = to_input(frames, samples.color if with_color else None, RECOGNITION_COLORS)
-        blocks: Tensor = torch.stack(clips.chunk(BLOCKS, dim=2), dim=1).flatten(0, 1)
-        return blocks
 
 
 class Memdpc(nn.Module):
@@ -190,16 +186,35 @@ class Memdpc(nn.Module):
         state = maps.new_zeros(batch * places, CHANNELS)
         found: list[Tensor] = []
         for step in range(BLOCKS - 1):
-            context = BLOCKS - PREDICTED
-            seen = maps[:, step] if step < context else found[-1]
+            seen = maps[:, step] if step < CONTEXT else found[-1]
             state = gru(F.relu(seen).flatten(0, 1), state).float()
             if seeds is not None:
                 own = seeds + (turn * BLOCKS + step)
                 state = seeded_dropout(state.unflatten(0, (batch, -1)), own, DROPOUT).flatten(0, 1)
-            if step >= context - 1:
+            if step >= CONTEXT - 1:
                 read = self.address(state).float().softmax(dim=1) @ self.memory
                 found.append(read.float().unflatten(0, (batch, places)))
         return torch.stack(found, 1).flatten(1, 2)
+
+
+def darken(frames: Tensor, is_right: Tensor) -> Tensor:
+    """Darken the places of predicted blocks that were not told.
+
+    Args:
+        frames: uint8 [8 · T, H, W, 3], those of the blocks in time.
+        is_right: bool [2, steps · places], of both directions; the second goes back in time.
+
+    Returns:
+        uint8 [8 · T, H, W, 3].
+    """
+    forward, backward = is_right.view(2, PREDICTED, -1).float()
+    # both predict the blocks at the ends; those between are context alone
+    blocks = torch.ones(BLOCKS, forward.shape[1], device=frames.device)
+    blocks[CONTEXT:], blocks[:PREDICTED] = forward, backward.flip(0)
+    side = math.isqrt(blocks.shape[1])
+    places = F.interpolate(blocks.view(BLOCKS, 1, side, side), frames.shape[1:3])
+    bright = places[:, 0, :, :, None].repeat_interleave(len(frames) // BLOCKS, dim=0)
+    return (frames * (DARK + (1 - DARK) * bright)).to(torch.uint8)
 
 
 def contrastive_loss(true: Tensor, predicted: Tensor) -> Tensor:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from ctp.config import NotAnOption
 from ctp.data.stream import VideoSource, array_field
+from ctp.pretext.clips import clip_fields, frames_to_show, to_clips
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.distributed import gather, gather_tensor
 from ctp.training.step import LossTerms
-from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop, to_input
+from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
 from ctp.video.config import AugmentConfig, SamplingConfig
-from ctp.video.planes import planes_size, to_rgb
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
@@ -38,6 +38,8 @@ KEY_MOMENTUM = 0.999
 EMBEDDING_SIZE = 128
 CLIPS = 2
 """Clips of a sample: the query and its key."""
+GAP_PX = 4
+"""White between the clips, in pictures."""
 
 
 class MocoConfig(TaskConfig):
@@ -86,12 +88,7 @@ class MocoTask(PretextTask[MocoSample, MocoConfig]):
 
     def fields(self) -> MocoSample:
         """Return the dtypes and shapes of a sample."""
-        frames, size = self.config.sampling.num_frames, self.config.augment.frame_size_px
-        return MocoSample(
-            planes=array_field(np.uint8, CLIPS, frames, planes_size(size)),
-            color=array_field(np.float32, CLIPS, frames, 4),
-            video=array_field(np.int64),
-        )
+        return MocoSample(*clip_fields(self.config, CLIPS), array_field(np.int64))
 
     def draw(self, videos: VideoSource, rng: np.random.Generator) -> MocoSample:
         """Decode two clips, each with its own frames, crop and colours."""
@@ -148,28 +145,29 @@ class MocoTask(PretextTask[MocoSample, MocoConfig]):
     def pictures(
         self, samples: MocoSample, model: nn.Module | None, *, min_side_px: int
     ) -> Sequence[SamplePicture]:
-        """Show the two clips side by side; the caption names the nearest key of these samples."""
-        from ctp.pretext.pictures import change_colors, enlarge  # torchvision, see above
+        """Show the query above the key; the caption has the answer among these samples."""
+        from ctp.pretext.pictures import enlarge  # torchvision, see above
 
-        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
-        captions = [f"two clips of video {video}" for video in samples.video.tolist()]
+        color = samples.color if model is None else None
+        captions = ["query above, key below"] * len(samples.video)
         if model is not None:
             queries, keys = self._embed(model, samples)
             cosines = queries @ keys.T
             captions = [
-                f"{caption}, cosine {cosine[row]:.2f}, nearest: video {samples.video[nearest]}"
-                for row, (caption, cosine, nearest) in enumerate(
-                    zip(captions, cosines, cosines.argmax(dim=1).tolist(), strict=True)
+                f"{text}, cosine {cosines[row, row]:.2f}; nearest key: "
+                f"{'its own' if nearest == row else f'that of sample {nearest + 1} here'}"
+                for row, (text, nearest) in enumerate(
+                    zip(captions, cosines.argmax(dim=1).tolist(), strict=True)
                 )
             ]
-        else:  # as the model is trained
-            changed = change_colors(
-                frames.flatten(0, 1), samples.color.flatten(0, 1), RECOGNITION_COLORS
-            )
-            frames = changed.view_as(frames)
+        pictures = []
+        for clips in frames_to_show(self.config, samples.planes, color):
+            query, key = (enlarge(clip, min_side_px) for clip in clips)
+            gap = torch.full_like(query[:, :GAP_PX], 255)
+            pictures.append(torch.cat([query, gap, key], dim=1))
         return [
-            SamplePicture(enlarge(torch.cat([*clips], dim=2), min_side_px).cpu().numpy(), caption)
-            for clips, caption in zip(frames, captions, strict=True)
+            SamplePicture(frames.cpu().numpy(), caption)
+            for frames, caption in zip(pictures, captions, strict=True)
         ]
 
     def _embed(self, model: nn.Module, samples: MocoSample) -> tuple[Tensor, Tensor]:
@@ -179,12 +177,12 @@ class MocoTask(PretextTask[MocoSample, MocoConfig]):
 
     def _clips(self, samples: MocoSample, *, with_color: bool) -> tuple[Tensor, Tensor]:
         """Return the clips of queries and of keys, each float32 [B, 3, T, S, S]."""
-        frames = to_rgb(samples.planes, self.config.augment.frame_size_px)
         query, key = (
-            to_input(frames[:, clip], samples.color[:, clip] if with_color else None,
-                     RECOGNITION_COLORS)
+            to_clips(self.config, samples.planes[:, clip], samples.color[:, clip])
+            if with_color
+            else to_clips(self.config, samples.planes[:, clip], None)
             for clip in range(CLIPS)
-        )  # fmt: skip
+        )
         return query, key
 
 

@@ -14,7 +14,7 @@ from ctp.data.stream import SampleStream
 from ctp.encoders.config import R2plus1dConfig, R3dConfig
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.memdpc import Memdpc, MemdpcConfig, MemdpcTask, contrastive_loss
+from ctp.pretext.memdpc import Memdpc, MemdpcConfig, MemdpcTask, contrastive_loss, darken
 
 
 def test_the_loss_is_that_of_a_plain_loop() -> None:
@@ -66,3 +66,17 @@ def test_an_encoder_is_refused_unless_its_temporal_stride_can_be_halved(name: st
         return
     with pytest.raises(ValueError, match=rf"the encoder {name} cannot .* choose r3d or r2plus1d"):
         PretrainConfig(task="memdpc", encoder=name)
+
+
+def test_places_that_were_not_told_are_dark() -> None:
+    is_right = torch.zeros(2, 12, dtype=torch.bool)  # three steps of 2 × 2 places
+    is_right[0, 1] = True  # forwards: the first step is block 5; top right
+    is_right[1, 10] = True  # backwards: the last step is block 0; bottom left
+    frames = darken(torch.full((16, 4, 4, 3), 100, dtype=torch.uint8), is_right)
+    expected = torch.full((8, 4, 4), 30)
+    expected[3:5] = 100  # context in both directions
+    expected[5, :2, 2:] = 100
+    expected[0, 2:, :2] = 100
+    assert torch.equal(
+        frames.long(), expected.repeat_interleave(2, dim=0)[..., None].expand(-1, -1, -1, 3)
+    )

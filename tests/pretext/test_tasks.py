@@ -11,13 +11,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ctp.data.stream import Batch, SampleStream
+from ctp.data.stream import Batch, SampleStream, stack
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretraining import open_pretraining
-from ctp.pretext.registry import TASKS
+from ctp.pretext.pretraining import build_model, open_pretraining
+from ctp.pretext.registry import TASKS, build_task
 from ctp.training.checkpoint import TrainState
 from ctp.training.run_folder import checkpoint_store, folder_of, read_metrics
 from ctp.video.config import SamplingConfig
@@ -153,6 +154,21 @@ def test_it_resumes_exactly(
     expected = newest(whole).model
     for key, value in newest(config).model.items():
         assert torch.equal(value, expected[key]), key
+
+
+@torch.no_grad()
+def test_pictures_show_every_frame_with_and_without_answers(whole: PretrainConfig) -> None:
+    samples = stack([open_pretraining(whole).stream.draw(position).sample for position in range(3)])
+    tensors = type(samples)(*map(torch.from_numpy, samples))
+    task, model = build_task(whole.task), build_model(whole).eval()
+    asked, answered = (task.pictures(tensors, each, min_side_px=64) for each in (None, model))
+    assert len(asked) == len(answered) == 3
+    for before, after in zip(asked, answered, strict=True):
+        assert before.frames.shape == after.frames.shape
+        assert before.frames.dtype == after.frames.dtype == np.uint8
+        assert min(before.frames.shape[1:3]) == 64
+        assert before.frames.std() > 1
+        assert before.caption != after.caption
 
 
 def test_four_two_and_one_workers_continue_each_others_run(

@@ -42,7 +42,7 @@ class SweepConfig(Config):
     """Folder or URI that replaces data/ in the recipes of scale paper, which expect
     data/ucf101/train, data/kinetics400/train and so on."""
     table: str = ""
-    """Name of an ablation whose rows are varied. The recipes set it."""
+    """Name of the table whose rows are tried. The recipes set it."""
     grid: tuple[str, ...] = ()
     """OPTION=VALUE,VALUE,…: an option of jobs/pretrain.py to vary. Given several times, all
     combinations are tried."""

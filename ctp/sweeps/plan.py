@@ -298,7 +298,7 @@ def _task_score(configs: Iterable[PretrainConfig]) -> Score:
     scores = list(dict.fromkeys(config.score for config in configs))
     if len(scores) == 1:
         return replace(scores[0], label=f"held-out {scores[0].label}")
-    return Score("", "held-out score of the row's own task", "", "its trivial answer")
+    return Score("", "held-out score of the row's own task")
 
 
 def _ablation(config: SweepConfig) -> Ablation:

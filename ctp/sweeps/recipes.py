@@ -1,9 +1,9 @@
 """The paper's tables, and an ablation of ours, as recipes of sweeps.
 
-The values of a row are the paper's at every scale. Speeds are in its pixels per frame, too: clips
-of the small scales have half as many frames of less than half the side, so that a patch crosses
-about as large a part of the picture in a clip (at 3 px .43 in the paper, .50 here). Sizes change by
-the paper's share per frame, over half as many frames.
+The values of a row are the paper's at every scale, but for its `small_changes`. Speeds are in its
+pixels per frame, too: clips of the small scales have half as many frames of less than half the
+side, so that a patch crosses about as large a part of the picture in a clip (at 3 px .43 in the
+paper, .50 here). Sizes change by the paper's share per frame, over half as many frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ctp.encoders.config import IMAGENET, KINETICS, RANDOM
 from ctp.report.papers import DATASETS, PUBLISHED
 from ctp.sweeps.config import SCALES, Scale, SweepConfig
 
-SMALL_SCALES: tuple[Scale, ...] = ("tiny", "small")
 PAPER_SCALE: tuple[Scale, ...] = ("paper",)
 GOT10K, KINETICS400 = "GOT-10k", "Kinetics-400"
 QUARTER = "a quarter of Kinetics-400"

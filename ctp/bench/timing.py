@@ -1,4 +1,4 @@
-"""Time pieces of work in turn, and describe the machine."""
+"""Time pieces of work one after the other, and describe the machine."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ MAX_PICTURE_BYTES = 2**26
 """Upper bound on a picture file; one of 8K takes a tenth of it."""
 MAX_UNPACKED_RATIO = 100
 """Upper bound on the unpacked size of a ZIP's pictures over the size of the ZIP. Picture files are
-compressed already, so a ratio near 1 is usual; one of 1000 is meant to fill the memory."""
+compressed already, so a ratio near 1 is usual; a ratio of 1000 is an attack on the memory."""
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Packings that Python unpacks in steps of a given size; of others a few bytes may become GiB."""
 

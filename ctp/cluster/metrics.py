@@ -144,7 +144,7 @@ class SampleMetrics:
             "decode_seconds", "Seconds to read, decode and draw a sample, mean of a block"
         )
         self._read = _counter("read_bytes", "Bytes read from files and objects")
-        self._requests = _counter("s3_requests", "Requests to S3 that ended, whatever their end")
+        self._requests = _counter("s3_requests", "Requests to S3 that ended, also with an error")
         self._retries = _counter("s3_retries", "Repetitions of requests to S3 that failed")
 
     def record_block(self, samples: int, videos: int, seconds: float) -> None:

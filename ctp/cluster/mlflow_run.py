@@ -75,7 +75,7 @@ class _Run:
         try:
             yield
         except MlflowException as error:
-            # each further attempt would hold up the run until it times out
+            # each further attempt would delay the run until it times out
             self._is_lost = True
             print(f"MLflow failed, the run continues without it: {error}", file=sys.stderr)
 

@@ -48,7 +48,7 @@ MAX_LOSSES = 2
 MAX_IDLE_DEATHS = 3
 """Processes of an actor that die in a row outside any video, after which the job stops."""
 CAREFUL_TASKS = 2
-"""Tasks that an actor has at a time; one of them ended the process."""
+"""Tasks that an actor has at the same time; one of them ended the process."""
 KILLED = "was killed, perhaps out of memory"
 LOST = "was lost with its machine or container, perhaps out of memory"
 GRANT_SECONDS = 30.0

@@ -152,7 +152,7 @@ def read_encoder_file(config: EmbedConfig) -> tuple[bytes, str]:
         if stored_config(data, place.uri) is not None:
             return data, place.uri
         source = place.uri
-    # the seed decides random weights, and the caller's generator is left alone
+    # the seed decides random weights, and the caller's generator does not change
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config.architecture)

@@ -36,7 +36,7 @@ class Tested(NamedTuple, Generic[T]):
 
 
 class DownstreamLearner(Learner[S], Generic[S, V, T]):
-    """Trains an encoder and what is on top of it, and tests them on videos of their own."""
+    """Trains an encoder and a model on top of it, and tests them on separate videos."""
 
     def __init__(self, spec: TrainingSpec[S], worker: Worker, load: LoadVideos, model: nn.Module):
         assert isinstance(spec.config, DownstreamConfig)

@@ -1,7 +1,7 @@
-"""MemDPC: predict the features of the blocks of a video that follow (Han et al., ECCV 2020).
+"""MemDPC: predict the features of later and earlier blocks of a video (Han et al., ECCV 2020).
 
-As re-implemented for Table 4 of Catch-the-Patch, but with the features of all workers to tell from,
-so that the result does not depend on their number.
+As re-implemented for Table 4 of Catch-the-Patch, but with the negatives of all workers, so that the
+result does not depend on their number.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MemdpcConfig(TaskConfig):
     name: Literal["memdpc"] = "memdpc"
     """The pretext task."""
     sampling: SamplingConfig = SamplingConfig(num_frames=5, interval_frames=(3, 3))
-    """Which frames of a video make each of the eight blocks, which follow each other."""
+    """Which frames of a video make each of the eight consecutive blocks."""
     augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
     """How a clip is cropped."""
 
@@ -66,12 +66,12 @@ class MemdpcConfig(TaskConfig):
 
 
 class MemdpcSample(NamedTuple):
-    """Blocks of a video that follow each other.
+    """Consecutive blocks of a video.
 
     Attributes:
         planes: uint8 [8 · T, 3/2 · S²], the frames as `planes.to_rgb` takes them.
         color: float32 [8 · T, 4], see `augment.sample_color`.
-        dropout_seed: int64, of `seeded_dropout`.
+        dropout_seed: int64, the seed for `seeded_dropout`.
     """
 
     planes: Any
@@ -109,13 +109,16 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
         return Memdpc(encoder)
 
     def loss(self, model: nn.Module, samples: MemdpcSample) -> LossTerms:
-        """Return the cross entropy of the right clip, step and place, of both directions."""
+        """Return the cross entropy of the right clip, step and place; see `contrastive_loss`."""
         clips = to_clips(self.config, samples.planes, samples.color)
         true, predicted = model(clips, samples.dropout_seed)
         return LossTerms(contrastive_loss(true, predicted), {})
 
     def evaluate(self, model: nn.Module, batches: Iterable[MemdpcSample]) -> Mapping[str, Mean]:
-        """Return how often the right step and place of a clip is told from the others of it."""
+        """Return how often the predicted features match their own step and place best.
+
+        The candidates are the features of all predicted steps and places of the same clip.
+        """
         correct = number = chance = 0.0
         for samples in batches:
             is_right = self._answers(model, samples)
@@ -126,7 +129,7 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
     def pictures(
         self, samples: MemdpcSample, model: nn.Module | None, *, min_side_px: int
     ) -> Sequence[SamplePicture]:
-        """Show the blocks in time. With a model, the places that it did not tell are dark."""
+        """Show the blocks in time. With a model, wrongly predicted places are dark."""
         from ctp.pretext.pictures import enlarge  # torchvision, see above
 
         last, first = f"{CONTEXT + 1}-{BLOCKS} from 1-{CONTEXT}", f"{PREDICTED}-1 from {BLOCKS}-"
@@ -143,7 +146,7 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
                 for each, caption in zip(frames, captions, strict=True)]  # fmt: skip
 
     def _answers(self, model: nn.Module, samples: MemdpcSample) -> Tensor:
-        """Return whether each place is told within its clip, bool [B, 2, steps · places]."""
+        """Return which predictions match their own place best, bool [B, 2, steps · places]."""
         true, predicted = model(to_clips(self.config, samples.planes, None), None)
         logits = torch.einsum("bdmc,bdnc->bdmn", predicted, true)
         return logits.argmax(dim=3) == torch.arange(true.shape[2], device=true.device)
@@ -171,7 +174,15 @@ class Memdpc(nn.Module):
                         nn.init.orthogonal_(rows, INITIAL_GAIN)
 
     def forward(self, blocks: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return true and predicted features, float32 [B, 2, steps · places, 256]."""
+        """Predict the features of three blocks in either direction.
+
+        Args:
+            blocks: float [B · 8, 3, T, H, W], normalised; those of a sample in a row.
+            seeds: int64 [B], of dropout; None: no dropout.
+
+        Returns:
+            true and predicted features, each float32 [B, 2, steps · places, 256].
+        """
         features = self.reduce(self.encoder(blocks)).mean(dim=2).float()
         maps = features.flatten(2).transpose(1, 2).unflatten(0, (-1, BLOCKS))
         true, predicted = [], []
@@ -218,7 +229,13 @@ def darken(frames: Tensor, is_right: Tensor) -> Tensor:
 
 
 def contrastive_loss(true: Tensor, predicted: Tensor) -> Tensor:
-    """Return the cross entropy of the right clip, step and place of all workers' clips."""
+    """Return the cross entropy of the right clip, step and place, summed over both directions.
+
+    The logits are dot products with the true features of all workers' clips, steps and places.
+
+    Args:
+        true, predicted: float32 [B, 2, steps · places, C].
+    """
     total = predicted.new_zeros(())
     for direction in range(2):
         own = predicted[:, direction].flatten(0, 1)

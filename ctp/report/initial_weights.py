@@ -62,7 +62,7 @@ def initial_weights(config: RunConfig) -> InitialWeights:
     """Return the initial weights of a run.
 
     Weights of two runs are the same kind if the configs beside them say so. Of a file without a
-    readable config only the name is known, so it is a kind of its own.
+    readable config only the name is known, so each such file is a separate kind.
     """
     options = shaping_options(config)
     initial = next((str(options[name]) for name in INITIAL if options.get(name)), RANDOM)

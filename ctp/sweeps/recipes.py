@@ -373,8 +373,8 @@ TABLES: Mapping[str, Ablation] = {
         "of random weights.",
     ),
     "table6": Ablation(
-        help="Table 6: fine-tuning on Kinetics-400, where labels are plenty.",
-        about="fine-tuning with plenty of labels, from random and from pretrained weights",
+        help="Table 6: fine-tuning on Kinetics-400, which has many labels.",
+        about="fine-tuning with many labels, from random and from pretrained weights",
         rows=(_untrained("Table 6"), _ctp("Table 6", KINETICS400)),
         paper_recipe="kinetics400-r3d18",
         paper_data=KINETICS400,

@@ -52,7 +52,7 @@ class HeaderReader(Protocol):
             is_key: whether the container marks it as a key packet.
 
         Raises:
-            UncertainError: it does not tell which pictures the packet shows.
+            UncertainError: it does not show which pictures are displayed.
         """
 
     def finish(self) -> None:

@@ -94,7 +94,7 @@ def scaled_crop(
 
 @dataclass(frozen=True)
 class Orientation:
-    """How to turn all frames of a video, whatever each of them says.
+    """The orientation of all frames of a video, whatever each frame says.
 
     A reader attaches it to frames as `frame.opaque`.
 

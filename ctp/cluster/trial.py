@@ -132,7 +132,11 @@ class TrialRunner:
 
     def _pretrain(self) -> None:
         config = self._trial.config
-        if self._trial.setting.initial or self._folder.join(config.RESULT).exists():
+        initial = self._trial.setting.initial
+        if initial:
+            # Tune would print a line for a trial that reports nothing
+            tune.report({"phase": f"{initial} weights", "row": {}})
+        if initial or self._folder.join(config.RESULT).exists():
             return
         scorer = KnnScorer(config) if config.knn.uri else None
         self._train(self._spec, self._show_pretraining, scorer)

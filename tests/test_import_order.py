@@ -8,7 +8,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TIERS = (
-    {"config", "geometry", "keyframes", "machine", "progress", "rng", "score", "text", "versions"},
+    {
+        "config",
+        "first_box",
+        "geometry",
+        "keyframes",
+        "machine",
+        "progress",
+        "rng",
+        "score",
+        "text",
+        "versions",
+    },
     {"storage"},
     {"lease"},
     {"cli", "video", "encoders"},

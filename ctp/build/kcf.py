@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ctp.data.journal import Journal, working_on
 from ctp.data.shards import ShardRow
+from ctp.first_box import MAX_ASPECT_RATIO, SIZE_PX, box_sides
 from ctp.rng import generator
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
@@ -42,10 +43,9 @@ SCALE_PENALTY = 0.95
 LEAST_RESPONSE = 0.3
 """A target with a lower peak is lost; random textures have a peak of about .15."""
 NUM_TRACKS = 3
-BOX_SIZE_SHARE = (16 / 128, 64 / 128)
+BOX_SIZE_SHARE = SIZE_PX[0] / 128, SIZE_PX[1] / 128
 """Least and greatest size of a first box over the shorter side of the picture: the game's 16 to 64
 px (§3.3), in a video that is scaled to a shorter side of 128 px."""
-MAX_ASPECT_RATIO = 2.0
 LEAST_CONTRAST = 8.0
 """Least standard deviation of the grey values in a first box; flatter boxes show no motion."""
 MAX_TRIES = 8
@@ -276,8 +276,7 @@ def _draw_box(frame: NDArray[np.uint8], rng: np.random.Generator) -> Floats | No
     limits = np.array(frame.shape[1::-1])
     for _ in range(MAX_TRIES):
         size = rng.uniform(*BOX_SIZE_SHARE) * limits.min()
-        log_ratio = rng.uniform(-1, 1) * np.log(MAX_ASPECT_RATIO) / 2
-        sides = (size * np.exp([log_ratio, -log_ratio])).clip(1, limits - 1)
+        sides = box_sides(size, rng.uniform(-1, 1) * np.log(MAX_ASPECT_RATIO), limits)
         corner = rng.random(2) * (limits - sides)
         box = np.concatenate([corner, corner + sides])
         x1, y1, x2, y2 = box.astype(int)

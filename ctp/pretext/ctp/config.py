@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import model_validator
 
 from ctp.config import Config, NotAnOption
+from ctp.first_box import MAX_ASPECT_RATIO, SIZE_PX
 from ctp.keyframes import LINEAR
 from ctp.pretext.task_config import TaskConfig
 
@@ -21,7 +22,7 @@ class CommonRules(Config):
 
     num_patches: Annotated[int, Ge(1)] = 3
     """K, trajectories in a clip (Table 2a)."""
-    box_size_px: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]] = (16.0, 64.0)
+    box_size_px: tuple[Annotated[float, Gt(0)], Annotated[float, Gt(0)]] = SIZE_PX
     """Minimum and maximum size of a first box, whose area is size²; rules "official" have a fixed
     list of sizes instead, in proportion to the frame."""
     max_speed_px_per_frame: Annotated[float, Ge(0)] = 3.0
@@ -42,7 +43,7 @@ class GameConfig(CommonRules):
     """First box sizes to choose from; empty: uniform in `box_size_px`."""
     aspect_ratios: tuple[float, ...] = ()
     """Width/height ratios to choose from; empty: log-uniform in [1/max, max]."""
-    max_aspect_ratio: Annotated[float, Ge(1)] = 2.0
+    max_aspect_ratio: Annotated[float, Ge(1)] = MAX_ASPECT_RATIO
     """Largest width/height ratio of a first box, and the inverse of the smallest."""
     max_log_box_jitter: Annotated[float, Ge(0)] = 0.0
     """Width and height are each multiplied by e^u, u uniform within ± this."""

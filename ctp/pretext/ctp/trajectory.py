@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ctp.first_box import box_sides
 from ctp.keyframes import interpolate, sample_key_frames
 from ctp.pretext.ctp.config import GameConfig
 
@@ -62,12 +63,8 @@ def _first_sizes(config: GameConfig, frame_size: Array, rng: np.random.Generator
     else:
         most = np.log(config.max_aspect_ratio)
         log_ratio = rng.uniform(-most, most, size=k)
-    # half to each side, so that the area stays size²
-    half_log_ratio = np.stack([log_ratio, -log_ratio], axis=1) / 2
     jitter = rng.uniform(-1, 1, size=(k, 2)) * config.max_log_box_jitter
-    sizes: Array = size[:, None] * np.exp(half_log_ratio + jitter)
-    # a large and narrow box can be longer than the frame
-    return sizes.clip(1, frame_size - 1)
+    return box_sides(size, log_ratio, frame_size, jitter)
 
 
 def _key_frames(config: GameConfig, num_frames: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What the pretext tasks of Table 4 share: the arrays of their clips, and the encoder's input."""
+"""Helpers of the pretext tasks of Table 4: the arrays of their clips, and the encoder's input."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def clip_fields(config: TaskConfig, *clips: int) -> tuple[NDArray[Any], NDArray[
 
 
 def to_clips(config: TaskConfig, planes: Tensor, color: Tensor | None) -> Tensor:
-    """Return the encoder's input, float32 [clips, 3, T, S, S], as of `to_input`.
+    """Return the encoder's input, float32 [clips, 3, T, S, S], see `to_input`.
 
     Args:
-        config: of the task.
-        planes: as of `clip_fields`, with a leading B.
-        color: likewise; None leaves the colours as they are.
+        config: the task's config.
+        planes: see `clip_fields`, with a leading B.
+        color: see `clip_fields`, with a leading B; None leaves the colours as they are.
     """
     frames = to_rgb(planes, config.augment.frame_size_px).flatten(0, -5)
     return to_input(frames, None if color is None else color.flatten(0, -3), RECOGNITION_COLORS)

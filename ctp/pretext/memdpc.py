@@ -35,7 +35,7 @@ CONTEXT = BLOCKS - PREDICTED
 CHANNELS, MEMORY_SLOTS = 256, 1024
 DROPOUT, INITIAL_GAIN = 0.1, 0.1
 DARK = 0.3
-"""Brightness of places that a model did not tell, in pictures."""
+"""Brightness of wrongly predicted places in pictures."""
 
 
 class MemdpcConfig(TaskConfig):
@@ -209,7 +209,7 @@ class Memdpc(nn.Module):
 
 
 def darken(frames: Tensor, is_right: Tensor) -> Tensor:
-    """Darken the places of predicted blocks that were not told.
+    """Darken the wrongly predicted places of blocks.
 
     Args:
         frames: uint8 [8 · T, H, W, 3], those of the blocks in time.

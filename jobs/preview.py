@@ -17,7 +17,8 @@ from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError
 from ctp.data.sources import open_catalog
 from ctp.data.stream import VideoSet, stack
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretraining import HeldoutSamples, build_model, open_pretraining
+from ctp.pretext.heldout import HeldoutSamples
+from ctp.pretext.pretraining import build_model, open_pretraining
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import SamplePicture
 from ctp.report.preview import write_clips

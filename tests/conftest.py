@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -46,6 +46,9 @@ from ctp.training.schedule import ScheduleConfig
 from ctp.training.trainer import TrainingSpec, train
 from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
+ROOT = Path(__file__).parents[1]
+JOB_SECONDS = 400
+"""The longest that a job may take in a test."""
 CELLS = 4
 """Blocks along each side of the painted code, a square whose first block is the highest bit."""
 MARK = 0b1101 << 12
@@ -55,6 +58,7 @@ EncodeVideo = Callable[..., bytes]
 PaintNumber = Callable[..., NDArray[np.uint8]]
 ReadNumbers = Callable[[NDArray[np.uint8]], list[int]]
 RunPython = Callable[..., str]
+StartJob = Callable[..., AbstractContextManager[subprocess.Popen[str]]]
 OpenRun = Callable[[Any], TrainingSpec[Any]]
 
 
@@ -410,7 +414,7 @@ def load_job() -> Callable[[str], Any]:
     """`load_job("preview")`: the module jobs/preview.py."""
 
     def load(name: str) -> Any:
-        path = Path(__file__).parents[1] / "jobs" / f"{name}.py"
+        path = ROOT / "jobs" / f"{name}.py"
         spec = importlib.util.spec_from_file_location(f"{name}_job", path)
         assert spec is not None
         assert spec.loader is not None
@@ -517,6 +521,11 @@ def _send(signal_number: int, processes: list[int]) -> None:
             os.kill(process, signal_number)
 
 
+def _kill_session(session: int) -> None:
+    while left := _processes_of(session):
+        _send(signal.SIGKILL, left)
+
+
 @pytest.fixture(scope="session")
 def processes_of() -> Callable[..., list[int]]:
     """`processes_of(session, title="")`: the processes with `title` in their command line."""
@@ -531,11 +540,47 @@ def kill_session() -> Callable[[int], None]:
     for some steps.
     """
 
-    def kill(session: int) -> None:
-        while left := _processes_of(session):
-            _send(signal.SIGKILL, left)
+    return _kill_session
 
-    return kill
+
+@contextmanager
+def _start_job(
+    job: str, argv: Sequence[str], out: int | IO[str] = subprocess.PIPE, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "jobs" / job), *argv],
+        stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+        | environment,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:  # a test that fails or takes too long must not wait for it
+        _kill_session(process.pid)
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def start_job() -> StartJob:
+    """`with start_job("pretrain.py", argv, out=PIPE, NAME=value) as process`: a job of ours, in a
+    session of its own, with more variables of the environment. What is left of it is killed."""
+    return _start_job
+
+
+@pytest.fixture(scope="session")
+def finish_job() -> Callable[..., str]:
+    """`finish_job("pretrain.py", argv, status=0, NAME=value)`: what a job prints, which ends with
+    this status."""
+
+    def finish(job: str, argv: Sequence[str], *, status: int = 0, **environment: str) -> str:
+        with _start_job(job, argv, **environment) as process:
+            out, _ = process.communicate(timeout=JOB_SECONDS)
+        assert process.returncode == status, out
+        return out
+
+    return finish
 
 
 @pytest.fixture(scope="session")

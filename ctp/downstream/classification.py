@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from ctp.data.stream import Batch, LoadVideos, SampleStream
 from ctp.downstream.attentive import AttentivePooler
@@ -170,6 +169,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
         logits: float32 [n, classes].
         labels: int64 [n].
     """
+    # takes 0.6 s, for it imports matplotlib; every job's process imports this file
+    from torchmetrics.functional.classification import multiclass_accuracy
+
     classes = logits.shape[1]
     return {
         f"top{k}": float(multiclass_accuracy(logits, labels, classes, average="micro", top_k=k))

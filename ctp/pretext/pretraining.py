@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any
 
 import torch
 from torch import nn
 
 from ctp.data.sources import open_catalog
-from ctp.data.stream import (
-    Batch,
-    LoadVideos,
-    S,
-    SampleDrawer,
-    SampleStream,
-    VideoSet,
-    VideoSource,
-    stack,
-)
+from ctp.data.stream import Batch, LoadVideos, S, SampleStream, stack
 from ctp.encoders.config import RANDOM
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.initial import load_initial_weights, with_norm_eps_of
@@ -27,6 +17,7 @@ from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import encoder_bytes
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.health import HealthMonitor, gradient_norm
+from ctp.pretext.heldout import HeldoutSamples
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import Mean, PretextTask
 from ctp.training.distributed import Worker, gather
@@ -37,21 +28,6 @@ from ctp.training.trainer import Learner, TrainingSpec, to_device
 from ctp.versions import stamp
 
 EVALUATION_BATCH = 16
-
-
-@dataclass(frozen=True)
-class HeldoutSamples(VideoSet[S], Generic[S]):
-    """Held-out samples of a task, as at the end of a run.
-
-    Attributes:
-        drawer: draws a sample.
-    """
-
-    drawer: SampleDrawer[S]
-
-    def load(self, videos: VideoSource) -> S:
-        """Draw a sample."""
-        return self.drawer.draw(videos, videos.sample_generator())
 
 
 def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:

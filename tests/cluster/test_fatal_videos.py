@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +47,7 @@ av.open = open_faulty
 """
 LIMIT_SECONDS = 5.0
 SMALL = Path(__file__).with_name("small.yaml")
-ENCODER = {"architecture.width": 4, "encoder": "random"}
+ENCODER = {"architecture.width": 4, "encoder": "random", "features.pooling": "max"}
 VIEWS = {"num_clips": 1, "num_frames": 4, "frame_size_px": 32, "short_side_px": 40}
 
 
@@ -57,7 +55,8 @@ VIEWS = {"num_clips": 1, "num_frames": 4, "frame_size_px": 32, "short_side_px": 
 def videos(
     tmp_path_factory: pytest.TempPathFactory, encode_video: Callable[..., bytes]
 ) -> tuple[Path, Path]:
-    """Folders of videos to train and to evaluate on; some end the process that opens them."""
+    """Folders of videos to train and to evaluate on; some end the process that opens them, and one
+    is text."""
     root = tmp_path_factory.mktemp("videos")
     for folder, faults in (
         ("train", {3: b"crash", 6: b"hang!", 8: b"large"}),
@@ -72,25 +71,21 @@ def videos(
             path = root / folder / f"class{number % 2}" / f"{number}.mkv"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+    (root / "train" / "class0" / "text.mkv").write_text("this is text")
     return root / "train", root / "heldout"
 
 
 @pytest.fixture
-def run_job(tmp_path: Path) -> Callable[..., str]:
+def run_job(tmp_path: Path, finish_job: Callable[..., str]) -> Callable[..., str]:
     (tmp_path / "sitecustomize.py").write_text(FAULTS)
 
     def run(job: str, options: dict[str, object]) -> str:
-        environment = {
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-            "FAULTS_LOG": str(tmp_path / "faults.log"),
-        }
-        done = subprocess.run(
-            [sys.executable, ROOT / "jobs" / job, *(f"--{k}={v}" for k, v in options.items())],
-            env=os.environ | environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        return finish_job(
+            job,
+            [f"--{name}={value}" for name, value in options.items()],
+            PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]),
+            FAULTS_LOG=str(tmp_path / "faults.log"),
+        )
 
     return run
 
@@ -111,6 +106,7 @@ def quarantined(ledger: Path) -> dict[str, str]:
 CRASHED = "crashed (Segmentation fault), 2 times"
 HUNG = f"took longer than {LIMIT_SECONDS:g} s, 2 times"
 OUT_OF_MEMORY = "was killed, perhaps out of memory"
+TEXT = "cannot be opened as a video"
 
 
 def test_a_pretraining_quarantines_them(
@@ -125,19 +121,22 @@ def test_a_pretraining_quarantines_them(
         "config": SMALL, "storage": tmp_path / "runs", "name": "run", "schedule.length": 8,
         "data.uri": train, "data.heldout_uri": heldout, "data.heldout_share": 0,
         "data.max_seconds_per_video": LIMIT_SECONDS, "data.max_quarantined_share": 0.5,
-        "evaluation.every_steps": 4,
+        "evaluation.every_steps": 4, "scaling.num_workers": 2, "scaling.cpus_per_worker": 0.5,
     }  # fmt: skip
-    run_job("pretrain.py", options)
+    printed = run_job("pretrain.py", options)
+    assert "5 file(s) or video(s) could not be used" in printed
     folder = tmp_path / "runs" / "run"
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 9))
     assert (folder / "encoder.safetensors").exists()
     found = quarantined(folder / "quarantine.jsonl")
-    assert found.keys() == {"1.mkv", "3.mkv", "6.mkv", "8.mkv"}  # the first is a held-out video
+    # the first is a held-out video
+    assert found.keys() == {"1.mkv", "3.mkv", "6.mkv", "8.mkv", "text.mkv"}
     assert CRASHED in found["1.mkv"]
     assert CRASHED in found["3.mkv"]
     assert HUNG in found["6.mkv"]
     assert OUT_OF_MEMORY in found["8.mkv"]
+    assert TEXT in found["text.mkv"]
     assert faults() == {"crash": 4, "hang!": 2, "large": 2}
 
 
@@ -150,10 +149,11 @@ def test_an_embedding_quarantines_them(
     }  # fmt: skip
     run_job("embed.py", options)
     found = quarantined(tmp_path / "features" / "_quarantine.jsonl")
-    assert found.keys() == {"3.mkv", "6.mkv", "8.mkv"}
+    assert found.keys() == {"3.mkv", "6.mkv", "8.mkv", "text.mkv"}
     assert CRASHED in found["3.mkv"]
     assert HUNG in found["6.mkv"]
     assert OUT_OF_MEMORY in found["8.mkv"]
+    assert TEXT in found["text.mkv"]
     _, features = read_features(str(tmp_path / "features"))
     assert len(features.ids) == 6
 
@@ -166,5 +166,5 @@ def test_a_build_quarantines_them(
     printed = run_job("build_shards.py", options)
     manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["videos"] == 6
-    for reason in (CRASHED, HUNG, OUT_OF_MEMORY):
+    for reason in (CRASHED, HUNG, OUT_OF_MEMORY, TEXT):
         assert reason in printed

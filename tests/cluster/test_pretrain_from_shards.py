@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from ctp.recipes import PRETRAIN
 from ctp.storage import Storage
 from ctp.training.run_folder import read_metrics
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 400
+TIMEOUT_SECONDS = 300
 SMALL = {
     "config": Path(__file__).with_name("small.yaml"), "schedule.length": 40,
     "log_every_steps": 5, "data.repeats_per_pass": 2, "data.max_quarantined_share": 0.3,
@@ -44,20 +42,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 def options(**values: Any) -> list[str]:
     return [f"--{name.replace('__', '.')}={value}" for name, value in values.items()]
-
-
-def start(job: str, arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / job), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 0, out
-    return out
 
 
 def rows_of(folder: Storage) -> list[Any]:
@@ -84,6 +68,8 @@ def test_shards_on_s3_to_an_encoder(
     kill_session: Callable[[int], None],
     train_alone: Callable[[Any], None],
     monkeypatch: pytest.MonkeyPatch,
+    start_job: Callable[..., AbstractContextManager[subprocess.Popen[str]]],
+    finish_job: Callable[..., str],
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)  # the test itself has a good day
     for number in range(14):
@@ -94,8 +80,8 @@ def test_shards_on_s3_to_an_encoder(
     (tmp_path / "videos" / "text.mp4").write_text("this is text")
 
     shards = f"{faulty_s3.bucket}/shards"
-    out = finish(start("build_shards.py", options(source=tmp_path / "videos", out=shards,
-                                                  num_shards=2)))  # fmt: skip
+    argv = options(source=tmp_path / "videos", out=shards, num_shards=2)
+    out = finish_job("build_shards.py", argv)
     assert "text.mp4" in out
     manifest = json.loads(Storage.from_uri(shards).join("_manifest.json").read_bytes())
     assert manifest["videos"] == 14
@@ -108,11 +94,11 @@ def test_shards_on_s3_to_an_encoder(
     faulty_s3.fail(*BAD_DAY)
     runs = Storage.from_uri(f"{faulty_s3.bucket}/runs")
     arguments = options(**settings, name="bad-day")
-    with start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url) as process:
+    with start_job("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url) as process:
         wait_for_step(process, runs.join("bad-day"), 12)
         kill_session(process.pid)
     arguments += options(**{"scaling.num_workers": 2})  # it continues with more workers
-    out = finish(start("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url))
+    out = finish_job("pretrain.py", arguments, AWS_ENDPOINT_URL=faulty_s3.url)
     assert "resuming after step" in out
     assert {entry["fault"] for entry in faulty_s3.log()} >= {"status", "refused", "cut", "reset"}
     assert runs.join("bad-day", "encoder.safetensors").exists()

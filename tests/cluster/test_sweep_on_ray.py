@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,8 +33,8 @@ from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
 from ctp.training.run_folder import folder_of, read_metrics
 from ctp.training.trainer import TrainingSpec
 
-ROOT = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 1200
+JOB = "sweep.py"
+TIMEOUT_SECONDS = 300
 PLENTY = 100 * TRIAL_MEMORY_BYTES
 FIRST, SECOND, HOT = "learning_rate-0.001-seed0", "learning_rate-0.003-seed0", "1e30"
 
@@ -194,18 +194,10 @@ SCORED = SMALL | {
 
 def command(storage: Path, settings: Mapping[str, Any], *options: str) -> list[str]:
     return [
-        *(sys.executable, str(ROOT / "jobs" / "sweep.py"), f"--storage={storage}", "--name=mine"),
+        *(f"--storage={storage}", "--name=mine"),
         *options,
         *(f"--set={name}={value}" for name, value in settings.items()),
     ]
-
-
-def start(argv: list[str]) -> subprocess.Popen[str]:
-    # a session of its own, so that a kill takes the whole sweep and nothing else
-    return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"},
-    )  # fmt: skip
 
 
 def wait_for(process: subprocess.Popen[str], is_there: Callable[[], bool]) -> None:
@@ -249,12 +241,14 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
     own_processes: Callable[[str], list[int]],
     kill_session: Callable[[int], None],
     train_alone: Callable[[TrainingSpec[Any]], None],
+    start_job: Callable[..., AbstractContextManager[subprocess.Popen[str]]],
 ) -> None:
     """First the whole sweep is killed, then the process of the trial that continues."""
     grid = f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}"
-    argv, runs = command(tmp_path, SCORED, grid), tmp_path / "mine" / "runs"
+    argv = command(tmp_path, SCORED, grid, "--scores=retrieval")
+    runs = tmp_path / "mine" / "runs"
     checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"
-    with start(argv) as process:
+    with start_job(JOB, argv) as process:
         wait_for(process, checkpoint.exists)
         kill_session(process.pid)
     first = runs / FIRST / "result.json"
@@ -265,7 +259,7 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
         "finished", "unfinished",
     ]  # fmt: skip
 
-    with start(argv) as process:
+    with start_job(JOB, argv) as process:
         # its run's workers are lost with it, and what they held must not stay taken
         wait_for(process, lambda: bool(own_processes("ray::RayTrainWorker")))
         os.kill(own_processes("ray::ImplicitFunc")[0], signal.SIGKILL)
@@ -295,7 +289,9 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_trial_that_falls_behind_is_stopped_early(tmp_path: Path) -> None:
+def test_a_trial_that_falls_behind_is_stopped_early(
+    tmp_path: Path, finish_job: Callable[..., str]
+) -> None:
     """Faster patches are much harder to track, even for a box that never moves."""
     argv = command(
         tmp_path,
@@ -303,9 +299,7 @@ def test_a_trial_that_falls_behind_is_stopped_early(tmp_path: Path) -> None:
         "--grid=task.max_speed_px_per_frame=0.5,15",
         *("--scores=task", "--asha.time=step", "--asha.grace=4", "--asha.reduction=2"),
     )
-    with start(argv) as process:
-        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-    assert process.returncode == 0, out
+    finish_job(JOB, argv)
     sweep = read_sweep(str(tmp_path / "mine"))
     slow, fast = (sweep.results[trial.name] for trial in sweep.plan.trials)
     assert (slow.status, slow.steps) == ("finished", 60)

@@ -16,7 +16,8 @@ from ctp.data.sources import open_catalog
 from ctp.data.stream import Drawn, SampleStream, array_field, stack
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.task import GameSample
-from ctp.pretext.pretraining import HeldoutSamples, open_pretraining
+from ctp.pretext.heldout import HeldoutSamples
+from ctp.pretext.pretraining import open_pretraining
 from ctp.storage import StorageError
 
 Stream = SampleStream[GameSample]

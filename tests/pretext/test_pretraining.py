@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -504,6 +505,20 @@ def test_snapshots_for_the_knn_score_are_written_at_epoch_ends(small_run: Pretra
     assert names == ["00000004.safetensors", "00000006.safetensors"]
     last = safetensors.torch.load(snapshots.join(names[-1]).read_bytes())
     assert all(torch.equal(value, weights(config)[name]) for name, value in last.items())
+
+
+def test_actors_draw_samples_without_models(
+    small_run: PretrainConfig, run_python: Callable[..., str], tmp_path: Path
+) -> None:
+    """torchvision takes a second and 0.2 GB in each actor."""
+    spec = open_pretraining(small_run)
+    drawers = [spec.stream.drawer, *(TASKS[name](TASKS[name].Config()) for name in TASKS)]
+    (tmp_path / "drawers").write_bytes(pickle.dumps([spec.evaluation, *drawers]))
+    script = (
+        "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')); "
+        "print([name for name in ('torchvision', 'torchmetrics') if name in sys.modules])"
+    )
+    assert run_python("-c", script, str(tmp_path / "drawers")).strip() == "[]"
 
 
 def test_a_share_of_the_training_set_leaves_the_held_out_videos(small_run: PretrainConfig) -> None:

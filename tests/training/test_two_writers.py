@@ -76,7 +76,8 @@ def losses(config: PretrainConfig) -> list[tuple[float, float]]:
 
 
 def contents(folder: Storage) -> dict[str, bytes]:
-    files = (info.path for info in folder.list_files())
+    """What all attempts share; an attempt's own heartbeat may be under way when it is paused."""
+    files = (info.path for info in folder.list_files() if "heartbeat" not in info.path)
     return {f: folder.join(f).read_bytes() for f in files if f.endswith((".json", ".jsonl"))}
 
 

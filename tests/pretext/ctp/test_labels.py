@@ -20,7 +20,8 @@ from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.ctp.cycle import label_by_cycle
 from ctp.pretext.ctp.task import CtpTask, GameSample
-from ctp.pretext.pretraining import HeldoutSamples, open_pretraining
+from ctp.pretext.heldout import HeldoutSamples
+from ctp.pretext.pretraining import open_pretraining
 from ctp.storage import Storage
 from ctp.training.run_folder import folder_of, read_metrics
 from ctp.video.config import SamplingConfig

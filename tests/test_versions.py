@@ -31,6 +31,7 @@ def commit_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commit:
         shutil.copy(MODULE, package)
         command = [sys.executable, "-c", PRINT_COMMIT]
         paths = {"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", **environment}
+        paths["PYTHONDONTWRITEBYTECODE"] = "1"  # a rewritten .pyc would be a change
         done = subprocess.run(
             command, env=paths, cwd=folder, capture_output=True, text=True, check=True
         )

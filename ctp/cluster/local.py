@@ -38,6 +38,11 @@ MAX_REASON_LENGTH = 300
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """Variables with the interface on which the workers' connections listen."""
 LOOPBACK_INTERFACE = "lo"
+ONE_MACHINE = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # there is no other node that could leave
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Variables that spare processes of Ray, unless the user has set them."""
 
 
 def schedulable_cpus() -> int:
@@ -129,6 +134,7 @@ def _settings() -> dict[str, str]:
     has_loopback = LOOPBACK_INTERFACE in (name for _, name in socket.if_nameindex())
     unset = [name for name in INTERFACE_VARIABLES if has_loopback and name not in os.environ]
     settings = dict.fromkeys(unset, LOOPBACK_INTERFACE)
+    settings |= {name: value for name, value in ONE_MACHINE.items() if name not in os.environ}
     if not any(name in os.environ for name in TOKEN_VARIABLES):
         # otherwise Ray writes a token to the home folder, which may not exist or be writable
         settings["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -239,7 +239,7 @@ def merge(
 
 
 def keep_stored(config: C, stored: Mapping[str, Any], given: Iterable[str]) -> C:
-    """Return the config with stored values in the place of those that were not given.
+    """Return the config with stored values instead of those that were not given.
 
     Args:
         config: given options over today's defaults.

@@ -106,7 +106,7 @@ def dropout_mask(
 def build_classifier(config: FinetuneConfig, num_classes: int) -> Classifier:
     """Return a classifier with random weights that depend on the run's seed alone."""
     assert config.encoder is not None, "set by resolve"
-    # leaves the global generator as it was; devices=[] keeps it from opening the GPU
+    # does not change the global generator; devices=[] keeps it from opening the GPU
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = build_encoder(config.encoder)

@@ -100,7 +100,7 @@ class Learner(ABC, Generic[S]):
 
 @dataclass(frozen=True)
 class TrainingSpec(Generic[S]):
-    """A run as it is sent to its workers; picklable.
+    """A run, in the form that is sent to its workers; picklable.
 
     Attributes:
         config: the run's config.

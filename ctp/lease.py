@@ -268,6 +268,7 @@ class Lease:
         self._ended = threading.Event()
         self._outcome, self._reason = Outcome.ENDED, ""
         self._lost: str | None = None
+        self._writing = threading.Lock()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
@@ -284,6 +285,21 @@ class Lease:
         self._ended.set()
         self._thread.join(RELEASE_SECONDS)
 
+    def delete_folder(self) -> None:
+        """Delete the folder. The claims are deleted last: until then nobody else can claim it.
+
+        Raises:
+            SupersededError: another process holds the lease.
+            StorageError: something cannot be deleted.
+        """
+        self.attempt.check()
+        folder = self.attempt.folder
+        for info in folder.list_files():
+            if not info.path.startswith(f"{ATTEMPTS}/"):
+                folder.join(info.path).delete_file()
+        with self._writing:  # a heartbeat that is under way would create the folder again
+            folder.delete_folder()
+
     def _renew(self) -> None:
         pause = self.attempt.claim.lease_seconds / RENEWALS_PER_LEASE
         while not self._ended.wait(pause if self._beat else 0):
@@ -298,11 +314,12 @@ class Lease:
             self._write(self._outcome, self._reason)
 
     def _write(self, outcome: Outcome, reason: str = "") -> None:
-        self.attempt.check()  # first, or a deleted folder would exist again
-        self._beat += 1
-        token = self.attempt.claim.token
-        beat = Heartbeat(token, self._beat, time.monotonic(), outcome, reason)
-        self.attempt.write_heartbeat(beat)
+        with self._writing:
+            self.attempt.check()  # first, or a deleted folder would exist again
+            self._beat += 1
+            token = self.attempt.claim.token
+            beat = Heartbeat(token, self._beat, time.monotonic(), outcome, reason)
+            self.attempt.write_heartbeat(beat)
 
 
 def _print_now(line: str) -> None:
@@ -402,22 +419,6 @@ def read_claims(folder: Storage) -> list[Claim]:
         StorageError: they cannot be read.
     """
     return [_read_claim(folder, number) for number in _numbers(folder)]
-
-
-def delete_leased_folder(attempt: Attempt) -> None:
-    """Delete a folder whose lease this process holds. The claims are deleted last.
-
-    Until the end nobody else can claim it, and a process that lost its lease finds no claim.
-
-    Raises:
-        SupersededError: another process holds the lease.
-        StorageError: something cannot be deleted.
-    """
-    attempt.check()
-    for info in attempt.folder.list_files():
-        if not info.path.startswith(f"{ATTEMPTS}/"):
-            attempt.folder.join(info.path).delete_file()
-    attempt.folder.delete_folder()
 
 
 # ---- claiming -----------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from ctp.lease import (
     ATTEMPTS,
     FolderInUseError,
     SupersededError,
-    delete_leased_folder,
     hold,
     read_lease,
 )
@@ -257,11 +256,21 @@ def test_a_storage_that_does_not_answer_does_not_delay_the_end(
 def test_a_deleted_folder_stays_deleted(folder: Storage) -> None:
     folder.join("checkpoints", "step-000000001", "state-1.pt").write_bytes(b"state")
     with hold(folder, "pretrain", lease_seconds=SHORT) as lease:
-        delete_leased_folder(lease.attempt)
+        lease.delete_folder()
         with pytest.raises(SupersededError, match="was deleted"):
             lease.attempt.check()
         time.sleep(SHORT / 2)  # a heartbeat is due
     assert folder.list_files() == []
+
+
+def test_a_heartbeat_under_way_does_not_create_a_deleted_folder_again(folder: Storage) -> None:
+    every_millisecond = 0.006
+    for number in range(20):
+        run = folder.join(f"run-{number}")
+        with hold(run, "pretrain", lease_seconds=every_millisecond) as lease:
+            time.sleep(number / 1000)
+            lease.delete_folder()
+        assert run.list_files() == []
 
 
 def test_an_attempt_is_checked_by_other_processes(folder: Storage) -> None:

@@ -9,15 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ctp.lease import (
-    ATTEMPTS,
-    LeaseState,
-    Outcome,
-    delete_leased_folder,
-    hold,
-    read_claims,
-    read_lease,
-)
+from ctp.lease import ATTEMPTS, LeaseState, Outcome, hold, read_claims, read_lease
 from ctp.pretext.config import PretrainConfig
 from ctp.progress import duration
 from ctp.report.runs import RUN_CONFIGS
@@ -238,4 +230,4 @@ def delete_run(storage: str, name: str) -> None:
     """
     folder = find_run(storage, name)
     with hold(folder, "delete") as lease:
-        delete_leased_folder(lease.attempt)
+        lease.delete_folder()

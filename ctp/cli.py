@@ -41,7 +41,8 @@ class CommandLine(Generic[C]):
             its docstring.
         default: the recipe that is used when none is named.
         about: what the job does, for `--help`.
-        given: dotted names of the options that the last `parse` found in its arguments and file.
+        given: dotted names of the options that the last `parse` found in its arguments and file;
+            "recipe" if a recipe was named.
     """
 
     def __init__(self, recipes: Mapping[str, Callable[[], C]], default: str, about: str):
@@ -58,6 +59,7 @@ class CommandLine(Generic[C]):
         front = self._front_parser(add_help=False)
         front.add_argument("-h", "--help", action="store_true")
         chosen, rest = front.parse_known_args(argv)
+        is_named, chosen.recipe = bool(chosen.recipe), chosen.recipe or self.default
         if chosen.recipe not in self.recipes:
             hint = near_miss(chosen.recipe, self.recipes)
             front.error(f"no recipe {chosen.recipe!r}{hint}; there are {', '.join(self.recipes)}")
@@ -91,6 +93,7 @@ class CommandLine(Generic[C]):
         except (ValueError, StorageError) as error:
             front.error(str(error))
         self.given = frozenset([*dict(flatten(file)), *dict(flatten(arguments)), *named, *split])
+        self.given |= {"recipe"} if is_named else set()
         if chosen.print_config:
             print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
             raise SystemExit(0)
@@ -131,9 +134,7 @@ class CommandLine(Generic[C]):
             allow_abbrev=False,
             add_help=add_help,
         )
-        parser.add_argument(
-            "--recipe", default=self.default, help=f"where to start from (default: {self.default})"
-        )
+        parser.add_argument("--recipe", help=f"where to start from (default: {self.default})")
         parser.add_argument("--config", metavar="FILE", help="YAML that overrides the recipe")
         parser.add_argument(
             "--print-config", action="store_true", help="show the merged config, and stop"

@@ -8,6 +8,7 @@ from annotated_types import Ge
 
 from ctp.cli import CommandLine
 from ctp.config import Config
+from ctp.encoders.encoder import Encoder
 from ctp.encoders.export import ExportError, Pooling, export_onnx, export_program
 from ctp.encoders.weights import read_encoder
 from ctp.report.runs import RUN_CONFIGS
@@ -64,7 +65,7 @@ def _run(config: ExportConfig) -> None:
             f"the encoder {encoder.config.describe()} has no spatial stride of {stride}; expected "
             f"--spatial_stride {encoder.config.spatial_stride}, or leave the option out"
         )
-    num_frames, side = _clip_size(config, place.parent)
+    num_frames, side = _clip_size(config, encoder, place.parent)
     out = Storage.from_uri(config.out) if config.out else place.parent
     # before the export, which takes long
     out.check_writable()
@@ -99,15 +100,19 @@ def _find_encoder(config: ExportConfig) -> Storage:
     return place
 
 
-def _clip_size(config: ExportConfig, run: Storage) -> tuple[int, int]:
-    """Return frames and side of a clip: from the options, else the run's config, else the paper."""
-    num_frames, side = PAPER_CLIP_SIZE
-    if not (config.num_frames and config.frame_size_px) and run.join(run_folder.CONFIG).exists():
+def _clip_size(config: ExportConfig, encoder: Encoder, run: Storage) -> tuple[int, int]:
+    """Return frames and side of a clip: from the options, else the encoder's file, else the run's
+    config, else the paper."""
+    if config.num_frames and config.frame_size_px:
+        return config.num_frames, config.frame_size_px
+    clips = encoder.clip_format
+    if clips is None and run.join(run_folder.CONFIG).exists():  # a file of an older version
         try:
             kinds = RUN_CONFIGS.values()
-            num_frames, side = run_folder.read_config(run, *kinds, may_lack=True).clip_size
+            clips = run_folder.read_config(run, *kinds, may_lack=True).clip_format
         except ValueError as error:
             raise ValueError(f"{error}. Or give --num_frames and --frame_size_px") from error
+    num_frames, side = (clips.num_frames, clips.frame_size_px) if clips else PAPER_CLIP_SIZE
     return config.num_frames or num_frames, config.frame_size_px or side
 
 

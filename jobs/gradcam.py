@@ -65,6 +65,10 @@ def _run(config: GradcamConfig) -> None:
     out.check_writable()
     first = run_folder.read_config(Storage.from_uri(config.runs[0]), FinetuneConfig)
     models, classes = _classifiers(config.runs)
+    for run, model in models.items():
+        trained = model.encoder.clip_format
+        if trained and (different := first.clip_format.describe_differences(trained)):
+            print(f"note: the clips differ from those that {run} was trained on: {different}")
     if config.target and config.target not in classes:
         raise ValueError(f"no class {config.target!r}; expected one of {', '.join(classes)}")
     clips, quarantined = _explain_videos(config, first, models, classes)

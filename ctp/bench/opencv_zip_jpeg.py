@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ctp.bench.loaders import ClipRequest, Loader
 from ctp.pretext.ctp.game import Game
 from ctp.pretext.ctp.paste import patch_alpha
-from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD
+from ctp.video.config import IMAGENET_MEAN, IMAGENET_STD
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
 

@@ -40,27 +40,30 @@ def pretrain(recipe: str = "tiny", **options: Any) -> Run:
     return launch.pretrain(_configure_kept(recipes.PRETRAIN, recipe, options))
 
 
-def finetune(recipe: str = "ucf101", **options: Any) -> Run:
+def finetune(recipe: str | None = None, **options: Any) -> Run:
     """Fine-tune an encoder for action recognition and test it, as jobs/finetune.py does.
 
-    Takes, returns and raises the same as `pretrain`.
+    Takes, returns and raises the same as `pretrain`. None is the recipe ucf101, but with clips as
+    the encoder of `initial` was trained on.
     """
-    return launch.finetune(_configure_kept(recipes.FINETUNE, recipe, options))
+    return launch.finetune(_configure_kept(recipes.FINETUNE, recipe, options, "ucf101"))
 
 
-def track(recipe: str = "got10k", **options: Any) -> Run:
+def track(recipe: str | None = None, **options: Any) -> Run:
     """Fine-tune tracking on annotated videos and test it, as jobs/track.py does.
 
-    Takes, returns and raises the same as `pretrain`.
+    Takes, returns and raises the same as `pretrain`. None is the recipe got10k, but with clips as
+    the encoder of `initial` was trained on.
     """
-    return launch.track(_configure_kept(recipes.TRACK, recipe, options))
+    return launch.track(_configure_kept(recipes.TRACK, recipe, options, "got10k"))
 
 
-def embed(recipe: str = "retrieval", **options: Any) -> str:
+def embed(recipe: str | None = None, **options: Any) -> str:
     """Compute features of videos with an encoder, as jobs/embed.py does.
 
     Args:
-        recipe: name of the recipe to start from.
+        recipe: name of the recipe to start from; None: retrieval, but with clips as the encoder was
+            trained on.
         options: options that replace the recipe's; `encoder`, `data` and `out` are needed.
 
     Returns:
@@ -70,7 +73,7 @@ def embed(recipe: str = "retrieval", **options: Any) -> str:
         ValueError: an option, the encoder or the cluster does not fit, or no video can be used.
         StoppedError: the storage fails, or a feature is not finite.
     """
-    return extract.embed(_configure_kept(recipes.EMBED, recipe, options))
+    return extract.embed(_configure_kept(recipes.EMBED, recipe, options, "retrieval"))
 
 
 def build_shards(recipe: str = "training", **options: Any) -> str:
@@ -124,12 +127,16 @@ def configure(choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapp
 
 
 def _configure_kept(
-    choices: Mapping[str, Callable[[], C]], recipe: str, options: Mapping[str, Any]
+    choices: Mapping[str, Callable[[], C]],
+    recipe: str | None,
+    options: Mapping[str, Any],
+    default: str = "",
 ) -> C:
     """Return the config of a recipe with options, and the stored values of what it resumes."""
-    config = launch.named(configure(choices, recipe, options), recipe)
+    name = recipe or default
+    config = launch.named(configure(choices, name, options), name)
     given = dict(flatten(unflatten(_dotted(options))))
-    return launch.with_stored_defaults(config, given)
+    return launch.with_stored_defaults(config, [*given, *(["recipe"] if recipe else [])])
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:

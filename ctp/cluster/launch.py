@@ -29,7 +29,8 @@ from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.downstream import classification, extraction, tracking
-from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.clip_choice import with_clips_of_encoder
+from ctp.downstream.config import DownstreamConfig, FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.encoder import Encoder
@@ -121,23 +122,28 @@ def named(config: C, recipe: str) -> C:
 
 
 def with_stored_defaults(config: C, given: Iterable[str]) -> C:
-    """Return the config with the values of the folder that it resumes, where the user gave none.
+    """Return the config with the clips of its encoder, and with the values of the folder that it
+    resumes, where the user gave none.
 
     Args:
         config: of a run, a build of shards or features.
-        given: dotted names of the options that the user gave.
+        given: dotted names of the options that the user gave; "recipe" if a recipe was named.
 
     Raises:
         ValueError: what is stored cannot be read, or does not fit the given options.
         StorageError: the storage fails.
     """
+    given = list(given)
     kept: Config = config
-    if isinstance(config, RunConfig):
-        kept = run_folder.with_stored_defaults(config, given)
-    elif isinstance(config, BuildConfig):
-        kept = build.with_stored_defaults(config, given)
-    elif isinstance(config, EmbedConfig):
-        kept = extraction.with_stored_defaults(config, given)
+    # before what is stored, which keeps its clips if an older version chose others
+    if isinstance(kept, DownstreamConfig | EmbedConfig):
+        kept = with_clips_of_encoder(kept, given)
+    if isinstance(kept, RunConfig):
+        kept = run_folder.with_stored_defaults(kept, given)
+    elif isinstance(kept, BuildConfig):
+        kept = build.with_stored_defaults(kept, given)
+    elif isinstance(kept, EmbedConfig):
+        kept = extraction.with_stored_defaults(kept, given)
     assert isinstance(kept, type(config))
     return kept
 

@@ -23,7 +23,13 @@ from ctp.downstream.learner import DownstreamLearner
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import build_encoder
-from ctp.encoders.weights import read_state, stored_config, stored_metadata
+from ctp.encoders.weights import (
+    description,
+    read_state,
+    stored_clip_format,
+    stored_config,
+    stored_metadata,
+)
 from ctp.rng import generator
 from ctp.training.distributed import Worker
 from ctp.training.run_folder import CLASSIFIER
@@ -130,7 +136,7 @@ def classifier_bytes(
     """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {
-        "encoder": model.encoder.config.model_dump_json(),
+        **description(model.encoder),
         "classes": json.dumps(list(classes)),
         **(about or {}),
     }
@@ -159,6 +165,7 @@ def load_classifier(data: bytes, name: str) -> tuple[Classifier, tuple[str, ...]
     is_attentive = any(key.startswith("pooler.") for key in state)
     model = Classifier(build_encoder(config), len(classes), is_attentive=is_attentive)
     model.load_state_dict(state)
+    model.encoder.clip_format = stored_clip_format(data, name)
     return model.eval(), classes
 
 

@@ -12,7 +12,7 @@ from ctp.score import Score
 from ctp.training.config import OptimizerConfig, RunConfig, VideosConfig
 from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
+from ctp.video.config import AugmentConfig, ClipFormat, SamplingConfig, ViewsConfig
 
 ACCURACY = Score("top1", "top-1", is_percent=True)
 TOP5 = Score("top5", "top-5", is_percent=True)
@@ -62,9 +62,9 @@ class DownstreamConfig(RunConfig):
         }
 
     @property
-    def clip_size(self) -> tuple[int, int]:
-        """Return T and S of a training clip: its frames, and their height and width."""
-        return self.sampling.num_frames, self.augment.frame_size_px
+    def clip_format(self) -> ClipFormat:
+        """Return the format of the clips that it trains on."""
+        return ClipFormat.from_training(self.sampling, self.augment)
 
 
 class FinetuneConfig(DownstreamConfig):
@@ -115,7 +115,7 @@ class FinetuneConfig(DownstreamConfig):
         return ViewsConfig(
             num_clips=self.clips_per_test_video,
             num_frames=self.sampling.num_frames,
-            interval_frames=self.sampling.interval_frames[0],
+            interval_frames=self.sampling.middle_interval_frames,
             placement="middles",
             frame_size_px=self.augment.frame_size_px,
             short_side_px=self.augment.middle_short_side_px,

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE, NAMED_WEIGHTS, EncoderConfig
+from ctp.encoders.config import (
+    CHECKPOINT_SUFFIXES,
+    DOWNSTREAM_SPATIAL_STRIDE,
+    NAMED_WEIGHTS,
+    EncoderConfig,
+)
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.initial import load_initial_weights
 from ctp.encoders.registry import build_encoder
@@ -26,7 +31,6 @@ POOLED_SHAPE = (2, 3, 3)
 """Time, height and width of VCOP's features (supplement A)."""
 VCOP_KERNEL = (1, 2, 2)
 """Kernel and stride of the max pooling in VCOP's code."""
-CHECKPOINT_SUFFIXES = (".pth", ".pt")
 
 
 class FeatureExtractor(nn.Module):

@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ctp.downstream.config import DownstreamConfig
-from ctp.encoders.config import DEFAULT_ENCODER, NAMED_WEIGHTS, WEIGHT_FILE, EncoderConfig
+from ctp.encoders.config import (
+    CHECKPOINT_SUFFIXES,
+    DEFAULT_ENCODER,
+    NAMED_WEIGHTS,
+    WEIGHT_FILE,
+    EncoderConfig,
+)
 from ctp.encoders.initial import with_norm_eps_of
-from ctp.encoders.weights import stored_config
+from ctp.encoders.weights import find_encoder, stored_clip_format, stored_config
 from ctp.storage import Storage
 from ctp.training.run_folder import ENCODER
+from ctp.video.config import ClipFormat
 
 C = TypeVar("C", bound=DownstreamConfig)
 
@@ -57,6 +64,22 @@ def resolve_encoder(
     # what the user asks for, what the file says, R3D-18
     config = config or _stored(initial) or DEFAULT_ENCODER
     return with_norm_eps_of(initial, config.replace(spatial_stride=spatial_stride))
+
+
+def clip_format_of(initial: str) -> ClipFormat | None:
+    """Return the clips that an encoder was trained on, None if its file does not record them.
+
+    Args:
+        initial: name, path or URI of the weights, or path or URI of a run's folder.
+
+    Raises:
+        ValueError: there is no such file, or it is damaged.
+        StorageError: it cannot be read.
+    """
+    if initial in NAMED_WEIGHTS or initial.endswith(CHECKPOINT_SUFFIXES):
+        return None
+    place = find_encoder(initial)
+    return stored_clip_format(place.read_bytes(), place.uri)
 
 
 def _stored(initial: str) -> EncoderConfig | None:

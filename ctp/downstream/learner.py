@@ -13,6 +13,7 @@ from torch import nn
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.stream import LoadVideos, S
 from ctp.downstream.config import DownstreamConfig
+from ctp.downstream.initial import clip_format_of
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.initial import load_initial_weights
 from ctp.encoders.weights import encoder_bytes
@@ -42,6 +43,10 @@ class DownstreamLearner(Learner[S], Generic[S, V, T]):
         assert isinstance(spec.config, DownstreamConfig)
         self._config, self._spec, self._worker, self._load = spec.config, spec, worker, load
         self.model = prepare(model, spec.config.compute, worker.device)
+        is_trained = any(each.requires_grad for each in self._encoder.parameters())
+        self._encoder.clip_format = (
+            spec.config.clip_format if is_trained else clip_format_of(spec.config.initial)
+        )
         self._tested: Tested[T] | None = None
 
     def initialize(self) -> None:

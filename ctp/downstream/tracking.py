@@ -21,6 +21,7 @@ from ctp.downstream.track_clips import TestClips, TrackedClips, TrackSample, Vid
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.config import PRETRAIN_SPATIAL_STRIDE
 from ctp.encoders.registry import ENCODERS, build_encoder
+from ctp.encoders.weights import description
 from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
 from ctp.pretext.ctp.tracker import Tracker
@@ -261,7 +262,8 @@ class TrackingLearner(DownstreamLearner[TrackSample, VideoClips, TrackedVideo]):
     def model_files(self, about: Mapping[str, str]) -> dict[str, bytes]:
         """Return encoder with head."""
         state = {k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}
-        return {TRACKER: safetensors.torch.save(state, metadata=dict(about))}
+        metadata = {**description(self.model.encoder), **about}
+        return {TRACKER: safetensors.torch.save(state, metadata=metadata)}
 
 
 def _by_id(videos: Sequence[TrackedVideo]) -> list[TrackedVideo]:

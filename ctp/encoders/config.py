@@ -22,6 +22,8 @@ ENCODER_FILE = "encoder.safetensors"
 """Name of a pretrained encoder in a run folder."""
 WEIGHT_FILE = re.compile(r"\.(safetensors|pth|pt)(\?|$)")
 """Found in the path or URI of a file of initial weights."""
+CHECKPOINT_SUFFIXES = (".pth", ".pt")
+"""Of files that describe no encoder."""
 WEIGHT_FILES = "an encoder.safetensors, or a .pth of the authors' code or of VideoMAE (path or URI)"
 """What such a file is, for errors."""
 

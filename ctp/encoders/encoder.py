@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctp.encoders.config import EncoderConfig
+from ctp.video.config import ClipFormat
+
+if TYPE_CHECKING:  # needs PyAV, which a machine that only trains may lack
+    from ctp.video.transform import ClipTransform
 
 State = Mapping[str, Tensor]
 Renaming = tuple[tuple[str, str], ...]
@@ -42,6 +46,7 @@ class Encoder(nn.Module):
         published_norm_eps: ε of batch normalisation of torchvision's weights.
         checkpoint_names: renames the parameters of the authors' checkpoints to this encoder's.
         config: the config that it was built from.
+        clip_format: the clips that it was trained on; None if unknown.
         out_channels: channels of the features.
         stride: input size over output size in time, height and width, rounded up.
     """
@@ -58,6 +63,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
+        self.clip_format: ClipFormat | None = None
         self._frozen: tuple[str, ...] = ()
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -73,6 +79,34 @@ class Encoder(nn.Module):
         for stage in self.stages:
             features = self.get_submodule(stage)(features)
         return features
+
+    def pooled(self, clips: Tensor) -> Tensor:
+        """Return the features of clips, averaged over time and space.
+
+        Args:
+            clips: float [B, 3, T, H, W].
+
+        Returns:
+            float [B, `out_channels`].
+        """
+        features: Tensor = self(clips)
+        return features.mean(dim=(2, 3, 4))
+
+    @property
+    def transform(self) -> ClipTransform:
+        """Return what makes the clips that the encoder was trained on from videos.
+
+        Raises:
+            ValueError: its file does not record these clips.
+        """
+        from ctp.video.transform import ClipTransform
+
+        if self.clip_format is None:
+            raise ValueError(
+                "it is not known on which clips the encoder was trained: its file does not record "
+                "them. Use ctp.video.transform.ClipTransform with their format"
+            )
+        return ClipTransform(self.clip_format)
 
     def freeze_stages(self, number: int) -> None:
         """Freeze the first `number` stages: weights and running statistics stay as they are.

@@ -16,10 +16,14 @@ from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.storage import Storage
 from ctp.versions import check_stamp, describe_writer
+from ctp.video.config import ClipFormat
 
 
 def load_encoder(uri: str) -> Encoder:
     """Load a pretrained encoder, in evaluation mode.
+
+    `encoder.transform` makes clips from videos, `encoder(clips)` returns their feature maps, and
+    `encoder.pooled(clips)` a vector for each.
 
     Args:
         uri: path or URI of a run's folder or of an encoder.safetensors.
@@ -55,7 +59,7 @@ def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:
     an R3D of standard width and depth and misses `fc` alone.
 
     Args:
-        encoder: whose weights, running statistics and config to store.
+        encoder: whose weights, running statistics, config and `clip_format` to store.
         about: more entries for the file's metadata, e.g. the run's name and `ctp.versions.stamp`.
     """
     state = {
@@ -63,8 +67,15 @@ def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:
         name: value.detach().cpu().contiguous()
         for name, value in encoder.state_dict().items()
     }
-    metadata = {"encoder": encoder.config.model_dump_json(), **about}
-    return safetensors.torch.save(state, metadata=metadata)
+    return safetensors.torch.save(state, metadata={**description(encoder), **about})
+
+
+def description(encoder: Encoder) -> dict[str, str]:
+    """Return the entries of a file's metadata that describe an encoder."""
+    found = {"encoder": encoder.config.model_dump_json()}
+    if encoder.clip_format is not None:
+        found["clip_format"] = encoder.clip_format.model_dump_json()
+    return found
 
 
 def read_encoder(data: bytes, name: str, **changes: object) -> Encoder:
@@ -85,6 +96,7 @@ def read_encoder(data: bytes, name: str, **changes: object) -> Encoder:
         )
     encoder = build_encoder(config.replace(**changes))
     load_state(encoder, read_state(data, name), name)
+    encoder.clip_format = stored_clip_format(data, name)
     return encoder.eval()
 
 
@@ -127,6 +139,26 @@ def stored_config(data: bytes, name: str) -> EncoderConfig | None:
             f"{describe_writer(writer)}. Use that version, or pretrain again"
         )
     return config
+
+
+def stored_clip_format(data: bytes, name: str) -> ClipFormat | None:
+    """Return the clips that the encoder in a safetensors file was trained on, None if unknown.
+
+    Raises:
+        ValueError: it is not a safetensors file, or the record is that of another version of ctp.
+    """
+    metadata = stored_metadata(data, name)
+    writer, text = check_stamp(metadata, name), metadata.get("clip_format")
+    if text is None:
+        return None
+    try:
+        return ClipFormat.model_validate_json(text)
+    except ValidationError as error:
+        raise ValueError(
+            f"{name} describes its clips in a way that is not known here: "
+            f"{describe(error, [*ClipFormat.model_fields])}. It was written by "
+            f"{describe_writer(writer)}. Use that version"
+        ) from error
 
 
 def stored_metadata(data: bytes, name: str) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from ctp.pretext.task_config import AnyTaskConfig
 from ctp.score import Score
 from ctp.training.config import RunConfig, VideosConfig
 from ctp.training.run_folder import ENCODER
-from ctp.video.config import MaxMegapixels
+from ctp.video.config import ClipFormat, MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 
@@ -119,6 +119,6 @@ class PretrainConfig(RunConfig):
         return TASKS[self.task.name].score
 
     @property
-    def clip_size(self) -> tuple[int, int]:
-        """Return T and S of a training clip: its frames, and their height and width."""
-        return self.task.sampling.num_frames, self.task.augment.frame_size_px
+    def clip_format(self) -> ClipFormat:
+        """Return the format of the clips that it trains on."""
+        return ClipFormat.from_training(self.task.sampling, self.task.augment)

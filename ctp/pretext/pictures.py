@@ -6,13 +6,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
-from ctp.video.augment import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PRETRAINING_COLORS,
-    ColorJitter,
-    to_input,
-)
+from ctp.video.augment import PRETRAINING_COLORS, ColorJitter, to_input
+from ctp.video.config import IMAGENET_MEAN, IMAGENET_STD
 
 
 def enlarge(frames: Tensor, min_side_px: int) -> Tensor:

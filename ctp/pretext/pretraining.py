@@ -74,6 +74,7 @@ class TaskLearner(Learner[S]):
         assert isinstance(spec.stream.drawer, PretextTask)
         self.task = spec.stream.drawer
         self.model = prepare(build_model(self.config), self.config.compute, worker.device)
+        self._encoder.clip_format = self.config.clip_format
         self._heldout: list[S] | None = None
 
     def initialize(self) -> None:

@@ -12,7 +12,7 @@ from ctp.config import Config, Difference, NotAnOption, differences
 from ctp.data.sources import Sources
 from ctp.score import Score
 from ctp.training.schedule import ScheduleConfig
-from ctp.video.config import MaxMegapixels
+from ctp.video.config import ClipFormat, MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
 HEADER = ("kind", "format_version", "written_by")
@@ -165,8 +165,8 @@ class RunConfig(Config):
         return ()
 
     @property
-    def clip_size(self) -> tuple[int, int]:
-        """Return T and S of a training clip: its frames, and their height and width."""
+    def clip_format(self) -> ClipFormat:
+        """Return the format of the clips that it trains on."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, str]:

@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.keyframes import interpolate, sample_key_frames
-from ctp.video.config import AugmentConfig
+from ctp.video.config import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig
 from ctp.video.planes import Crop, scaled_crop
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def sample_crop(config: AugmentConfig, rng: np.random.Generator) -> Crop:

@@ -25,7 +25,7 @@ from ctp.downstream.classification import (
 from ctp.downstream.config import FinetuneConfig
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.resnet3d import R3d
-from ctp.encoders.weights import encoder_bytes
+from ctp.encoders.weights import encoder_bytes, load_encoder
 from ctp.training.run_folder import CLASSIFIER, QUARANTINE, folder_of, read_metrics
 from ctp.video.augment import to_input
 from ctp.video.planes import to_rgb
@@ -125,6 +125,7 @@ class TestRun:
                 counts[label, answer] += 1
         assert found["confusion"] == counts.tolist()
         assert found["top1"] == pytest.approx(right / found["tested"])
+        assert model.encoder.clip_format == finetuning.clip_format
         rows = read_metrics(folder_of(finetuning))
         assert [row["step"] for row in rows if "top1" in row] == [4, 6]  # an epoch is 3.75 steps
         assert all("train_top1" in row for row in rows)
@@ -190,6 +191,7 @@ class TestRun:
         self, protocol: str, finetuning: FinetuneConfig, tmp_path: Path, train_run: Train
     ) -> None:
         encoder = R3d(TINY.replace(spatial_stride=8))
+        encoder.clip_format = finetuning.clip_format.replace(num_frames=12)
         file = tmp_path / "encoder.safetensors"
         file.write_bytes(encoder_bytes(encoder, {}))
         config = finetuning.replace(initial=str(file), protocol=protocol)
@@ -197,6 +199,8 @@ class TestRun:
         learnt = weights(config)
         for name, value in encoder.state_dict().items():
             assert torch.equal(learnt[f"encoder.{name}"], value), name
+        # its record, too
+        assert load_encoder(folder_of(config).uri).clip_format == encoder.clip_format
         probe = [name for name in learnt if not name.startswith("encoder.")]
         assert any(name.startswith("pooler.") for name in probe) == (protocol == "attentive")
 

@@ -17,12 +17,17 @@ from ctp.encoders.weights import (
     load_state,
     read_encoder,
     read_state,
+    stored_clip_format,
     stored_config,
     stored_metadata,
 )
 from ctp.storage import Storage
 from ctp.versions import FORMAT_VERSION, stamp, written_by
+from ctp.video.config import AugmentConfig, ClipFormat, SamplingConfig
 
+CLIPS = ClipFormat.from_training(
+    SamplingConfig(num_frames=4), AugmentConfig(frame_size_px=32, short_sides_px=(32,))
+)
 SMALL = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 SMALL_2PLUS1 = R2plus1dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))
 
@@ -74,6 +79,33 @@ def test_an_encoder_is_read_from_its_file_alone(config):
     assert not encoder.training
     assert torch.equal(encoder(clips), saved.eval()(clips))
     assert read_encoder(data, "weights", spatial_stride=16).stride == (8, 16, 16)
+
+
+def test_a_file_records_the_clips_of_the_training(tmp_path):
+    saved = R3d(SMALL)
+    saved.clip_format = CLIPS
+    data = encoder_bytes(saved, {})
+    assert stored_clip_format(data, "it") == CLIPS
+    (tmp_path / "encoder.safetensors").write_bytes(data)
+    loaded = load_encoder(str(tmp_path))
+    clip = loaded.transform(torch.zeros(4, 40, 60, 3, dtype=torch.uint8))
+    assert clip.shape == (3, 4, 32, 32)
+    features = loaded(clip[None])
+    assert torch.allclose(loaded.pooled(clip[None]), features.flatten(2).mean(dim=2))
+
+
+def test_a_file_of_an_older_version_has_no_record_of_its_clips():
+    data = encoder_bytes(R3d(SMALL), {})
+    assert stored_clip_format(data, "old") is None
+    with pytest.raises(ValueError, match="does not record"):
+        _ = read_encoder(data, "old").transform
+
+
+def test_a_record_of_clips_of_another_version_is_named_with_that_version():
+    changed = CLIPS.model_dump(mode="json") | {"frames_per_second": 8}
+    data = encoder_bytes(R3d(SMALL), {"clip_format": json.dumps(changed), **stamp(written_by())})
+    with pytest.raises(ValueError, match=r"^new .*frames_per_second.*ctp \d"):
+        stored_clip_format(data, "new")
 
 
 def test_a_file_without_a_config_is_loaded_but_not_read():

@@ -35,6 +35,7 @@ from ctp.training.run_folder import (
 )
 from ctp.training.trainer import RunStoppedError, StopSignal
 from ctp.training.trainer import train as train_spec
+from ctp.video.config import ClipFormat
 
 ONE = Worker()
 
@@ -86,6 +87,9 @@ def test_run_writes_its_folder(small_run: PretrainConfig) -> None:
     assert [row["step"] for row in rows if "iou" in row] == [3, 6]
     assert {"still_iou", "iou_visible", "iou_hidden", "iou_near", "iou_far"} <= rows[2].keys()
     assert rows[-1]["other_clip_share"] == 0
+    clips = load_encoder(folder_of(small_run).uri).clip_format
+    task = small_run.task
+    assert clips == ClipFormat.from_training(task.sampling, task.augment)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(

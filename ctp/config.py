@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self, TypeVar
+from pkgutil import resolve_name
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
@@ -13,6 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from ctp.text import near_miss
 
 C = TypeVar("C", bound="Config")
+T = TypeVar("T")
 
 
 class Config(BaseModel):
@@ -60,6 +62,35 @@ class Config(BaseModel):
     def flatten(self) -> dict[str, Any]:
         """Return all options by their dotted names, as JSON values."""
         return dict(flatten(self.model_dump(mode="json")))
+
+
+class LazyClasses(MutableMapping[str, type[T]]):
+    """Classes by name, each imported when it is looked up.
+
+    Args:
+        paths: name -> "module:Class".
+    """
+
+    def __init__(self, paths: Mapping[str, str]):
+        self._classes: dict[str, type[T] | str] = dict(paths)
+
+    def __getitem__(self, name: str) -> type[T]:
+        found = self._classes[name]
+        if isinstance(found, str):
+            found = self._classes[name] = cast("type[T]", resolve_name(found))
+        return found
+
+    def __setitem__(self, name: str, value: type[T]) -> None:
+        self._classes[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._classes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __len__(self) -> int:
+        return len(self._classes)
 
 
 class NotAnOption:

@@ -1,26 +1,6 @@
 """Compute features of a collection of videos, for retrieval and other uses."""
 
-from __future__ import annotations
-
-from ctp.cli import CommandLine
-from ctp.cluster.extract import embed
-from ctp.cluster.launch import run_command
-from ctp.recipes import EMBED
-
-ABOUT = """Compute features of videos with an encoder, a vector for each clip.
-
-OUT gets Parquet files (id, clip, feature, label), a _manifest.json that describes them, and a
-_quarantine.jsonl of the videos that cannot be used. The same command resumes an interrupted one.
-
-  embed.py --encoder runs/my-run --data.uri data/ucf101/train --out features/train
-  embed.py --encoder kinetics400 --data.uri s3://bucket/videos --out s3://bucket/features \\
-           --scaling.use_gpu true --scaling.num_readers 12"""
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line and compute the features."""
-    run_command(CommandLine(EMBED, "retrieval", ABOUT), embed, argv)
-
+from ctp.commands.embed import main
 
 if __name__ == "__main__":
     main()

@@ -32,6 +32,8 @@ TIERS = (
     {"report"},
     {"sweeps"},
     {"cluster"},
+    {"commands"},
+    {"__main__"},
 )
 """Each tier may import those before it; the parts of a tier do not import each other."""
 MAY_IMPORT_EACH_OTHER = {0}

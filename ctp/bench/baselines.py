@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from ctp.bench.config import BaselineName
 from ctp.bench.loaders import ClipRequest, Loader
 from ctp.pretext.ctp.paste import paste
 from ctp.video.augment import to_input
-
-BaselineName = Literal["opencv-zip-jpeg", "torchcodec"]
 
 
 def opencv_zip_jpeg(device: torch.device) -> Loader:

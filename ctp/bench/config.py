@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, MinLen
 from pydantic import model_validator
 
-from ctp.bench.baselines import BaselineName
 from ctp.config import Config
 from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
@@ -18,6 +17,7 @@ from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 
 Part = Literal["ingest", "ray", "step", "game", "plan"]
+BaselineName = Literal["opencv-zip-jpeg", "torchcodec"]
 Precision = Literal["fp32", "tf32", "bf16"]
 PARTS: tuple[Part, ...] = ("ingest", "ray", "step", "game", "plan")
 CTP_PARTS = frozenset({"ingest", "game"})

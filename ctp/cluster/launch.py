@@ -84,14 +84,17 @@ class Run:
         return load_encoder(self.folder)
 
 
-def run_command(
-    command: CommandLine[C], run: Callable[[C], Any], argv: Sequence[str] | None
-) -> None:
-    """Parse a command line, name the run, and run it; print errors in one line.
+def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C], Any]) -> None:
+    """Name the run of a parsed command line, and run it; print errors in one line.
 
     The exit status is `FINAL_STATUS` if the same command would fail again, 1 if it may succeed.
+
+    Args:
+        command: the command line.
+        parsed: what its `parse` returned.
+        run: does the work.
     """
-    recipe, config = command.parse(argv)
+    recipe, config = parsed
     print(f"recipe {recipe}: {command.recipe_line(recipe)}")
     config = named(config, recipe)
     resume = "The same command resumes it"

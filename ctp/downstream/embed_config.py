@@ -12,6 +12,9 @@ from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
 from ctp.video.config import MaxMegapixels, ViewsConfig
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
+RETRIEVAL_KS = (1, 5, 10, 20, 50)
+"""Numbers of neighbours in the protocol of retrieval."""
+
 
 class FeatureConfig(Config):
     """How features are computed and stored."""

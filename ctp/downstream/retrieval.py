@@ -15,11 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctp.downstream.embed_config import RETRIEVAL_KS
 from ctp.downstream.feature_folder import VideoFeatures
 from ctp.text import listed
 
-KS = (1, 5, 10, 20, 50)
-"""Numbers of neighbours in the protocol."""
 QUERIES_AT_ONCE, GALLERY_AT_ONCE = 4096, 8192
 """Videos that are compared at a time, which limits memory to about 600 MB."""
 
@@ -59,7 +58,7 @@ class Retrieval:
 def retrieve(
     gallery: VideoFeatures,
     queries: VideoFeatures,
-    ks: Sequence[int] = KS,
+    ks: Sequence[int] = RETRIEVAL_KS,
     device: torch.device | str = "cpu",
 ) -> Retrieval:
     """Find the nearest neighbours of all queries, and the accuracy.

@@ -28,7 +28,7 @@ TOLERANCE = 1e-4
 """Largest difference that counts as rounding, relative to the largest feature."""
 
 
-class ExportError(RuntimeError):
+class ExportError(ValueError):
     """The encoder cannot be exported, or its export gives other features."""
 
 

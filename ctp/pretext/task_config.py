@@ -46,9 +46,9 @@ def _format(value: object) -> str:
 
 
 def _choices() -> Mapping[str, type[TaskConfig]]:
-    from ctp.pretext.registry import TASKS  # tasks need torch, configs do not
+    from ctp.pretext.registry import TaskConfigs  # it imports this file
 
-    return {name: task.Config for name, task in TASKS.items()}
+    return TaskConfigs()
 
 
 AnyTaskConfig = Annotated[TaskConfig, OneOf(_choices)]

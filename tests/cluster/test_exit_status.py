@@ -35,8 +35,10 @@ def test_status_and_message(
     def fail(config: PretrainConfig) -> NoReturn:
         raise error
 
+    command = CommandLine(PRETRAIN, "tiny", "")
+    parsed = command.parse(["--name", "run"])
     with pytest.raises(SystemExit) as ended:
-        run_command(CommandLine(PRETRAIN, "tiny", ""), fail, ["--name", "run"])
+        run_command(command, parsed, fail)
     code = ended.value.code
     if isinstance(code, str):  # Python prints it and exits with 1
         assert status == 1

@@ -84,7 +84,7 @@ def test_equals_the_reference_for_any_size_of_blocks(
     monkeypatch.setattr(retrieval, "GALLERY_AT_ONCE", gallery_at_once)
     gallery, queries = random_features(100, 0), random_features(40, 1)
     found = retrieve(gallery, queries)
-    order, accuracy = reference(gallery, queries, retrieval.KS)
+    order, accuracy = reference(gallery, queries, retrieval.RETRIEVAL_KS)
     assert (found.neighbours.indices == order[:, :50]).all()
     assert found.accuracy == accuracy
     assert list(found.accuracy) == [1, 5, 10, 20, 50]

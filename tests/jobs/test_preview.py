@@ -107,7 +107,10 @@ def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path,
 
 def test_a_sample_of_the_picture_is_that_of_the_stream(preview, tiny, tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(preview, "write_clips", lambda out, name, pictures: drawn.extend(pictures))
+    monkeypatch.setattr(
+        "ctp.commands.work.preview.write_clips",
+        lambda out, name, pictures: drawn.extend(pictures),
+    )
     preview.main(["--data.uri", "corpus:8", "--first_position", "5", "--out", str(tmp_path)])
     expected = [open_pretraining(tiny).stream.draw(position).video_id for position in range(5, 9)]
     captions = [picture.caption.split("   ")[0] for picture in drawn]

@@ -1,0 +1,40 @@
+"""Measure what a clip and a training step cost on this machine, and what limits a run."""
+
+from __future__ import annotations
+
+from ctp import recipes
+from ctp.bench.config import BenchConfig, like_run, quick, standard
+from ctp.cli import CommandLine
+from ctp.data.quarantine import QuarantineLimitError
+
+ABOUT = """Measure what a clip and a training step cost on this machine, and what limits a run.
+
+  ingest  loading clips on one core, stage by stage, from transcoded and from original videos;
+          with --baseline, other loaders on the same clips
+  ray     the stream of samples through Ray as it reaches a training worker, against one process
+          that draws the same samples; memory of all processes
+  step    a training step, by precision, compiled or not
+  game    the game of Catch-the-Patch, drawn and pasted on a CPU, by set of rules
+  plan    looking up a position of the stream, among few and very many videos
+
+With ingest it also computes the bottleneck of a run on --gpus GPUs and --cores cores."""
+
+
+def tiny() -> BenchConfig:
+    """Measure everything with the task, encoder and batch of the pretraining recipe tiny."""
+    return like_run(recipes.tiny())
+
+
+RECIPES = {"standard": standard, "quick": quick, "tiny": tiny}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, measure, print tables and write the figures."""
+    command = CommandLine(RECIPES, "standard", ABOUT)
+    command.run(_run, argv, QuarantineLimitError, ConnectionError)
+
+
+def _run(config: BenchConfig) -> None:
+    from ctp.commands.work.bench import run  # torch: --help needs none
+
+    run(config)

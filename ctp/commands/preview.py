@@ -1,0 +1,65 @@
+"""Draw training samples of a recipe, or held-out samples and the answers of a run's model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+from annotated_types import Ge
+
+from ctp import recipes
+from ctp.cli import CommandLine
+from ctp.config import Config
+from ctp.data.quarantine import QuarantineLimitError
+from ctp.pretext.config import PretrainConfig
+from ctp.storage import StorageError
+
+ABOUT = """Draw samples of a pretext task: a picture, OUT/clips.png, and a video, OUT/clips.mp4.
+
+Without --run, training samples of the recipe. With --run, held-out samples of that run and the
+answers of its newest checkpoint.
+
+  preview.py --recipe small --first_position 30000      what a late step trains on
+  preview.py --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
+  preview.py --run my-run                               what a run has learnt
+  preview.py --run my-run --data.uri my/videos          the same on your videos"""
+
+
+class DrawingConfig(Config):
+    """What to draw, and where to."""
+
+    out: str = "preview"
+    """Folder for the picture and the video, local or s3://bucket/prefix."""
+    run: str = ""
+    """Draw the answers of this run: its name below `storage`, or its folder's path or URI."""
+    num_clips: Annotated[int, Ge(1)] = 4
+    """Samples to draw."""
+    first_position: Annotated[int, Ge(0)] = 0
+    """Number of the first sample in the run's stream, or among the held-out ones with `run`."""
+    size_px: Annotated[int, Ge(16)] = 224
+    """Side of a frame in the picture and the video; larger frames keep their size."""
+
+
+class PreviewConfig(PretrainConfig, DrawingConfig):
+    """A pretraining config, and what to draw of it."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, draw, and print where it is."""
+    choices = {name: _with_drawing(make) for name, make in recipes.PRETRAIN.items()}
+    recipe, config = CommandLine(choices, "tiny", ABOUT).parse(argv)
+    from ctp.commands.work.preview import run  # torch: --help needs none
+
+    try:
+        run(recipe, config)
+    except (ValueError, StorageError, QuarantineLimitError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _with_drawing(make: Callable[[], PretrainConfig]) -> Callable[[], PreviewConfig]:
+    def recipe() -> PreviewConfig:
+        return PreviewConfig(**make().model_dump())
+
+    recipe.__doc__ = make.__doc__
+    return recipe

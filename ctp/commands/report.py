@@ -1,0 +1,38 @@
+"""Put runs on one page: curves, scores, the paper's numbers beside ours, and what differs."""
+
+from __future__ import annotations
+
+from ctp.cli import CommandLine
+from ctp.config import Config
+
+ABOUT = """Put runs on one page: their curves, scores and pictures, the paper's published numbers
+beside ours, and the differences from the paper's own run. Runs that can be compared come first,
+beside each other: scores by initial weights, with means over seeds.
+
+RUNS are folders of jobs/pretrain.py, finetune.py, track.py and retrieve.py, or folders that contain
+such folders, local or on S3. OUT gets report.html, one file with all pictures inside.
+
+  report.py --runs runs/pretrained,runs/finetuned,retrieval --out report
+  report.py --runs runs --out report"""
+
+
+class ReportConfig(Config):
+    """One page of some runs (default)."""
+
+    runs: tuple[str, ...] = ()
+    """Folders or URIs of runs, or of folders that contain some, in the order of the page."""
+    title: str = "Runs of ctp"
+    """Title of the page."""
+    out: str = "report"
+    """Folder or URI for the page."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, read the runs, write the page, and print where it is."""
+    CommandLine({"report": ReportConfig}, "report", ABOUT).run(_run, argv)
+
+
+def _run(config: ReportConfig) -> None:
+    from ctp.commands.work.report import run  # torch: --help needs none
+
+    run(config)

@@ -1,0 +1,1 @@
+"""The work of commands that need torch but no cluster."""

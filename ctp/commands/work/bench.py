@@ -1,0 +1,74 @@
+"""Measure what a clip and a training step cost on this machine, and what limits a run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from ctp.bench.budget import describe_budget, make_budgets
+from ctp.bench.cases import measure_cases
+from ctp.bench.config import BenchConfig
+from ctp.bench.ingest import compare_loaders
+from ctp.bench.steps import fastest_gpu_rate, measure_steps
+from ctp.bench.tables import figure_table, to_json
+from ctp.bench.timing import Figures, machine
+from ctp.storage import Storage
+
+TABLES = {
+    "ingest": "ingest: CPU ms a clip on one core; on the device, elapsed ms a clip",
+    "ray": "ray: clips as they reach a training worker",
+    "step": "step: a training step, ms",
+    "timings": "on one core",
+}
+TABLE_WIDTH = 100
+
+
+def run(config: BenchConfig) -> None:
+    """Measure, print tables and write the figures; raises as `measure`."""
+    out = Storage.from_uri(config.out)
+    out.parent.check_writable()
+    figures, sentences = measure(config)
+    about = {"machine": machine(), "config": config.model_dump(mode="json")}
+    out.write_bytes(to_json({**about, **figures}).encode())
+    # a file has no width
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+    console.print("{cpu}, {cores} cores, device {device}, torch {torch}".format_map(machine()))
+    for name, title in TABLES.items():
+        if figures[name]:
+            console.print(figure_table(title, figures[name]))
+    for sentence in sentences:
+        console.print(sentence)
+    print(f"wrote {out.uri}")
+
+
+def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str]]:
+    """Measure the parts of `config.what`.
+
+    Returns:
+        the figures of each part, empty for those that are not measured; and sentences on the
+        bottleneck of a run.
+
+    Raises:
+        ValueError: a video, a baseline or the cluster does not fit.
+    """
+    print(f"measuring {', '.join(config.what)}, {config.repeats} time(s) each", file=sys.stderr)
+    loaders = compare_loaders(config) if "ingest" in config.what else []
+    deliveries = []
+    if "ray" in config.what:
+        from ctp.cluster.delivery import measure_delivery  # GPU machines may have no Ray
+
+        deliveries = [measure_delivery(config)]
+    steps = measure_steps(config) if "step" in config.what else []
+    timings = measure_cases(config)
+    efficiency = deliveries[0].efficiency if deliveries else None
+    budgets, assumptions = make_budgets(config, loaders, efficiency, fastest_gpu_rate(steps))
+    figures: dict[str, Sequence[Figures]] = {
+        "ingest": [loader.figures(loaders[0]) for loader in loaders],
+        "ray": [delivery.figures() for delivery in deliveries],
+        "step": steps,
+        "timings": [timing.figures() for timing in timings],
+        "budget": budgets,
+    }
+    return figures, [*assumptions, *map(describe_budget, budgets)]

@@ -1,0 +1,165 @@
+"""Score features by retrieval, and draw queries with their nearest neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from ctp.commands.retrieve import RetrieveConfig
+from ctp.data.catalog import Catalog
+from ctp.data.sources import open_catalog
+from ctp.downstream.feature_folder import (
+    Manifest,
+    VideoFeatures,
+    by_pooling,
+    check_comparable,
+    read_features,
+)
+from ctp.downstream.retrieval import Retrieval, knn_accuracy, retrieve
+from ctp.report.neighbours import Row, Shown, neighbours_png
+from ctp.report.preview import read_clip
+from ctp.storage import Storage
+from ctp.video.config import ViewsConfig
+
+SCORES, PICTURE = "retrieval.json", "neighbours.png"
+NEIGHBOURS_SHOWN, SIDE_PX = 6, 128
+"""Neighbours of each query in the picture, and the side of a video in it."""
+
+
+def run(config: RetrieveConfig) -> None:
+    """Score, draw, and print the scores.
+
+    Raises:
+        ValueError: features are missing or cannot be compared, or a video is gone.
+        StorageError: something cannot be read or written.
+    """
+    for name in ("gallery", "queries"):
+        if not getattr(config, name):
+            raise ValueError(f"--{name} is missing: a folder that jobs/embed.py made")
+    out = Storage.from_uri(config.out)
+    out.check_writable()
+    about_gallery, gallery = read_features(config.gallery)
+    about_queries, queries = read_features(config.queries)
+    check_comparable(about_gallery, about_queries)
+    _check_apart(about_gallery, about_queries)
+    device = "cuda" if config.use_gpu else "cpu"
+    galleries, asked = (by_pooling(each, about_queries.features) for each in (gallery, queries))
+    results = {
+        name: retrieve(galleries[name], asked[name], config.ks, device) for name in galleries
+    }
+    first, found = next(iter(results.items()))
+    gallery, queries = galleries[first], asked[first]
+    knn = knn_accuracy(gallery, queries, config.knn, device) if config.knn else None
+    scores = _scores(config, about_gallery, about_queries, results, knn)
+    out.join(SCORES).write_bytes(json.dumps(scores, indent=2).encode())
+    _print(scores)
+    print(out.join(SCORES).uri)
+    if config.num_pictured:
+        rows = _rows(config, (about_gallery, gallery), (about_queries, queries), found)
+        out.join(PICTURE).write_bytes(neighbours_png(rows))
+        print(out.join(PICTURE).uri)
+
+
+def _check_apart(gallery: Manifest, queries: Manifest) -> None:
+    if (gallery.data_uri, gallery.catalog) == (queries.data_uri, queries.catalog):
+        raise ValueError(
+            f"gallery and queries are features of the same videos, {gallery.data_uri}: each would "
+            "find itself. Take those of the training videos, and of the test videos"
+        )
+
+
+def _scores(
+    config: RetrieveConfig,
+    gallery: Manifest,
+    queries: Manifest,
+    results: Mapping[str, Retrieval],
+    knn: float | None,
+) -> dict[str, Any]:
+    """Return the contents of retrieval.json; those of the first pooling, if not said otherwise."""
+    accuracies = {
+        name: {str(k): share for k, share in each.accuracy.items()}
+        for name, each in results.items()
+    }
+    found = next(iter(results.values()))
+    return {
+        "accuracy": next(iter(accuracies.values())),
+        "accuracy_by_pooling": accuracies,
+        "chance": {str(k): share for k, share in found.chance.items()},
+        "knn": None if knn is None else {"k": config.knn, "accuracy": knn},
+        "class_accuracy": found.class_accuracy,
+        "encoder": queries.encoder,
+        "architecture": queries.encoder_config.describe(),
+        "encoder_sha256": queries.encoder_sha256,
+        "views": queries.views.model_dump(mode="json"),
+        "features": queries.features.model_dump(mode="json"),
+        "gallery": _side(config.gallery, gallery),
+        "queries": _side(config.queries, queries),
+    }
+
+
+def _side(folder: str, manifest: Manifest) -> dict[str, Any]:
+    assert manifest.counts is not None, "read_features refuses unfinished features"
+    counts = manifest.counts
+    return {
+        "folder": Storage.from_uri(folder).uri,
+        "data": manifest.data_uri,
+        "videos": counts.videos,
+        "quarantined": counts.quarantined,
+    }
+
+
+def _print(scores: dict[str, Any]) -> None:
+    print(f"encoder {scores['encoder']}: {scores['architecture']}")
+    for role in ("gallery", "queries"):
+        side = scores[role]
+        lost = f", {side['quarantined']} more could not be read" if side["quarantined"] else ""
+        print(f"{role}: {side['videos']} videos{lost}")
+    by_pooling = scores["accuracy_by_pooling"]
+    print("right at k, by pooling")
+    print("    k" + "".join(f"  {name:>7}" for name in [*by_pooling, "chance"]))
+    for k, chance in scores["chance"].items():
+        shares = [*(accuracy[k] for accuracy in by_pooling.values()), chance]
+        print(f"{k:>5}" + "".join(f"  {100 * share:6.1f}%" for share in shares))
+    if scores["knn"]:
+        print(f"kNN of {scores['knn']['k']}: {100 * scores['knn']['accuracy']:.1f}%")
+
+
+Side = tuple[Manifest, VideoFeatures]
+
+
+def _rows(config: RetrieveConfig, gallery: Side, queries: Side, found: Retrieval) -> list[Row]:
+    """Return some queries, evenly chosen, and their neighbours.
+
+    Raises:
+        ValueError, StorageError: a video is no longer where it was, or cannot be read.
+    """
+    searched, asked = (open_catalog(manifest.data_uri) for manifest, _ in (gallery, queries))
+    number = min(config.num_pictured, len(queries[1].ids))
+    rows = []
+    for query in np.linspace(0, len(queries[1].ids) - 1, number).round().astype(int).tolist():
+        near = found.neighbours
+        pairs = zip(near.indices[query].tolist(), near.similarities[query].tolist(), strict=True)
+        shown = [
+            _read(searched, gallery[1], place, f"{similarity:.3f}")
+            for place, similarity in [*pairs][:NEIGHBOURS_SHOWN]
+        ]
+        name = queries[1].ids[query]
+        rows.append(Row(_read(asked, queries[1], query, name), shown))
+    return rows
+
+
+def _read(catalog: Catalog, videos: VideoFeatures, place: int, note: str) -> Shown:
+    name = videos.ids[place]
+    row = pc.index(catalog.columns["id"], name).as_py()
+    if row < 0:
+        raise ValueError(
+            f"video {name!r} of the features does not exist any more; --num_pictured 0 draws none"
+        )
+    middle = ViewsConfig(
+        num_clips=1, num_frames=1, interval_frames=1, frame_size_px=SIDE_PX, short_side_px=SIDE_PX
+    )
+    return Shown(read_clip(middle, catalog[row])[0], str(videos.labels[place]), note)

@@ -93,6 +93,30 @@ class LazyClasses(MutableMapping[str, type[T]]):
         return len(self._classes)
 
 
+class ConfigsOf(Mapping[str, type[C]]):
+    """The attribute `Config` of each class of a registry.
+
+    Args:
+        registry: the classes by name.
+        known: some of the configs, for which no class needs to be imported.
+    """
+
+    def __init__(self, registry: Mapping[str, Any], known: Mapping[str, type[C]]):
+        self._registry, self._known = registry, known
+
+    def __getitem__(self, name: str) -> type[C]:
+        if name in self._known:
+            return self._known[name]
+        config: type[C] = self._registry[name].Config
+        return config
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry)
+
+    def __len__(self) -> int:
+        return len(self._registry)
+
+
 class NotAnOption:
     """Marks a field that the command line does not take: `Annotated[int, NotAnOption()]`.
 

@@ -153,9 +153,9 @@ class VitConfig(EncoderConfig):
 
 
 def _choices() -> Mapping[str, type[EncoderConfig]]:
-    from ctp.encoders.registry import ENCODERS  # models need torch, configs do not
+    from ctp.encoders.registry import CONFIGS  # it imports this file
 
-    return {name: encoder.Config for name, encoder in ENCODERS.items()}
+    return CONFIGS
 
 
 AnyEncoderConfig = Annotated[EncoderConfig, OneOf(_choices)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ctp.config import LazyClasses
+from ctp.config import ConfigsOf, LazyClasses
+from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.task_config import TaskConfig
 
 if TYPE_CHECKING:
@@ -23,21 +23,8 @@ TASKS: LazyClasses[PretextTask[Any, Any]] = LazyClasses(
     }
 )
 
-CONFIGS: LazyClasses[TaskConfig] = LazyClasses({"ctp": "ctp.pretext.ctp.config:CtpConfig"})
-"""Configs of tasks that are in a file without torch."""
-
-
-class TaskConfigs(Mapping[str, type[TaskConfig]]):
-    """The config class of each task in `TASKS`."""
-
-    def __getitem__(self, name: str) -> type[TaskConfig]:
-        return CONFIGS[name] if name in CONFIGS else TASKS[name].Config
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(TASKS)
-
-    def __len__(self) -> int:
-        return len(TASKS)
+CONFIGS: ConfigsOf[TaskConfig] = ConfigsOf(TASKS, {"ctp": CtpConfig})
+"""The config class of each task."""
 
 
 def build_task(config: TaskConfig) -> PretextTask[Any, Any]:

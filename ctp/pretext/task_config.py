@@ -46,9 +46,9 @@ def _format(value: object) -> str:
 
 
 def _choices() -> Mapping[str, type[TaskConfig]]:
-    from ctp.pretext.registry import TaskConfigs  # it imports this file
+    from ctp.pretext.registry import CONFIGS  # it imports this file
 
-    return TaskConfigs()
+    return CONFIGS
 
 
 AnyTaskConfig = Annotated[TaskConfig, OneOf(_choices)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Column
 
@@ -23,6 +23,11 @@ plateau."""
 MIN_EFFECTIVE_RANK = 1.05
 """Features of a lower effective rank have collapsed; 1 means that they are all alike."""
 MAX_DEAD_UNIT_SHARE = 0.95
+OTHER_TIMES = {
+    "start": "a longer run has it only once",
+    "evaluation": "evaluate less often, or on fewer videos",
+}
+"""What a run does besides training, NAME_seconds in log lines, and what shortens it."""
 
 Row = Mapping[str, float | int | str]
 
@@ -39,14 +44,12 @@ class _Bar:
             # takes the room that is left; cut off in a narrow terminal, so that the bar stays one
             # line
             TextColumn("{task.fields[text]}", table_column=Column(ratio=1, no_wrap=True)),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             console=self._console,
             disable=not self._console.is_terminal,
-            # rich looks back 30 s by default, which an evaluation or a checkpoint can fill
-            speed_estimate_period=120,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=None, text="")
+        self._task = self._bar.add_task("", total=None, text="", left="")
         self._first: tuple[float, int] | None = None
         self._printed = float("-inf")
 
@@ -62,19 +65,25 @@ class _Bar:
     ) -> None:
         """Move the bar. Without a terminal, print `line` and `text`, at most every
         `PLAIN_LINE_SECONDS` unless this is the last one or news."""
-        self._bar.update(self._task, completed=done, total=total, text=text)
-        if self._console.is_terminal:
-            return
         now = time.monotonic()
         # the time before the first call is the start of the cluster, not work
-        first_time, first_done = self._first = self._first or (now, done)
+        self._first = self._first or (now, done)
+        left = ""
+        if done > self._first[1]:
+            left = f"{duration(self._pace(now, done) * (total - done))} left"
+        self._bar.update(self._task, completed=done, total=total, text=text, left=left)
+        if self._console.is_terminal:
+            return
         if now - self._printed >= PLAIN_LINE_SECONDS or done == total or is_news:
             self._printed = now
-            parts = [line, text]
-            if done > first_done:
-                pace = (now - first_time) / (done - first_done)
-                parts.append(f"{duration(pace * (total - done))} left")
+            parts = [line, text, left]
             self._console.print(" · ".join(filter(None, parts)), soft_wrap=True)
+
+    def _pace(self, now: float, done: int) -> float:
+        """Return the mean seconds of a unit since the first call."""
+        assert self._first is not None
+        first_time, first_done = self._first
+        return (now - first_time) / (done - first_done)
 
 
 class Progress(_Bar):
@@ -90,6 +99,8 @@ class Progress(_Bar):
         super().__init__("step", console)
         self._bar.update(self._task, text="waiting for the first step")
         self._score, self._last_score, self._has_warned = score, "", False
+        # of the evaluations after the first log line: their seconds, and the step of the last one
+        self._evaluations = 0.0, 0
 
     def show(self, row: Row) -> None:
         """Show a log line."""
@@ -97,12 +108,22 @@ class Progress(_Bar):
         score = self._score.describe(row)
         self._last_score = score or self._last_score
         line = f"step {step}/{total}"
+        if self._first is not None and "evaluation_seconds" in row:
+            self._evaluations = self._evaluations[0] + float(row["evaluation_seconds"]), step
         self._update(line, step, total, self._describe(row), is_news=bool(score))
         warning = learning_warning(row, self._score, step / total)
         # once: the next evaluations will mostly find the same
         if warning and not self._has_warned and step < total:  # the end has a line of its own
             self._has_warned = True
             self._console.print(warning, soft_wrap=True)
+
+    def _pace(self, now: float, done: int) -> float:
+        """Return the mean seconds of a step, with its share of the evaluations."""
+        assert self._first is not None
+        (first_time, first_done), (seconds, evaluated) = self._first, self._evaluations
+        training = (now - first_time - seconds) / (done - first_done)
+        # not their share of all steps so far, with which the time left would jump at each of them
+        return training + (seconds / (evaluated - first_done) if seconds else 0)
 
     def _describe(self, row: Row) -> str:
         score, training = self._score, row.get(f"train_{self._score.key}")
@@ -187,7 +208,11 @@ def learning_warning(row: Row, score: Score, progress: float = 1.0) -> str:
 
 
 def bottleneck(rows: Sequence[Row]) -> str:
-    """Return a sentence on what limited the speed of a run, from its log lines."""
+    """Return a sentence on what limited the speed of a run, from its log lines.
+
+    The speed is that of training; evaluations and the start of the actors are named if they took
+    longer than it.
+    """
     # only the last row of each interval has its speed
     spans = [row for row in rows if "wait_share" in row]
     if not spans:
@@ -197,6 +222,24 @@ def bottleneck(rows: Sequence[Row]) -> str:
     wait = sum(float(row["wait_share"]) for row in spans) / len(spans)
     speed = sum(float(row["clips_per_second"]) for row in spans) / len(spans)
     text = f"{speed:.1f} clips/s, {100 * wait:.0f}% of the time waiting for data"
+    training = _training_seconds(rows)
+    for name, remedy in OTHER_TIMES.items():
+        seconds = sum(float(row.get(f"{name}_seconds", 0)) for row in rows)
+        if seconds > training:
+            return (
+                f"Bottleneck: the {name}, {duration(seconds)} beside {duration(training)} of "
+                f"training ({text}); {remedy}."
+            )
     if wait > DATA_BOUND_SHARE:
         return f"Bottleneck: the data ({text}); give it more scaling.num_actors, or faster storage."
     return f"Bottleneck: the training step ({text}); faster or more workers would speed it up."
+
+
+def _training_seconds(rows: Sequence[Row]) -> float:
+    """Return how long a run has trained, without evaluations and starts."""
+    seconds, clips = 0.0, 0.0
+    for row in rows:
+        if "clips_per_second" in row:
+            seconds += (float(row["clips"]) - clips) / float(row["clips_per_second"])
+            clips = float(row["clips"])
+    return seconds

@@ -12,7 +12,7 @@ from ctp.score import Score
 
 SCORE = Score("iou", "tracking IoU", "still_iou", "still box", ("loss_center", "loss_size"))
 ROW = {
-    "step": 20, "total_steps": 100, "loss": 3.5, "loss_center": 3.0, "loss_size": 0.5,
+    "step": 20, "clips": 320, "total_steps": 100, "loss": 3.5, "loss_center": 3.0, "loss_size": 0.5,
     "clips_per_second": 80.0, "wait_share": 0.25, "worker_memory_gib": 1.2, "quarantined": 0,
 }  # fmt: skip
 
@@ -90,6 +90,36 @@ def test_the_bottleneck_is_found_after_the_start(
     assert limit in text
     assert "80.0 clips/s" in text
     assert percent in text
+
+
+@pytest.mark.parametrize("what", ["start", "evaluation"])
+def test_what_took_longer_than_training_is_named(what: str) -> None:
+    rows = [ROW | {"step": step, "clips": 16 * step} for step in (20, 40)]
+    # 640 clips at 80 clips/s take 8 s
+    assert "the training step (80.0" in bottleneck([rows[0] | {f"{what}_seconds": 7.9}, rows[1]])
+    text = bottleneck([rows[0] | {f"{what}_seconds": 5}, rows[1] | {f"{what}_seconds": 3.1}])
+    assert f"Bottleneck: the {what}, 8 s beside 8 s of training" in text
+
+
+def test_an_evaluation_does_not_make_the_time_left_jump(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 1 s, and an evaluation of 30 s at every 10th step from the 11th on."""
+    now = 0.0
+    monkeypatch.setattr("ctp.progress.time.monotonic", lambda: now)
+    out = io.StringIO()
+    with Progress(SCORE, Console(file=out, width=200)) as progress:
+        for step in range(1, 32):
+            is_evaluated = step % 10 == 1 and step > 1
+            now += 31 if is_evaluated else 1
+            scores = {"iou": 0.6, "evaluation_seconds": 30.0} if is_evaluated else {}
+            progress.show(ROW | {"step": step} | scores)
+    left = {
+        int(line.partition("/")[0].removeprefix("step ")): line.rpartition(" · ")[2]
+        for line in out.getvalue().splitlines()
+    }
+    # 4 s a step from the first evaluation on
+    assert left[11] == f"{duration(4 * 89)} left"
+    assert left[21] == f"{duration(4 * 79)} left"
+    assert left[31] == f"{duration(4 * 69)} left"
 
 
 def test_a_run_without_log_lines_has_no_bottleneck() -> None:

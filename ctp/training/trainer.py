@@ -196,8 +196,15 @@ class _Interval:
     losses: list[dict[str, Tensor]] = field(default_factory=list)
     quarantined: list[QuarantinedVideo] = field(default_factory=list)
     wait_seconds: float = 0.0
+    start_seconds: float = 0.0  # until the first batch, while the actors start
+    evaluation_seconds: float = 0.0
     batch_times: list[float] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+
+    def training_seconds(self) -> float:
+        """Return the seconds since its begin, without the start of the actors and evaluation."""
+        other = self.start_seconds + self.evaluation_seconds
+        return time.monotonic() - self.started - other
 
 
 class _Report(NamedTuple):
@@ -207,7 +214,8 @@ class _Report(NamedTuple):
     quarantined: list[QuarantinedVideo]
     batch_times: list[float]
     wait_share: float
-    seconds: float
+    training_seconds: float
+    other_seconds: dict[str, float]
     seconds_since_save: float
     should_save: bool
     error: str | None
@@ -240,6 +248,7 @@ class Trainer:
         self.last_save = time.monotonic()
         self.log: MetricsLog | None = None
         self.interval = _Interval()
+        self.has_started = False
 
     def resume(self) -> None:
         """Load the newest checkpoint or the initial weights; every worker the same."""
@@ -335,8 +344,12 @@ class Trainer:
     def _next(self, batches: Iterator[Batch[Any]]) -> Batch[Any]:
         began = time.monotonic()
         batch = next(batches)
-        # includes the wait for the first batch, while the actors start
-        self.interval.wait_seconds += time.monotonic() - began
+        waited = time.monotonic() - began
+        # the first batch comes when the actors have started, which says nothing about their speed
+        if self.has_started:
+            self.interval.wait_seconds += waited
+        else:
+            self.interval.start_seconds, self.has_started = waited, True
         self.interval.batch_times.append(time.time())  # the same clock on all nodes
         self.interval.quarantined += batch.quarantined
         self.error = self.error or next(iter(batch.errors), None)
@@ -367,7 +380,7 @@ class Trainer:
         if not (save_now or evaluate_now or _is_due(self.step, config.log_every_steps)):
             return
         # before the report, which contains the videos that the evaluation could not use
-        scores = self.learner.evaluate() if evaluate_now else {}
+        scores = self._evaluate() if evaluate_now else {}
         reports = gather(self._report())  # equal on every worker, and so are the decisions below
         self.interval = _Interval()
         self._add_quarantined([entry for report in reports for entry in report.quarantined])
@@ -387,6 +400,13 @@ class Trainer:
         if is_asked:
             self._report_saved()
 
+    def _evaluate(self) -> Mapping[str, float]:
+        """Evaluate, and keep its time apart from that of training."""
+        began = time.monotonic()
+        scores = self.learner.evaluate()
+        self.interval.evaluation_seconds = time.monotonic() - began
+        return scores
+
     def _write_extra_files(self) -> None:
         if self.worker.is_first and (files := self.learner.extra_files(self.step)):
             with self._shared_error():
@@ -395,13 +415,15 @@ class Trainer:
                     self.folder.join(name).write_bytes(data)
 
     def _report(self) -> _Report:
-        seconds = time.monotonic() - self.interval.started
+        interval, seconds = self.interval, self.interval.training_seconds()
+        other = {"start": interval.start_seconds, "evaluation": interval.evaluation_seconds}
         return _Report(
             losses=_to_floats(self.interval.losses),
             quarantined=[*self.interval.quarantined, *self.learner.quarantined],
             batch_times=self.interval.batch_times,
-            wait_share=self.interval.wait_seconds / seconds,
-            seconds=seconds,
+            wait_share=interval.wait_seconds / seconds,
+            training_seconds=seconds,
+            other_seconds={f"{name}_seconds": value for name, value in other.items() if value},
             # counted from the start too, so that a restarted run does not save at once
             seconds_since_save=time.monotonic() - self.last_save,
             should_save=self.stop_signal.should_save(),
@@ -423,13 +445,14 @@ class Trainer:
             for step, of_step in enumerate(losses, start=first)
         ]
         rows[-1] |= {
-            "clips_per_second": len(losses) * total_batch / reports[0].seconds,
+            "clips_per_second": len(losses) * total_batch / reports[0].training_seconds,
             # the slowest worker: the others wait for it when gradients are averaged
             "wait_share": max(report.wait_share for report in reports),
             "step_skew_seconds": _mean_range([report.batch_times for report in reports]),
             "worker_memory_gib": peak_memory_gib(),
             "workers": self.worker.world_size,
             "quarantined": len(self.ledger),
+            **reports[0].other_seconds,
             **self.store.extra_metrics(),
             **self.learner.extra_metrics(self.step),
             **scores,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import load_encoder
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.task import CtpTask
-from ctp.pretext.pretraining import open_pretraining
+from ctp.pretext.pretraining import TaskLearner, open_pretraining
 from ctp.pretext.registry import TASKS
 from ctp.storage import Storage
 from ctp.training.distributed import Worker
@@ -90,6 +92,34 @@ def test_run_writes_its_folder(small_run: PretrainConfig) -> None:
     clips = load_encoder(folder_of(small_run).uri).clip_format
     task = small_run.task
     assert clips == ClipFormat.from_training(task.sampling, task.augment)
+
+
+class SlowLearner(TaskLearner[Any]):
+    """Takes a second more for an evaluation."""
+
+    def evaluate(self) -> dict[str, float]:
+        time.sleep(1)
+        return super().evaluate()
+
+
+def test_the_start_and_evaluations_are_no_part_of_the_speed(small_run: PretrainConfig) -> None:
+    def late_stream(samples: SampleStream[Any], first_sample: int) -> Iterator[Batch[Any]]:
+        time.sleep(1)
+        yield from stream(samples, first_sample)
+
+    spec, began = open_pretraining(small_run), time.monotonic()
+    train_spec(replace(spec, learner=SlowLearner), ONE, late_stream)
+    whole_seconds = time.monotonic() - began
+    rows = read_metrics(folder_of(small_run))
+    assert [row["step"] for row in rows if row.get("start_seconds", 0) >= 1] == [2]
+    assert [row["step"] for row in rows if row.get("evaluation_seconds", 0) >= 1] == [3, 6]
+    clips = small_run.compute.total_batch
+    seconds = sum(
+        steps * clips / row["clips_per_second"]
+        for row, steps in zip((r for r in rows if "wait_share" in r), (2, 1, 1, 2), strict=True)
+    )
+    assert seconds < whole_seconds - 3
+    assert rows[1]["wait_share"] < 0.5
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(

@@ -39,7 +39,7 @@ PHASES = ((4, 2), (2, 4))
 """Numbers of workers, and the step until which they train."""
 OF_THE_MACHINE = {
     "clips_per_second", "wait_share", "step_skew_seconds", "checkpoint_seconds",
-    "worker_memory_gib", "workers",
+    "worker_memory_gib", "workers", "start_seconds", "evaluation_seconds",
 }  # fmt: skip
 """Entries of the log that say how it was computed."""
 

@@ -135,8 +135,14 @@ def ucf101_r3d18_cycle() -> PretrainConfig:
 
 
 def training_shards() -> BuildConfig:
-    """Videos encoded for training: small frames, many key frames (default)."""
+    """Videos encoded for training: small frames, each a key frame (default)."""
     return BuildConfig(transcode=TranscodeConfig())
+
+
+def compact_shards() -> BuildConfig:
+    """As training, as H.264: a third of the bytes, for a slow network, and twice the time to
+    decode."""
+    return BuildConfig(transcode=TranscodeConfig(codec="h264"))
 
 
 def original_shards() -> BuildConfig:
@@ -149,7 +155,12 @@ def kcf_shards() -> BuildConfig:
     return BuildConfig(transcode=TranscodeConfig(), teacher="kcf")
 
 
-BUILD = {"training": training_shards, "original": original_shards, "kcf": kcf_shards}
+BUILD = {
+    "training": training_shards,
+    "compact": compact_shards,
+    "original": original_shards,
+    "kcf": kcf_shards,
+}
 
 
 def finetune_ucf101() -> FinetuneConfig:

@@ -468,7 +468,7 @@ def _moving_rectangle(
     inside = np.clip(boxes, 0, [width, height] * 2)
     for picture, (x1, y1, x2, y2) in zip(pictures, inside.tolist(), strict=True):
         picture[y1:y2, x1:x2] = 220
-    coding = TranscodeConfig(short_side_px=height, crf=4)
+    coding = TranscodeConfig(short_side_px=height, quantizer=2)
     data = encode_frames(pictures, num_frames, Fraction(10), coding)
     return ShardRow(name, data, num_frames, 10.0, width, height, boxes=boxes.astype(np.float32))
 

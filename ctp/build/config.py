@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctp.build.layouts import LAYOUTS
 from ctp.config import Config, NotAnOption
@@ -12,20 +12,39 @@ from ctp.text import near_miss
 from ctp.video.config import MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
+OTHER_OPTIONS = {"mpeg4": ("gop_frames", "crf", "preset"), "h264": ("quantizer",)}
+"""Codec -> options of the other one."""
+
 
 class TranscodeConfig(Config):
     """How videos are transcoded."""
 
+    codec: Literal["mpeg4", "h264"] = "mpeg4"
+    """mpeg4 (MPEG-4 part 2, every frame a key frame) loads fastest, h264 needs fewest bytes."""
     short_side_px: int = Field(default=144, ge=16, multiple_of=2)
     """Length of the shorter side; smaller videos keep their size."""
+    quantizer: int = Field(default=6, ge=2, le=31)
+    """Of mpeg4: step of its coefficients; lower values give better and larger videos."""
     gop_frames: int = Field(default=8, ge=1)
-    """Distance between key frames: smaller values decode faster and need more bytes."""
+    """Of h264: distance between key frames; smaller values decode faster and need more bytes."""
     crf: int = Field(default=22, ge=0, le=51)
-    """x264's constant rate factor; lower values give better and larger videos."""
+    """Of h264: x264's constant rate factor; lower values give better and larger videos."""
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = (
         "veryfast"
     )
-    """x264's preset; slower ones give smaller videos."""
+    """Of h264: x264's preset; slower ones give smaller videos."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        fields = type(self).model_fields
+        for name in OTHER_OPTIONS[self.codec]:
+            value = getattr(self, name)
+            if value != fields[name].default:
+                raise ValueError(
+                    f"{name}: got {value}, but codec {self.codec} has no such option. Choose the "
+                    "other codec, or leave it out"
+                )
+        return self
 
 
 class BuildConfig(Config):

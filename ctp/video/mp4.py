@@ -1,6 +1,7 @@
 """Read the sample table of a plain MP4 file: where its packets are and when they are shown.
 
-Most videos are plain MP4 files with one H.264 or H.265 track. Their tables (ISO/IEC 14496-12,
+Most videos are plain MP4 files with one H.264 or H.265 track, or an MPEG-4 track of key frames, as
+shards have them. Their tables (ISO/IEC 14496-12,
 8.5-8.7) contain the position of each frame's packet, its presentation time, and which packets are
 key frames. `read_sample_table` reads these; all other files are left to FFmpeg. It knows all boxes
 that a plain file has, so a file with any other box is left to FFmpeg, too. It also checks, by the
@@ -21,11 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctp.video.headers import UncertainError
-from ctp.video.samples import find_disposable_h264, find_disposable_h265
+from ctp.video.samples import find_disposable_h264, find_disposable_h265, find_disposable_mpeg4
 
-CODECS = {b"avc1": ("h264", b"avcC"), b"hvc1": ("hevc", b"hvcC"), b"hev1": ("hevc", b"hvcC")}
+CODECS = {
+    b"avc1": ("h264", b"avcC"),
+    b"hvc1": ("hevc", b"hvcC"),
+    b"hev1": ("hevc", b"hvcC"),
+    b"mp4v": ("mpeg4", b"esds"),
+}
 """Sample entry -> FFmpeg's name of the codec, and the box that configures it (14496-15)."""
 VISUAL_ENTRY_BYTES = 78
+DESCRIPTORS = (3, 3), (4, 13), (5, 0)
+"""Tags of the nested descriptors of an MPEG-4 stream, decoder and its configuration, and the bytes
+of the fields before the next one; 0: all."""
+STREAM_OPTIONS, MPEG4_VISUAL = 0b1110_0000, 0x20
 IDENTITY_MATRIX = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 BOXES = {
     name: frozenset(kinds.encode().split())
@@ -38,7 +48,7 @@ BOXES = {
         "minf": "vmhd dinf stbl hdlr",
         "dinf": "dref",
         "stbl": "stsd stts ctts cslg stss stsc stsz stco co64 sdtp",
-        "entry": "avcC hvcC colr pasp fiel btrt",
+        "entry": "avcC hvcC esds colr pasp fiel btrt",
     }.items()
 }
 """Box -> boxes in it that are read here, or change neither frames nor pixels."""
@@ -46,6 +56,11 @@ REPEATED = frozenset({b"trak", b"mdat", b"free", b"skip", b"wide", b"udta", b"me
 """Boxes that may occur several times."""
 COLOUR_NUMBERS = frozenset(range(1, 19))
 """Numbers in a `colr` box that FFmpeg passes to the decoder unchanged."""
+FIND_DISPOSABLE = {
+    "h264": find_disposable_h264,
+    "hevc": find_disposable_h265,
+    "mpeg4": find_disposable_mpeg4,
+}
 BOX_HEADER = struct.Struct(">I4s").unpack_from
 MAX_DURATION = 2**31 - 1
 """Longest duration that FFmpeg does not correct."""
@@ -114,6 +129,8 @@ class SampleTable:
         Packets that no other packet depends on are skipped unless their frame is requested.
         """
         packets = self.packet_of_frame[frames]
+        if self.is_disposable.all():
+            return [Run(sorted(packets.tolist()), frames)]
         runs: list[Run] = []
         for frame, packet, start in zip(
             frames, packets.tolist(), self._keys_before(packets).tolist(), strict=True
@@ -248,8 +265,7 @@ def _read_movie(movie: _Box) -> SampleTable:
     units_per_second = _time_scale(track.find(b"mdia", b"mdhd"))
     _check_packets(position, size, shown, is_key, len(movie.data))
     _check_edits(track, units_per_second / _time_scale(movie.find(b"mvhd")), shown)
-    find_disposable = find_disposable_h264 if codec == "h264" else find_disposable_h265
-    is_disposable = find_disposable(movie.data, extradata, position, size, shown)
+    is_disposable = FIND_DISPOSABLE[codec](movie.data, extradata, position, size, shown)
     return SampleTable(
         codec, extradata, position, size, shown, is_key, is_disposable, units_per_second, colour
     )
@@ -294,7 +310,26 @@ def _description(descriptions: _Box) -> tuple[str, bytes, Colour | None]:
     inner.check_children("entry")
     box = inner.find(configuration)
     colour = _colour(inner.find(b"colr")) if b"colr" in inner.children else None
-    return codec, box.data[box.start : box.stop], colour
+    extradata = box.data[box.start : box.stop]
+    return codec, _decoder_info(extradata) if codec == "mpeg4" else extradata, colour
+
+
+def _decoder_info(descriptors: bytes) -> bytes:
+    """Return the decoder's configuration from an `esds` box (14496-1, 7.2.6)."""
+    at, fields = 4, []
+    for tag, num_bytes in DESCRIPTORS:
+        if descriptors[at] != tag:
+            raise _UnsupportedError("a descriptor that is not read here")
+        length, has_more = 0, True
+        while has_more:
+            at += 1
+            length, has_more = length << 7 | descriptors[at] & 127, descriptors[at] > 127
+        fields.append(descriptors[at + 1 : at + 1 + (num_bytes or length)])
+        at += 1 + num_bytes
+    stream, decoder, info = fields
+    if stream[2] & STREAM_OPTIONS or decoder[0] != MPEG4_VISUAL:
+        raise _UnsupportedError("another codec, or another file")
+    return info
 
 
 def _colour(box: _Box) -> Colour:

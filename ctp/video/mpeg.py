@@ -18,7 +18,7 @@ class Mpeg4Headers(Headers):
     """MPEG-4 part 2 (ISO/IEC 14496-2, 6.2)."""
 
     def __init__(self, extradata: bytes):
-        self._units_per_second: int | None = None
+        self._units_per_second = 0  # unknown
         self._num_references = 0
         # of the last two reference VOPs: second in which it is shown, and time in units
         self._seconds, self._times = [0, 0], [0, 0]
@@ -41,6 +41,18 @@ class Mpeg4Headers(Headers):
             is_reordered=is_b,
         )
 
+    @property
+    def num_time_bits(self) -> int:
+        """Return the length of a VOP's time within its second."""
+        if not self._units_per_second:
+            raise UncertainError("no video object layer")
+        return max((self._units_per_second - 1).bit_length(), 1)
+
+    @property
+    def is_packed(self) -> bool:
+        """Return whether packets may hold several VOPs."""
+        return self._is_packed
+
     def _add_layers(self, data: bytes) -> None:
         """Read what is before the first picture."""
         at = data.find(START_CODE)
@@ -55,15 +67,13 @@ class Mpeg4Headers(Headers):
 
     def _read_vop(self, data: bytes, at: int) -> int | None:
         """Return 0 to 3 for I, P, B, S; None if the VOP is not coded (6.2.5)."""
-        if self._units_per_second is None:
-            raise UncertainError("no video object layer")
         bits = Bits(data[at + 4 : at + 24])
         kind = bits.take(2)
         seconds = 0
         while bits.take(1):
             seconds += 1
         bits.take(1)
-        units = bits.take(max((self._units_per_second - 1).bit_length(), 1))
+        units = bits.take(self.num_time_bits)
         bits.take(1)
         is_coded = bits.take(1)
         if kind == B_VOP:

@@ -1,7 +1,8 @@
 """Check that each packet of an MP4 file is shown as one picture, and find pictures to skip.
 
-The rules are those of `ctp.video.pictures`. For H.264, the headers of all packets are read at once,
-because files are short and one packet after the other would take longer than opening them.
+The rules are those of `ctp.video.pictures`. For H.264 and MPEG-4, the headers of all packets are
+read at once, because files are short and one packet after the other would take longer than opening
+them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ctp.video.h26x import (
     sei_messages,
 )
 from ctp.video.headers import UncertainError
+from ctp.video.mpeg import I_VOP, Mpeg4Headers
 from ctp.video.pictures import are_presentation_times, find_shown, open_headers
 
 SLICE_KINDS, IDR_KIND, SEI_KIND, SEQUENCE_KIND = (1, 5), 5, 6, 7
@@ -29,6 +31,9 @@ IS_B = np.array([is_b_slice(byte) for byte in range(256)])
 TYPE_BITS = np.array([15 - 2 * (byte & 127).bit_length() for byte in range(256)])
 """int64 [256], length of the slice type after the bit for macroblock 0, by this byte."""
 WINDOW_BITS = 32
+VOP_CODE, GROUP_CODE = 0x1B6, 0x1B3
+"""Start codes of MPEG-4: of a picture, and of the group header that may precede it."""
+GROUP_BYTES = 7
 
 Numbers = NDArray[np.int64]
 
@@ -61,8 +66,34 @@ def find_disposable_h264(
         raise UncertainError("presentation times that do not give the order")
     number = _frame_numbers(data, at + 1, sequence.frame_number_bits)
     _check_gaps(number, is_idr, is_reference, sequence.max_frame_number)
-    is_disposable: NDArray[np.bool_] = ~is_reference
+    # after an IDR picture, no picture refers to one before it
+    is_disposable: NDArray[np.bool_] = ~is_reference | is_idr.all()
     return is_disposable
+
+
+def find_disposable_mpeg4(
+    data: bytes, extradata: bytes, position: Numbers, size: Numbers, shown: Numbers
+) -> NDArray[np.bool_]:
+    """Check the packets like `find_disposable_h264`; all are disposable.
+
+    Raises:
+        UncertainError: a packet is not one coded I-VOP, so that others may refer to its picture.
+    """
+    layer = Mpeg4Headers(extradata)
+    if layer.is_packed or (shown[1:] < shown[:-1]).any():
+        raise UncertainError("packed or reordered pictures")
+    at = np.where(_windows(data, position) == GROUP_CODE, position + GROUP_BYTES, position)
+    if (size <= GROUP_BYTES + WINDOW_BITS // 4).any() or (_windows(data, at) != VOP_CODE).any():
+        raise UncertainError("packets that do not begin with a picture")
+    value = _windows(data, at + WINDOW_BITS // 8)
+    # kind of the VOP, a one for each second since the last, 0, 1, time, 1, whether it is coded
+    is_intra = value >> (WINDOW_BITS - 2) == I_VOP
+    zeros = ~value & ((1 << (WINDOW_BITS - 2)) - 1)
+    num_seconds = WINDOW_BITS - 2 - np.frexp(zeros)[1]
+    coded_bit = WINDOW_BITS - (2 + num_seconds + 2 + layer.num_time_bits + 2)
+    if not is_intra.all() or coded_bit.min() < 0 or not (value >> coded_bit & 1).all():
+        raise UncertainError("pictures that refer to others or are not coded")
+    return np.ones(len(position), np.bool_)
 
 
 def find_disposable_h265(
@@ -141,11 +172,7 @@ def _check_unit(unit: bytes, extradata: bytes) -> None:
 
 def _frame_numbers(data: bytes, at: Numbers, frame_number_bits: int) -> Numbers:
     """Return each slice's frame number (H.264, 7.3.3), from its header at `at`."""
-    if at.max() + WINDOW_BITS // 8 > len(data):
-        raise UncertainError("a header at the file's end")
-    # the 32 bits from each byte on
-    windows: NDArray[np.uint32] = np.ndarray(len(data) - 3, ">u4", data, strides=(1,))
-    value = windows[at].astype(np.int64)
+    value = _windows(data, at)
     type_bits = TYPE_BITS[value >> 24]
     used = 2 + type_bits + frame_number_bits
     # zeros may be followed by a byte that is no part of the header (7.4.1)
@@ -156,6 +183,14 @@ def _frame_numbers(data: bytes, at: Numbers, frame_number_bits: int) -> Numbers:
         raise UncertainError("a header that is not read here")
     numbers: Numbers = value >> (WINDOW_BITS - used) & ((1 << frame_number_bits) - 1)
     return numbers
+
+
+def _windows(data: bytes, at: Numbers) -> Numbers:
+    """Return the 32 bits from each byte of `at` on."""
+    if at.max() + WINDOW_BITS // 8 > len(data):
+        raise UncertainError("a header at the file's end")
+    windows: NDArray[np.uint32] = np.ndarray(len(data) - 3, ">u4", data, strides=(1,))
+    return windows[at].astype(np.int64)
 
 
 def _check_gaps(

@@ -224,7 +224,7 @@ def test_a_folder_belongs_to_one_build(video_folder: VideoFolder, tmp_path: Path
     create_or_resume(config, tasks)
     free = config.replace(num_tasks=7, video_seconds=1, allow_missing=True)
     create_or_resume(free, plan_shards(free, contents))
-    other = config.replace(transcode=TRANSCODE.replace(crf=30), num_shards=2)
+    other = config.replace(transcode=TRANSCODE.replace(quantizer=9), num_shards=2)
     with pytest.raises(ValueError, match="holds another build: num_shards was 3, now 2; transc"):
         create_or_resume(other, plan_shards(other, contents))
     video_folder(good=3)
@@ -235,16 +235,16 @@ def test_a_folder_belongs_to_one_build(video_folder: VideoFolder, tmp_path: Path
 def test_a_changed_default_does_not_block_the_same_command(
     video_folder: VideoFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The build was started when crf had another default."""
+    """The build was started when quantizer had another default."""
     now = make_config(tmp_path / "out", source=str(video_folder(good=2)), recipe="training")
-    before = now.replace(transcode=TRANSCODE.replace(crf=30))
+    before = now.replace(transcode=TRANSCODE.replace(quantizer=9))
     contents = find_sources(now)
     create_or_resume(before, plan_shards(before, contents))
     kept = with_stored_defaults(now, ["source", "out", "num_shards"])
     assert kept == before
     create_or_resume(kept, plan_shards(kept, contents))
-    assert "transcode.crf stays 30" in capsys.readouterr().out
-    given = with_stored_defaults(now, ["source", "out", "transcode.crf"])
+    assert "transcode.quantizer stays 9" in capsys.readouterr().out
+    given = with_stored_defaults(now, ["source", "out", "transcode.quantizer"])
     with pytest.raises(ValueError, match=r"transcode was .*written by ctp "):
         create_or_resume(given, plan_shards(given, contents))
     assert with_stored_defaults(now.replace(recipe="original"), []).transcode == TRANSCODE

@@ -31,7 +31,7 @@ Encode = Callable[..., bytes]
 Paint = Callable[..., np.ndarray]
 ReadNumbers = Callable[[np.ndarray], list[int]]
 
-CONFIG = TranscodeConfig(short_side_px=32, gop_frames=4)
+CONFIG = TranscodeConfig(short_side_px=32)
 RATE = Fraction(12)
 
 

@@ -88,7 +88,7 @@ def test_features_have_31_channels_and_know_the_direction_of_an_edge() -> None:
 
 def test_a_build_with_the_teacher_writes_boxes_and_weights(tmp_path: Path) -> None:
     frames = video(path((2, 1), 9), 9)
-    coding = TranscodeConfig(short_side_px=120, crf=4)
+    coding = TranscodeConfig(short_side_px=120, quantizer=2)
     (tmp_path / "v.mp4").write_bytes(encode_frames(frames, 9, Fraction(10), coding))
     source = Source("v", VideoEntry("v", str(tmp_path / "v.mp4")))
     task = ShardTask(str(tmp_path / "shards"), "shard", (source,))

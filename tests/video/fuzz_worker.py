@@ -153,7 +153,7 @@ class Whole:
 
 def build(source: Source, journal: Journal) -> None:
     """Convert a video or pictures to a row of a shard, as a build does."""
-    coding = TranscodeConfig(short_side_px=SIZE_PX, preset="ultrafast")
+    coding = TranscodeConfig(short_side_px=SIZE_PX)
     row = convert(source, coding, journal, LIMITS)
     assert row.num_frames >= 1
     assert min(row.width, row.height) <= SIZE_PX

@@ -15,7 +15,7 @@ import pytest
 from ctp.video import decode
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
-from ctp.video.mp4 import SampleTable, read_sample_table
+from ctp.video.mp4 import Run, SampleTable, read_sample_table
 
 Encode = Callable[..., bytes]
 
@@ -26,6 +26,8 @@ PLAIN: dict[str, dict[str, Any]] = {
     "variable rate": {"times": [i**2 // 3 + i for i in range(40)]},
     "index first": {"format_options": {"movflags": "faststart"}},
     "mov": {"format": "mov"},
+    "key frames only": {"options": {"g": "1"}},
+    "MPEG-4, key frames only": {"codec": "mpeg4", "options": {"g": "1"}},
     "H.265": {"codec": "libx265", "options": {"x265-params": "keyint=10:log-level=none"}},
 }
 NOT_PLAIN: dict[str, dict[str, Any]] = {
@@ -117,6 +119,23 @@ def test_only_the_needed_packets_are_decoded(encode_video: Encode) -> None:
     runs = table.runs([2, 3, 25])
     assert [run.packets for run in runs] == [[0, 1, 2, 3], [20, 21, 22, 23, 24, 25]]
     assert [run.frames for run in runs] == [[2, 3], [25]]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_key_frames_are_decoded_in_one_run(codec: str, encode_video: Encode) -> None:
+    table = table_of(encode_video(40, codec=codec, options={"g": "1"}))
+    assert table.runs([2, 3, 25]) == [Run([2, 3, 25], [2, 3, 25])]
+
+
+# the two bytes after the start code: kind (2 bits), 0 and 1, time at 25 frames/s (5 bits), 1, coded
+@pytest.mark.parametrize("changed", [1 << 14, 1 << 5], ids=["a P-VOP", "not coded"])
+def test_mpeg4_with_other_pictures_is_left_to_ffmpeg(changed: int, encode_video: Encode) -> None:
+    data = bytearray(encode_video(12, codec="mpeg4", options={"g": "1"}))
+    at = data.rindex(b"\0\0\1\xb6") + 4
+    header = int.from_bytes(data[at : at + 2], "big")
+    assert header >> 5 & 1
+    data[at : at + 2] = (header ^ changed).to_bytes(2, "big")
+    assert read_sample_table(bytes(data)) is None
 
 
 def test_frames_that_no_other_refers_to_are_skipped(encode_video: Encode) -> None:

@@ -7,7 +7,9 @@ unknown option is an error that names the near miss.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import Any, Generic, NoReturn, TypeVar
 
 import yaml
@@ -18,17 +20,22 @@ from ctp.config import (
     Config,
     flatten,
     is_no_option,
+    is_within,
     merge,
     one_of_field,
+    option_names,
     options,
     section_class,
     unflatten,
 )
+from ctp.option_hints import describe_unknown
 from ctp.storage import Storage, StorageError
 from ctp.text import near_miss
 
 C = TypeVar("C", bound=Config)
 HELP_WIDTH = 100
+MAIN, ALL = "main", "all"
+"""What `--help` lists: the options that most users need, or all."""
 NONE = "none"
 """The text for None on the command line."""
 
@@ -41,12 +48,20 @@ class CommandLine(Generic[C]):
             its docstring.
         default: the recipe that is used when none is named.
         about: what the job does, for `--help`.
+        main_options: the options that `--help` shows, without the two dashes; none: all.
         given: dotted names of the options that the last `parse` found in its arguments and file;
             "recipe" if a recipe was named.
     """
 
-    def __init__(self, recipes: Mapping[str, Callable[[], C]], default: str, about: str):
+    def __init__(
+        self,
+        recipes: Mapping[str, Callable[[], C]],
+        default: str,
+        about: str,
+        main_options: Sequence[str] = (),
+    ):
         self.recipes, self.default, self.about = recipes, default, about
+        self.main_options = main_options
         self.given: frozenset[str] = frozenset()
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[str, C]:
@@ -56,8 +71,8 @@ class CommandLine(Generic[C]):
         """
         # two passes: --recipe and --config decide which options there are, and which values --help
         # shows
-        front = self._front_parser(add_help=False)
-        front.add_argument("-h", "--help", action="store_true")
+        front = self._front_parser()
+        front.add_argument("-h", "--help", nargs="?", const=MAIN, choices=(MAIN, ALL))
         chosen, rest = front.parse_known_args(argv)
         is_named, chosen.recipe = bool(chosen.recipe), chosen.recipe or self.default
         if chosen.recipe not in self.recipes:
@@ -70,8 +85,23 @@ class CommandLine(Generic[C]):
             values = merge(model, values, file)
             values, rest, named = _choose(model, values, rest)
             values, rest, split = _split(model, values, rest)
+            known = option_names(model, values)
+            leaves = [each.name for each in options(model, values)]
+            unknown = describe_unknown(rest, *([f"--{n}" for n in e] for e in (leaves, known)))
+            if unknown:
+                raise ValueError(unknown)
             # the whole parser knows these values, so that --help shows them as the defaults
-            parser = self._front_parser(add_help=True)
+            parser = self._front_parser()
+            text = f"show the main options; --help {ALL}: all" if self.main_options else "show this"
+            parser.add_argument("-h", "--help", action="help", help=text)
+            if self.main_options and chosen.help == MAIN:
+                # with --task NAME, also the options of that task
+                sections = [each.removesuffix(".name") for each in named]
+                parser.shown = {
+                    option.name
+                    for option in options(model, values)
+                    if option.name in self.main_options or is_within(option.name, sections)
+                }
             parser.choices = {
                 f"--{option.name}": f"{option.help} Choices: {', '.join(option.one_of.choices())}. "
                 f"(default: {option.chosen or NONE})"
@@ -99,6 +129,26 @@ class CommandLine(Generic[C]):
             raise SystemExit(0)
         return chosen.recipe, config
 
+    def complete(self, before: Sequence[str]) -> list[str]:
+        """Return the words that may follow these arguments, for the completion of a shell.
+
+        They are the values of the last argument if it is an option, none if it takes any value;
+        otherwise all options.
+        """
+        last = before[-1] if before else ""
+        given = dict(pairwise(before)).get("--recipe", self.default)
+        config = self.recipes.get(given, self.recipes[self.default])()
+        model, values = type(config), config.model_dump()
+        with suppress(ValueError):
+            values, _, _ = _choose(model, values, before[: -1 if last.startswith("-") else None])
+        found = {f"--{option.name}": option for option in options(model, values)}
+        words = {"--recipe": list(self.recipes), "--help": [ALL], "--config": []}
+        if last in words:
+            return words[last]
+        if last in found:
+            return list(found[last].values)
+        return [*words, "--print-config", *found]
+
     def recipe_line(self, name: str) -> str:
         """Return the first line of a recipe's docstring."""
         return (self.recipes[name].__doc__ or "").strip().splitlines()[0]
@@ -123,7 +173,7 @@ class CommandLine(Generic[C]):
         except expected as error:
             raise SystemExit(f"error: {error}") from error
 
-    def _front_parser(self, *, add_help: bool) -> _Parser:
+    def _front_parser(self) -> _Parser:
         width = max(map(len, self.recipes))
         lines = [f"  {name:{width}}  {self.recipe_line(name)}" for name in self.recipes]
         parser = _Parser(
@@ -132,7 +182,7 @@ class CommandLine(Generic[C]):
             epilog=f"A section that may be missing is removed by --SECTION {NONE}",
             formatter_class=_formatter,
             allow_abbrev=False,
-            add_help=add_help,
+            add_help=False,
         )
         parser.add_argument("--recipe", help=f"where to start from (default: {self.default})")
         parser.add_argument("--config", metavar="FILE", help="YAML that overrides the recipe")
@@ -147,9 +197,11 @@ class _Parser(argparse.ArgumentParser):
 
     Attributes:
         choices: option -> help text, of the fields with `OneOf`.
+        shown: options, without the two dashes, that the help lists; none: all.
     """
 
     choices: Mapping[str, str] = {}
+    shown: Collection[str] = ()
 
     def format_help(self) -> str:
         # here, since pydantic-settings adds the options itself and knows nothing of `OneOf`
@@ -162,15 +214,24 @@ class _Parser(argparse.ArgumentParser):
                 or "from JSON string" in (action.help or "")  # a whole section at once
             ):
                 action.help = argparse.SUPPRESS
+        if self.shown:
+            self._hide_others()
         return super().format_help()
 
+    def _hide_others(self) -> None:
+        hidden = 0
+        for group in self._action_groups:
+            for action in group._group_actions:
+                name = next(iter(action.option_strings), "").removeprefix("--")
+                is_own = name in ("-h", "recipe", "config", "print-config")
+                if action.help != argparse.SUPPRESS and not (is_own or name in self.shown):
+                    action.help = argparse.SUPPRESS
+                    hidden += 1
+            group.description = None  # the names say enough, and the list is short
+        self.epilog = f"{hidden} more options: --help all\n{self.epilog}"
+
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        # argparse names the first unknown option; other errors pass through as they are
-        if unknown != message:
-            option = unknown.split()[0].partition("=")[0]
-            names = [name for name in self._option_string_actions if name.startswith("--")]
-            message = f"there is no option {option}{near_miss(option, names)}"
+        message = message.replace("unrecognized", "options start with --; unexpected")
         self.exit(2, f"error: {message}\nTry {self.prog} --help\n")
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
@@ -194,6 +202,7 @@ class Option(NamedTuple):
         one_of: the classes that it chooses from by name, or None.
         chosen: name of the class that is chosen, or None.
         split_by: how the command line divides its text, or None.
+        values: its values if there are few, otherwise [].
     """
 
     name: str
@@ -201,6 +210,7 @@ class Option(NamedTuple):
     one_of: OneOf | None = None
     chosen: str | None = None
     split_by: SplitBy | None = None
+    values: Sequence[str] = ()
 
 
 def options(
@@ -226,11 +236,21 @@ def options(
         if section is None or one_of:
             chosen = value["name"] if one_of and section and isinstance(value, Mapping) else None
             split_by = next((each for each in field.metadata if isinstance(each, SplitBy)), None)
-            yield Option(full, field.description or "", one_of, chosen, split_by)
+            few = list(one_of.choices()) if one_of else _values(field.annotation)
+            yield Option(full, field.description or "", one_of, chosen, split_by, few)
         if section is not None:
             below = options(section, value if isinstance(value, Mapping) else {}, f"{full}.")
             # the name is given as the value of the field itself
             yield from (each for each in below if not (one_of and each.name == f"{full}.name"))
+
+
+def _values(annotation: Any) -> list[str]:
+    """Return the values of an annotation, if it is bool, a Literal, or one of them or None."""
+    if annotation is bool:
+        return ["true", "false"]
+    if get_origin(annotation) is Literal:
+        return [str(value) for value in get_args(annotation)]
+    return [value for each in get_args(annotation) for value in _values(each)]
 
 
 def option_names(model: type[Config], values: Mapping[str, Any] | None = None) -> list[str]:

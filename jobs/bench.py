@@ -1,4 +1,4 @@
-"""Measure what a clip and a training step cost on this machine, and what limits a run."""
+"""Measure the speed of this machine, and what limits a run."""
 
 from ctp.commands.bench import main
 

@@ -1,4 +1,4 @@
-"""Build shards of a data set: Parquet files that load fast, from videos as they were published."""
+"""Build shards of videos, which load fast."""
 
 from ctp.commands.build_shards import main
 

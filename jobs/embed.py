@@ -1,4 +1,4 @@
-"""Compute features of a collection of videos, for retrieval and other uses."""
+"""Compute features of videos."""
 
 from ctp.commands.embed import main
 

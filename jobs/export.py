@@ -1,4 +1,4 @@
-"""Export the encoder of a run for programs that do not have ctp."""
+"""Export an encoder for programs without ctp."""
 
 from ctp.commands.export import main
 

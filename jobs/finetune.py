@@ -1,4 +1,4 @@
-"""Fine-tune an encoder for action recognition and test it, from labelled videos to scores."""
+"""Fine-tune an encoder for action recognition, and test it."""
 
 from ctp.commands.finetune import main
 

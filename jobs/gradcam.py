@@ -1,4 +1,4 @@
-"""Draw where fine-tuned classifiers look, by guided Grad-CAM."""
+"""Draw where classifiers look, by guided Grad-CAM."""
 
 from ctp.commands.gradcam import main
 

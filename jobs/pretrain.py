@@ -1,4 +1,4 @@
-"""Pretrain an encoder on a pretext task, from videos to encoder.safetensors."""
+"""Pretrain an encoder on a pretext task."""
 
 from ctp.commands.pretrain import main
 

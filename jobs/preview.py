@@ -1,4 +1,4 @@
-"""Draw training samples of a recipe, or held-out samples and the answers of a run's model."""
+"""Draw samples of a task, or a run's predictions."""
 
 from ctp.commands.preview import main
 

@@ -1,4 +1,4 @@
-"""Put runs on one page: curves, scores, the paper's numbers beside ours, and what differs."""
+"""Put runs on one page, beside the paper's numbers."""
 
 from ctp.commands.report import main
 

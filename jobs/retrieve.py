@@ -1,4 +1,4 @@
-"""Score features by retrieval, and draw queries with their nearest neighbours."""
+"""Score features by retrieval, and draw nearest neighbours."""
 
 from ctp.commands.retrieve import main
 

@@ -1,4 +1,4 @@
-"""List the runs of a storage, show one, prune its checkpoints, or delete it."""
+"""List runs, show one, prune its checkpoints, or delete it."""
 
 from ctp.commands.runs import main
 

@@ -1,4 +1,4 @@
-"""Compare values of options: many pretrainings that differ in them, and a table of their scores."""
+"""Pretrain with several values of options, and compare them."""
 
 from ctp.commands.sweep import main
 

@@ -1,4 +1,4 @@
-"""Fine-tune tracking on annotated videos and test it, from shards with boxes to scores."""
+"""Fine-tune tracking on annotated videos, and test it."""
 
 from ctp.commands.track import main
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -234,12 +235,29 @@ def test_help_shows_the_options_of_the_chosen_class(capsys: pytest.CaptureFixtur
     assert "--shape.side" not in circle
 
 
+def test_help_is_short_and_help_all_is_complete(capsys: pytest.CaptureFixture[str]) -> None:
+    line = CommandLine({"plain": plain, "wide": wide}, "plain", "about", ("seed", "shape"))
+
+    def shown(*argv: str) -> list[str]:
+        with pytest.raises(SystemExit):
+            line.parse(argv)
+        return re.findall(r"^  (--[\w.]+)", capsys.readouterr().out, re.MULTILINE)
+
+    front = ["--recipe", "--config", "--print"]
+    assert shown("--help") == [*front, "--seed", "--shape"]
+    chosen = shown("--shape", "circle", "--help")
+    assert chosen == [*front, "--seed", "--shape", "--shape.colour", "--shape.radius"]
+    everything = shown("--help", "all")
+    assert {f"--{option.name}" for option in options(Outer)} <= set(everything)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--recipe", "wid"], "no recipe 'wid' (did you mean wide?); there are plain, wide"),
         (["--inner.widht", "3"], "there is no option --inner.widht (did you mean --inner.width?)"),
         (["--inner.widt=3"], "there is no option --inner.widt (did you mean --inner.width?)"),
+        (["--sede", "1", "--inner", "3"], "(did you mean --seed?)\n  there is no option --inner"),
         (["--seed", "x"], "seed: Input should be a valid integer"),
         (["--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
         (["--shape", "circel"],

@@ -14,6 +14,7 @@ TIERS = (
         "geometry",
         "keyframes",
         "machine",
+        "option_hints",
         "progress",
         "rng",
         "score",

@@ -1,4 +1,4 @@
-"""Measure what a clip and a training step cost on this machine, and what limits a run."""
+"""Measure the speed of this machine, and what limits a run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,17 @@ def tiny() -> BenchConfig:
 
 RECIPES = {"standard": standard, "quick": quick, "tiny": tiny}
 
+MAIN_OPTIONS = (
+    "what", "out", "repeats", "data.uri", "task", "encoder", "baseline", "ray.num_actors",
+    "ray.clips", "step.precisions", "step.compile", "step.clips", "gpus", "cores",
+    "gpu_clips_per_second",
+)  # fmt: skip
+COMMAND = CommandLine(RECIPES, "standard", ABOUT, MAIN_OPTIONS)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, measure, print tables and write the figures."""
-    command = CommandLine(RECIPES, "standard", ABOUT)
-    command.run(_run, argv, QuarantineLimitError, ConnectionError)
+    COMMAND.run(_run, argv, QuarantineLimitError, ConnectionError)
 
 
 def _run(config: BenchConfig) -> None:

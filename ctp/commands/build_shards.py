@@ -1,4 +1,4 @@
-"""Build shards of a data set: Parquet files that load fast, from videos as they were published."""
+"""Build shards of videos, which load fast."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ABOUT = """Build Parquet shards of a data set, for training and for any Parquet 
 Videos are transcoded for fast loading, or kept as they are. OUT gets shards and a _manifest.json
 that lists them, their labels, and every video that cannot be used. The same command resumes an
 interrupted build."""
+COMMAND = CommandLine(BUILD, "training", ABOUT)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and build."""
-    command = CommandLine(BUILD, "training", ABOUT)
-    parsed = command.parse(argv)
+    parsed = COMMAND.parse(argv)
     from ctp.cluster.build import build_shards  # torch and Ray: --help needs neither
     from ctp.cluster.launch import run_command
 
-    run_command(command, parsed, build_shards)
+    run_command(COMMAND, parsed, build_shards)

@@ -1,4 +1,4 @@
-"""Compute features of a collection of videos, for retrieval and other uses."""
+"""Compute features of videos."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ ABOUT = """Compute features of videos with an encoder, a vector for each clip.
 OUT gets Parquet files (id, clip, feature, label), a _manifest.json that describes them, and a
 _quarantine.jsonl of the videos that cannot be used. The same command resumes an interrupted one.
 
-  embed.py --encoder runs/my-run --data.uri data/ucf101/train --out features/train
-  embed.py --encoder kinetics400 --data.uri s3://bucket/videos --out s3://bucket/features \\
+  ctp embed --encoder runs/my-run --data.uri data/ucf101/train --out features/train
+  ctp embed --encoder kinetics400 --data.uri s3://bucket/videos --out s3://bucket/features \\
            --scaling.use_gpu true --scaling.num_readers 12"""
+COMMAND = CommandLine(EMBED, "retrieval", ABOUT)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and compute the features."""
-    command = CommandLine(EMBED, "retrieval", ABOUT)
-    parsed = command.parse(argv)
+    parsed = COMMAND.parse(argv)
     from ctp.cluster.extract import embed  # torch and Ray: --help needs neither
     from ctp.cluster.launch import run_command
 
-    run_command(command, parsed, embed)
+    run_command(COMMAND, parsed, embed)

@@ -1,4 +1,4 @@
-"""Export the encoder of a run for programs that do not have ctp."""
+"""Export an encoder for programs without ctp."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ABOUT = """Export an encoder as a torch.export program, encoder.pt2, or as ONNX,
 Each takes any number of clips, float32 [B, 3, T, H, W] normalised by ImageNet's mean and deviation,
 and is written only if it gives the encoder's features of random clips. ONNX needs the extra onnx.
 
-  export.py --run my-run                                  beside the run's encoder.safetensors
-  export.py --run my-run --format both --spatial_stride 16
-  export.py --encoder s3://bucket/runs/a/encoder.safetensors --out exported"""
+  ctp export --run my-run                                  beside the run's encoder.safetensors
+  ctp export --run my-run --format both --spatial_stride 16
+  ctp export --encoder s3://bucket/runs/a/encoder.safetensors --out exported"""
 
 
 class ExportConfig(Config):
@@ -42,9 +42,12 @@ class ExportConfig(Config):
     """Folder or URI to write to; none: the encoder's folder."""
 
 
+COMMAND = CommandLine({"as-trained": ExportConfig}, "as-trained", ABOUT)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse the arguments, export, and print what was written."""
-    CommandLine({"as-trained": ExportConfig}, "as-trained", ABOUT).run(_run, argv)
+    COMMAND.run(_run, argv)
 
 
 def _run(config: ExportConfig) -> None:

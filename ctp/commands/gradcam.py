@@ -1,4 +1,4 @@
-"""Draw where fine-tuned classifiers look, by guided Grad-CAM."""
+"""Draw where classifiers look, by guided Grad-CAM."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ABOUT = """Draw where classifiers look (Fig. 5, 8): OUT/gradcam.png and OUT/grad
 RUNS are folders of jobs/finetune.py with the same classes, e.g. one run from pretrained and one
 from random weights. The middle clip of each video is explained.
 
-  gradcam.py --runs runs/ctp,runs/scratch
-  gradcam.py --runs runs/ctp --uri my/videos --num_videos 8 --target "Horse Riding\""""
+  ctp gradcam --runs runs/ctp,runs/scratch
+  ctp gradcam --runs runs/ctp --uri my/videos --num_videos 8 --target "Horse Riding\""""
 
 
 class GradcamConfig(Config):
@@ -36,9 +36,12 @@ class GradcamConfig(Config):
     """Folder or URI for the picture and the video."""
 
 
+COMMAND = CommandLine({"gradcam": GradcamConfig}, "gradcam", ABOUT)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, explain, draw, and print where it is."""
-    CommandLine({"gradcam": GradcamConfig}, "gradcam", ABOUT).run(_run, argv)
+    COMMAND.run(_run, argv)
 
 
 def _run(config: GradcamConfig) -> None:

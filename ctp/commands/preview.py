@@ -1,4 +1,4 @@
-"""Draw training samples of a recipe, or held-out samples and the answers of a run's model."""
+"""Draw samples of a task, or a run's predictions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ABOUT = """Draw samples of a pretext task: a picture, OUT/clips.png, and a video
 Without --run, training samples of the recipe. With --run, held-out samples of that run and the
 answers of its newest checkpoint.
 
-  preview.py --recipe small --first_position 30000      what a late step trains on
-  preview.py --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
-  preview.py --run my-run                               what a run has learnt
-  preview.py --run my-run --data.uri my/videos          the same on your videos"""
+  ctp preview --recipe small --first_position 30000      what a late step trains on
+  ctp preview --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
+  ctp preview --run my-run                               what a run has learnt
+  ctp preview --run my-run --data.uri my/videos          the same on your videos"""
 
 
 class DrawingConfig(Config):
@@ -45,16 +45,7 @@ class PreviewConfig(PretrainConfig, DrawingConfig):
     """A pretraining config, and what to draw of it."""
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse, draw, and print where it is."""
-    choices = {name: _with_drawing(make) for name, make in recipes.PRETRAIN.items()}
-    recipe, config = CommandLine(choices, "tiny", ABOUT).parse(argv)
-    from ctp.commands.work.preview import run  # torch: --help needs none
-
-    try:
-        run(recipe, config)
-    except (ValueError, StorageError, QuarantineLimitError) as error:
-        sys.exit(f"error: {error}")
+MAIN_OPTIONS = (*DrawingConfig.model_fields, "storage", "seed", "data.uri", "task", "encoder")
 
 
 def _with_drawing(make: Callable[[], PretrainConfig]) -> Callable[[], PreviewConfig]:
@@ -63,3 +54,18 @@ def _with_drawing(make: Callable[[], PretrainConfig]) -> Callable[[], PreviewCon
 
     recipe.__doc__ = make.__doc__
     return recipe
+
+
+RECIPES = {name: _with_drawing(make) for name, make in recipes.PRETRAIN.items()}
+COMMAND = CommandLine(RECIPES, "tiny", ABOUT, MAIN_OPTIONS)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse, draw, and print where it is."""
+    recipe, config = COMMAND.parse(argv)
+    from ctp.commands.work.preview import run  # torch: --help needs none
+
+    try:
+        run(recipe, config)
+    except (ValueError, StorageError, QuarantineLimitError) as error:
+        sys.exit(f"error: {error}")

@@ -1,4 +1,4 @@
-"""Put runs on one page: curves, scores, the paper's numbers beside ours, and what differs."""
+"""Put runs on one page, beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ beside each other: scores by initial weights, with means over seeds.
 RUNS are folders of jobs/pretrain.py, finetune.py, track.py and retrieve.py, or folders that contain
 such folders, local or on S3. OUT gets report.html, one file with all pictures inside.
 
-  report.py --runs runs/pretrained,runs/finetuned,retrieval --out report
-  report.py --runs runs --out report"""
+  ctp report --runs runs/pretrained,runs/finetuned,retrieval --out report
+  ctp report --runs runs --out report"""
 
 
 class ReportConfig(Config):
@@ -27,9 +27,12 @@ class ReportConfig(Config):
     """Folder or URI for the page."""
 
 
+COMMAND = CommandLine({"report": ReportConfig}, "report", ABOUT)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, read the runs, write the page, and print where it is."""
-    CommandLine({"report": ReportConfig}, "report", ABOUT).run(_run, argv)
+    COMMAND.run(_run, argv)
 
 
 def _run(config: ReportConfig) -> None:

@@ -1,4 +1,4 @@
-"""Score features by retrieval, and draw queries with their nearest neighbours."""
+"""Score features by retrieval, and draw nearest neighbours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ A query is right at k when one of the k gallery videos nearest to it has its cla
 retrieval.json and neighbours.png, a picture of queries and the videos nearest to them. Features of
 two poolings (--features.pooling both) have an accuracy for each; the rest is of the first.
 
-  retrieve.py --gallery features/train --queries features/test"""
+  ctp retrieve --gallery features/train --queries features/test"""
 Positive = Annotated[int, Ge(1)]
 
 
@@ -39,9 +39,12 @@ class RetrieveConfig(Config):
     """Queries in the picture, evenly chosen; 0 for no picture."""
 
 
+COMMAND = CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse, score, draw, and print the scores."""
-    CommandLine({"vcop": RetrieveConfig}, "vcop", ABOUT).run(_run, argv)
+    COMMAND.run(_run, argv)
 
 
 def _run(config: RetrieveConfig) -> None:

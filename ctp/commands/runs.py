@@ -1,4 +1,4 @@
-"""List the runs of a storage, show one, prune its checkpoints, or delete it."""
+"""List runs, show one, prune its checkpoints, or delete it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ctp.storage import Storage, StorageError
 
 ABOUT = """List the runs of a storage, or show, prune or delete one.
 
-  runs.py list --storage s3://bucket/runs     state, step, age of the last checkpoint, and score
-  runs.py show NAME                           checkpoints, and the processes that wrote the run
-  runs.py prune NAME --keep 1                 delete all but the newest checkpoints
-  runs.py delete NAME                         delete the run, after a question; --yes: without
+  ctp runs [list] --storage s3://bucket/runs     state, step, last checkpoint, score
+  ctp runs show NAME                           checkpoints, and the processes that wrote the run
+  ctp runs prune NAME --keep 1                 delete all but the newest checkpoints
+  ctp runs delete NAME                         delete the run, after a question; --yes: without
 
 A run that a process is writing is not pruned or deleted. Each command has its own --help."""
 
@@ -63,14 +63,15 @@ class DeleteConfig(ShowConfig):
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command and carry it out."""
     words = list(sys.argv[1:] if argv is None else argv)
-    verb = words.pop(0) if words else "--help"
-    if verb in ("-h", "--help"):
+    if words[:1] in (["-h"], ["--help"]):
         print(ABOUT)
         return
+    # without a command, options or nothing: list
+    verb = "list" if not words or words[0].startswith("-") else words.pop(0)
     if verb not in VERBS:
         sys.exit(f"error: no command {verb!r}; expected one of {', '.join(VERBS)}")
-    make, run = VERBS[verb]
-    _, config = CommandLine({verb: make}, verb, ABOUT).parse(_as_options(words))
+    _, run = VERBS[verb]
+    _, config = COMMANDS[verb].parse(_as_options(words))
     try:
         run(config)
     except (ValueError, StorageError, LeaseError) as error:
@@ -120,3 +121,4 @@ VERBS: dict[str, tuple[type[Config], Callable[[Any], None]]] = {
     "prune": (PruneConfig, _prune),
     "delete": (DeleteConfig, _delete),
 }
+COMMANDS = {verb: CommandLine({verb: make}, verb, ABOUT) for verb, (make, _) in VERBS.items()}

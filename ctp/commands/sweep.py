@@ -1,4 +1,4 @@
-"""Compare values of options: many pretrainings that differ in them, and a table of their scores."""
+"""Pretrain with several values of options, and compare them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ The sweep's folder STORAGE/NAME contains table.md, table.csv and plot.png, updat
 and the run folders in runs/. The same command resumes an interrupted sweep, and tries failed trials
 again; with more --seeds, or more values in --grid, it adds trials.
 
-  sweep.py --recipe table2a --scale small --seeds 3
-  sweep.py --grid task.num_patches=1,2,3,4 --set schedule.length=2000 --scores task,linear
-  sweep.py --grid "task.sigma=[.8,.8,.04,.04],[1,1,.05,.05]" --grid task.head.squeeze=true,false
-  sweep.py --recipe table4 --scale paper --data s3://bucket/sets --storage s3://bucket/sweeps
-  sweep.py --recipe table2b --scale paper --storage s3://bucket/sweeps \\
+  ctp sweep --recipe table2a --scale small --seeds 3
+  ctp sweep --grid task.num_patches=1,2,3,4 --set schedule.length=2000 --scores task,linear
+  ctp sweep --grid "task.sigma=[.8,.8,.04,.04],[1,1,.05,.05]" --grid task.head.squeeze=true,false
+  ctp sweep --recipe table4 --scale paper --data s3://bucket/sets --storage s3://bucket/sweeps
+  ctp sweep --recipe table2b --scale paper --storage s3://bucket/sweeps \\
            --set data.uri=s3://bucket/k400 --set finetune.ucf101.data.uri=s3://bucket/ucf/train \\
            --set finetune.ucf101.data.test_uri=s3://bucket/ucf/test --scores finetune-ucf101
-  sweep.py --recipe curriculum --scale small --seeds 4 --asha.grace 20"""
+  ctp sweep --recipe curriculum --scale small --seeds 4 --asha.grace 20"""
 OPTIONS_WITH_COMMAS = ("--set", "--grid")
+COMMAND = CommandLine(SWEEP, "grid", ABOUT)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse, run the sweep, and print its table."""
     started = time.monotonic()
-    _, config = CommandLine(SWEEP, "grid", ABOUT).parse(
-        _quoted(sys.argv[1:] if argv is None else argv)
-    )
+    _, config = COMMAND.parse(_quoted(sys.argv[1:] if argv is None else argv))
     # torch and Ray: --help needs neither
     from ctp.cluster.errors import StoppedError, exit_finally
     from ctp.cluster.sweep import run_sweep

@@ -1,8 +1,9 @@
-"""Fine-tune tracking on annotated videos and test it, from shards with boxes to scores."""
+"""Fine-tune tracking on annotated videos, and test it."""
 
 from __future__ import annotations
 
 from ctp.cli import CommandLine
+from ctp.commands import RUN_OPTIONS
 from ctp.recipes import TRACK
 
 ABOUT = """Fine-tune tracking on annotated videos, and test it as in the paper.
@@ -11,11 +12,23 @@ The videos are shards with boxes: jobs/build_shards.py --layout got10k makes the
 run folder STORAGE/NAME gets scores.json, tracks.png, predicted.mp4, curves.png,
 tracker.safetensors, and all that a pretraining run has. The same --name resumes a run."""
 
+MAIN_OPTIONS = (
+    *RUN_OPTIONS,
+    "data.test_uri",
+    "sampling.num_frames",
+    "augment.frame_size_px",
+    "initial",
+    "encoder",
+    "frozen_stages",
+    "with_head",
+    "test_every_steps",
+)
+COMMAND = CommandLine(TRACK, "got10k", ABOUT, MAIN_OPTIONS)
+
 
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and train."""
-    command = CommandLine(TRACK, "got10k", ABOUT)
-    parsed = command.parse(argv)
+    parsed = COMMAND.parse(argv)
     from ctp.cluster.launch import run_command, track  # torch and Ray: --help needs neither
 
-    run_command(command, parsed, track)
+    run_command(COMMAND, parsed, track)

@@ -104,7 +104,7 @@ def test_a_finished_run_that_is_started_again_is_no_error(
 
 def test_help_names_recipes_and_options_and_says_how_to_resume() -> None:
     shown = subprocess.run(
-        [sys.executable, str(JOB), "--help"], capture_output=True, text=True, check=True
+        [sys.executable, str(JOB), "--help", "all"], capture_output=True, text=True, check=True
     ).stdout
     for expected in ("recipes:", "ucf101-r3d18", "--data.uri", "--task.num_patches", "resumes"):
         assert expected in shown

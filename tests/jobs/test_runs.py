@@ -212,7 +212,7 @@ def test_each_command_has_help(
     load_job: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     load_job("runs").main(["--help"])
-    assert "runs.py prune NAME" in capsys.readouterr().out
+    assert "ctp runs prune NAME" in capsys.readouterr().out
     with pytest.raises(SystemExit) as exit_:
         load_job("runs").main(["prune", "--help"])
     assert exit_.value.code == 0

@@ -97,6 +97,6 @@ def test_help_is_complete(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     for expected in (
         "Table 10: the greatest speed of patches", "--grid", "--asha.metric", "resumes an",
-        "sweep.py --recipe table2a --scale small --seeds 3", "--trials_at_once",
+        "ctp sweep --recipe table2a --scale small --seeds 3", "--trials_at_once",
     ):  # fmt: skip
         assert expected in printed

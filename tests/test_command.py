@@ -1,0 +1,111 @@
+"""The command `ctp`: its jobs, what `--help` imports, and the completion in a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from click.shell_completion import BashComplete
+from click.testing import CliRunner
+
+from ctp.commands.main import JOBS, main
+
+JOB_FILES = {path.stem for path in (Path(__file__).parents[1] / "jobs").glob("*.py")}
+WITHOUT_TORCH = """
+import contextlib, io, sys
+from importlib import import_module
+
+for name in sys.argv[1:]:
+    job = import_module(f"ctp.commands.{name}").main
+    verb = ["list"] if name == "runs" else []
+    for argv in (["--help"], ["--help", "all"], ["--print-config"], ["--lr", "1"]):
+        try:
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+                job([*verb, *argv])
+        except SystemExit as end:
+            assert end.code == (2 if argv[0] == "--lr" else 0) or not end.code, (name, argv)
+        heavy = {"torch", "ray", "matplotlib"}.intersection(sys.modules)
+        assert not heavy, (name, argv, heavy)
+print("done")
+"""
+
+
+def test_every_job_file_is_a_job_of_the_command() -> None:
+    assert {name.replace("-", "_") for name in JOBS} == JOB_FILES
+
+
+def test_help_and_errors_of_options_need_neither_torch_nor_ray(
+    run_python: Callable[..., str],
+) -> None:
+    assert run_python("-c", WITHOUT_TORCH, *sorted(JOB_FILES)).strip() == "done"
+
+
+def test_help_has_a_line_for_each_job() -> None:
+    lines = CliRunner().invoke(main, ["--help"]).output.splitlines()
+    for name in JOBS:
+        about = import_module(f"ctp.commands.{name.replace('-', '_')}").__doc__
+        assert about is not None
+        assert f"  {name:12}  {about.splitlines()[0]}" in lines
+
+
+def test_a_job_gets_its_arguments_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ctp"])
+    for name in ("build-shards", "build_shards"):
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--source=a, b", "--limit", "3", "--print-config"])
+        assert ended.value.code == 0
+        printed = capsys.readouterr().out
+        assert "limit: 3" in printed
+        assert "source: a, b" in printed
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["pretrian"], "no job 'pretrian' (did you mean pretrain?)"),
+        (["pretrain", "--sede", "1"], "did you mean --seed?"),
+    ],
+)
+def test_an_unknown_job_or_option_is_an_error(
+    argv: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["ctp"])
+    ended = CliRunner().invoke(main, argv)
+    assert ended.exit_code == 2
+    assert message in ended.output
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert CliRunner().invoke(main, ["--version"]).output.startswith("ctp 0.1")
+
+
+@pytest.mark.parametrize(
+    ("before", "incomplete", "expected"),
+    [
+        ([], "pre", ["pretrain", "preview"]),
+        (["runs"], "s", ["show"]),
+        (["runs", "prune"], "--k", ["--keep"]),
+        (["pretrain"], "--data.held", ["--data.heldout_uri", "--data.heldout_share"]),
+        (["pretrain", "--recipe"], "ti", ["tiny"]),
+        (["pretrain", "--recipe", "tiny"], "--see", ["--seed"]),
+        (["pretrain", "--task"], "m", ["memdpc", "moco"]),
+        (["pretrain", "--task", "moco"], "--task.q", ["--task.queue_size"]),
+        (["pretrain", "--scaling.use_gpu"], "", ["true", "false"]),
+        (["finetune", "--protocol"], "", ["finetune", "linear", "attentive"]),
+    ],
+)
+def test_words_are_completed(before: list[str], incomplete: str, expected: list[str]) -> None:
+    complete = BashComplete(main, {}, "ctp", "_CTP_COMPLETE")
+    assert [item.value for item in complete.get_completions(before, incomplete)] == expected
+
+
+def test_a_path_is_completed_by_the_shell() -> None:
+    complete = BashComplete(main, {}, "ctp", "_CTP_COMPLETE")
+    assert [item.type for item in complete.get_completions(["pretrain", "--data.uri"], "")] == [
+        "file"
+    ]

@@ -21,6 +21,17 @@ def near_miss(name: str, names: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Return all names, the most similar to `name` first, otherwise in their order."""
+    matcher = difflib.SequenceMatcher(b=name.lower())
+
+    def distance(other: str) -> float:
+        matcher.set_seq1(other.lower())
+        return -matcher.ratio()
+
+    return sorted(names, key=distance)
+
+
 def listed(names: Iterable[str | None]) -> str:
     """Return the first names, quoted and separated by commas, and the number of the others."""
     texts = [repr(name) for name in names]

@@ -22,7 +22,7 @@ TIERS = (
         "versions",
     },
     {"storage"},
-    {"lease"},
+    {"lease", "run_names"},
     {"cli", "video"},
     {"encoders"},
     {"data"},

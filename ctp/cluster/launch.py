@@ -32,6 +32,7 @@ from ctp.downstream import classification, extraction, tracking
 from ctp.downstream.clip_choice import with_clips_of_encoder
 from ctp.downstream.config import DownstreamConfig, FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig
+from ctp.downstream.initial import absolute_weights
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.weights import load_encoder
@@ -160,6 +161,9 @@ def pretrain(config: PretrainConfig) -> Run:
         LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
+    if config.initial_encoder:
+        weights = absolute_weights(config.initial_encoder, config.storage)
+        config = config.replace(initial_encoder=weights)
     config = with_absolute_paths(config)
     run = _finished(config) or _pretrain(config)
     scores = run.scores

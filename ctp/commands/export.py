@@ -23,7 +23,7 @@ class ExportConfig(Config):
     """One vector per clip, from the encoder as it was trained (default)."""
 
     run: str = ""
-    """Name of a run below `storage`, or path or URI of its folder."""
+    """Name of a run below `storage`, or path or URI of its folder or of a file in it."""
     encoder: str = ""
     """Path or URI of an encoder.safetensors, to export it instead of a run's."""
     storage: str = "runs"

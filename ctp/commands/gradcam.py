@@ -23,7 +23,7 @@ class GradcamConfig(Config):
     """Guided Grad-CAM of the middle clips of some videos (default)."""
 
     runs: tuple[str, ...] = ()
-    """Folders or URIs of finished fine-tuning runs."""
+    """Finished fine-tuning runs: names in the folder runs, or folders or URIs."""
     uri: Sources = ()
     """Videos to explain; none: those that the first run was tested on."""
     num_videos: Annotated[int, Ge(1)] = 4

@@ -32,7 +32,7 @@ class DrawingConfig(Config):
     out: str = "preview"
     """Folder for the picture and the video, local or s3://bucket/prefix."""
     run: str = ""
-    """Draw the answers of this run: its name below `storage`, or its folder's path or URI."""
+    """Draw the answers of this run: its name below `storage`, or its folder."""
     num_clips: Annotated[int, Ge(1)] = 4
     """Samples to draw."""
     first_position: Annotated[int, Ge(0)] = 0

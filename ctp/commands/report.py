@@ -20,7 +20,8 @@ class ReportConfig(Config):
     """One page of some runs (default)."""
 
     runs: tuple[str, ...] = ()
-    """Folders or URIs of runs, or of folders that contain some, in the order of the page."""
+    """Runs, in the order of the page: names in the folder runs, folders or URIs of runs, or folders
+    that contain some."""
     title: str = "Runs of ctp"
     """Title of the page."""
     out: str = "report"

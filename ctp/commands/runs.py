@@ -18,9 +18,9 @@ from ctp.report.run_list import (
     find_run,
     list_runs,
     prune_run,
-    summarise,
+    summarise_folder,
 )
-from ctp.storage import Storage, StorageError
+from ctp.storage import StorageError
 
 ABOUT = """List the runs of a storage, or show, prune or delete one.
 
@@ -43,7 +43,7 @@ class ShowConfig(ListConfig):
     """One run (default)."""
 
     name: str = ""
-    """Name of the run, as the list has it."""
+    """The run: its name, as the list has it, or the path or URI of its folder."""
 
 
 class PruneConfig(ShowConfig):
@@ -105,7 +105,7 @@ def _prune(config: PruneConfig) -> None:
 
 def _delete(config: DeleteConfig) -> None:
     folder = find_run(config.storage, config.name)
-    run = summarise(Storage.from_uri(config.storage), config.name)
+    run = summarise_folder(folder, config.name)
     if not config.yes:
         print(f"delete {folder.uri} ({run.kind}, {run.state}, step {run.step})? [y/N] ", end="")
         sys.stdout.flush()

@@ -17,6 +17,7 @@ from ctp.downstream.features import check_poolings
 from ctp.downstream.initial import clip_format_of
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.encoders.weights import find_encoder, stored_config
+from ctp.run_names import RUNS
 from ctp.video.config import ClipFormat
 
 Reader = DownstreamConfig | EmbedConfig
@@ -44,7 +45,8 @@ def with_clips_of_encoder(config: C, given: Iterable[str]) -> C:
         StorageError: its file cannot be read.
     """
     source = config.encoder if isinstance(config, EmbedConfig) else config.initial
-    trained = clip_format_of(source) if source else None
+    storage = RUNS if isinstance(config, EmbedConfig) else config.storage
+    trained = clip_format_of(source, storage) if source else None
     if trained is None:
         return config
     given = list(given)

@@ -14,8 +14,8 @@ from ctp.encoders.config import (
 )
 from ctp.encoders.initial import with_norm_eps_of
 from ctp.encoders.weights import find_encoder, stored_clip_format, stored_config
+from ctp.run_names import RUNS
 from ctp.storage import Storage
-from ctp.training.run_folder import ENCODER
 from ctp.video.config import ClipFormat
 
 C = TypeVar("C", bound=DownstreamConfig)
@@ -32,18 +32,17 @@ def resolve_weights(config: C, spatial_stride: int) -> C:
         ValueError: there are no such weights.
         StorageError: their file cannot be read.
     """
-    initial = _absolute(config.initial)
+    initial = absolute_weights(config.initial, config.storage)
     encoder = resolve_encoder(config.encoder, initial, spatial_stride)
     return config.replace(initial=initial, encoder=encoder)
 
 
-def _absolute(initial: str) -> str:
-    """Return the name of the same weights for any working directory; a run's folder means its
-    encoder."""
+def absolute_weights(initial: str, storage: str) -> str:
+    """Return the name of the same weights for any working directory; a run means its encoder."""
     if initial in NAMED_WEIGHTS:
         return initial
-    place = Storage.from_uri(initial)
-    return (place if WEIGHT_FILE.search(initial) else place.join(ENCODER)).uri
+    is_file = WEIGHT_FILE.search(initial)
+    return (Storage.from_uri(initial) if is_file else find_encoder(initial, storage)).uri
 
 
 def resolve_encoder(
@@ -66,11 +65,12 @@ def resolve_encoder(
     return with_norm_eps_of(initial, config.replace(spatial_stride=spatial_stride))
 
 
-def clip_format_of(initial: str) -> ClipFormat | None:
+def clip_format_of(initial: str, storage: str = RUNS) -> ClipFormat | None:
     """Return the clips that an encoder was trained on, None if its file does not record them.
 
     Args:
-        initial: name, path or URI of the weights, or path or URI of a run's folder.
+        initial: name, path or URI of the weights, or a run, as in `find_encoder`.
+        storage: folder or URI of run folders.
 
     Raises:
         ValueError: there is no such file, or it is damaged.
@@ -78,7 +78,7 @@ def clip_format_of(initial: str) -> ClipFormat | None:
     """
     if initial in NAMED_WEIGHTS or initial.endswith(CHECKPOINT_SUFFIXES):
         return None
-    place = find_encoder(initial)
+    place = find_encoder(initial, storage)
     return stored_clip_format(place.read_bytes(), place.uri)
 
 

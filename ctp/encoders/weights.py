@@ -14,42 +14,48 @@ from ctp.config import describe
 from ctp.encoders.config import ANY_ENCODER_CONFIG, ENCODER_FILE, EncoderConfig
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import ENCODERS, build_encoder
+from ctp.run_names import CONFIG, RUNS, find_run_folder
 from ctp.storage import Storage
 from ctp.versions import check_stamp, describe_writer
 from ctp.video.config import ClipFormat
 
 
-def load_encoder(uri: str) -> Encoder:
+def load_encoder(run: str) -> Encoder:
     """Load a pretrained encoder, in evaluation mode.
 
     `encoder.transform` makes clips from videos, `encoder(clips)` returns their feature maps, and
     `encoder.pooled(clips)` a vector for each.
 
     Args:
-        uri: path or URI of a run's folder or of an encoder.safetensors.
+        run: name of a run in the folder runs, path or URI of its folder, or of an
+            encoder.safetensors.
 
     Raises:
         ValueError: there is no such file, or it is not an encoder.safetensors of a run.
         StorageError: the file cannot be read.
     """
-    place = find_encoder(uri)
+    place = find_encoder(run)
     return read_encoder(place.read_bytes(), place.uri)
 
 
-def find_encoder(uri: str) -> Storage:
-    """Return the place of an encoder file, given the file itself or its run's folder.
+def find_encoder(run: str, storage: str = RUNS) -> Storage:
+    """Return the place of an encoder file.
+
+    Args:
+        run: the file itself, or its run: a name below `storage`, or path or URI of a folder.
+        storage: folder or URI of run folders.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file; names the runs that exist.
+        StorageError: the storage cannot be read.
     """
-    place = Storage.from_uri(uri)
-    for file in (place, place.join(ENCODER_FILE)):
-        if file.is_file():
-            return file
-    raise ValueError(
-        f"no encoder at {place.uri}: expected a file, or a folder with {ENCODER_FILE}, which a run "
-        "writes at its end"
-    )
+    place = Storage.from_uri(run)
+    if place.is_file():
+        return place
+    folder = find_run_folder(run, storage, (ENCODER_FILE, CONFIG))
+    if not folder.join(ENCODER_FILE).exists():
+        raise ValueError(f"run {folder.uri} has no {ENCODER_FILE} yet; a run writes it at its end")
+    return folder.join(ENCODER_FILE)
 
 
 def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:

@@ -11,7 +11,7 @@ from ctp.config import Config
 from ctp.data.sources import Sources
 from ctp.encoders.config import (
     DEFAULT_ENCODER,
-    WEIGHT_FILE,
+    NAMED_WEIGHTS,
     WEIGHT_FILES,
     AnyEncoderConfig,
 )
@@ -87,8 +87,8 @@ class PretrainConfig(RunConfig):
     encoder: AnyEncoderConfig = DEFAULT_ENCODER
     """The encoder: its name, or its options as --encoder.OPTION."""
     initial_encoder: str = ""
-    """Weights to start from: an encoder.safetensors, or a .pth of the authors' code or of VideoMAE
-    (path or URI); none: random."""
+    """Weights to start from: a run (its name or folder), an encoder.safetensors, or a .pth of the
+    authors' code or of VideoMAE; none: random."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation of the task on held-out samples."""
     knn: KnnConfig = KnnConfig()
@@ -96,9 +96,9 @@ class PretrainConfig(RunConfig):
 
     @model_validator(mode="after")
     def _check_task_and_weights(self) -> Self:
-        if self.initial_encoder and not WEIGHT_FILE.search(self.initial_encoder):
+        if self.initial_encoder in NAMED_WEIGHTS:
             raise ValueError(
-                f"no initial_encoder {self.initial_encoder!r}; expected {WEIGHT_FILES}"
+                f"no initial_encoder {self.initial_encoder!r}; expected a run, or {WEIGHT_FILES}"
             )
         self.task.check_batch(self.compute.total_batch)
         self.task.check_encoder(self.encoder)

@@ -13,8 +13,9 @@ from ctp.lease import ATTEMPTS, LeaseState, Outcome, hold, read_claims, read_lea
 from ctp.pretext.config import PretrainConfig
 from ctp.progress import duration
 from ctp.report.runs import RUN_CONFIGS
+from ctp.run_names import find_run_folder
 from ctp.storage import Storage, StorageError
-from ctp.text import near_miss, one_line
+from ctp.text import one_line
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.config import RunConfig
@@ -89,8 +90,12 @@ def _run_names(below: Storage, pool: ThreadPoolExecutor) -> Iterator[str]:
 
 
 def summarise(below: Storage, name: str) -> RunSummary:
-    """Return the summary of the run in a folder, which may be unreadable."""
-    folder = below.join(*name.split("/"))
+    """Return the summary of a run below a storage."""
+    return summarise_folder(below.join(*name.split("/")), name)
+
+
+def summarise_folder(folder: Storage, name: str) -> RunSummary:
+    """Return the summary of a run's folder, which may be unreadable."""
     try:
         config = run_folder.read_config(folder, *RUN_CONFIGS.values(), may_lack=True)
         return _summarise(folder, name, config)
@@ -151,24 +156,8 @@ def _last_rows(place: Storage, key: str) -> Sequence[Mapping[str, Any]]:
 
 
 def find_run(storage: str, name: str) -> Storage:
-    """Return the folder of a run.
-
-    Args:
-        storage: folder or URI of run folders.
-        name: of a run below it, as `list_runs` names it.
-
-    Raises:
-        ValueError: there is no such run; names those that are similar.
-    """
-    below = Storage.from_uri(storage)
-    folder = below.join(*name.split("/"))
-    # a run that was lost at its start has claims and no config yet
-    if name and (folder.join(CONFIG).exists() or folder.join(ATTEMPTS).exists()):
-        return folder
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        names = list(_run_names(below, pool))
-    runs = f"runs there: {', '.join(names)}" if names else "there is no run"
-    raise ValueError(f"no run {name!r} in {below.uri}{near_miss(name, names)}; {runs}")
+    """Return the folder of a run, also of one that was lost at its start; see `find_run_folder`."""
+    return find_run_folder(name, storage, (CONFIG, ATTEMPTS))  # claims come before the config
 
 
 def describe_run(storage: str, name: str) -> list[str]:
@@ -179,7 +168,7 @@ def describe_run(storage: str, name: str) -> list[str]:
         StorageError: it cannot be read.
     """
     folder = find_run(storage, name)
-    summary, lease = summarise(Storage.from_uri(storage), name), read_lease(folder)
+    summary, lease = summarise_folder(folder, name), read_lease(folder)
     lines = [
         f"{folder.uri}: {summary.kind}, {summary.state}, step {summary.step}",
         *([summary.headline] if summary.headline else []),

@@ -10,6 +10,7 @@ from ctp.report.compare import compare
 from ctp.report.page import SOURCE, Picture, Section, Table
 from ctp.report.papers import Published, beside, dataset_of, differences, published
 from ctp.report.runs import Run
+from ctp.run_names import find_run_folder
 from ctp.storage import Storage
 from ctp.training import run_folder
 
@@ -27,8 +28,8 @@ def sections_of(places: Sequence[str]) -> list[Section]:
     """Return the comparisons of runs that can be compared, then a section for each run.
 
     Args:
-        places: folders or URIs of runs and retrievals, or of folders that contain some. A folder
-            that is named twice counts once.
+        places: names, folders or URIs of runs and retrievals, or of folders that contain some. A
+            folder that is named twice counts once.
 
     Raises:
         ValueError: a folder is none of them, or its config is invalid.
@@ -152,12 +153,7 @@ def _folders(place: str) -> Iterator[Storage]:
         yield folder
         return
     below = [each for name in folder.list_folders() if _is_shown(each := folder.join(name))]
-    if not below:
-        raise ValueError(
-            f"{place}: expected a run folder, one of jobs/retrieve.py, or a folder that contains "
-            f"some; {folder.uri} has neither {run_folder.CONFIG} nor {RETRIEVAL}"
-        )
-    yield from below
+    yield from below or [find_run_folder(place, files=(run_folder.CONFIG, RETRIEVAL))]
 
 
 def _is_shown(folder: Storage) -> bool:

@@ -23,13 +23,13 @@ from ctp.config import describe_kept, flatten, is_within, keep_stored, unflatten
 from ctp.data import corpus
 from ctp.data.quarantine import QuarantineLedger
 from ctp.lease import Attempt
+from ctp.run_names import CONFIG as CONFIG
 from ctp.storage import Storage
-from ctp.text import near_miss, one_line
+from ctp.text import one_line
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.config import RunConfig
 from ctp.versions import FORMAT_VERSION, check_format, describe_writer, written_by
 
-CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 KNN = "knn.jsonl"
 SNAPSHOTS = "snapshots"
@@ -272,24 +272,6 @@ def _lacking(config: RunConfig, values: Mapping[str, Any]) -> list[str]:
     return [
         name for name in config.flatten() if not is_within(name, [*config.MAY_CHANGE, *present])
     ]
-
-
-def find_run(run: str, storage: str) -> Storage:
-    """Return the folder of a run, given its name below `storage`, or its path or URI.
-
-    Raises:
-        ValueError: there is none; names those that exist.
-    """
-    below = Storage.from_uri(storage)
-    folder = Storage.from_uri(run) if "/" in run else below.join(run)
-    if folder.join(CONFIG).exists():
-        return folder
-    missing = f"{folder.join(CONFIG).uri} does not exist"
-    if "/" in run:
-        raise ValueError(f"--run {run}: no run folder, {missing}")
-    runs = below.list_folders()
-    existing = f"runs in {below.uri}: {', '.join(runs)}" if runs else f"no run in {below.uri}"
-    raise ValueError(f"--run {run}: {missing}{near_miss(run, runs)}; {existing}")
 
 
 # ---- paths --------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_where_a_classifier_looks(
     capsys.readouterr()
     for options, message in (
         ([], "--runs is missing"),
-        (["--runs", str(tmp_path / "nothing")], "is not a run folder"),
+        (["--runs", str(tmp_path / "nothing")], "no run .*nothing"),
         (["--runs", folders[0].uri, "--target", "flight"], "no class 'flight'; expected one of "),
     ):
         with pytest.raises(SystemExit, match=message):

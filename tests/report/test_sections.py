@@ -72,7 +72,7 @@ def test_invalid_configs(tmp_path: Path, config: str, message: str) -> None:
 
 def test_folders_without_runs(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(ValueError, match="expected a run folder"):
+        with pytest.raises(ValueError, match=r"no run .*has no config\.yaml or retrieval\.json"):
             sections_of([str(place)])
 
 

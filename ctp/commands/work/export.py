@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctp.commands.export import ExportConfig
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.export import ExportError, export_onnx, export_program
-from ctp.encoders.weights import read_encoder
+from ctp.encoders.weights import find_encoder, read_encoder
 from ctp.report.runs import RUN_CONFIGS
 from ctp.storage import Storage
 from ctp.training import run_folder
@@ -55,15 +55,7 @@ def _find_encoder(config: ExportConfig) -> Storage:
     """
     if bool(config.run) == bool(config.encoder):
         raise ValueError("expected either --run NAME or --encoder URI")
-    if config.encoder:
-        return Storage.from_uri(config.encoder)
-    folder = run_folder.find_run(config.run, config.storage)
-    place = folder.join(run_folder.ENCODER)
-    if not place.exists():
-        raise ValueError(
-            f"run {folder.uri} has no {run_folder.ENCODER} yet; a run writes it at its end"
-        )
-    return place
+    return find_encoder(config.run or config.encoder, config.storage)
 
 
 def _clip_size(config: ExportConfig, encoder: Encoder, run: Storage) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from ctp.downstream.gradcam import explain
 from ctp.downstream.labels import open_labeled
 from ctp.report.gradcam import Explained, color_key, draw_explained
 from ctp.report.preview import read_clip, write_clips
+from ctp.run_names import find_run_folder
 from ctp.storage import Storage
 from ctp.text import listed
 from ctp.training import run_folder
@@ -37,7 +38,7 @@ def run(config: GradcamConfig) -> None:
         raise ValueError("--runs is missing: folders of jobs/finetune.py")
     out = Storage.from_uri(config.out)
     out.check_writable()
-    first = run_folder.read_config(Storage.from_uri(config.runs[0]), FinetuneConfig)
+    first = run_folder.read_config(find_run_folder(config.runs[0]), FinetuneConfig)
     models, classes = _classifiers(config.runs)
     for name, model in models.items():
         trained = model.encoder.clip_format
@@ -62,7 +63,7 @@ def _classifiers(runs: Sequence[str]) -> tuple[dict[str, Classifier], tuple[str,
     models: dict[str, Classifier] = {}
     classes: tuple[str, ...] = ()
     for run in runs:
-        place = Storage.from_uri(run).join(run_folder.CLASSIFIER)
+        place = find_run_folder(run).join(run_folder.CLASSIFIER)
         if not place.exists():
             raise ValueError(f"run {run} is not finished: {place.uri} does not exist")
         model, names = load_classifier(place.read_bytes(), place.uri)

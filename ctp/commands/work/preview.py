@@ -19,6 +19,7 @@ from ctp.pretext.pretraining import build_model, open_pretraining
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import SamplePicture
 from ctp.report.preview import write_clips
+from ctp.run_names import find_run_folder
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
@@ -66,7 +67,7 @@ def _predictions(recipe: str, config: PreviewConfig) -> list[SamplePicture]:
     """Draw held-out samples with the answers of the newest checkpoint; prints its score."""
     # options of the task would be silently replaced by the run's
     has_videos = _check_options(recipe, config)
-    folder = run_folder.find_run(config.run, config.storage)
+    folder = find_run_folder(config.run, config.storage)
     trained = run_folder.read_config(folder, PretrainConfig)
     model, step = _load_model(folder, trained)
     videos = _heldout(trained, config.data.uri if has_videos else None)

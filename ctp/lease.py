@@ -421,6 +421,16 @@ def read_claims(folder: Storage) -> list[Claim]:
     return [_read_claim(folder, number) for number in _numbers(folder)]
 
 
+def held_seconds(folder: Storage) -> float:
+    """Return how long processes have held a folder, all of them together, by their heartbeats.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    claims = read_claims(folder)
+    return sum(max(_read_heartbeat(folder, c).monotonic - c.monotonic, 0) for c in claims)
+
+
 # ---- claiming -----------------------------------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ from ctp.downstream.knn import check_k, knn_score
 from ctp.downstream.labels import LabeledVideos, open_labeled
 from ctp.lease import Attempt, SupersededError
 from ctp.pretext.config import PretrainConfig
+from ctp.score import Score
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.run_folder import folder_of, newest_sample
@@ -44,6 +45,9 @@ TEST_SHARE = 0.25
 def scorer_demand(config: PretrainConfig) -> Demand:
     """Return the resources of the task that scores."""
     return Demand("kNN scorer", 1, SCORER_CPUS, config.knn.gpus, "scaling.cpus_per_worker")
+
+
+KNN_SCORE = Score("knn_top1", "kNN accuracy", "knn_chance", "chance", is_percent=True)
 
 
 class KnnScorer:
@@ -139,8 +143,7 @@ class KnnScorer:
         quarantined = found["knn_quarantined"]
         more = f", {quarantined} more quarantined" if quarantined else ""
         print(
-            f"kNN accuracy after step {step}: {100 * found['knn_top1']:.1f}% of "
-            f"{found['knn_tested']} videos{more}",
+            f"step {step}: {KNN_SCORE.describe(found | {'tested': found['knn_tested']})}{more}",
             flush=True,
         )
 

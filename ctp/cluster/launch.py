@@ -169,8 +169,8 @@ def pretrain(config: PretrainConfig) -> Run:
     scores = run.scores
     if scores:
         print(
-            f"held-out {config.score.describe(scores)} ({scores['heldout_clips']} clips, "
-            f"{scores['heldout_quarantined']} more could not be read)"
+            f"held-out {config.score.describe(scores)}; {scores['heldout_quarantined']} more "
+            "could not be read"
         )
     return run
 
@@ -193,13 +193,9 @@ def finetune(config: FinetuneConfig) -> Run:
     config = classification.resolve(with_absolute_paths(config))
     run = _finished(config) or _finetune(config)
     scores = run.scores
-    accuracy = ", ".join(
-        f"top-{k} {100 * scores[f'top{k}']:.1f}%" for k in (1, 5) if f"top{k}" in scores
-    )
-    print(
-        f"{accuracy} of {scores['tested']} videos; {len(scores['quarantined'])} more could not be "
-        "read"
-    )
+    every = config.score, *config.further_scores
+    accuracy = ", ".join(filter(None, (score.describe(scores) for score in every)))
+    print(f"{accuracy or 'no score'}; {len(scores['quarantined'])} more could not be read")
     return run
 
 

@@ -275,8 +275,12 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
         return TestedVideo(logits.mean(dim=0).cpu(), video.label)
 
     def scores(self, results: Sequence[TestedVideo]) -> dict[str, float]:
-        """Return "top1" and "top5"; empty if no video could be used."""
-        return accuracy(*_stack(results)) if results else {}
+        """Return "top1" and "top5", and of both "chance1" and "chance5", the same of an answer by
+        chance; empty if no video could be used."""
+        if not results:
+            return {}
+        found = accuracy(*_stack(results))
+        return found | {f"chance{k}": k / len(self._classes) for k in TOP_K if f"top{k}" in found}
 
     def details(self, results: Sequence[TestedVideo]) -> dict[str, Any]:
         """Return the names of the classes, and how many videos of each (row) were classified as

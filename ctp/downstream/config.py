@@ -14,8 +14,8 @@ from ctp.training.run_folder import SCORES
 from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import AugmentConfig, ClipFormat, SamplingConfig, ViewsConfig
 
-ACCURACY = Score("top1", "top-1", is_percent=True)
-TOP5 = Score("top5", "top-5", is_percent=True)
+ACCURACY = Score("top1", "top-1", "chance1", "chance", is_percent=True)
+TOP5 = Score("top5", "top-5", "chance5", "chance", is_percent=True)
 TRAINED = {"finetune": "all", "linear": "the linear layer", "attentive": "the attentive probe"}
 """Protocol of a fine-tuning run -> what it trains."""
 

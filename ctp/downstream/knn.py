@@ -6,7 +6,7 @@ from ctp.data.stream import LoadVideos
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_labeled
 from ctp.downstream.labels import LabeledVideos
-from ctp.downstream.retrieval import knn_accuracy
+from ctp.downstream.retrieval import chance, knn_accuracy
 
 
 def check_k(k: int, videos: LabeledVideos) -> None:
@@ -34,8 +34,8 @@ def knn_score(
         load: reads the videos.
 
     Returns:
-        "knn_top1", the share; "knn_tested", the number of test videos; "knn_quarantined", the
-        number of quarantined videos.
+        "knn_top1", the share; "knn_chance", the same with one random neighbour; "knn_tested", the
+        number of test videos; "knn_quarantined", the number of quarantined videos.
 
     Raises:
         ValueError: the encoder does not fit, or fewer than k videos can be used.
@@ -44,6 +44,7 @@ def knn_score(
     gallery, queries, quarantined = embed_labeled(encoder, config, videos, load)
     return {
         "knn_top1": knn_accuracy(gallery, queries, k),
+        "knn_chance": chance(gallery, queries, 1),
         "knn_tested": len(queries.ids),
         "knn_quarantined": quarantined,
     }

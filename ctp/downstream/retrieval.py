@@ -76,8 +76,8 @@ def retrieve(
     # at the smallest k, the strictest
     least = is_right[:, : ks[0]].any(axis=1)
     by_class = {str(name): float(least[own == name].mean()) for name in np.unique(own)}
-    chance = {k: _chance(gallery, queries, k) for k in ks}
-    return Retrieval(accuracy, chance, by_class, found, is_right)
+    chances = {k: chance(gallery, queries, k) for k in ks}
+    return Retrieval(accuracy, chances, by_class, found, is_right)
 
 
 def knn_accuracy(
@@ -131,7 +131,7 @@ def nearest(
     return Neighbours(indices, similarities)
 
 
-def _chance(gallery: VideoFeatures, queries: VideoFeatures, k: int) -> float:
+def chance(gallery: VideoFeatures, queries: VideoFeatures, k: int) -> float:
     """Return the mean probability that one of k random gallery videos has a query's class."""
     total, sizes = len(gallery.ids), Counter(gallery.labels)
     others = np.array([total - sizes[label] for label in queries.labels])

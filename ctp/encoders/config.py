@@ -52,8 +52,18 @@ class EncoderConfig(Config):
         own = [
             field for field in type(self).model_fields if field not in EncoderConfig.model_fields
         ]
-        facts = [self.name, *(f"{field} {getattr(self, field)}" for field in own), self.departure]
+        values = {field: getattr(self, field) for field in own}
+        facts = [
+            self.name,
+            *(f"{n.replace('_', ' ')} {format_numbers(value)}" for n, value in values.items()),
+            self.departure,
+        ]
         return ", ".join(filter(None, facts))
+
+
+def format_numbers(value: object) -> str:
+    """Return e.g. "2-2-2-2" of a tuple, and other values as they are."""
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class _AtMost16(EncoderConfig):

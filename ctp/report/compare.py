@@ -14,7 +14,15 @@ from ctp.report.figures import series, to_png, window
 from ctp.report.initial_weights import initial_weights, names_of
 from ctp.report.page import SOURCE, Picture, Section, Table
 from ctp.report.papers import NOT_OF_THE_PROTOCOL, dataset_of, differences, same_as
-from ctp.report.runs import INITIAL, OF_INITIAL, Run, differing, format_value, shaping_options
+from ctp.report.runs import (
+    INITIAL,
+    OF_INITIAL,
+    Run,
+    differing,
+    in_words,
+    shaping_options,
+    value_in_words,
+)
 from ctp.score import Score
 
 SETTING, WEIGHTS = "setting", "initial weights"
@@ -150,9 +158,12 @@ def _score_cells(group: pd.DataFrame) -> Cells:
     """Return the means of the scores that all runs of a group have, and the baseline's."""
     cells, judged_by = {}, _score(group)
     for score in group["run"].iloc[0].all_scores:
-        if all(score.key in run.scores for run in group["run"]):
+        if len(group) == 1:
+            cells[score.label] = score.describe_value(group["run"].iloc[0].scores)
+        elif all(score.key in run.scores for run in group["run"]):
             cells[score.label] = format_mean(_values(group, score.key), score)
-        if score == judged_by and score.baseline_key:
+        has_baseline = all(score.baseline_key in run.scores for run in group["run"])
+        if score == judged_by and has_baseline:
             cells[score.baseline_label] = format_mean(_values(group, score.baseline_key), score)
     return cells
 
@@ -207,19 +218,20 @@ def _section(
         uris, about = [start.uri for start in own["start"] if start.uri], own["about"].iloc[0]
         if uris:
             common[str(name)] = merge_uris(uris) + (f", made with {about}" if about else "")
-    if table[SETTING].nunique() == 1:
+    if table[SETTING].max() == 1:
         rows = [{name: cell for name, cell in row.items() if name != SETTING} for row in rows]
     all_notes = [*_notes(runs, table), *notes]
     return Section(title, facts=common, tables=[Table(rows)], notes=all_notes, pictures=pictures)
 
 
 def _notes(runs: Sequence[Run], table: pd.DataFrame) -> Iterator[str]:
-    settings = table.drop_duplicates(SETTING)["options"].tolist()
-    names = differing(settings)
-    for number, options in enumerate(settings, start=1):
+    # by the number of their setting, some of which may not be shown
+    settings = table.drop_duplicates(SETTING).set_index(SETTING)["options"]
+    names = differing(settings.tolist())
+    for number, options in settings.items():
         if names:
-            text = ", ".join(f"{name} {format_value(options.get(name))}" for name in names)
-            yield f"Setting {number}: {text}."
+            values = (f"{in_words(n)} {value_in_words(options.get(n))}" for n in names)
+            yield f"Setting {number}: {', '.join(values)}."
     if any(len(group) > 1 for group in _groups(table)):
         yield SPREAD
     if table["seeds"].str.contains("/").any():
@@ -241,7 +253,7 @@ def _notes(runs: Sequence[Run], table: pd.DataFrame) -> Iterator[str]:
 def _title(title: str, table: pd.DataFrame, panel: pd.DataFrame) -> str:
     """Return the title of a picture of some runs of a table, with what they have in common."""
     place = _place(panel)
-    setting = f"setting {place[SETTING]}" if table[SETTING].nunique() > 1 else ""
+    setting = f"setting {place[SETTING]}" if table[SETTING].max() > 1 else ""
     return ", ".join(filter(None, [title, place.get(PROTOCOL), setting]))
 
 
@@ -259,16 +271,18 @@ def _compare_finetuning(runs: Sequence[Run]) -> Iterator[Section]:
     yield _section("Accuracy by initial weights", runs, table, rows, notes=all_notes)
     varied = [panel for panel in panels if panel[LABELS].nunique() > 1]
     if varied:
+        shown = pd.concat(varied)
         rows = [_labels_cells(each) for panel in varied for each in _groups(panel)]
-        pictures = [_labels_picture(table, panel) for panel in varied]
+        pictures = [_labels_picture(shown, panel) for panel in varied]
         title = "Accuracy over the share of labels (as Fig. 4)"
-        yield _section(title, runs, table, rows, pictures, notes)
+        yield _section(title, runs, shown, rows, pictures, notes)
     learned = [most for panel in panels if len(most := _most_shared_labels(panel))]
     if learned:
+        shown = pd.concat(learned)
         rows = [_learning_cells(each) for panel in learned for each in _groups(panel)]
-        pictures = [_learning_picture(table, panel) for panel in learned]
+        pictures = [_learning_picture(shown, panel) for panel in learned]
         title = "Training and test curves by initial weights (as Fig. 6)"
-        yield _section(title, runs, table, rows, pictures, notes)
+        yield _section(title, runs, shown, rows, pictures, notes)
 
 
 def _accuracy_rows(group: pd.DataFrame) -> Iterator[Cells]:
@@ -326,17 +340,20 @@ def _learning_picture(table: pd.DataFrame, panel: pd.DataFrame) -> Picture:
 def _compare_tracking(runs: Sequence[Run]) -> Iterator[Section]:
     """Yield the score over frozen stages, where runs differ in them or in their initial weights."""
     table = run_table(runs)
-    if len(table) < 2 or len(table.drop_duplicates([WEIGHTS, STAGES])) < 2:
+    if table.empty:
         return
-    score, pictures = _score(table), []
-    for _, panel in table.groupby(SETTING):
-        if len(_groups(panel)) > 1:
-            title = _title("Tracking over frozen stages", table, panel)
-            baseline = _values(panel, score.baseline_key).mean()
-            horizontal = "frozen stages of the encoder"
-            points = _points(panel, STAGES)
-            figure = draw_lines(points, score, title, horizontal, baseline=baseline)
-            pictures.append(Picture(title, to_png(figure)))
-    rows = [_place(g) | _score_cells(g) | _run_cells(g) for g in _groups(table)]
+    # a setting of a single point has no curve
+    panels = [panel for _, panel in table.groupby(SETTING) if len(_groups(panel)) > 1]
+    if not panels:
+        return
+    shown, score, pictures = pd.concat(panels), _score(table), []
+    for panel in panels:
+        title = _title("Tracking over frozen stages", shown, panel)
+        baseline = _values(panel, score.baseline_key).mean()
+        horizontal = "frozen stages of the encoder"
+        points = _points(panel, STAGES)
+        figure = draw_lines(points, score, title, horizontal, baseline=baseline)
+        pictures.append(Picture(title, to_png(figure)))
+    rows = [_place(g) | _score_cells(g) | _run_cells(g) for panel in panels for g in _groups(panel)]
     title = "Tracking over frozen stages, by initial weights (as Fig. 3)"
-    yield _section(title, runs, table, rows, pictures)
+    yield _section(title, runs, shown, rows, pictures)

@@ -14,8 +14,9 @@ from ctp.report.runs import (
     OF_INITIAL,
     RUN_CONFIGS,
     differing,
-    format_value,
+    in_words,
     shaping_options,
+    value_in_words,
 )
 from ctp.storage import Storage, StorageError
 from ctp.training.config import RunConfig
@@ -29,6 +30,7 @@ NAMED = {
 }
 MADE_BY = {"pretrain": "pretrained", "finetune": "fine-tuned before", "track": "trained to track"}
 """Kind of the run that made weights -> their name."""
+TASK = "task.name"
 SHOWN_OPTIONS = 2
 """Options in a name; weights that differ in more are numbered."""
 
@@ -80,8 +82,12 @@ def names_of(weights: Sequence[InitialWeights]) -> dict[str, tuple[str, str]]:
     """Return `InitialWeights.key` -> a name that no other key has, and the options that it leaves
     out, mostly none."""
     kinds: dict[str, dict[str, InitialWeights]] = {}
+    has_several_tasks = len({each.options.get(TASK) for each in weights} - {None}) > 1
     for each in weights:
-        kinds.setdefault(each.kind, {})[each.key] = each
+        # runs of different tasks differ in many options, and the task says enough
+        has_name = has_several_tasks and TASK in each.options
+        kind = f"{each.kind}, {each.options[TASK]}" if has_name else each.kind
+        kinds.setdefault(kind, {})[each.key] = replace(each, kind=kind)
     return {key: name for same in kinds.values() for key, name in _names_of_kind(same).items()}
 
 
@@ -114,7 +120,7 @@ def _names_of_kind(same: Mapping[str, InitialWeights]) -> dict[str, tuple[str, s
     names = {}
     for number, (key, weights) in enumerate(same.items(), start=1):
         own = {name: weights.options[name] for name in differ if name in weights.options}
-        text = ", ".join(f"{name} {format_value(value)}" for name, value in own.items())
+        text = ", ".join(f"{in_words(name)} {value_in_words(v)}" for name, v in own.items())
         # a name with many options is no name; the section lists them
         if len(differ) > SHOWN_OPTIONS:
             names[key] = f"{weights.kind} {number}", text

@@ -7,12 +7,16 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
+from ctp.downstream.retrieval import Retrieval
 from ctp.report.figures import FAINT, INK, new_figure, to_png
 from ctp.report.preview import Pixels
+from ctp.score import format_share
 
 RIGHT_COLOR, WRONG_COLOR = "#15803d", "#be123c"
 MEANING = "frames: solid green, of the query's class; dashed red, of another class"
 MAX_TEXT = 24
+SHARES_SHOWN = 2
+"""Accuracies in the title, of the smallest numbers of neighbours."""
 
 
 class Shown(NamedTuple):
@@ -36,16 +40,26 @@ class Row(NamedTuple):
     neighbours: Sequence[Shown]
 
 
-def neighbours_png(rows: Sequence[Row]) -> bytes:
+def describe_retrieval(found: Retrieval, number: int) -> str:
+    """Return the accuracies of a retrieval of `number` queries, with those of chance."""
+    shares = (
+        f"{format_share(share, number)} at {k} (chance {found.chance[k]:.1%})"
+        for k, share in found.accuracy.items()
+    )
+    return f"{number} queries: {', '.join([*shares][:SHARES_SHOWN])}"
+
+
+def neighbours_png(rows: Sequence[Row], title: str = "") -> bytes:
     """Return a PNG with a row for each query; frames show which neighbours have its class.
 
     Args:
         rows: at least one; all have the same number of neighbours.
+        title: above the pictures.
     """
     columns = 1 + len(rows[0].neighbours)
     # inches, so that a pixel of the pictures is about one of the figure
     cell = rows[0].query.picture.shape[0] / 110 + 0.1
-    figure = new_figure(columns * cell, len(rows) * (cell + 0.4) + 0.4)
+    figure = new_figure(columns * cell, len(rows) * (cell + 0.4) + 0.8, title)
     figure.supxlabel(MEANING, fontsize=8, color=INK, x=0.01, ha="left")
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, row in zip(grid, rows, strict=True):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,6 +16,11 @@ SOURCES = (
     "Published numbers: Wang et al., Unsupervised Visual Representation Learning by Tracking "
     "Patches in Video, CVPR 2021, by table; Tables 6 to 10 of its appendix are Tables 1 to 5 of "
     "the supplement that CVPR has. Ours: the file named beside each."
+)
+ERRORS = (
+    "± beside a share is its standard error, √(p (1 - p) / n) of n videos or clips; beside a mean "
+    "over runs it is the sample standard deviation. Click on a run for its curves, pictures and "
+    "options."
 )
 SOURCE = "source"
 """Name of the column with the file or the paper's table that a row's numbers are from."""
@@ -91,6 +99,8 @@ class Section:
         notes: paragraphs below the tables.
         differences: from the paper's own run, a line each; None if the paper has no such run.
         pictures: shown last.
+        summary: the run's line in the first table of the page, by the names of the columns; none
+            for several runs.
     """
 
     title: str
@@ -101,12 +111,31 @@ class Section:
     notes: Sequence[str] = ()
     differences: Sequence[str] | None = None
     pictures: Sequence[Picture] = ()
+    summary: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
-    """Return the page as HTML, with its pictures inside."""
-    template = _TEMPLATES.get_template("page.html")
-    return template.render(title=title, sections=sections, sources=SOURCES)
+    """Return the page as HTML, with its pictures inside and paths relative to the runs' folder."""
+    runs = [section for section in sections if section.summary]
+    page = _TEMPLATES.get_template("page.html").render(
+        title=title,
+        sections=sections,
+        summary=Table([section.summary for section in runs]),
+        errors=ERRORS,
+        sources=SOURCES,
+    )
+    # the reader of a page that was sent has none of these folders
+    for base in (_common_folder([run.uri for run in runs]), os.getcwd()):
+        page = page.replace(html.escape(f"{base}/"), "") if base.strip("/") else page
+    return page
+
+
+def _common_folder(uris: Sequence[str]) -> str:
+    """Return the folder or prefix that contains all of some folders, "" if there is none."""
+    parents = [uri.rpartition("/")[0].split("/") for uri in uris]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*parents, strict=False))
+    common = "/".join(parts[0] for parts in shared)
+    return "" if common.endswith(":/") else common  # "s3:/" of several buckets
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:

@@ -15,7 +15,14 @@ import pandas as pd
 
 from ctp import recipes
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
-from ctp.report.runs import INITIAL, OF_INITIAL, SEEDS_AND_NAMES, format_value
+from ctp.report.runs import (
+    INITIAL,
+    OF_INITIAL,
+    SEEDS_AND_NAMES,
+    format_value,
+    in_words,
+    value_in_words,
+)
 from ctp.training.config import RunConfig
 
 DATASETS = {
@@ -100,7 +107,7 @@ def differences(
     if dataset_of(config.data.uri) == dataset_of(paper.data.uri):
         ignored |= set(config.LOCATIONS) - INITIAL
     return [
-        f"{name}: {format_value(there)} in the paper's recipe, {format_value(here)} here"
+        f"{in_words(name)}: {value_in_words(here)} here, {value_in_words(there)} in the paper"
         for name, here, there in config.differences(paper)
         if name not in ignored
     ]

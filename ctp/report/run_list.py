@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ctp.downstream.config import FinetuneConfig
 from ctp.lease import ATTEMPTS, LeaseState, Outcome, hold, read_claims, read_lease
 from ctp.pretext.config import PretrainConfig
 from ctp.progress import duration
@@ -127,9 +128,12 @@ def _summarise(folder: Storage, name: str, config: RunConfig) -> RunSummary:
 
 
 def kind_of(config: RunConfig) -> str:
-    """Return the kind of a run, and for pretraining its task."""
-    task = config.task.name if isinstance(config, PretrainConfig) else ""
-    return f"{config.KIND} {task}".strip()
+    """Return the kind of a run, for pretraining with its task and for a probe with its protocol."""
+    if isinstance(config, PretrainConfig):
+        return f"{config.KIND} {config.task.name}"
+    if isinstance(config, FinetuneConfig) and config.protocol != config.KIND:
+        return f"{config.KIND} {config.protocol}"
+    return config.KIND
 
 
 def _state(is_finished: bool, lease: LeaseState | None) -> State:

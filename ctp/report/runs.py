@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from ctp.config import is_within
 from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.track_config import TrackConfig
+from ctp.lease import held_seconds, read_claims
 from ctp.pretext.config import PretrainConfig
 from ctp.score import Score
 from ctp.storage import Storage
@@ -23,8 +25,42 @@ SEEDS_AND_NAMES = frozenset({"name", "seed"})
 """Options in which runs of the same experiment differ."""
 INITIAL = frozenset({"initial", "initial_encoder"})
 """Options that name the initial weights."""
+WORDS = {
+    "^num_": "number of ",
+    "_(px|seconds|minutes)$": r" in \1",
+    "_px_": " in px ",
+    "_probs?$": " probability",
+    "^uri$": "videos",
+    "^test_uri$": "test videos",
+    "^heldout_uri$": "held-out videos",
+}
+"""Patterns in the names of options, and what they are in words."""
 OF_INITIAL = frozenset({"with_head", "encoder.norm_eps", "encoder.middle_channels"})
 """Options that follow from the initial weights, or say how much of them is taken."""
+
+
+class Origin(NamedTuple):
+    """How a run was made.
+
+    Attributes:
+        date: of its first start, as YYYY-MM-DD.
+        seconds: how long its processes ran, all of them together.
+        host: the machine of the last one.
+        version: see `version_of`, of the last one.
+    """
+
+    date: str
+    seconds: float
+    host: str
+    version: str
+
+
+def version_of(written_by: object) -> str:
+    """Return e.g. "0.1.0 (1a2b3c4)" of what `ctp.versions.written_by` returned; "" if unknown."""
+    if not isinstance(written_by, Mapping) or "ctp" not in written_by:
+        return ""
+    commit, plus, _ = str(written_by.get("commit", "")).partition("+")
+    return f"{written_by['ctp']} ({commit[:7]}{plus})" if commit else str(written_by["ctp"])
 
 
 @dataclass(frozen=True)
@@ -45,6 +81,19 @@ class Run:
     rows: Sequence[Mapping[str, float]]
     scores: Mapping[str, Any]
     is_finished: bool
+
+    @property
+    def origin(self) -> Origin:
+        """Return when, how long, where and by which version it was made."""
+        claims = read_claims(self.folder)
+        if not claims:
+            return Origin("", 0, "", "")
+        return Origin(
+            claims[0].since.partition(" ")[0],
+            held_seconds(self.folder),
+            claims[-1].process.host,
+            version_of(claims[-1].written_by),
+        )
 
     @classmethod
     def read(cls, folder: Storage) -> Self:
@@ -98,6 +147,22 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the names of options whose value is not the same in all configs."""
     names = dict.fromkeys(name for config in configs for name in config)
     return [name for name in names if any(c.get(name) != configs[0].get(name) for c in configs)]
+
+
+def in_words(option: str) -> str:
+    """Return the name of an option in words: "sampling, number of frames" of
+    "task.sampling.num_frames"."""
+    *sections, name = option.removeprefix("task.").split(".")
+    for pattern, text in WORDS.items():
+        name = re.sub(pattern, text, name)
+    return ", ".join(each.replace("_", " ") for each in (*sections, name))
+
+
+def value_in_words(value: object) -> str:
+    """Return the value of an option in words, e.g. "yes" and "1, 5"."""
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    return format_value(value)
 
 
 def format_value(value: object) -> str:

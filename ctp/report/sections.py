@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ctp.progress import duration
 from ctp.report.compare import compare
 from ctp.report.page import SOURCE, Picture, Section, Table
 from ctp.report.papers import Published, beside, dataset_of, differences, published
-from ctp.report.runs import Run
+from ctp.report.run_list import kind_of
+from ctp.report.runs import Run, version_of
 from ctp.run_names import find_run_folder
+from ctp.score import format_share
 from ctp.storage import Storage
 from ctp.training import run_folder
 
@@ -22,6 +25,8 @@ PICTURES = {
     "neighbours.png": "queries (left) and the videos nearest to them",
 }
 KNN_TOP1 = "knn_top1"
+PAPER_METHOD = "CtP"
+"""Beginning of the names of the paper's own method in its tables."""
 
 
 def sections_of(places: Sequence[str]) -> list[Section]:
@@ -59,7 +64,37 @@ def run_section(run: Run) -> Section:
         tables=[Table([*_score_rows(run), *_knn_rows(run)])],
         differences=differences(config),
         pictures=_pictures(run.folder),
+        summary=_summary(run),
     )
+
+
+def _summary(run: Run) -> dict[str, str]:
+    """Return the line of a run in the first table."""
+    config, origin, score = run.config, run.origin, ""
+    if config.score.key in run.scores:
+        parts = config.score.describe_value(run.scores), config.score.describe_count(run.scores)
+        score = " ".join(filter(None, (config.score.label, *parts)))
+    workers = config.scaling.num_workers
+    machine = f"{origin.host}, {workers} GPU{'s' * (workers > 1)}"
+    return {
+        "run": config.name,
+        "task": kind_of(config),
+        "score": score,
+        "chance or baseline": config.score.describe_baseline(run.scores),
+        "published": _best_published(beside(config, config.score.key)),
+        "date": origin.date,
+        "duration": duration(origin.seconds) if origin.seconds else "",
+        "machine": machine if config.scaling.use_gpu else origin.host,
+        "version": origin.version,
+        "state": "finished" if run.is_finished else run.state,
+    }
+
+
+def _best_published(numbers: Sequence[Published]) -> str:
+    """Return the best of the paper's numbers that its own method has on the same data."""
+    own = [each for each in numbers if each.method.startswith(PAPER_METHOD)]
+    best = max(own, key=lambda each: each.percent, default=None)
+    return f"{best.percent:.1f}% ({best.method}, {best.source})" if best else ""
 
 
 def retrieval_section(folder: Storage) -> Section:
@@ -74,15 +109,28 @@ def retrieval_section(folder: Storage) -> Section:
     rows: list[dict[str, str]] = []
     # older results are of one pooling
     one = {found["features"]["pooling"]: found["accuracy"]}
-    accuracies = found.get("accuracy_by_pooling", one)
+    accuracies, tested = found.get("accuracy_by_pooling", one), found["queries"].get("videos")
+    of_videos = f" of {tested} videos" if tested else ""
     for k, chance in found["chance"].items():
-        measure = f"retrieval at k = {k} (chance {chance:.1%})"
+        measure = f"retrieval at k = {k}{of_videos} (chance {chance:.1%})"
         rows += [
-            _row(f"ours, pooling {name}", measure, f"{accuracy[k]:.1%}", place.uri)
+            _row(f"ours, pooling {name}", measure, format_share(accuracy[k], tested), place.uri)
             for name, accuracy in accuracies.items()
         ]
         paper = published(dataset, f"retrieval_top{k}", "r3d") if dataset else []
         rows += _paper_rows(measure, paper)
+    k, chance = next(iter(found["chance"].items()))
+    summary = {
+        "run": folder.uri.rpartition("/")[2],
+        "task": "retrieval",
+        "score": f"retrieval at {k} {format_share(found['accuracy'][k], tested)}{of_videos}",
+        "chance or baseline": f"chance {chance:.1%}",
+        "published": _best_published(
+            published(dataset, f"retrieval_top{k}", "r3d") if dataset else []
+        ),
+        "version": version_of(found.get("written_by")),
+        "state": "finished",
+    }
     facts = {
         "encoder": ": ".join(filter(None, [found["encoder"], found.get("architecture")])),
         "gallery": str(found["gallery"]["folder"]),
@@ -97,20 +145,19 @@ def retrieval_section(folder: Storage) -> Section:
         facts=facts,
         tables=[Table(rows)],
         pictures=_pictures(folder),
+        summary=summary,
     )
 
 
 def _score_rows(run: Run) -> Iterator[dict[str, str]]:
     """Yield the scores of a run, with the baseline and the paper's numbers below each."""
     scores = run.scores
-    tested = ""
-    if "tested" in scores:
-        tested = f" of {scores['tested']} videos"
-        if scores["quarantined"]:
-            tested += f", {len(scores['quarantined'])} more could not be read"
+    unread = scores.get("quarantined") if "tested" in scores else None
     for score in run.all_scores:
-        measure = f"{score.label}{tested}"
-        yield _row("ours", measure, score.format(scores[score.key]), run.scores_uri)
+        measure = f"{score.label} {score.describe_count(scores)}".rstrip()
+        if unread:
+            measure += f", {len(unread)} more could not be read"
+        yield _row("ours", measure, score.describe_value(scores), run.scores_uri)
         if score.baseline_key in scores:
             value = score.format(scores[score.baseline_key])
             yield _row(score.baseline_label, measure, value, run.scores_uri)
@@ -122,7 +169,11 @@ def _knn_rows(run: Run) -> Iterator[dict[str, str]]:
     last = next((row for row in reversed(run.rows) if KNN_TOP1 in row), None)
     if last is not None:
         source = f"{run.folder.join(run_folder.KNN).uri}, step {int(last['step'])}"
-        yield _row("ours", "accuracy of nearest neighbours", f"{last[KNN_TOP1]:.1%}", source)
+        tested = int(last.get("knn_tested", 0))
+        measure = "accuracy of nearest neighbours" + (f" of {tested} videos" if tested else "")
+        yield _row("ours", measure, format_share(last[KNN_TOP1], tested), source)
+        if "knn_chance" in last:
+            yield _row("chance", measure, f"{last['knn_chance']:.1%}", source)
 
 
 def _paper_rows(measure: str, numbers: Sequence[Published]) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -57,17 +58,21 @@ def test_runs_on_one_page(
     cells = [re.findall("<td[^>]*>([^<]*)", line) for line in page.splitlines()]
     rows = run_folder.read_metrics(pretrained)
     iou = next(row["iou"] for row in reversed(rows) if "iou" in row)
-    source = f"{pretrained.join('metrics.jsonl').uri}, step 6"
-    assert ["ours", "tracking IoU", f"{iou:.3f}", source] in cells
+    source = "run/metrics.jsonl, step 6"
+    assert ["ours", "tracking IoU of 6 clips", f"{iou:.3f}", source] in cells
     top1 = [row["top1"] for row in run_folder.read_metrics(finetuned) if "top1" in row][-1]
-    source = finetuned.join("scores.json").uri
-    assert any(row[2:] == [f"{top1:.1%}", source] for row in cells)
+    tested = json.loads(finetuned.join("scores.json").read_bytes())["tested"]
+    value = f"{top1:.1%} ± {(top1 * (1 - top1) / tested) ** 0.5:.1%}"
+    assert ["ours", f"top-1 of {tested} videos", value, "ft/scores.json"] in cells
+    assert next(row[3] for row in cells if row[1:2] == ["finetune"]) == "chance 10.0%"
+    # the page can be sent to others, who have none of these folders
+    assert str(tmp_path) not in page
     assert "not finished, at step 0" in page
-    assert "sampling.num_frames: 16 in the paper&#39;s recipe, 4 here" in page
+    assert "sampling, number of frames: 4 here, 16 in the paper" in page
     assert "paper, " not in page, "the paper has no number for the corpus"
     for title in ("Accuracy by initial weights", "Training and test curves by initial weights"):
         assert f"<h2>{title}" in page
-    assert f"<th>pretrained<td>{initial}" in page
+    assert "<th>pretrained<td>run/encoder.safetensors" in page
 
 
 def test_a_papers_data_set_has_the_papers_numbers_beside_it(

@@ -39,7 +39,7 @@ def test_encoders_that_differ_by_more_have_other_names(
         finetuned("a", 0.5, initial=encoder("three")),
         finetuned("b", 0.5, initial=encoder("one", task={"num_patches": 1})),
     ]
-    found = ["pretrained (task.num_patches 3)", "pretrained (task.num_patches 1)"]
+    found = ["pretrained (number of patches 3)", "pretrained (number of patches 1)"]
     assert names(*folders) == found
 
 
@@ -51,7 +51,7 @@ def test_many_differences_are_left_out_of_the_name(finetuned: WriteRun, encoder:
     )
     assert [name for name, _ in names_of(found).values()] == ["pretrained 1", "pretrained 2"]
     assert names_of(found)[found[1].key][1] == (
-        "optimizer.learning_rate 0.1, task.num_patches 1, task.hidden_prob 0"
+        "optimizer, learning rate 0.1, number of patches 1, hidden probability 0"
     )
 
 
@@ -104,12 +104,12 @@ def test_named_weights(finetuned: WriteRun) -> None:
     assert [each.method for each in weights(*folders)] == papers
     other = finetuned("eps", 0.5, encoder={"norm_eps": 1e-5})
     assert names(folders[0], other) == [
-        "random (encoder.norm_eps 0.001)",
-        "random (encoder.norm_eps 1e-05)",
+        "random (encoder, norm eps 0.001)",
+        "random (encoder, norm eps 1e-05)",
     ]
 
 
 def test_weights_with_a_head_are_different_weights(tracked: WriteRun, encoder: Encoder) -> None:
     uri = encoder("pre")
     folders = [tracked(str(head), 0.5, initial=uri, with_head=head) for head in (False, True)]
-    assert names(*folders) == ["pretrained", "pretrained (with_head True)"]
+    assert names(*folders) == ["pretrained", "pretrained (with head yes)"]

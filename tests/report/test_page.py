@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 
 from ctp.report.page import SOURCE, Picture, Section, Table, to_html
 
@@ -21,7 +22,7 @@ SECTION = Section(
         )
     ],
     notes=["n < 3"],
-    differences=["schedule.length: 150 in the paper's recipe, 30 here"],
+    differences=["schedule, length: 30 here, 150 in the paper"],
     pictures=[Picture("loss | accuracy", b"\x89PNG")],
 )
 
@@ -53,9 +54,31 @@ def test_the_page_is_complete_and_escaped() -> None:
     assert "ft &lt;1&gt;" in page
     assert "a &amp; b" in page
     assert "<p>n &lt; 3</p>" in page
-    assert "<li>schedule.length: 150 in the paper" in page
+    assert "<li>schedule, length: 30 here, 150 in the paper" in page
     (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     assert base64.b64decode(data) == b"\x89PNG"
+
+
+def test_the_first_table_has_a_line_for_each_run_that_leads_to_its_details() -> None:
+    runs = [
+        replace(SECTION, title=name, uri=f"/home/me/runs/{name}", summary={"run": name, "score": s})
+        for name, s in (("a", "1%"), ("b", "2%"))
+    ]
+    page = to_html("Runs", [Section("Comparison"), *runs])
+    table, details = page.split("</table>", 1)
+    assert re.findall(r'<a href="#(run\d)">(\w)</a><td>(\d%)', table) == [
+        ("run1", "a", "1%"), ("run2", "b", "2%")
+    ]  # fmt: skip
+    assert re.findall(r'<div id="(run\d)">\s*<p><code>([^<]*)', details) == [
+        ("run1", "a"), ("run2", "b")
+    ]  # fmt: skip
+    assert "/home/me" not in page
+
+
+def test_a_bucket_alone_is_no_folder_of_runs() -> None:
+    runs = [replace(SECTION, uri=uri, summary={"run": uri}) for uri in ("s3://a/x", "s3://b/y")]
+    page = to_html("Runs", runs)
+    assert "<code>s3://a/x</code>" in page
 
 
 def test_what_is_missing_is_not_shown() -> None:
@@ -63,5 +86,5 @@ def test_what_is_missing_is_not_shown() -> None:
     assert "None: the recipe is the paper" in same
     assert "Differences" not in none
     bare = to_html("", [Section("a", tables=[Table([])])])
-    for part in ("<table", "<code>", "<figure"):
+    for part in ("<table", "<code>", "<figure", "<details"):
         assert part not in bare

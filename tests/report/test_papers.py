@@ -74,11 +74,11 @@ def test_encoders_that_the_paper_has(recipe: str, changes: dict[str, Any], name:
 def test_differences_name_both_values() -> None:
     assert differences(finetuning(initial="imagenet")) == []
     assert differences(finetuning(data={"label_fraction": 0.1, "uri": "s3://b/ucf101"})) == [
-        "data.label_fraction: 1 in the paper's recipe, 0.1 here"
+        "data, label fraction: 0.1 here, 1 in the paper"
     ]
     assert differences(recipes.track_got10k()) is None
     torchvisions = AS_PUBLISHED.replace(middle_channels="block")
-    named = "encoder.middle_channels: convolution in the paper's recipe, block here"
+    named = "encoder, middle channels: block here, convolution in the paper"
     assert differences(finetuning(encoder=torchvisions.model_dump())) == [named]
     pretraining = recipes.ucf101_r2plus1d18()
     assert differences(pretraining) == []

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ctp.lease import hold
 from ctp.report.page import SOURCE, Section
 from ctp.report.runs import Run
 from ctp.report.sections import retrieval_section, run_section, sections_of
 from ctp.storage import Storage
 from ctp.training.run_folder import CURVES, KNN, to_jsonl
+from ctp.versions import written_by
 
 WriteRun = Callable[..., Storage]
 
@@ -78,22 +82,25 @@ def test_folders_without_runs(tmp_path: Path) -> None:
 
 def test_a_pretraining_run_shows_its_last_scores(pretrained: WriteRun) -> None:
     folder = pretrained("pre", seed=4)
-    folder.join(KNN).write_bytes(to_jsonl([{"step": 5, "knn_top1": 0.25}]))
+    folder.join(KNN).write_bytes(
+        to_jsonl([{"step": 5, "knn_top1": 0.25, "knn_tested": 12, "knn_chance": 0.1}])
+    )
     folder.join(CURVES).write_bytes(b"PNG")
     section = run_section(Run.read(folder))
     shown = (section.title, section.uri, section.state)
     assert shown == ("pre", folder.uri, "finished after 5 steps")
-    metrics = f"{folder.uri}/metrics.jsonl, step 5"
+    metrics, knn = (f"{folder.uri}/{name}.jsonl, step 5" for name in ("metrics", "knn"))
     assert cells(section) == [
         ("ours", "tracking IoU", "0.600", metrics),
         ("still box", "tracking IoU", "0.500", metrics),
-        ("ours", "accuracy of nearest neighbours", "25.0%", f"{folder.uri}/knn.jsonl, step 5"),
+        ("ours", "accuracy of nearest neighbours of 12 videos", "25.0% ± 12.5%", knn),
+        ("chance", "accuracy of nearest neighbours of 12 videos", "10.0%", knn),
     ]
     assert section.facts["seed"] == "4"
     assert section.facts["game"].startswith("K = 3")
     assert [picture.png for picture in section.pictures] == [b"PNG"]
     assert section.differences is not None
-    assert any(line.startswith("encoder.width: 64 in") for line in section.differences)
+    assert any(line == "encoder, width: 4 here, 64 in the paper" for line in section.differences)
 
 
 def test_a_tracking_run_is_beside_the_still_box(tracked: WriteRun) -> None:
@@ -109,10 +116,27 @@ def test_a_tracking_run_is_beside_the_still_box(tracked: WriteRun) -> None:
 def test_the_papers_tables_of_initial_weights_are_beside_fine_tuning(finetuned: WriteRun) -> None:
     folder = finetuned("ft", 0.5, data={"uri": "s3://b/hmdb51/train"})
     rows = cells(run_section(Run.read(folder)))
-    assert rows[0] == ("ours", "top-1 of 8 videos", "50.0%", f"{folder.uri}/scores.json")
+    assert rows[0] == ("ours", "top-1 of 8 videos", "50.0% ± 17.7%", f"{folder.uri}/scores.json")
     assert {row[3].split(",")[0] for row in rows[1:-1]} == {"Table 3", "Table 4"}
     linear = finetuned("l", 0.5, data={"uri": "s3://b/hmdb51"}, protocol="linear")
     assert {row[0] for row in cells(run_section(Run.read(linear)))} == {"ours"}
+
+
+def test_a_run_has_a_line_with_what_it_is_compared_with(finetuned: WriteRun) -> None:
+    folder = finetuned("ft", 0.5, data={"uri": "s3://b/ucf101/train"}, protocol="finetune")
+    with hold(folder, "finetune"):
+        pass
+    place = folder.join("scores.json")
+    place.write_bytes(json.dumps(json.loads(place.read_bytes()) | {"chance1": 0.125}).encode())
+    summary = run_section(Run.read(folder)).summary
+    assert summary["task"] == "finetune"
+    assert summary["score"] == "top-1 50.0% ± 17.7% of 8 videos"
+    assert summary["chance or baseline"] == "chance 12.5%"
+    assert summary["published"] == "86.2% (CtP, Kinetics-400, Table 3, R3D-18)"
+    assert summary["date"] == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert summary["machine"] == socket.gethostname()
+    assert summary["version"].startswith(written_by()["ctp"])
+    assert summary["state"] == "finished"
 
 
 @pytest.mark.parametrize("data", ["s3://b/ucf101/train", "s3://b/mine"])

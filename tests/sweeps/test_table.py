@@ -67,7 +67,7 @@ def test_the_scale_and_the_differences_from_the_paper(sweep: Sweep) -> None:
         "(scale tiny)",
         "- videos: corpus:240",
         "- clip: 8 frames of 48×48",
-        "- pretraining: task.augment.frame_size_px: 112 in the paper's recipe, 48 here",
+        "- pretraining: augment, frame size in px: 48 here, 112 in the paper",
         "pretrained on a quarter of Kinetics-400",
         "compare rows with each other, not with the paper's",
     ):

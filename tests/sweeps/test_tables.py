@@ -276,8 +276,8 @@ def test_scores_of_different_tasks_are_named(plan_of: MakePlan, finished: Finish
     assert cells["MoCo"] == ["1", "clips retrieved 25.0% (10.0%)"]
     assert cells["CtP"] == ["1", "tracking IoU 0.500 (0.400)"]
     assert cells["random weights"] == ["1", ""]
-    assert "of MoCo: task.queue_size: 65536 in the paper's recipe, 64 here" in text
-    assert "pretraining: task.augment.frame_size_px: 112 in the paper's recipe, 48 here" in text
+    assert "of MoCo: queue size: 64 here, 65536 in the paper" in text
+    assert "pretraining: augment, frame size in px: 48 here, 112 in the paper" in text
 
 
 def test_different_tasks_cannot_be_compared_while_they_run(plan_of: MakePlan) -> None:

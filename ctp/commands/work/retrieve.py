@@ -19,10 +19,12 @@ from ctp.downstream.feature_folder import (
     check_comparable,
     read_features,
 )
-from ctp.downstream.retrieval import Retrieval, knn_accuracy, retrieve
-from ctp.report.neighbours import Row, Shown, neighbours_png
+from ctp.downstream.retrieval import Retrieval, chance, knn_accuracy, retrieve
+from ctp.report.neighbours import Row, Shown, describe_retrieval, neighbours_png
 from ctp.report.preview import read_clip
+from ctp.score import format_share
 from ctp.storage import Storage
+from ctp.versions import written_by
 from ctp.video.config import ViewsConfig
 
 SCORES, PICTURE = "retrieval.json", "neighbours.png"
@@ -54,13 +56,15 @@ def run(config: RetrieveConfig) -> None:
     first, found = next(iter(results.items()))
     gallery, queries = galleries[first], asked[first]
     knn = knn_accuracy(gallery, queries, config.knn, device) if config.knn else None
-    scores = _scores(config, about_gallery, about_queries, results, knn)
+    by_chance = chance(gallery, queries, 1)
+    scores = _scores(config, about_gallery, about_queries, results, knn, by_chance)
     out.join(SCORES).write_bytes(json.dumps(scores, indent=2).encode())
     _print(scores)
     print(out.join(SCORES).uri)
     if config.num_pictured:
         rows = _rows(config, (about_gallery, gallery), (about_queries, queries), found)
-        out.join(PICTURE).write_bytes(neighbours_png(rows))
+        title = describe_retrieval(found, len(queries.ids))
+        out.join(PICTURE).write_bytes(neighbours_png(rows, title))
         print(out.join(PICTURE).uri)
 
 
@@ -78,6 +82,7 @@ def _scores(
     queries: Manifest,
     results: Mapping[str, Retrieval],
     knn: float | None,
+    by_chance: float,
 ) -> dict[str, Any]:
     """Return the contents of retrieval.json; those of the first pooling, if not said otherwise."""
     accuracies = {
@@ -89,7 +94,7 @@ def _scores(
         "accuracy": next(iter(accuracies.values())),
         "accuracy_by_pooling": accuracies,
         "chance": {str(k): share for k, share in found.chance.items()},
-        "knn": None if knn is None else {"k": config.knn, "accuracy": knn},
+        "knn": None if knn is None else {"k": config.knn, "accuracy": knn, "chance": by_chance},
         "class_accuracy": found.class_accuracy,
         "encoder": queries.encoder,
         "architecture": queries.encoder_config.describe(),
@@ -98,6 +103,7 @@ def _scores(
         "features": queries.features.model_dump(mode="json"),
         "gallery": _side(config.gallery, gallery),
         "queries": _side(config.queries, queries),
+        "written_by": dict(written_by()),
     }
 
 
@@ -118,14 +124,15 @@ def _print(scores: dict[str, Any]) -> None:
         side = scores[role]
         lost = f", {side['quarantined']} more could not be read" if side["quarantined"] else ""
         print(f"{role}: {side['videos']} videos{lost}")
-    by_pooling = scores["accuracy_by_pooling"]
-    print("right at k, by pooling")
-    print("    k" + "".join(f"  {name:>7}" for name in [*by_pooling, "chance"]))
-    for k, chance in scores["chance"].items():
-        shares = [*(accuracy[k] for accuracy in by_pooling.values()), chance]
-        print(f"{k:>5}" + "".join(f"  {100 * share:6.1f}%" for share in shares))
-    if scores["knn"]:
-        print(f"kNN of {scores['knn']['k']}: {100 * scores['knn']['accuracy']:.1f}%")
+    by_pooling, tested = scores["accuracy_by_pooling"], scores["queries"]["videos"]
+    print(f"right at k of {tested} queries, by pooling, ± standard error")
+    print("    k" + "".join(f"  {name:>15}" for name in [*by_pooling, "chance"]))
+    for k, by_chance in scores["chance"].items():
+        cells = [format_share(accuracy[k], tested) for accuracy in by_pooling.values()]
+        print(f"{k:>5}" + "".join(f"  {cell:>15}" for cell in [*cells, f"{by_chance:.1%}"]))
+    if knn := scores["knn"]:
+        share = format_share(knn["accuracy"], tested)
+        print(f"kNN of {knn['k']}: {share} of {tested} queries (chance {knn['chance']:.1%})")
 
 
 Side = tuple[Manifest, VideoFeatures]

@@ -41,16 +41,17 @@ class Score:
 
     def describe_value(self, row: Mapping[str, float | int | str]) -> str:
         """Return the score of a log line with its unit, that of a share with its standard error."""
-        value, (number, _) = float(row[self.key]), self._count(row)
+        value, (number, _) = float(row[self.key]), self.counted(row)
         return format_share(value, number) if self.is_percent else self.format(value)
 
     def describe_count(self, row: Mapping[str, float | int | str]) -> str:
         """Return what the score of a log line is the mean of, e.g. "of 100 videos"; "" if the line
         does not say."""
-        number, counted = self._count(row)
+        number, counted = self.counted(row)
         return f"of {number} {counted}" if number else ""
 
-    def _count(self, row: Mapping[str, float | int | str]) -> tuple[int, str]:
+    def counted(self, row: Mapping[str, float | int | str]) -> tuple[int, str]:
+        """Return how many the score of a log line is the mean of, 0 if unknown, and of what."""
         # of scores with a prefix, such as linear.top1, the entry has it, too
         prefix = self.key[: self.key.rfind(".") + 1]
         found = ((int(row.get(prefix + key, 0)), counted) for key, counted in COUNTS.items())

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ctp.report.figures import INK, new_figure, to_png
+from ctp.score import format_share
 
 NAME_LENGTH = 36
 MAX_NAMED, MAX_NUMBERED = 120, 32
@@ -92,8 +93,9 @@ def _summarize(counts: NDArray[np.int64], shares: NDArray[np.float64]) -> str:
     found, total = np.diag(shares)[~np.isnan(np.diag(shares))], counts.sum()
     if not total:
         return "no videos"
+    right = format_share(np.trace(counts) / total, int(total))
     return (
-        f"{total:,} videos of {len(found)} classes: {np.trace(counts) / total:.1%} right, "
+        f"{total:,} videos of {len(found)} classes: {right} right (chance {1 / len(counts):.1%}), "
         f"{found.mean():.1%} as the mean of classes"
     )
 

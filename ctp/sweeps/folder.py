@@ -20,6 +20,7 @@ import yaml
 
 from ctp.config import Config
 from ctp.pretext.config import PretrainConfig
+from ctp.score import Score
 from ctp.storage import Storage
 from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.options import parse_set
@@ -85,6 +86,27 @@ class Sweep:
         trials = self.trials.reindex(columns=["row", "status", key])
         chosen = (trials["row"] == setting.name) & (trials["status"] == "finished")
         return trials.loc[chosen, key].astype(float).dropna()
+
+    def scores(self, setting: Setting, score: Score) -> list[Mapping[str, float]]:
+        """Return all numbers of a setting's finished trials that have a score."""
+        ended = [self.results.get(t.name) for t in self.plan.trials if t.setting == setting]
+        finished = [each.scores for each in ended if each and each.status == "finished"]
+        return [scores for scores in finished if score.key in scores]
+
+    def count(self, measure: Score) -> str:
+        """Return what a column of `plan.measures` is the mean of, e.g. "of 307 videos"; "" if it
+        is unknown, and "of 300 to 307 videos" if trials could not read the same videos."""
+        found = [
+            own.counted(scores)
+            for setting in self.plan.settings
+            for own in [self.plan.score_of(setting, measure)]
+            for scores in self.scores(setting, own)
+        ]
+        numbers = [number for number, _ in found if number]
+        if not numbers:
+            return ""
+        span = " to ".join(map(str, dict.fromkeys((min(numbers), max(numbers)))))
+        return f"of {span} {found[0][1]}"
 
     def with_status(self, status: Status) -> list[str]:
         """Return the names of the trials that ended with a status."""

@@ -20,6 +20,11 @@ OWN_TASK = (
     "The held-out score is that of each row's own task. Where rows change the task, compare their "
     "gain over the baseline in brackets."
 )
+SPREAD = "± is the sample standard deviation over runs that differ by their seeds alone."
+ERROR = (
+    "± is the standard error of a share, √(p (1 - p) / n) of n videos or clips. With several seeds "
+    "(--seeds) it is the deviation over them."
+)
 NOT_IN_THE_MEANS = "Trials that have not finished are not in the means."
 
 
@@ -95,13 +100,15 @@ def _row(sweep: Sweep, setting: Setting) -> dict[str, str]:
 
 
 def _mean(sweep: Sweep, setting: Setting, score: Score) -> str:
-    """Return e.g. "0.600 ± 0.100 (0.400)": mean, standard deviation and baseline."""
+    """Return e.g. "0.600 ± 0.100 (0.400)": mean, standard deviation and baseline; of a single trial
+    its score with the standard error of a share."""
     own = sweep.plan.score_of(setting, score)
-    values = sweep.values(setting, own.key)
-    if values.empty:
+    found = sweep.scores(setting, own)
+    if not found:
         return ""
     baseline = sweep.values(setting, own.baseline_key)
-    text = format_mean(values, own)
+    values = sweep.values(setting, own.key)
+    text = own.describe_value(found[0]) if len(found) == 1 else format_mean(values, own)
     if not baseline.empty:
         text += f" ({own.format(baseline.mean())})"
     return text if score.key else f"{own.label} {text}"
@@ -123,8 +130,10 @@ def _facts(plan: Plan) -> dict[str, str]:
 
 def _notes(sweep: Sweep) -> Iterator[str]:
     plan = sweep.plan
-    if plan.config.seeds > 1:
-        yield "± is the sample standard deviation over runs that differ by their seeds alone."
+    counts = [f"{m.label or 'held-out score'} {n}" for m in plan.measures if (n := sweep.count(m))]
+    if counts:
+        yield f"Numbers are means: {', '.join(counts)}."
+    yield SPREAD if plan.config.seeds > 1 else ERROR
     if plan.ablation.note:
         yield plan.ablation.note
     if plan.task_score:

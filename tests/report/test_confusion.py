@@ -48,12 +48,12 @@ def test_confusions_are_listed_by_their_number() -> None:
     assert "no confusions" in texts(draw_confusion(np.diag([3, 4]), NAMES[:2]))
 
 
-def test_both_accuracies_are_above() -> None:
+def test_both_accuracies_and_chance_are_above() -> None:
     def title(counts: Any, names: Sequence[str]) -> str:
         return draw_confusion(counts, names).get_suptitle()
 
     assert title(COUNTS, NAMES) == (
-        "15 videos of 3 classes: 60.0% right, 62.8% as the mean of classes"
+        "15 videos of 3 classes: 60.0% ± 12.6% right (chance 25.0%), 62.8% as the mean of classes"
     )
     assert title(np.zeros((2, 2), np.int64), NAMES[:2]) == "no videos"
 

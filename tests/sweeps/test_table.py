@@ -11,7 +11,7 @@ from PIL import Image
 
 from ctp.sweeps.folder import Sweep, TrialResult, state_of, write_config, write_result
 from ctp.sweeps.plan import Plan
-from ctp.sweeps.plot import plot_png
+from ctp.sweeps.plot import draw_sweep, plot_png
 from ctp.sweeps.recipes import TABLES
 from ctp.sweeps.table import table_markdown, write_tables
 
@@ -102,6 +102,33 @@ def test_plots_of_a_full_an_empty_and_a_grid_sweep(sweep: Sweep, plan_of: MakePl
     for each in (sweep, empty):
         with Image.open(io.BytesIO(plot_png(each))) as picture:
             assert picture.width > 300
+
+
+@pytest.fixture
+def single(plan_of: MakePlan, finished: Finished) -> Sweep:
+    """Two rows of one trial each, on 100 videos, and two rows to come."""
+    plan = plan_of(table="table2a", scores=("linear",))
+    results = {
+        f"k{k}-seed0": finished(linear__top1=top1, linear__chance1=0.1, linear__tested=100)
+        for k, top1 in ((1, 0.5), (2, 0.52))
+    }
+    return Sweep(plan, results, {t.name: 0 for t in plan.trials if t.name not in results})
+
+
+def test_a_single_trial_has_the_error_of_its_videos(single: Sweep) -> None:
+    """√(.5 · .5 / 100) is 5 %."""
+    text = table_markdown(single)
+    assert rows_of(text)["K = 1"][1:3] == ["1", "50.0% ± 5.0% (10.0%)"]
+    assert "linear top-1 of 100 videos" in text
+
+
+def test_a_plot_names_number_and_chance_and_starts_at_zero(single: Sweep) -> None:
+    panel = draw_sweep(single).axes[0]
+    title = panel.get_title(loc="left")
+    assert title == "linear top-1\nof 100 videos, chance 10.0%"
+    low, high = panel.get_ylim()
+    assert low == 0
+    assert high > 52 + 5, "the error bars are seen"
 
 
 def test_the_files_of_a_sweep(plan_of: MakePlan, finished: Finished) -> None:

@@ -103,6 +103,6 @@ def make_budgets(
             num_cores=config.cores,
         )
         for loader in loaders
-        if loader.name not in config.baseline
+        if not loader.baseline
     ]
     return budgets, assumptions

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from annotated_types import Ge, Gt, MinLen
 from pydantic import model_validator
 
+from ctp.build.config import TranscodeConfig
 from ctp.config import Config
 from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
@@ -17,7 +18,7 @@ from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 
 Part = Literal["ingest", "ray", "step", "game", "plan"]
-BaselineName = Literal["opencv-zip-jpeg", "torchcodec"]
+BaselineName = Literal["opencv-zip-jpeg", "torchcodec", "torchcodec-transcoded"]
 Precision = Literal["fp32", "tf32", "bf16"]
 PARTS: tuple[Part, ...] = ("ingest", "ray", "step", "game", "plan")
 CTP_PARTS = frozenset({"ingest", "game"})
@@ -73,7 +74,11 @@ class BenchConfig(Config):
     encoder: AnyEncoderConfig = DEFAULT_ENCODER
     """The encoder of the training step: its name, or its options as --encoder.OPTION."""
     baseline: tuple[BaselineName, ...] = ()
-    """Other loaders to compare: some of opencv-zip-jpeg,torchcodec."""
+    """Other loaders to compare: some of opencv-zip-jpeg,torchcodec,torchcodec-transcoded."""
+    transcode: TranscodeConfig = TranscodeConfig()
+    """How videos are transcoded, as in shards."""
+    store: str = ""
+    """Folder or URI for the loaders' videos while they are measured; by default a local one."""
     ray: BenchRayConfig = BenchRayConfig()
     """The stream of samples through Ray."""
     step: BenchStepConfig = BenchStepConfig()

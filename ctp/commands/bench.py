@@ -10,7 +10,7 @@ from ctp.data.quarantine import QuarantineLimitError
 ABOUT = """Measure what a clip and a training step cost on this machine, and what limits a run.
 
   ingest  loading clips on one core, stage by stage, from transcoded and from original videos;
-          with --baseline, other loaders on the same clips
+          with --baseline, other loaders on the same clips, in all of their ways
   ray     the stream of samples through Ray as it reaches a training worker, against one process
           that draws the same samples; memory of all processes
   step    a training step, by precision, compiled or not

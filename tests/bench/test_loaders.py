@@ -15,7 +15,14 @@ from PIL import Image
 
 import ctp.bench
 from ctp.bench.baselines import BASELINES
-from ctp.bench.ingest import CPU_STAGES, DEVICE_STAGES, LoaderTiming, compare, usable_videos
+from ctp.bench.ingest import (
+    CPU_STAGES,
+    DEVICE_STAGES,
+    LoaderTiming,
+    compare,
+    fastest_of_each,
+    usable_videos,
+)
 from ctp.bench.loaders import ON_DEVICE, ClipRequest, Loader, draw_request, ours
 from ctp.bench.timing import Timing
 from ctp.build.config import TranscodeConfig
@@ -27,6 +34,7 @@ from ctp.pretext.ctp.config import RULES, CtpConfig
 from ctp.pretext.ctp.game import Game
 from ctp.pretext.ctp.task import CtpTask
 from ctp.rng import generator
+from ctp.storage import Storage
 from ctp.training.trainer import to_device
 from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, to_input
 from ctp.video.encoded import EncodedVideo
@@ -41,13 +49,18 @@ GOPS = {"g": "10", "bf": "3"}
 OURS = ("ours transcoded", "ours original")
 
 
+WAYS = ["opencv-zip-jpeg", *(f"{name} {way}" for name in list(BASELINES)[1:] for way in range(6))]
+"""Names of the baselines; of torchcodec's six ways, each with its number."""
+TRANSCODING = TranscodeConfig(short_side_px=240)
+
+
 def loader_of(name: str, config: CtpConfig) -> Loader:
     """Return a loader by name; skip the test if its package is missing."""
     if name in OURS:
-        transcoding = None if name.endswith("original") else TranscodeConfig(short_side_px=240)
-        return ours(CPU, config, transcoding)
+        return ours(CPU, config, None if name.endswith("original") else TRANSCODING)
+    baseline, _, way = name.partition(" ")
     try:
-        return BASELINES[name](CPU)
+        return BASELINES[baseline](CPU, TRANSCODING)[int(way or 0)]
     except ValueError as error:
         pytest.skip(str(error))
 
@@ -127,7 +140,7 @@ def corpus(tmp_path_factory) -> list[EncodedVideo]:
 # ---- the same clip ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*OURS, *BASELINES])
+@pytest.mark.parametrize("name", [*OURS, *WAYS])
 @pytest.mark.parametrize("size_px", [32, 64, 100])
 def test_the_requested_frames_are_loaded(name, encode_video, read_numbers, size_px):
     video = EncodedVideo("v", "v.mp4", encode_video(40, width=64, height=64, options=GOPS))
@@ -136,7 +149,7 @@ def test_the_requested_frames_are_loaded(name, encode_video, read_numbers, size_
     assert read_numbers(clip) == list(NUMBERS)
 
 
-@pytest.mark.parametrize("name", [*OURS, *BASELINES])
+@pytest.mark.parametrize("name", [*OURS, *WAYS])
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_and_flip_are_slices_of_the_picture(name, encode_video, flip):
     video = EncodedVideo("v", "v.mp4", encode_video(40, width=360, height=240, options=GOPS))
@@ -160,7 +173,7 @@ def requests_of(videos, config):
 
 
 @pytest.mark.parametrize("rules", RULES)
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", WAYS)
 def test_baselines_return_the_clips_of_our_loader(name, rules, corpus):
     config = CtpConfig(rules=rules)
     for video, request in zip(corpus, requests_of(corpus, config), strict=True):
@@ -262,26 +275,43 @@ def test_opencv_colours_are_those_of_colorsys(hue, opencv):
 # ---- the comparison -----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def folder(tmp_path) -> Storage:
+    """Return a folder for the videos of the loaders."""
+    return Storage.from_uri(tmp_path)
+
+
 def timing(name: str, *repeats: float) -> Timing:
     return Timing(name, "ms", repeats)
 
 
 def test_cpu_time_is_the_sum_of_the_stages_on_the_cpu():
     stages = timing("read", 1, 2), timing("decode", 3, 4), timing(f"{ON_DEVICE}paste", 50, 60)
-    own = LoaderTiming("own", 24, stages)
+    own = LoaderTiming("own", 24, stages, num_frames=4)
     assert own.cpu.repeats == (4, 6)
-    other = LoaderTiming("other", 500, (timing("read", 12, 12),))
+    assert own.frames_per_second == 4 / (1.5e-3 + 3.5e-3)
+    other = LoaderTiming("other", 500, (timing("read", 12, 12),), num_frames=4)
     assert other.ratio(own).repeats == (3, 2)
     figures = other.figures(own)
     assert figures["× own"].median == 2.5
     assert figures["decode"] is None
 
 
-def test_a_comparison_has_all_stages_of_all_loaders(encode_video):
+def test_the_fastest_way_of_each_baseline_is_shown():
+    def loader(name: str, milliseconds: float, baseline: str = "") -> LoaderTiming:
+        return LoaderTiming(name, 24, (timing("read", milliseconds),), 4, baseline)
+
+    own = [loader("transcoded", 2), loader("original", 9)]
+    first, second = loader("slow", 7, "a"), loader("fast", 5, "a")
+    other = loader("other", 8, "b")
+    assert fastest_of_each([*own, first, second, other]) == [*own, second, other]
+
+
+def test_a_comparison_has_all_stages_of_all_loaders(encode_video, folder):
     config = config_of(num_frames=4)
     loaders = [loader_of(name, config) for name in (*OURS, "opencv-zip-jpeg")]
     video = EncodedVideo("v", "v.mp4", encode_video(40))
-    compared = compare(loaders, [video], config, 3, repeats=2)
+    compared = compare(loaders, [video], config, 3, repeats=2, folder=folder)
     for loader, each in zip(loaders, compared, strict=True):
         on_device = [ON_DEVICE + name for name in loader.device_stages]
         names = ["read", "draw", *loader.stages, *on_device]
@@ -291,7 +321,7 @@ def test_a_comparison_has_all_stages_of_all_loaders(encode_video):
         assert each.kib_per_video == len(loader.store(video)) / 1024
 
 
-def test_every_clip_is_loaded_in_every_repeat_and_in_batches(encode_video, monkeypatch):
+def test_every_clip_is_loaded_in_every_repeat_and_in_batches(encode_video, folder, monkeypatch):
     monkeypatch.setattr("ctp.bench.ingest.DEVICE_BATCH", 3)
     loaded, sizes = [], []
     loader = Loader(
@@ -302,19 +332,19 @@ def test_every_clip_is_loaded_in_every_repeat_and_in_batches(encode_video, monke
         {"transfer": lambda made, requests: sizes.append(len(made))},
     )
     videos = [EncodedVideo(name, f"{name}.mp4", encode_video(20)) for name in "ab"]
-    compare([loader], videos, config_of(), 5, repeats=2)
+    compare([loader], videos, config_of(), 5, repeats=2, folder=folder)
     assert loaded == 3 * [b"a", b"b", b"a", b"b", b"a"]
     assert sizes == 3 * [3, 2]
 
 
-def test_a_video_that_a_loader_cannot_read_is_named(encode_video):
+def test_a_video_that_a_loader_cannot_read_is_named(encode_video, folder):
     def fail(video, request):
         raise RuntimeError("no such codec")
 
     broken = Loader("broken", CPU, lambda video: video.data, {"decode": fail}, {})
     video = EncodedVideo("v7", "folder/v7.mp4", encode_video(40))
     with pytest.raises(ValueError, match=r"broken.*v7.*no such codec"):
-        compare([broken], [video], config_of(), 1, repeats=1)
+        compare([broken], [video], config_of(), 1, repeats=1, folder=folder)
 
 
 def test_videos_that_cannot_be_decoded_are_skipped_and_named(video_folder, capsys):
@@ -331,4 +361,4 @@ def test_a_missing_package_is_named_with_its_extra(name, module, monkeypatch):
     monkeypatch.delitem(sys.modules, "ctp.bench.opencv_zip_jpeg", raising=False)
     monkeypatch.delattr(ctp.bench, "opencv_zip_jpeg", raising=False)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[bench\]'"):
-        BASELINES[name](CPU)
+        BASELINES[name](CPU, TRANSCODING)

@@ -10,14 +10,14 @@ from rich.console import Console
 from ctp.bench.budget import describe_budget, make_budgets
 from ctp.bench.cases import measure_cases
 from ctp.bench.config import BenchConfig
-from ctp.bench.ingest import compare_loaders
+from ctp.bench.ingest import compare_loaders, describe_loader, fastest_of_each
 from ctp.bench.steps import fastest_gpu_rate, measure_steps
 from ctp.bench.tables import figure_table, to_json
 from ctp.bench.timing import Figures, machine
 from ctp.storage import Storage
 
 TABLES = {
-    "ingest": "ingest: CPU ms a clip on one core; on the device, elapsed ms a clip",
+    "ingest": "ingest: CPU ms a clip on one core (on the device, elapsed); best of each baseline",
     "ray": "ray: clips as they reach a training worker",
     "step": "step: a training step, ms",
     "timings": "on one core",
@@ -65,10 +65,12 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
     efficiency = deliveries[0].efficiency if deliveries else None
     budgets, assumptions = make_budgets(config, loaders, efficiency, fastest_gpu_rate(steps))
     figures: dict[str, Sequence[Figures]] = {
-        "ingest": [loader.figures(loaders[0]) for loader in loaders],
+        "ingest": [loader.figures(loaders[0]) for loader in fastest_of_each(loaders)],
+        "loaders": [loader.figures(loaders[0]) for loader in loaders],
         "ray": [delivery.figures() for delivery in deliveries],
         "step": steps,
         "timings": [timing.figures() for timing in timings],
         "budget": budgets,
     }
-    return figures, [*assumptions, *map(describe_budget, budgets)]
+    speeds = [describe_loader(loader, loaders[0]) for loader in loaders[1:]]
+    return figures, [*speeds, *assumptions, *map(describe_budget, budgets)]

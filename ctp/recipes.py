@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.downstream.config import FinetuneConfig, LabeledVideosConfig
-from ctp.downstream.embed_config import EmbedConfig, FeatureConfig
+from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig
 from ctp.encoders.config import EncoderConfig, R2plus1dConfig, R3dConfig
 from ctp.pretext.config import EvaluationConfig, PretrainConfig, PretrainVideosConfig
@@ -15,6 +15,8 @@ from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 PAPER_SCALING = ScalingConfig(num_workers=8, use_gpu=True, num_actors=24)
 """The paper's 8 GPUs (§5.1), with three actors for each."""
+ONE_GPU = ScalingConfig(num_workers=1, use_gpu=True, num_actors=7)
+"""One GPU of a machine with 8 CPU cores."""
 PAPER_R2PLUS1D = R2plus1dConfig(middle_channels="convolution")
 """The paper's R(2+1)D-18, with the authors' 33.17 M weights instead of torchvision's 31.30 M."""
 SMALL_ENCODER = R3dConfig(width=8, blocks_per_stage=(1, 1, 1, 1))
@@ -28,6 +30,12 @@ def tiny() -> PretrainConfig:
 def small() -> PretrainConfig:
     """As tiny, for longer and on more videos: half an hour on 2 cores."""
     return _small_machine(num_videos=480, steps=8000, total_batch=16)
+
+
+def one_gpu() -> PretrainConfig:
+    """As ucf101-r3d18, on one GPU and 8 CPU cores, in bfloat16."""
+    recipe = ucf101_r3d18()
+    return recipe.replace(scaling=ONE_GPU, compute=recipe.compute.replace(precision="bf16"))
 
 
 def ucf101_r3d18() -> PretrainConfig:
@@ -168,6 +176,12 @@ def finetune_ucf101() -> FinetuneConfig:
     return _finetune("data/ucf101")
 
 
+def finetune_one_gpu() -> FinetuneConfig:
+    """As ucf101, on one GPU and 8 CPU cores, in bfloat16."""
+    recipe = finetune_ucf101()
+    return recipe.replace(scaling=ONE_GPU, compute=recipe.compute.replace(precision="bf16"))
+
+
 def finetune_hmdb51() -> FinetuneConfig:
     """The paper's fine-tuning on HMDB-51: as ucf101 (supplement A)."""
     return _finetune("data/hmdb51")
@@ -242,6 +256,7 @@ def _finetune(uri: str) -> FinetuneConfig:
 
 FINETUNE = {
     "small": finetune_small,
+    "one-gpu": finetune_one_gpu,
     "ucf101": finetune_ucf101,
     "hmdb51": finetune_hmdb51,
     "ssv1": finetune_ssv1,
@@ -254,6 +269,7 @@ FINETUNE = {
 PRETRAIN = {
     "tiny": tiny,
     "small": small,
+    "one-gpu": one_gpu,
     "ucf101-r3d18": ucf101_r3d18,
     "ucf101-r2plus1d18": ucf101_r2plus1d18,
     "kinetics400-r3d18": kinetics400_r3d18,
@@ -341,6 +357,13 @@ def retrieval_features() -> EmbedConfig:
     )
 
 
+def one_gpu_features() -> EmbedConfig:
+    """As retrieval, on one GPU and 8 CPU cores."""
+    return retrieval_features().replace(
+        scaling=EmbedScalingConfig(use_gpu=True, num_readers=7, cpus_per_encoder=0.5)
+    )
+
+
 def compact_features() -> EmbedConfig:
     """One vector for each clip, the average over time and space, in half precision."""
     return EmbedConfig(features=FeatureConfig(pooling="global", dtype="float16"))
@@ -356,6 +379,7 @@ def small_features() -> EmbedConfig:
 
 EMBED = {
     "retrieval": retrieval_features,
+    "one-gpu": one_gpu_features,
     "compact": compact_features,
     "small": small_features,
 }
@@ -364,6 +388,12 @@ EMBED = {
 def track_got10k() -> TrackConfig:
     """The paper's tracking on GOT-10k: 16 frames, 8 GPUs, all stages trained unless frozen (§4)."""
     return TrackConfig(scaling=PAPER_SCALING)
+
+
+def track_one_gpu() -> TrackConfig:
+    """As got10k, on one GPU and 8 CPU cores, in bfloat16."""
+    recipe = track_got10k()
+    return recipe.replace(scaling=ONE_GPU, compute=recipe.compute.replace(precision="bf16"))
 
 
 def track_small() -> TrackConfig:
@@ -383,5 +413,6 @@ def track_small() -> TrackConfig:
 
 TRACK = {
     "got10k": track_got10k,
+    "one-gpu": track_one_gpu,
     "small": track_small,
 }

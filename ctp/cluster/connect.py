@@ -53,7 +53,7 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
             gpus,
             f"{workers} or cpus_per_worker",
         ),
-        Demand("actor", scaling.num_actors, 1.0, 0.0, "scaling.num_actors"),
+        Demand("actor", scaling.num_actors, scaling.cpus_per_actor, 0.0, "scaling.num_actors"),
     ]
 
 
@@ -97,12 +97,15 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Iterator[None]:
+def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Iterator[float]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Args:
         demands: the processes that must fit; none for a job that adapts to the cluster.
         paths: what the job reads and writes; all nodes must see local files and folders.
+
+    Yields:
+        the share of the CPUs of the demands to reserve, see `reserved_share`.
 
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the demands, a node does not see a
@@ -113,11 +116,14 @@ def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Itera
         raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
     address = os.environ.get(ADDRESS)
     with _joined(address) if address else local_ray():
+        share = 1.0
         if address and demands:
-            check_cluster(demands, where=f"the cluster at {address}")
+            there = resources()
+            where = f"the cluster at {address}"
+            share = reserved_share(demands, there["CPU"], there["GPU"], where)
         check_seen(paths)
         try:
-            yield
+            yield share
         finally:
             # a reference to an object that another thread releases while Ray shuts down ends the
             # process; those in cycles would be released at any time
@@ -154,6 +160,36 @@ def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = Tru
     require(demands, there["CPU"] - DATA_PLUMBING_CPUS, there["GPU"], where)
 
 
+def reserved_share(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> float:
+    """Return the share of the CPUs of all processes that Ray should reserve.
+
+    It is 1 if they fit beside Ray Data's own tasks. If the cluster has CPUs for the processes, but
+    not for those tasks as well, each process reserves a little less, and they share the cores.
+
+    Raises:
+        ValueError: the processes do not fit.
+    """
+    room, needed = cpus - DATA_PLUMBING_CPUS, sum(each.number * each.cpus for each in demands)
+    if not 0 < room < needed <= cpus:
+        require(demands, room, gpus, where)
+        return 1.0
+    require(demands, cpus, gpus, where)
+    print(
+        f"{where} has {cpus:g} CPUs for {describe_demands(demands)} and Ray Data's own tasks, "
+        f"which share them: Ray reserves {room / needed:.2g} of the CPUs of each process",
+        flush=True,
+    )
+    return room / needed
+
+
+def describe_demands(demands: Sequence[Demand], unit: str = "CPU") -> str:
+    """Return the processes and the CPUs of each, as in '1 worker(s) of 1, 2 actor(s) of 1'."""
+    shares = [(each, each.cpus if unit == "CPU" else each.gpus) for each in demands]
+    return ", ".join(
+        f"{each.number} {each.name}(s) of {share:g}" for each, share in shares if share
+    )
+
+
 def resources(*, may_grow: bool = True) -> dict[str, float]:
     """Return the CPUs, GPUs and memory (bytes) of the cluster.
 
@@ -170,20 +206,39 @@ def resources(*, may_grow: bool = True) -> dict[str, float]:
 def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> None:
     """Check that all processes fit; Ray itself would wait forever.
 
+    Args:
+        demands: the processes.
+        cpus: CPUs for them, without the one of Ray Data's own tasks.
+        gpus: GPUs for them.
+        where: name of the cluster in an error.
+
     Raises:
-        ValueError: they do not fit; names what is missing and the options to lower.
+        ValueError: they do not fit; names all that is missing, and what to set.
     """
+    missing, options = [], dict[str, None]()
     for unit, there in (("CPU", cpus), ("GPU", gpus)):
-        shares = [(each, each.cpus if unit == "CPU" else each.gpus) for each in demands]
-        asking = [(each, share) for each, share in shares if share]
-        needed = sum(each.number * share for each, share in asking)
+        needed = sum(each.number * (each.cpus if unit == "CPU" else each.gpus) for each in demands)
         if needed > there:
-            processes = ", ".join(
-                f"{each.number} {each.name}(s) of {share:g}" for each, share in asking
+            missing.append(
+                f"{needed:g} {unit}s ({describe_demands(demands, unit)}), but {where} offers "
+                f"{max(there, 0):g}"
             )
-            options = ", ".join(each.options for each, _ in asking)
-            or_none = "" if unit == "CPU" else ", or set scaling.use_gpu false"
-            raise ValueError(
-                f"the run needs {needed:g} {unit}s ({processes}), but {where} offers "
-                f"{max(there, 0):g}. Lower {options}{or_none}"
-            )
+            options |= {each.options: None for each in demands if unit == "CPU" or each.gpus}
+    if missing:
+        no_gpu = ", or set scaling.use_gpu false" if gpus < sum(d.gpus for d in demands) else ""
+        raise ValueError(
+            f"the run needs {'; and '.join(missing)}. Lower {', '.join(options)}{no_gpu}"
+            f"{_example(demands, cpus, gpus)}"
+        )
+
+
+def _example(demands: Sequence[Demand], cpus: float, gpus: float) -> str:
+    """Return the options of the smallest such job, if it fits; otherwise ''."""
+    if sum(each.cpus for each in demands) > cpus:
+        return ""
+    no_gpu = ["--scaling.use_gpu false"] if sum(each.gpus for each in demands) > gpus else []
+    if any(each.options.startswith("--set") for each in demands):
+        return ""  # of a sweep, whose options are written in another way
+    numbers = [each.options.split()[0] for each in demands if each.number > 1]
+    options = [*no_gpu, *(f"--{name} 1" for name in numbers)]
+    return f". The smallest: {' '.join(options)}"

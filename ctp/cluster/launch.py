@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,8 +20,9 @@ from ray.train import TrainingFailedError
 from ctp.build import build
 from ctp.build.config import BuildConfig
 from ctp.cli import CommandLine
-from ctp.cluster.connect import Demand, check_place, cluster, run_demands
+from ctp.cluster.connect import Demand, check_place, cluster, describe_demands, run_demands
 from ctp.cluster.errors import StoppedError, exit_finally
+from ctp.cluster.extract import demands as embed_demands
 from ctp.cluster.knn import KnnScorer, scorer_demand
 from ctp.cluster.memory import describe_training_memory
 from ctp.cluster.mlflow_log import mlflow_log
@@ -28,12 +30,14 @@ from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
+from ctp.data.sources import open_catalog
 from ctp.downstream import classification, extraction, tracking
 from ctp.downstream.clip_choice import with_clips_of_encoder
 from ctp.downstream.config import DownstreamConfig, FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.initial import absolute_weights
 from ctp.downstream.track_config import TrackConfig
+from ctp.encoders.config import NAMED_WEIGHTS
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.weights import load_encoder
 from ctp.lease import Lease, LeaseError, hold
@@ -42,7 +46,7 @@ from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration, learning_warning
 from ctp.report.confusion import confusion_png
 from ctp.report.curves import curves_png
-from ctp.report.tracks import draw_tracks
+from ctp.report.tracks import VIDEO, draw_tracks
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.config import RunConfig
@@ -59,6 +63,9 @@ from ctp.training.run_folder import (
 from ctp.training.trainer import RunStoppedError, TrainingSpec
 
 C = TypeVar("C", bound=Config)
+R = TypeVar("R")
+Draw = Callable[[Mapping[str, Any]], None]
+"""Adds pictures of a run's scores to its folder."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Run:
         return load_encoder(self.folder)
 
 
-def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C], Any]) -> None:
+def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C], R]) -> R:
     """Name the run of a parsed command line, and run it; print errors in one line.
 
     The exit status is `FINAL_STATUS` if the same command would fail again, 1 if it may succeed.
@@ -94,6 +101,9 @@ def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C
         command: the command line.
         parsed: what its `parse` returned.
         run: does the work.
+
+    Returns:
+        what `run` returns.
     """
     recipe, config = parsed
     print(f"recipe {recipe}: {command.recipe_line(recipe)}")
@@ -102,11 +112,11 @@ def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C
     if isinstance(config, RunConfig):
         resume = f"The same command with --name {config.name} resumes the run"
     try:
-        run(with_stored_defaults(config, command.given))
+        return run(with_stored_defaults(config, command.given))
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")
     except ValueError as error:
-        exit_finally(error)
+        exit_finally(ValueError("\n  ".join([str(error), *further_problems(config, str(error))])))
     except RunStoppedError as error:
         if error.is_final:
             exit_finally(error)
@@ -115,6 +125,41 @@ def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C
         sys.exit(f"error: {error}")
     except (TrainingFailedError, StoppedError) as error:
         sys.exit(f"error: {error}\n{resume}")
+
+
+def further_problems(config: Config, known: str) -> list[str]:
+    """Return what else would stop a job that was refused, so that all is reported at once.
+
+    Args:
+        config: of the job.
+        known: the reason of the refusal.
+    """
+    checks: list[Callable[[], object]] = []
+    if isinstance(config, RunConfig):
+        config = with_absolute_paths(config)
+        checks.append(lambda: check_place(run_demands(config.scaling)))
+        if isinstance(config, DownstreamConfig) and config.initial not in NAMED_WEIGHTS:
+            checks.append(lambda: absolute_weights(config.initial, config.storage))
+        checks += [
+            partial(open_catalog, uri)
+            for name, uri in zip(config.LOCATIONS, input_locations(config), strict=True)
+            if uri and name.endswith("uri")
+        ]
+    elif isinstance(config, EmbedConfig):
+        checks += [
+            lambda: check_place(embed_demands(config.scaling)),
+            lambda: extraction.check_given(config),
+        ]
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except ValueError as error:
+            if str(error) not in known:
+                problems.append(str(error))
+        except (StorageError, ConnectionError):
+            pass  # it may pass; the next start reports it
+    return problems
 
 
 def named(config: C, recipe: str) -> C:
@@ -152,6 +197,10 @@ def with_stored_defaults(config: C, given: Iterable[str]) -> C:
     return kept
 
 
+def _draw_nothing(scores: Mapping[str, Any]) -> None:
+    """Draw no pictures besides the curves."""
+
+
 def pretrain(config: PretrainConfig) -> Run:
     """Pretrain an encoder, on this machine or on the cluster that `RAY_ADDRESS` names.
 
@@ -165,7 +214,7 @@ def pretrain(config: PretrainConfig) -> Run:
         weights = absolute_weights(config.initial_encoder, config.storage)
         config = config.replace(initial_encoder=weights)
     config = with_absolute_paths(config)
-    run = _finished(config) or _pretrain(config)
+    run = _finished(config, run_folder.CURVES) or _pretrain(config)
     scores = run.scores
     if scores:
         print(
@@ -191,7 +240,12 @@ def _pretrain(config: PretrainConfig) -> Run:
 def finetune(config: FinetuneConfig) -> Run:
     """Fine-tune an encoder for action recognition and test it; raises as `pretrain`."""
     config = classification.resolve(with_absolute_paths(config))
-    run = _finished(config) or _finetune(config)
+
+    def draw(scores: Mapping[str, Any]) -> None:
+        picture = confusion_png(np.array(scores["confusion"], np.int64), scores["classes"])
+        folder_of(config).join(run_folder.CONFUSION).write_bytes(picture)
+
+    run = _finished(config, run_folder.CONFUSION, draw) or _finetune(config, draw)
     scores = run.scores
     every = config.score, *config.further_scores
     accuracy = ", ".join(filter(None, (score.describe(scores) for score in every)))
@@ -199,46 +253,61 @@ def finetune(config: FinetuneConfig) -> Run:
     return run
 
 
-def _finetune(config: FinetuneConfig) -> Run:
+def _finetune(config: FinetuneConfig, draw: Draw) -> Run:
     spec = classification.open_finetuning(config)
     train_videos, test_videos = map(len, spec.catalogs)
     num_classes = classification.num_classes(spec)
     videos = f"{train_videos} videos of {num_classes} classes to train on, {test_videos} to test on"
-
-    def draw(scores: Mapping[str, Any]) -> None:
-        picture = confusion_png(np.array(scores["confusion"], np.int64), scores["classes"])
-        folder_of(config).join(run_folder.CONFUSION).write_bytes(picture)
-
     return _train_here(spec, videos, f"initial weights: {config.initial}", draw=draw)
 
 
 def track(config: TrackConfig) -> Run:
     """Fine-tune tracking on annotated videos and test it; raises as `pretrain`."""
     config = tracking.resolve(with_absolute_paths(config))
-    run = _finished(config) or _track(config)
+
+    def draw(scores: Mapping[str, Any]) -> None:
+        draw_tracks(tracking.open_tracking(config), folder_of(config), scores)
+
+    run = _finished(config, VIDEO, draw) or _track(config, draw)
     print(tracking.describe_scores(run.scores))
     return run
 
 
-def _track(config: TrackConfig) -> Run:
+def _track(config: TrackConfig, draw: Draw) -> Run:
     spec = tracking.open_tracking(config)
     train_videos, test_videos = map(len, spec.catalogs)
     note = f"initial weights: {config.initial}, {config.frozen_stages} stages of the encoder frozen"
     videos = f"{train_videos} videos to train on, {test_videos} to test on"
-
-    def draw(scores: Mapping[str, Any]) -> None:
-        draw_tracks(spec, folder_of(config), scores)
-
     return _train_here(spec, videos, note, draw=draw)
 
 
-def _finished(config: RunConfig) -> Run | None:
-    """Return the run if it is finished, otherwise None."""
+def _finished(config: RunConfig, last_file: str, draw: Draw = _draw_nothing) -> Run | None:
+    """Return the run if it is finished, otherwise None.
+
+    Args:
+        config: of the run.
+        last_file: the file that is written last. If it is missing, the run was stopped after its
+            last step, and its pictures are drawn now.
+        draw: see `_train_here`.
+    """
     if not is_finished(config):
         return None
-    folder = folder_of(config)
-    print(f"run {folder.uri} is finished: {folder.join(config.RESULT).uri} exists")
-    return Run(config, folder.uri, list(run_folder.read_metrics(folder)))
+    folder, schedule = folder_of(config), config.schedule
+    print(
+        f"run {folder.uri} is finished: {folder.join(config.RESULT).uri} exists. A "
+        f"--schedule.length of more than {schedule.length} continues it; another --name starts a "
+        "new run"
+    )
+    run = Run(config, folder.uri, list(run_folder.read_metrics(folder)))
+    if not folder.join(last_file).exists():
+        with hold(folder, config.KIND):
+            _draw_curves(config, run.metrics)
+            draw(run.scores)
+    return run
+
+
+def _draw_curves(config: RunConfig, rows: Sequence[Row]) -> None:
+    folder_of(config).join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
 
 
 def _train_here(
@@ -246,7 +315,7 @@ def _train_here(
     videos: str,
     note: str = "",
     scorer: KnnScorer | None = None,
-    draw: Callable[[Mapping[str, Any]], None] = lambda scores: None,
+    draw: Draw = _draw_nothing,
 ) -> Run:
     """Create or resume the run's folder, train, and print the progress.
 
@@ -282,6 +351,10 @@ def _train_held(
     is_old = create_or_resume(config)
     total_batch = config.compute.total_batch
     print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
+    print(
+        f"processes, with their CPUs: {describe_demands(demands)}; and 1 for Ray Data's own tasks. "
+        "Evaluations read videos by further actors, while the others wait"
+    )
     print(describe_training_memory(spec))
     if note:
         print(note)
@@ -295,7 +368,7 @@ def _train_held(
     paths = [folder.uri, *input_locations(config)]
     with (
         mlflow_log(config) as log,
-        cluster(demands, paths),
+        cluster(demands, paths) as share,
         Progress(config.score) as progress,
         beside,
     ):
@@ -305,10 +378,11 @@ def _train_held(
             log(row)
             return lease.lost_reason()
 
-        train(spec, show)
+        scaling = config.scaling.reserving(share)
+        train(replace(spec, config=config.replace(scaling=scaling)), show)
     lease.attempt.check()
     rows = run_folder.read_metrics(folder)
-    folder.join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
+    _draw_curves(config, rows)
     ledger = list(run_folder.read_ledger(config))
     if ledger:
         _print_quarantined("could not be used", ledger, folder.join(run_folder.QUARANTINE).uri)

@@ -245,7 +245,7 @@ def sample_blocks(
         SampleActor,
         (stream, spec, layout, losses),
         scaling.num_actors,
-        num_cpus=1,
+        num_cpus=scaling.cpus_per_actor,
     )
     blocks.context.execution_options = execution_options(spec, num_workers)
     return blocks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.recipes import BUILD
 
 ABOUT = """Build Parquet shards of a data set, for training and for any Parquet reader.
@@ -19,4 +20,5 @@ def main(argv: list[str] | None = None) -> None:
     from ctp.cluster.build import build_shards  # torch and Ray: --help needs neither
     from ctp.cluster.launch import run_command
 
-    run_command(COMMAND, parsed, build_shards)
+    out = run_command(COMMAND, parsed, build_shards)
+    print_next(("pretrain", "--recipe", "one-gpu", "--data.uri", out, "--name", "NAME"))

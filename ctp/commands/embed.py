@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.recipes import EMBED
 
 ABOUT = """Compute features of videos with an encoder, a vector for each clip.
@@ -22,4 +23,5 @@ def main(argv: list[str] | None = None) -> None:
     from ctp.cluster.extract import embed  # torch and Ray: --help needs neither
     from ctp.cluster.launch import run_command
 
-    run_command(COMMAND, parsed, embed)
+    out = run_command(COMMAND, parsed, embed)
+    print_next(("retrieve", "--gallery", out, "--queries", "FEATURES_OF_OTHER_VIDEOS"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctp.cli import CommandLine
 from ctp.commands import RUN_OPTIONS
+from ctp.commands.next_step import after_training
 from ctp.recipes import FINETUNE
 
 ABOUT = """Fine-tune an encoder for action recognition, and test it as in the paper.
@@ -30,4 +31,4 @@ def main(argv: list[str] | None = None) -> None:
     parsed = COMMAND.parse(argv)
     from ctp.cluster.launch import finetune, run_command  # torch and Ray: --help needs neither
 
-    run_command(COMMAND, parsed, finetune)
+    after_training(run_command(COMMAND, parsed, finetune).config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctp.cli import CommandLine
 from ctp.commands import RUN_OPTIONS
+from ctp.commands.next_step import after_pretraining
 from ctp.recipes import PRETRAIN
 
 ABOUT = """Pretrain a video encoder on a pretext task.
@@ -29,4 +30,4 @@ def main(argv: list[str] | None = None) -> None:
     parsed = COMMAND.parse(argv)
     from ctp.cluster.launch import pretrain, run_command  # torch and Ray: --help needs neither
 
-    run_command(COMMAND, parsed, pretrain)
+    after_pretraining(run_command(COMMAND, parsed, pretrain).config)

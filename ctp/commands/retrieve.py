@@ -7,6 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, MinLen
 
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.config import Config
 from ctp.downstream.embed_config import RETRIEVAL_KS
 
@@ -51,3 +52,4 @@ def _run(config: RetrieveConfig) -> None:
     from ctp.commands.work.retrieve import run  # torch: --help needs none
 
     run(config)
+    print_next(("report", "--runs", config.out))

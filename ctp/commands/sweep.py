@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.lease import LeaseError
 from ctp.progress import duration
 from ctp.storage import StorageError
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(result_markdown(sweep))
     seconds = time.monotonic() - started
     print(f"{sweep.plan.folder.uri}/{{{TABLE},{ROWS},{PLOT}}} after {duration(seconds)}")
+    print_next(("report", "--runs", sweep.plan.folder.join("runs").uri))
     failed = sweep.with_status("failed")
     if failed:
         sys.exit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctp.cli import CommandLine
 from ctp.commands import RUN_OPTIONS
+from ctp.commands.next_step import after_training
 from ctp.recipes import TRACK
 
 ABOUT = """Fine-tune tracking on annotated videos, and test it as in the paper.
@@ -31,4 +32,4 @@ def main(argv: list[str] | None = None) -> None:
     parsed = COMMAND.parse(argv)
     from ctp.cluster.launch import run_command, track  # torch and Ray: --help needs neither
 
-    run_command(COMMAND, parsed, track)
+    after_training(run_command(COMMAND, parsed, track).config)

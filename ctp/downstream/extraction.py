@@ -137,6 +137,24 @@ class Extraction:
         return sum(len(part_range(self.config, self.catalog, number)) for number in parts)
 
 
+def check_given(config: EmbedConfig) -> None:
+    """Check that the options without a default are given.
+
+    Raises:
+        ValueError: some are not; names all.
+    """
+    needed = {
+        "encoder": (config.encoder, "a run, an encoder.safetensors, or random"),
+        "data.uri": (config.data.uri, "the videos: a folder or URI"),
+        "out": (config.out, "a folder or URI for the features"),
+    }
+    missing = [
+        f"--{name} is missing: {what}" for name, (value, what) in needed.items() if not value
+    ]
+    if missing:
+        raise ValueError("\n  ".join(missing))
+
+
 def open_extraction(config: EmbedConfig) -> Extraction:
     """List the videos, read the encoder, and create or resume the folder.
 
@@ -145,9 +163,7 @@ def open_extraction(config: EmbedConfig) -> Extraction:
             folder holds something else.
         StorageError: something cannot be read, or the folder not be written.
     """
-    for name, value in (("data.uri", config.data.uri), ("out", config.out)):
-        if not value:
-            raise ValueError(f"--{name} is missing: a folder or URI")
+    check_given(config)
     uri, folder = absolute(config.data.uri), Storage.from_uri(config.out)
     for source in (uri,) if isinstance(uri, str) else uri:
         # a later run would list its own features as videos

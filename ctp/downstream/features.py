@@ -146,10 +146,6 @@ def read_encoder_file(config: EmbedConfig) -> tuple[bytes, str]:
         StorageError: it cannot be read.
     """
     source = config.encoder
-    if not source:
-        raise ValueError(
-            "--encoder is missing; expected a run folder, an encoder.safetensors, or random"
-        )
     if source not in NAMED_WEIGHTS and not source.endswith(CHECKPOINT_SUFFIXES):
         place = find_encoder(source)
         data = place.read_bytes()

@@ -66,6 +66,8 @@ def newest_sample(config: RunConfig) -> int:
 def is_finished(config: RunConfig) -> bool:
     """Return whether the run is finished, so that nothing is left to do.
 
+    It is not if the config has a larger `schedule.length`: then the run continues.
+
     Raises:
         ValueError: a run of that name is finished and has another config; names the differences.
         StorageError: the folder cannot be read.
@@ -78,8 +80,22 @@ def is_finished(config: RunConfig) -> bool:
             f"run {config.name!r} is finished: {folder.join(config.RESULT).uri} exists, but not "
             f"its {CONFIG}. Give another --name, or delete the folder to start again"
         )
+    if shorter_length(config) is not None:
+        return False
     _check_same(config)
     return True
+
+
+def shorter_length(config: RunConfig) -> int | None:
+    """Return the length of the run in the folder if the config is that of the same run, but longer;
+    otherwise None."""
+    folder = folder_of(config)
+    if not folder.join(CONFIG).exists():
+        return None
+    stored = read_config(folder, type(config))
+    length = stored.schedule.length
+    names = [each.name for each in config.differences(stored)]
+    return length if names == ["schedule.length"] and config.schedule.length > length else None
 
 
 def read_ledger(config: RunConfig) -> QuarantineLedger:
@@ -94,7 +110,7 @@ def create_or_resume(config: RunConfig) -> bool:
     To be called while `ctp.lease.hold` holds the folder.
 
     Returns:
-        whether the run has a checkpoint, from which it resumes.
+        whether the run has a checkpoint, from which it resumes, also to train for longer.
 
     Raises:
         ValueError: a run of that name is finished or has another config; names the differences.
@@ -102,16 +118,25 @@ def create_or_resume(config: RunConfig) -> bool:
     """
     folder = folder_of(config)
     folder.check_writable()
-    if folder.join(config.RESULT).exists():
-        raise ValueError(
-            f"run {config.name!r} is finished: {folder.join(config.RESULT).uri} exists. "
-            "Give another --name, or delete the folder to start again"
-        )
+    length, result = shorter_length(config), folder.join(config.RESULT)
+    if result.exists():
+        if length is None:
+            raise ValueError(
+                f"run {config.name!r} is finished: {result.uri} exists. Give a larger "
+                "--schedule.length to continue it, another --name, or delete the folder to start "
+                "again"
+            )
+        # its result stays, until the end of the longer run under another name
+        stem, suffix = config.RESULT.split(".")
+        kept = folder.join(f"{stem}-{length}-{config.schedule.unit}.{suffix}")
+        kept.write_bytes(result.read_bytes())
+        result.delete_file()
+        print(f"the result after {length} {config.schedule.unit} is now {kept.uri}")
     store = checkpoint_store(config)
     for uri in store.without_state():
         print(f"warning: {uri} is skipped, because its state is missing", flush=True)
     is_old = store.newest() is not None
-    if is_old and folder.join(CONFIG).exists():
+    if is_old and folder.join(CONFIG).exists() and length is None:
         _check_same(config)
     values = config_values(config)
     folder.join(CONFIG).write_bytes(yaml.safe_dump(values, sort_keys=False).encode())

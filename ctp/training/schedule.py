@@ -22,7 +22,8 @@ class ScheduleConfig(Config):
     unit: Literal["epochs", "steps"] = "epochs"
     """Unit of `length` and `decay_at`; an epoch shows every training video once."""
     length: Annotated[int, Ge(1)] = 300
-    """Length of the run."""
+    """Length of the run. A larger one continues a run, also a finished one, with the learning rate
+    of the new length; without `decay_at` this is higher than the rate at its last step."""
     decay_at: tuple[Annotated[int, Ge(1)], ...] = (100, 200)
     """When the learning rate is multiplied by 0.1; none: it falls to 0 along a half cosine."""
     warmup_steps: Annotated[int, Ge(0)] = 0

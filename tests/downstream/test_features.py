@@ -180,7 +180,7 @@ def test_weights_without_a_config_are_loaded_into_the_architecture_asked_for(
         read_encoder_file(wide)
 
 
-@pytest.mark.parametrize("encoder", ["", "{folder}"])
+@pytest.mark.parametrize("encoder", ["{folder}"])
 def test_a_missing_encoder_is_refused_by_name(
     small_embedding: EmbedConfig, tmp_path: Path, encoder: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,12 @@ def test_an_invalid_option_is_an_error(fail: Fail, argv: list[str], message: str
     assert re.search(message, fail(*argv))
 
 
+def test_all_that_is_missing_is_reported_at_once(fail: Fail) -> None:
+    message = fail("--recipe=ucf101-r3d18", "--data.uri=no/train", "--data.heldout_uri=no/test")
+    for expected in ("no/train", "no/test", "32 CPUs", "8 GPUs", "--scaling.num_workers 1"):
+        assert expected in message
+
+
 def test_a_folder_without_videos_is_an_error(fail: Fail, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "notes.txt").write_text("no video")
@@ -81,7 +88,10 @@ def test_a_finished_run_is_not_overwritten(fail: Fail, tmp_path: Path) -> None:
 
 
 def test_a_finished_run_that_is_started_again_is_no_error(
-    main: Callable[[list[str]], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    main: Callable[[list[str]], None],
+    load_job: Callable[[str], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = [f"--storage={tmp_path / 'runs'}", "--name=run", "--data.uri=corpus:16"]
     _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
@@ -92,12 +102,23 @@ def test_a_finished_run_that_is_started_again_is_no_error(
         b'{"step": 9, "iou": 0.5, "heldout_clips": 4, "heldout_quarantined": 0}\n'
     )
     folder.join("encoder.safetensors").write_bytes(b"all that work")
-    before = folder.list_files()
+    before = {file.path for file in folder.list_files()}
     main(argv)
     said = capsys.readouterr().out
     assert f"run {folder.uri} is finished" in said
     assert "0.500" in said
-    assert folder.list_files() == before
+    # the run was stopped after its last step: its picture was missing
+    after = {file.path for file in folder.list_files() if not file.path.startswith(".attempts")}
+    assert after - before == {"curves.png"}
+    complete = folder.list_files()
+    main(argv)
+    assert folder.list_files() == complete
+    next_jobs = re.findall(r"(?:next|or): python jobs/(\w+)\.py (.*)", said)
+    assert [job for job, _ in next_jobs] == ["preview", "finetune", "embed"]
+    for job, words in next_jobs:
+        with pytest.raises(SystemExit) as ended:
+            load_job(job).main([*shlex.split(words), "--print-config"])
+        assert not ended.value.code
     with pytest.raises(SystemExit, match="seed was 0, is 1"):
         main([*argv, "--seed=1"])
 

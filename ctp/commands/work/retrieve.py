@@ -39,9 +39,13 @@ def run(config: RetrieveConfig) -> None:
         ValueError: features are missing or cannot be compared, or a video is gone.
         StorageError: something cannot be read or written.
     """
-    for name in ("gallery", "queries"):
-        if not getattr(config, name):
-            raise ValueError(f"--{name} is missing: a folder that jobs/embed.py made")
+    missing = [
+        f"--{name} is missing: a folder that jobs/embed.py made"
+        for name in ("gallery", "queries")
+        if not getattr(config, name)
+    ]
+    if missing:
+        raise ValueError("\n  ".join(missing))
     out = Storage.from_uri(config.out)
     out.check_writable()
     about_gallery, gallery = read_features(config.gallery)

@@ -1,0 +1,50 @@
+"""The command that usually follows a job, as a line to paste."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+from ctp.training.config import RunConfig
+
+SMALL_RECIPES = ("tiny", "small")
+"""Recipes of pretraining whose encoder the downstream recipe small takes."""
+
+
+def print_next(*commands: tuple[str, ...]) -> None:
+    """Print commands, each given as a job and its arguments, as this process was started."""
+    is_ctp = Path(sys.argv[0]).name.startswith("ctp")
+    for number, (job, *arguments) in enumerate(commands):
+        start = f"ctp {job}" if is_ctp else f"python jobs/{job.replace('-', '_')}.py"
+        print(f"{'next:' if not number else '  or:'} {start} {shlex.join(arguments)}")
+
+
+def run_argument(config: RunConfig) -> str:
+    """Return how to name a run: by its folder, which every command finds."""
+    folder = Path(config.storage) / config.name
+    if "://" in config.storage:
+        return f"{config.storage.rstrip('/')}/{config.name}"
+    here = Path.cwd()
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+
+
+def after_pretraining(config: RunConfig) -> None:
+    """Print what to do with a pretrained encoder."""
+    run = run_argument(config)
+    if config.recipe in SMALL_RECIPES:
+        labelled, videos = ["--recipe", "small"], "corpus:120"
+    else:
+        labelled, videos = ["--data.uri", "TRAIN", "--data.test_uri", "TEST"], "VIDEOS"
+    print_next(
+        ("preview", "--run", run),
+        ("finetune", *labelled, "--initial", run),
+        ("embed", "--encoder", run, "--data.uri", videos, "--out", "features"),
+    )
+
+
+def after_training(config: RunConfig) -> None:
+    """Print what to do with the scores of a run."""
+    run = run_argument(config)
+    gradcam = [("gradcam", "--runs", run)] if config.KIND == "finetune" else []
+    print_next(("report", "--runs", run), *gradcam)

@@ -1,0 +1,71 @@
+"""A larger `schedule.length` continues a run, also a finished one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ctp.pretext.config import PretrainConfig
+from ctp.pretext.pretraining import open_pretraining
+from ctp.training.run_folder import (
+    checkpoint_store,
+    create_or_resume,
+    folder_of,
+    is_finished,
+    read_metrics,
+)
+
+
+def of_length(config: PretrainConfig, steps: int, **changes: Any) -> PretrainConfig:
+    """Return a run whose rules do not depend on its length: no cosine, no curriculum."""
+    return config.replace(
+        schedule={"unit": "steps", "length": steps, "decay_at": (1,)},
+        task=config.task.replace(curriculum=None),
+        **changes,
+    )
+
+
+@pytest.fixture
+def train(train_alone: Callable[..., None]) -> Callable[[PretrainConfig], None]:
+    def run(config: PretrainConfig) -> None:
+        create_or_resume(config)
+        train_alone(open_pretraining(config))
+
+    return run
+
+
+def losses(config: PretrainConfig) -> list[float]:
+    return [row["loss"] for row in read_metrics(folder_of(config))]
+
+
+def test_a_finished_run_that_is_lengthened_equals_one_of_that_length(
+    small_run: PretrainConfig, train: Callable[[PretrainConfig], None]
+) -> None:
+    short, whole = of_length(small_run, 3), of_length(small_run, 6, name="whole")
+    train(short)
+    folder = folder_of(short)
+    first = folder.join(short.RESULT).read_bytes()
+    longer = of_length(small_run, 6)
+    assert is_finished(short)
+    assert not is_finished(longer)
+    train(longer)
+    train(whole)
+    assert len(losses(longer)) == 6
+    assert losses(longer) == losses(whole)
+    assert is_finished(longer)
+    assert folder.join("encoder-3-steps.safetensors").read_bytes() == first
+    newest = [checkpoint_store(each).load("step-000000006").model for each in (longer, whole)]
+    assert all((newest[0][name] == newest[1][name]).all() for name in newest[1])
+
+
+def test_only_a_larger_length_continues_a_finished_run(
+    small_run: PretrainConfig, train: Callable[[PretrainConfig], None]
+) -> None:
+    train(of_length(small_run, 3))
+    for other in (of_length(small_run, 2), of_length(small_run, 6, seed=5)):
+        with pytest.raises(ValueError, match=r"length was 3, is|seed was 0, is 5"):
+            is_finished(other)
+        with pytest.raises(ValueError, match="is finished"):
+            create_or_resume(other)

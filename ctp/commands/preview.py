@@ -15,7 +15,7 @@ from ctp.data.quarantine import QuarantineLimitError
 from ctp.pretext.config import PretrainConfig
 from ctp.storage import StorageError
 
-ABOUT = """Draw samples of a pretext task: a picture, OUT/clips.png, and a video, OUT/clips.mp4.
+ABOUT = """Draw samples of a pretext task: OUT/clips.png, and moving in clips.mp4 and clips.gif.
 
 Without --run, training samples of the recipe. With --run, held-out samples of that run and the
 answers of its newest checkpoint.
@@ -23,6 +23,7 @@ answers of its newest checkpoint.
   ctp preview --recipe small --first_position 30000      what a late step trains on
   ctp preview --recipe ucf101-r3d18 --data.uri my/videos  the paper's task on your videos
   ctp preview --run my-run                               what a run has learnt
+  ctp preview --run my-run --seed 1                      the same on other clips
   ctp preview --run my-run --data.uri my/videos          the same on your videos"""
 
 
@@ -35,8 +36,9 @@ class DrawingConfig(Config):
     """Draw the answers of this run: its name below `storage`, or its folder."""
     num_clips: Annotated[int, Ge(1)] = 4
     """Samples to draw."""
-    first_position: Annotated[int, Ge(0)] = 0
-    """Number of the first sample in the run's stream, or among the held-out ones with `run`."""
+    first_position: Annotated[int, Ge(0)] | None = None
+    """Number of the first sample in the run's stream, or among the held-out ones with `run`; none:
+    0, or with `run` samples of different videos, drawn by `seed`."""
     size_px: Annotated[int, Ge(16)] = 224
     """Side of a frame in the picture and the video; larger frames keep their size."""
 

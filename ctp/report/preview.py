@@ -37,6 +37,7 @@ Key = Mapping[str, Pixels]
 
 LOOP_SECONDS = 6.0
 """A video repeats its clips until it lasts at least this long."""
+GIF_COLORS = 128
 MARGIN_PX, GAP_PX, LINE_PX = 12, 4, 20
 MAX_CAPTION_LINES = 4
 _DPI, _FONT_PT, _CHARACTER_PX = 100, 9, 7.5
@@ -83,6 +84,32 @@ def clips_mp4(
         key: what colours mean, shown below the clips.
         frames_per_second: frames of the clips a second.
     """
+    pages = _moving_pages(pictures, num_columns, key)
+    loops = math.ceil(LOOP_SECONDS * frames_per_second / len(pages))
+    return encode_mp4(pages * loops, frames_per_second)
+
+
+def clips_gif(pictures: Sequence[SamplePicture], frames_per_second: int = 8) -> bytes:
+    """Return a GIF of clips in a row, which starts again for ever; see `clips_mp4`."""
+    pages = _moving_pages(pictures, len(pictures), None)
+    # one palette for all frames, or colours that stay would flicker
+    palette = Image.fromarray(np.concatenate(pages)).quantize(GIF_COLORS)
+    # without dithering, which changes pixels that stay and makes the file twice as large
+    frames = [
+        Image.fromarray(page).quantize(palette=palette, dither=Image.Dither.NONE) for page in pages
+    ]
+    buffer = io.BytesIO()
+    frames[0].save(
+        buffer, "GIF", save_all=True, append_images=frames[1:], loop=0, optimize=True,
+        duration=1000 // frames_per_second,
+    )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _moving_pages(
+    pictures: Sequence[SamplePicture], num_columns: int | None, key: Key | None
+) -> list[Pixels]:
+    """Return a page for each frame of the longest clip."""
     columns = num_columns or math.ceil(math.sqrt(len(pictures)))
     captions = [picture.caption for picture in pictures]
     rows = [captions[start : start + columns] for start in range(0, len(captions), columns)]
@@ -96,8 +123,7 @@ def clips_mp4(
             _paste(page, corner, picture.frames[min(frame, len(picture.frames) - 1)])
         # the next frame is drawn over this page
         pages.append(page.copy())
-    loops = math.ceil(LOOP_SECONDS * frames_per_second / num_frames)
-    return encode_mp4(pages * loops, frames_per_second)
+    return pages
 
 
 def write_clips(
@@ -116,9 +142,18 @@ def write_clips(
         ("png", clips_png(pictures, key=key)),
         ("mp4", clips_mp4(pictures, mp4_columns, key)),
     ):
-        place = folder.join(f"{name}.{suffix}")
-        place.write_bytes(data)
-        print(f"wrote {place.uri} ({len(data) / 1000:.0f} kB)")
+        write_file(folder, f"{name}.{suffix}", data)
+
+
+def write_file(folder: Storage, name: str, data: bytes) -> None:
+    """Write a file and print where it is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    place = folder.join(name)
+    place.write_bytes(data)
+    print(f"wrote {place.uri} ({len(data) / 1000:.0f} kB)")
 
 
 def read_clip(views: ViewsConfig, entry: VideoEntry) -> Pixels:

@@ -1,6 +1,7 @@
 """The preview job from its command line to its files, without a cluster."""
 
 import io
+import json
 import re
 
 import av
@@ -57,7 +58,7 @@ def test_training_clips_of_a_recipe(preview, tmp_path, capsys):
     out = tmp_path / "pictures"
     preview.main(["--data.uri", "corpus:8", "--num_clips", "2", "--out", str(out)])
     check_files(out)
-    assert sorted(path.name for path in out.iterdir()) == ["clips.mp4", "clips.png"]
+    assert sorted(path.name for path in out.iterdir()) == ["clips.gif", "clips.mp4", "clips.png"]
     printed = capsys.readouterr().out
     assert str(out / "clips.png") in printed
     assert str(out / "clips.mp4") in printed
@@ -95,6 +96,26 @@ def test_predictions_of_a_run(preview, tiny, tmp_path, capsys, by_name):
     assert "after step 7: tracking IoU 0." in printed
     assert "(still box 0." in printed
     assert "of these 2 clip(s)" in printed
+
+
+def test_clips_of_a_run_are_of_different_videos_drawn_by_seed(
+    preview, tiny, tmp_path, capsys, monkeypatch
+):
+    tiny = tiny.replace(data=tiny.data.replace(uri="corpus:60", heldout_share=0.5))
+    folder = make_run(tiny, tmp_path / "runs" / "a-run")
+    last = {"step": 5, "iou": 0.625, "still_iou": 0.5, "heldout_clips": 64}
+    (folder / "metrics.jsonl").write_text(f"{json.dumps(last)}\n")
+    drawn = []
+    monkeypatch.setattr(
+        "ctp.commands.work.preview.write_clips",
+        lambda out, name, pictures: drawn.append([p.caption.split("   ")[0] for p in pictures]),
+    )
+    for seed in ("0", "0", "1"):
+        preview.main(["--run", str(folder), "--seed", seed, "--out", str(tmp_path / "out")])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(len(set(names)) == 4 for names in drawn)
+    whole = "its last evaluation, after step 5: tracking IoU 0.625 of 64 clips (still box 0.500)"
+    assert capsys.readouterr().out.count(whole) == 3
 
 
 def test_an_untrained_head_predicts_about_the_still_box(preview, tiny, tmp_path, capsys):

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from ctp.data.sources import open_catalog
 from ctp.pretext.task import SamplePicture
@@ -19,6 +19,7 @@ from ctp.report.preview import (
     GAP_PX,
     LINE_PX,
     LOOP_SECONDS,
+    clips_gif,
     clips_mp4,
     clips_png,
     encode_mp4,
@@ -102,6 +103,24 @@ def test_the_video_plays_all_frames_over_and_over(num_clips: int) -> None:
     frames = frames_of(clips_mp4([clip(200, 5)] * num_clips))
     assert len(frames) == 5 * math.ceil(LOOP_SECONDS * 8 / 5)
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
+
+
+def test_a_gif_shows_the_clips_in_a_row_over_and_over() -> None:
+    colors = np.array([[(red, 60 * n, 77) for n in range(5)] for red in (200, 20)], np.uint8)
+    clips = [
+        SamplePicture(np.broadcast_to(own[:, None, None], (5, SIDE, SIDE, 3)), "") for own in colors
+    ]
+    with Image.open(io.BytesIO(clips_gif(clips))) as gif:
+        assert (gif.n_frames, gif.info["loop"]) == (5, 0)
+        pages = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)]
+    for number, page in enumerate(pages):
+        lefts = []
+        for color in colors[:, number].astype(int):
+            # nearly, since a GIF has few colours
+            rows, columns = np.nonzero((abs(page - color) < 8).all(axis=-1))
+            assert len(rows) == SIDE**2
+            lefts.append(columns.min())
+        assert lefts[1] - lefts[0] == SIDE + GAP_PX
 
 
 def test_a_short_clip_waits_for_a_long_one() -> None:

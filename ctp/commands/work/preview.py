@@ -18,7 +18,8 @@ from ctp.pretext.heldout import HeldoutSamples
 from ctp.pretext.pretraining import build_model, open_pretraining
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import SamplePicture
-from ctp.report.preview import write_clips
+from ctp.report.preview import clips_gif, write_clips, write_file
+from ctp.rng import generator
 from ctp.run_names import find_run_folder
 from ctp.storage import Storage
 from ctp.training import run_folder
@@ -47,13 +48,14 @@ def run(recipe: str, config: PreviewConfig) -> None:
     out.check_writable()
     pictures = _predictions(recipe, config) if config.run else _training_samples(config)
     write_clips(out, "clips", pictures)
+    write_file(out, "clips.gif", clips_gif(pictures))
 
 
 def _training_samples(config: PreviewConfig) -> list[SamplePicture]:
     """Draw samples of the run's stream."""
     stream = open_pretraining(config).stream
-    first, last = config.first_position, config.first_position + config.num_clips
-    drawn = [stream.draw(position) for position in range(first, last)]
+    first = config.first_position or 0
+    drawn = [stream.draw(position) for position in range(first, first + config.num_clips)]
     found = Found(
         [f"clip {each.position}: {each.video_id}" for each in drawn],
         [each.sample for each in drawn],
@@ -71,16 +73,29 @@ def _predictions(recipe: str, config: PreviewConfig) -> list[SamplePicture]:
     trained = run_folder.read_config(folder, PretrainConfig)
     model, step = _load_model(folder, trained)
     videos = _heldout(trained, config.data.uri if has_videos else None)
-    last = config.first_position + config.num_clips
-    found = _load(videos, range(config.first_position, last))
+    found = _load(videos, _chosen(config, trained, len(videos.catalog)))
     pictures = _draw(trained, found, model, config.size_px)
     samples = to_device(stack(found.samples), _device(model))
     with autocast(trained.compute, _device(model)):
         means = build_task(trained.task).evaluate(model, [samples])
     row = {name: mean.total / mean.number for name, mean in means.items() if mean.number}
-    score = trained.score.describe(row)
-    print(f"run {folder.uri} after step {step}: {score} of these {len(pictures)} clip(s)")
+    score, number = trained.score, len(pictures)
+    print(f"run {folder.uri} after step {step}: {score.describe(row)} of these {number} clip(s)")
+    rows = run_folder.read_metrics(folder)
+    whole = run_folder.read_scores(trained, folder, rows)
+    if whole:
+        print(f"its last evaluation, after step {whole['step']}: {score.describe(whole)}")
     return pictures
+
+
+def _chosen(config: PreviewConfig, trained: PretrainConfig, num_videos: int) -> list[int]:
+    """Return the numbers of the held-out samples to draw."""
+    if config.first_position is not None:
+        return [*range(config.first_position, config.first_position + config.num_clips)]
+    # those that the run is evaluated on; sample n is of video n modulo their number
+    number = max(min(num_videos, trained.evaluation.num_clips), config.num_clips)
+    drawn = generator(config.seed, "preview").choice(number, config.num_clips, replace=False)
+    return sorted(drawn.tolist())
 
 
 def _check_options(recipe: str, config: PreviewConfig) -> bool:
@@ -91,11 +106,12 @@ def _check_options(recipe: str, config: PreviewConfig) -> bool:
     """
     asked = PretrainConfig(**config.model_dump(include=set(PretrainConfig.model_fields)))
     names = [each.name for each in asked.differences(recipes.PRETRAIN[recipe]())]
-    refused = [name for name in names if name not in {"data.uri", "name"}]
+    refused = [name for name in names if name not in {"data.uri", "name", "seed"}]
     if refused:
         raise ValueError(
             f"--run takes the run's own config; leave out {', '.join(refused)}. Only data.uri, "
-            "to predict on other videos, and storage, to find the run, go with it"
+            "to predict on other videos, seed, to draw other clips, and storage, to find the run, "
+            "go with it"
         )
     return "data.uri" in names
 

@@ -20,9 +20,9 @@ from ctp.pretext.task import SamplePicture
 
 PATCH_COLORS = ("#ff3da5", "#22d3ee", "#ffb000", "#84e01e", "#a78bfa")
 """Colours of the patches, distinct for the colour-blind too; used in turn if K is larger."""
-PREDICTED_COLOR = "#ffffff"
-LEGEND = "dashed: patch hidden"
-PREDICTED_LEGEND = "white: predicted"
+PREDICTED_EDGE = "#ffffff"
+LEGEND = "a colour for each patch, dashed: hidden"
+PREDICTED_LEGEND = "white edge: predicted"
 
 _DPI = 100
 _LINE_SHARE = 1 / 75
@@ -38,8 +38,8 @@ def draw_samples(
 ) -> list[SamplePicture]:
     """Draw the boxes of each sample on its frames.
 
-    A true box is around the patch, dashed where the patch is hidden. A predicted box is a white
-    line just inside its own border, edged in the colour of its patch.
+    A true box is around the patch, dashed where the patch is hidden. A predicted box is a thinner
+    line in the colour of its patch, edged in white, just inside its own border.
 
     Args:
         frames: uint8 [B, T, H, W, 3], with the patches pasted.
@@ -101,7 +101,7 @@ def _draw_frames(
     image = axes.imshow(frames[0], extent=(0, width, height, 0), interpolation="nearest")
     true = [_add_box(axes, own, line_px, "black", 2) for own in _colors(boxes)]
     found = [] if predicted is None else [
-        _add_box(axes, PREDICTED_COLOR, max(line_px - 1, 1), own, 2) for own in _colors(boxes)
+        _add_box(axes, own, max(line_px - 1, 1), PREDICTED_EDGE, 3) for own in _colors(boxes)
     ]  # fmt: skip
     for number, frame in enumerate(frames):
         # one figure for all frames: setting up a new one takes longer than drawing

@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from ctp.pretext.ctp.pictures import PATCH_COLORS, PREDICTED_COLOR, draw_samples
+from ctp.pretext.ctp.pictures import PATCH_COLORS, PREDICTED_EDGE, draw_samples
 from ctp.pretext.task import SamplePicture
 
 GREY = 100
@@ -80,8 +80,10 @@ def test_each_patch_has_a_colour_and_colours_are_used_in_turn() -> None:
 
 def test_a_perfect_prediction_is_visible_beside_the_true_box() -> None:
     picture = draw(BOX, predicted=BOX)
-    assert has(picture, PREDICTED_COLOR)[91, 80:160].all()
     assert has(picture, FIRST)[87, 80:160].all()
+    # inside it, a line in the patch's colour with a white edge
+    for color in (PREDICTED_EDGE, FIRST):
+        assert has(picture, color)[90:97, 80:160].any(axis=0).all()
     assert picture.caption.startswith("IoU 1.00 (still 1.00)")
 
 

@@ -7,11 +7,26 @@ unused segments have length 0.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 LINEAR = (1.0, 0.0, 0.0)
 """Easing probabilities for segments that are all linear."""
+
+
+def choose(probs: tuple[float, ...], draws: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return for each uniform number in [0, 1) which of the outcomes it stands for.
+
+    Rounding may make the sum of `probs` a little less than 1, so that the result is len(probs).
+    """
+    return _cumulative(probs).searchsorted(draws, "right")
+
+
+@lru_cache
+def _cumulative(probs: tuple[float, ...]) -> NDArray[np.float64]:
+    return np.cumsum(probs)
 
 
 def sample_key_frames(
@@ -39,7 +54,7 @@ def sample_key_frames(
         int64 [R, M], M = len(inner_probs) + 1, never falling along a row, from 0 to T - 1.
     """
     most_inner = len(inner_probs) - 1
-    num_inner = np.searchsorted(np.cumsum(inner_probs), rng.random(num_rows), side="right")
+    num_inner = choose(inner_probs, rng.random(num_rows))
     num_inner = np.minimum(num_inner, most_inner)[:, None]  # the sum may be 0.999…
     spacing = num_frames / (num_inner + 1)
     number = np.arange(1, most_inner + 1)
@@ -81,8 +96,7 @@ def interpolate(
         value counts.
     """
     rows, num_keys = key_frames.shape
-    draws = rng.random((1 if shared_easing else rows, num_keys - 1))
-    easing = np.searchsorted(np.cumsum(easing_probs), draws, "right")
+    easing = choose(easing_probs, rng.random((1 if shared_easing else rows, num_keys - 1)))
     frame = np.arange(key_frames[0, -1] + 1)
     # a frame belongs to the first segment that ends at or after it, which is never an empty one
     segment = (frame[None, :, None] > key_frames[:, None, 1:-1]).sum(axis=2)
@@ -90,10 +104,12 @@ def interpolate(
     start, stop = key_frames[row, segment], key_frames[row, segment + 1]
     # an empty segment is never chosen, but must not divide by 0
     progress = (frame - start) / np.maximum(stop - start, 1)
-    kind = np.broadcast_to(easing, (rows, num_keys - 1))[row, segment]
-    progress = np.where(
-        kind == 0, progress, np.where(kind == 1, progress**2, 1 - (1 - progress) ** 2)
-    )[..., None]
+    kind = easing[0, segment] if shared_easing else easing[row, segment]
+    if kind.any():  # most segments are linear
+        progress = np.where(
+            kind == 0, progress, np.where(kind == 1, progress**2, 1 - (1 - progress) ** 2)
+        )
+    progress = progress[..., None]
     filled: NDArray[np.float64] = (
         values[row, segment] * (1 - progress) + values[row, segment + 1] * progress
     )

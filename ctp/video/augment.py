@@ -85,7 +85,8 @@ def sample_color(
         float32 [T, 4]: hue shift in degrees, saturation factor, brightness added (of 255) and
         contrast factor; (0, 1, 0, 1) changes nothing.
     """
-    color = np.tile(np.array([0, 1, 0, 1], np.float32), (num_frames, 1))
+    color = np.zeros((num_frames, 4), np.float32)
+    color[:, 1::2] = 1
     if rng.random() < jitter.hue_saturation_prob:
         color[:, 0] = rng.uniform(-1, 1) * jitter.max_hue_shift_degrees
         # a logarithm is uniform, so that a factor and its inverse are equally probable

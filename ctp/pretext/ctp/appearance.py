@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ctp.keyframes import LINEAR, interpolate, sample_key_frames
+from ctp.keyframes import LINEAR, choose, interpolate, sample_key_frames
 from ctp.pretext.ctp.config import GameConfig
 
 RECTANGLE, ELLIPSE, RHOMBUS = range(3)
@@ -22,7 +22,7 @@ def sample_appearance(
         shape int64 [K], soft_edge_start float64 [K] and opacity float32 [K, T], see `Game`.
     """
     k = config.num_patches
-    shape = np.searchsorted(np.cumsum(config.shape_probs), rng.random(k), side="right")
+    shape = choose(config.shape_probs, rng.random(k))
     soft = rng.random(k) < config.soft_edge_prob
     # drawn for hard edges too, so that the number of draws does not depend on the values
     start = np.where(soft, rng.uniform(*config.soft_edge_start, size=k), HARD_EDGE)

@@ -78,8 +78,7 @@ def _key_frames(config: GameConfig, num_frames: int, rng: np.random.Generator) -
         rng,
         half_open_shift=config.half_open_key_frame_shift,
     )
-    # K equal rows without a copy
-    return np.broadcast_to(keys, (k, keys.shape[1]))
+    return keys if rows == k else keys.repeat(k, axis=0)
 
 
 def _walk_centers(
@@ -92,12 +91,13 @@ def _walk_centers(
     """Draw centres at the key frames, float64 [K, M, 2], each within reach of the previous one."""
     k, num_keys = key_frames.shape
     low, high = size / 2, frame_size - size / 2  # a box of the first size stays inside
-    reach = config.max_speed_px_per_frame * np.diff(key_frames, axis=1)[..., None]
+    reach = config.max_speed_px_per_frame * (key_frames[:, 1:] - key_frames[:, :-1])[..., None]
     steps = rng.uniform(-1, 1, size=(k, num_keys - 1, 2)) * reach
     centers = np.empty((k, num_keys, 2))
     centers[:, 0] = low + rng.random((k, 2)) * (high - low)
     for i in range(num_keys - 1):  # in turn: each is clipped before the next starts from it
-        centers[:, i + 1] = np.clip(centers[:, i] + steps[:, i], low, high)
+        # a third of the time of np.clip, which matters for arrays this small
+        centers[:, i + 1] = np.minimum(np.maximum(centers[:, i] + steps[:, i], low), high)
     return centers
 
 
@@ -107,7 +107,7 @@ def _walk_sizes(
     """Draw sizes at the key frames, float64 [K, M, 2]."""
     k, num_keys = key_frames.shape
     ratios = 2 if config.independent_width_and_height else 1
-    reach = config.max_log_scale_per_frame * np.diff(key_frames, axis=1)[..., None]
+    reach = config.max_log_scale_per_frame * (key_frames[:, 1:] - key_frames[:, :-1])[..., None]
     log_steps = rng.uniform(-1, 1, size=(k, num_keys - 1, ratios)) * reach
     # 0 at the first key frame: the first box has its own size
     log_scale = np.zeros((k, num_keys, ratios))

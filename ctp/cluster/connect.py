@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import ray
 import torch
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
 
-from ctp.cluster.local import DATA_PLUMBING_CPUS, local_ray, schedulable_cpus
+from ctp.cluster.local import AUTH_MODE, DATA_PLUMBING_CPUS, local_ray, schedulable_cpus
 from ctp.cluster.path_visibility import check_seen
 from ctp.training.config import ScalingConfig
 from ctp.training.run_folder import Uris
 
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10.0
+PROBE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,40 @@ def _joined(address: str) -> Iterator[None]:
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
     try:
+        if os.environ.get(AUTH_MODE) == "token":
+            _check_token_is_known(address)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_token_is_known(address: str) -> None:
+    """Start an actor: a cluster without tokens lets a process with one join, but starts none.
+
+    Raises:
+        ConnectionError: the actor was not started.
+    """
+    probe = ray.remote(_Probe).options(num_cpus=0).remote()
+    try:
+        ray.get(probe.answer.remote(), timeout=PROBE_SECONDS)
+    except RayActorError as error:
+        raise ConnectionError(
+            f"the cluster at {address} starts no process for this one, which has "
+            f"{AUTH_MODE}=token. If the cluster was started without it, as ray start does by "
+            f"default, unset {AUTH_MODE} here; otherwise start it again with {AUTH_MODE}=token "
+            "and the same RAY_AUTH_TOKEN"
+        ) from error
+    except GetTimeoutError:
+        pass  # it is busy, and has not refused
+    finally:
+        ray.kill(probe)
+
+
+class _Probe:
+    """An actor that only answers."""
+
+    def answer(self) -> bool:
+        return True
 
 
 def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = True) -> None:

@@ -49,6 +49,8 @@ class CommandLine(Generic[C]):
         default: the recipe that is used when none is named.
         about: what the job does, for `--help`.
         main_options: the options that `--help` shows, without the two dashes; none: all.
+        can_branch: whether there is an option `--from RUN`.
+        source: the run that the last `parse` found in `--from`, or None.
         given: dotted names of the options that the last `parse` found in its arguments and file;
             "recipe" if a recipe was named.
     """
@@ -59,9 +61,12 @@ class CommandLine(Generic[C]):
         default: str,
         about: str,
         main_options: Sequence[str] = (),
+        *,
+        can_branch: bool = False,
     ):
         self.recipes, self.default, self.about = recipes, default, about
-        self.main_options = main_options
+        self.main_options, self.can_branch = main_options, can_branch
+        self.source: str | None = None
         self.given: frozenset[str] = frozenset()
 
     def parse(self, argv: Sequence[str] | None = None) -> tuple[str, C]:
@@ -124,6 +129,7 @@ class CommandLine(Generic[C]):
             front.error(str(error))
         self.given = frozenset([*dict(flatten(file)), *dict(flatten(arguments)), *named, *split])
         self.given |= {"recipe"} if is_named else set()
+        self.source = chosen.source if self.can_branch else None
         if chosen.print_config:
             print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
             raise SystemExit(0)
@@ -186,6 +192,14 @@ class CommandLine(Generic[C]):
         )
         parser.add_argument("--recipe", help=f"where to start from (default: {self.default})")
         parser.add_argument("--config", metavar="FILE", help="YAML that overrides the recipe")
+        if self.can_branch:
+            parser.add_argument(
+                "--from",
+                dest="source",
+                metavar="RUN",
+                help="start a new run from the checkpoint of this one; options that are not given "
+                "are those of that run",
+            )
         parser.add_argument(
             "--print-config", action="store_true", help="show the merged config, and stop"
         )
@@ -223,7 +237,7 @@ class _Parser(argparse.ArgumentParser):
         for group in self._action_groups:
             for action in group._group_actions:
                 name = next(iter(action.option_strings), "").removeprefix("--")
-                is_own = name in ("-h", "recipe", "config", "print-config")
+                is_own = name in ("-h", "recipe", "config", "from", "print-config")
                 if action.help != argparse.SUPPRESS and not (is_own or name in self.shown):
                     action.help = argparse.SUPPRESS
                     hidden += 1

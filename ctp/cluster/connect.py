@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 import torch
@@ -154,7 +155,7 @@ def _check_token_is_known(address: str) -> None:
     Raises:
         ConnectionError: the actor was not started.
     """
-    probe = ray.remote(_Probe).options(num_cpus=0).remote()
+    probe: Any = ray.remote(_Probe).options(num_cpus=0).remote()
     try:
         ray.get(probe.answer.remote(), timeout=PROBE_SECONDS)
     except RayActorError as error:

@@ -49,6 +49,7 @@ from ctp.report.curves import curves_png
 from ctp.report.tracks import VIDEO, draw_tracks
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
+from ctp.training.branch import branch
 from ctp.training.config import RunConfig
 from ctp.training.run_folder import (
     Row,
@@ -112,6 +113,8 @@ def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C
     if isinstance(config, RunConfig):
         resume = f"The same command with --name {config.name} resumes the run"
     try:
+        if command.source and isinstance(config, RunConfig):
+            config = branch(config, command.source, command.given)
         return run(with_stored_defaults(config, command.given))
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")

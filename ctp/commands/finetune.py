@@ -23,7 +23,7 @@ MAIN_OPTIONS = (
     "data.label_fraction",
     "protocol",
 )
-COMMAND = CommandLine(FINETUNE, "ucf101", ABOUT, MAIN_OPTIONS)
+COMMAND = CommandLine(FINETUNE, "ucf101", ABOUT, MAIN_OPTIONS, can_branch=True)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,7 +22,7 @@ MAIN_OPTIONS = (
     "evaluation.every_steps",
     "knn.uri",
 )
-COMMAND = CommandLine(PRETRAIN, "tiny", ABOUT, MAIN_OPTIONS)
+COMMAND = CommandLine(PRETRAIN, "tiny", ABOUT, MAIN_OPTIONS, can_branch=True)
 
 
 def main(argv: list[str] | None = None) -> None:

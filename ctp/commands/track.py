@@ -24,7 +24,7 @@ MAIN_OPTIONS = (
     "with_head",
     "test_every_steps",
 )
-COMMAND = CommandLine(TRACK, "got10k", ABOUT, MAIN_OPTIONS)
+COMMAND = CommandLine(TRACK, "got10k", ABOUT, MAIN_OPTIONS, can_branch=True)
 
 
 def main(argv: list[str] | None = None) -> None:

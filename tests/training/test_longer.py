@@ -1,4 +1,4 @@
-"""A larger `schedule.length` continues a run, also a finished one."""
+"""A larger `schedule.length` continues a run, also a finished one; a branch starts from one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
+from ctp.training.branch import branch
 from ctp.training.run_folder import (
     checkpoint_store,
     create_or_resume,
@@ -69,3 +70,34 @@ def test_only_a_larger_length_continues_a_finished_run(
             is_finished(other)
         with pytest.raises(ValueError, match="is finished"):
             create_or_resume(other)
+
+
+def test_a_branch_continues_from_the_checkpoint_and_leaves_its_source(
+    small_run: PretrainConfig, train: Callable[[PretrainConfig], None]
+) -> None:
+    source, whole = of_length(small_run, 3), of_length(small_run, 6, name="whole")
+    train(source)
+    train(whole)
+    before = folder_of(source).list_files()
+    other = of_length(PretrainConfig(), 6, name="other", storage=source.storage)
+    branched = branch(other, "run", ["schedule.length"])
+    assert branched == of_length(source, 6, name="other")
+    assert branch(other, "run", ["schedule.length"]) == branched
+    train(branched)
+    assert losses(branched) == losses(whole)
+    assert folder_of(source).list_files() == before
+
+
+def test_a_branch_that_does_not_fit_its_checkpoint_is_refused(
+    small_run: PretrainConfig, train: Callable[[PretrainConfig], None]
+) -> None:
+    source = of_length(small_run, 3)
+    train(source)
+    for changes, given, message in (
+        ({}, [], "finished after 3 steps: give a larger --schedule.length"),
+        ({"data": {"uri": "corpus:5"}}, ["data.uri"], "data.uri was .*, is 'corpus:5'"),
+    ):
+        other = of_length(source, 3, name="other").override(changes)
+        with pytest.raises(ValueError, match=message):
+            branch(other, "run", given)
+    assert not folder_of(other).list_files()

@@ -149,6 +149,7 @@ class CommandLine(Generic[C]):
             values, _, _ = _choose(model, values, before[: -1 if last.startswith("-") else None])
         found = {f"--{option.name}": option for option in options(model, values)}
         words = {"--recipe": list(self.recipes), "--help": [ALL], "--config": []}
+        words |= {"--from": []} if self.can_branch else {}
         if last in words:
             return words[last]
         if last in found:

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
@@ -34,6 +40,15 @@ class Config(BaseModel):
         use_attribute_docstrings=True,  # a field's docstring is its --help
         validate_default=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_none_as_empty(cls, values: Any) -> Any:
+        """Replace None by () in fields that hold lists and no None: help texts say "none"."""
+        if not isinstance(values, Mapping):
+            return values
+        lists = [name for name, field in cls.model_fields.items() if _is_list(field.annotation)]
+        return {**values, **{name: () for name in lists if values.get(name, ...) is None}}
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with `changes`.
@@ -242,6 +257,14 @@ def options(
             below = options(section, value if isinstance(value, Mapping) else {}, f"{full}.")
             # the name is given as the value of the field itself
             yield from (each for each in below if not (one_of and each.name == f"{full}.name"))
+
+
+def _is_list(annotation: Any) -> bool:
+    """Return whether a field's values are tuples of any length, or such tuples and texts."""
+    kinds = [annotation] if get_origin(annotation) is tuple else list(get_args(annotation))
+    return type(None) not in kinds and any(
+        get_origin(kind) is tuple and ... in get_args(kind) for kind in kinds
+    )
 
 
 def _values(annotation: Any) -> list[str]:

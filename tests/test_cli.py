@@ -143,6 +143,10 @@ def test_sources_of_yaml_are_not_split_and_are_in_the_help(
 def test_a_list_can_be_none() -> None:
     assert LINE.parse(["--numbers", "3,4"])[1].numbers == (3, 4)
     assert LINE.parse(["--numbers", "none"])[1].numbers is None
+    # an empty one where None is no value
+    assert LINE.parse(["--inner.sizes", "none"])[1].inner.sizes == ()
+    line = CommandLine({"default": Sourced}, "default", "about")
+    assert line.parse(["--test_uri", "none"])[1].test_uri == ()
 
 
 def test_print_config_gives_a_file_that_gives_the_same_config(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from click.shell_completion import BashComplete
@@ -12,7 +14,8 @@ from click.testing import CliRunner
 
 from ctp.commands.main import JOBS, main
 
-JOB_FILES = {path.stem for path in (Path(__file__).parents[1] / "jobs").glob("*.py")}
+ROOT = Path(__file__).parents[1]
+JOB_FILES = {path.stem for path in (ROOT / "jobs").glob("*.py")}
 WITHOUT_TORCH = """
 import contextlib, io, sys
 from importlib import import_module
@@ -35,6 +38,11 @@ print("done")
 
 def test_every_job_file_is_a_job_of_the_command() -> None:
     assert {name.replace("-", "_") for name in JOBS} == JOB_FILES
+
+
+def test_the_package_installs_the_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert resolve_name(project["scripts"]["ctp"]) is main
 
 
 def test_help_and_errors_of_options_need_neither_torch_nor_ray(

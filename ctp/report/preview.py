@@ -38,6 +38,9 @@ Key = Mapping[str, Pixels]
 LOOP_SECONDS = 6.0
 """A video repeats its clips until it lasts at least this long."""
 GIF_COLORS = 128
+SLIDE_RATIO = 16 / 9
+LEAST_FRAMES = 3
+"""Frames of a clip on a slide, if it has as many."""
 MARGIN_PX, GAP_PX, LINE_PX = 12, 4, 20
 MAX_CAPTION_LINES = 4
 _DPI, _FONT_PT, _CHARACTER_PX = 100, 9, 7.5
@@ -89,6 +92,82 @@ def clips_mp4(
     return encode_mp4(pages * loops, frames_per_second)
 
 
+def slide_png(blocks: Sequence[Sequence[SamplePicture]], key: Key | None = None) -> bytes:
+    """Return a PNG of 16:9, as a slide, with a block for each clip: a row a picture, a column a
+    frame.
+
+    Args:
+        blocks: of each clip, equally many pictures with frames of the same size.
+        key: what colours mean, shown below the clips.
+    """
+    height, width = blocks[0][0].frames.shape[1:3]
+    num_frames = min(len(picture.frames) for block in blocks for picture in block)
+    choices = [
+        (across, shown)
+        for across in _divisors(len(blocks))
+        for shown in range(min(LEAST_FRAMES, num_frames), num_frames + 1)
+    ]
+
+    def distance(choice: tuple[int, int]) -> float:
+        across, shown = choice
+        rows = -(-len(blocks) // across) * len(blocks[0])
+        ratio = across * shown * (width + GAP_PX) / (rows * (height + GAP_PX + LINE_PX))
+        return abs(math.log(ratio / SLIDE_RATIO))
+
+    across, shown = min(choices, key=distance)
+    frames = np.linspace(0, num_frames - 1, shown).round().astype(int)
+    rows = [
+        [block[line] for block in blocks[start : start + across]]
+        for start in range(0, len(blocks), across)
+        for line in range(len(blocks[0]))
+    ]
+    heads = [f"frame {frame}" for frame in frames] * across
+    captions = [[picture.caption for picture in row] for row in rows]
+    page, corners = _draw_page(captions, (height, width), across * shown, heads, key)
+    for row, places in zip(rows, corners, strict=True):
+        cells = [picture.frames[frame] for picture in row for frame in frames]
+        for cell, corner in zip(cells, places, strict=False):
+            _paste(page, corner, cell)
+    buffer = io.BytesIO()
+    Image.fromarray(_on_slide(page)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def slide_mp4(
+    blocks: Sequence[Sequence[SamplePicture]],
+    key: Key | None = None,
+    frames_per_second: int = 8,
+) -> bytes:
+    """Return an H.264 video of 16:9 with the pictures of each clip side by side; see
+    `slide_png` and `clips_mp4`."""
+    height, width = blocks[0][0].frames.shape[1:3]
+
+    def distance(across: int) -> float:
+        columns, rows = across * len(blocks[0]), -(-len(blocks) // across)
+        return abs(math.log(columns * width / (rows * (height + 2 * LINE_PX)) / SLIDE_RATIO))
+
+    across = min(_divisors(len(blocks)), key=distance)
+    pictures = [picture for block in blocks for picture in block]
+    pages = [_on_slide(page) for page in _moving_pages(pictures, across * len(blocks[0]), key)]
+    loops = math.ceil(LOOP_SECONDS * frames_per_second / len(pages))
+    return encode_mp4(pages * loops, frames_per_second)
+
+
+def _divisors(number: int) -> list[int]:
+    """Return the numbers of blocks side by side that leave no place empty."""
+    return [each for each in range(1, number + 1) if number % each == 0]
+
+
+def _on_slide(page: Pixels) -> Pixels:
+    """Return a page in the middle of a white one of 16:9."""
+    height, width, _ = page.shape
+    # multiples of 16 and 9, which are even, as H.264 needs
+    units = 2 * math.ceil(max(width / 32, height / 18))
+    slide = np.full((9 * units, 16 * units, 3), 255, np.uint8)
+    _paste(slide, ((16 * units - width) // 2, (9 * units - height) // 2), page)
+    return slide
+
+
 def clips_gif(pictures: Sequence[SamplePicture], frames_per_second: int = 8) -> bytes:
     """Return a GIF of clips in a row, which starts again for ever; see `clips_mp4`."""
     pages = _moving_pages(pictures, len(pictures), None)
@@ -126,21 +205,15 @@ def _moving_pages(
     return pages
 
 
-def write_clips(
-    folder: Storage,
-    name: str,
-    pictures: Sequence[SamplePicture],
-    mp4_columns: int | None = None,
-    key: Key | None = None,
-) -> None:
+def write_clips(folder: Storage, name: str, pictures: Sequence[SamplePicture]) -> None:
     """Write NAME.png by `clips_png` and NAME.mp4 by `clips_mp4`, and print where they are.
 
     Raises:
         StorageError: they cannot be written.
     """
     for suffix, data in (
-        ("png", clips_png(pictures, key=key)),
-        ("mp4", clips_mp4(pictures, mp4_columns, key)),
+        ("png", clips_png(pictures)),
+        ("mp4", clips_mp4(pictures)),
     ):
         write_file(folder, f"{name}.{suffix}", data)
 

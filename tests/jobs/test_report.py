@@ -92,6 +92,7 @@ def test_where_a_classifier_looks(
     trained: Train,
     finetuning: FinetuneConfig,
     load_job: Callable[[str], Any],
+    encode_video: Callable[..., bytes],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -103,9 +104,15 @@ def test_where_a_classifier_looks(
     job.main(["--runs", runs, "--num_videos", "2", "--out", str(out)])
     with Image.open(io.BytesIO((out / "gradcam.png").read_bytes())) as picture:
         assert picture.width > 4 * 160
+        assert picture.width * 9 == picture.height * 16
     with av.open(str(out / "gradcam.mp4")) as video:
         assert next(video.decode(video=0)).width > 0
-    capsys.readouterr()
+    assert "warning" not in capsys.readouterr().out
+    (tmp_path / "videos" / "flight").mkdir(parents=True)
+    (tmp_path / "videos" / "flight" / "a.mp4").write_bytes(encode_video(20))
+    job.main(["--runs", folders[0].uri, "--uri", str(tmp_path / "videos"), "--out", str(out)])
+    warning = "warning: 1 of 1 videos are of classes that the runs do not know: 'flight'"
+    assert warning in capsys.readouterr().out
     for options, message in (
         ([], "--runs is missing"),
         (["--runs", str(tmp_path / "nothing")], "no run .*nothing"),

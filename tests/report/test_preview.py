@@ -25,6 +25,8 @@ from ctp.report.preview import (
     encode_mp4,
     enlarge,
     read_clip,
+    slide_mp4,
+    slide_png,
 )
 from ctp.video.config import ViewsConfig
 from ctp.video.encoded import VideoError
@@ -121,6 +123,26 @@ def test_a_gif_shows_the_clips_in_a_row_over_and_over() -> None:
             assert len(rows) == SIDE**2
             lefts.append(columns.min())
         assert lefts[1] - lefts[0] == SIDE + GAP_PX
+
+
+@pytest.mark.parametrize("num_clips", [1, 2, 4, 5])
+def test_a_slide_is_16_to_9_and_shows_each_picture_from_its_first_to_its_last_frame(
+    num_clips: int,
+) -> None:
+    blocks = [[clip(20 * n + 10, 8), clip(20 * n + 20, 8)] for n in range(num_clips)]
+    page = np.array(Image.open(io.BytesIO(slide_png(blocks))).convert("RGB"))
+    assert page.shape[1] * 9 == page.shape[0] * 16
+    lefts = {}
+    for block in blocks:
+        for picture in block:
+            red = int(picture.frames[0, 0, 0, 0])
+            (x, y), (last_x, last_y) = (corner(page, red, frame, 77) for frame in (0, 7))
+            assert (last_x > x, last_y) == (True, y)
+            lefts[red] = x
+        # the pictures of a clip are below each other
+        assert len({lefts[int(each.frames[0, 0, 0, 0])] for each in block}) == 1
+    frame = frames_of(slide_mp4(blocks))[0]
+    assert frame.shape[1] * 9 == frame.shape[0] * 16
 
 
 def test_a_short_clip_waits_for_a_long_one() -> None:

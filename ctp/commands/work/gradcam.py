@@ -15,7 +15,7 @@ from ctp.downstream.config import FinetuneConfig
 from ctp.downstream.gradcam import explain
 from ctp.downstream.labels import open_labeled
 from ctp.report.gradcam import Explained, color_key, draw_explained
-from ctp.report.preview import read_clip, write_clips
+from ctp.report.preview import read_clip, slide_mp4, slide_png, write_file
 from ctp.run_names import find_run_folder
 from ctp.storage import Storage
 from ctp.text import listed
@@ -53,9 +53,8 @@ def run(config: GradcamConfig) -> None:
         raise ValueError("none of the videos can be used; see above")
     key = color_key(config.maps)
     rows = [draw_explained(clip, classes, config.maps, MIN_SIDE_PX) for clip in clips]
-    pictures = [picture for row in rows for picture in row]
-    # the video has a row for each clip, with its maps beside it
-    write_clips(out, "gradcam", pictures, len(rows[0]), key)
+    write_file(out, "gradcam.png", slide_png(rows, key))
+    write_file(out, "gradcam.mp4", slide_mp4(rows, key))
 
 
 def _classifiers(runs: Sequence[str]) -> tuple[dict[str, Classifier], tuple[str, ...]]:
@@ -86,7 +85,14 @@ def _explain_videos(
     clips: list[Explained] = []
     quarantined: list[QuarantinedVideo] = []
     target = classes.index(config.target) if config.target else None
-    for entry in _choose(_videos(config, run), config.num_videos):
+    chosen = _choose(_videos(config, run), config.num_videos)
+    unknown = [entry.label for entry in chosen if entry.label and entry.label not in classes]
+    if unknown:
+        print(
+            f"warning: {len(unknown)} of {len(chosen)} videos are of classes that the runs do not "
+            f"know: {listed(sorted(set(unknown)))}. Their maps show the evidence for another class"
+        )
+    for entry in chosen:
         with collect_errors(quarantined):
             clips.append(_explain_video(entry, run.views, models, classes, target))
     return clips, quarantined
@@ -116,4 +122,5 @@ def _explain_video(
     clip = to_input(torch.from_numpy(frames)[None])
     label = classes.index(entry.label) if entry.label in classes else None
     found = {name: explain(model, clip, target) for name, model in models.items()}
-    return Explained(frames, entry.id, label, found)
+    unknown = f"   class {entry.label}, which is unknown" if entry.label and label is None else ""
+    return Explained(frames, f"{entry.id}{unknown}", label, found)

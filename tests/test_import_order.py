@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 TIERS = (
     {
         "config",
+        "constant",
         "first_box",
         "geometry",
         "keyframes",

@@ -23,7 +23,7 @@ from ctp.data.stream import stack
 from ctp.pretext.ctp.config import CtpConfig, GameConfig
 from ctp.pretext.ctp.game import Game, draw_game
 from ctp.pretext.ctp.task import CtpTask, GameSample
-from ctp.training.trainer import to_device
+from ctp.training.transfer import to_device
 from ctp.video.augment import PRETRAINING_COLORS, sample_color, sample_crop, to_input
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo

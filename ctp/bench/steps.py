@@ -19,7 +19,7 @@ from ctp.pretext.pretraining import TaskLearner, open_pretraining
 from ctp.training.config import ComputeConfig
 from ctp.training.distributed import Worker
 from ctp.training.step import LossTerms, autocast, build_optimizer, train_step
-from ctp.training.trainer import to_device
+from ctp.training.transfer import to_device
 
 CPU_STEP_CLIPS, GPU_STEP_CLIPS = 1, 32
 GPU_STEPS_PER_REPEAT = 10

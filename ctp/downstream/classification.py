@@ -225,6 +225,20 @@ def num_classes(spec: TrainingSpec[LabeledSample]) -> int:
     return len(spec.evaluation.classes)
 
 
+class ClassifierInputs(NamedTuple):
+    """Samples to train on, with the factors of dropout.
+
+    Attributes:
+        planes, color, label: see `LabeledSample`.
+        keep: float32 [B, C], see `dropout_mask`.
+    """
+
+    planes: Any
+    color: Any
+    label: Any
+    keep: Any
+
+
 class TestedVideo(NamedTuple):
     """The answer for a test video.
 
@@ -248,17 +262,21 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
         self.config, self._classes = spec.config, spec.evaluation.classes
         super().__init__(spec, worker, load, build_classifier(spec.config, len(self._classes)))
 
-    def loss(self, model: nn.Module, batch: Batch[LabeledSample]) -> LossTerms:
-        """Return the cross entropy, and the share of correct answers."""
-        planes, color, label = batch.samples
-        clips = to_input(
-            to_rgb(planes, self.config.augment.frame_size_px), color, RECOGNITION_COLORS
-        )
+    def inputs(self, batch: Batch[LabeledSample]) -> ClassifierInputs:
+        """Return the samples and the factors of dropout."""
         features = self.model.encoder.out_channels
         prob = 0 if self.config.protocol == "attentive" else DROPOUT  # V-JEPA's probe has none
         # not nn.Dropout, whose mask depends on how the batch is divided among the workers
         keep = dropout_mask(self.config.seed, batch.positions.tolist(), features, prob)
-        logits = model(clips, torch.from_numpy(keep).to(clips.device))
+        return ClassifierInputs(*batch.samples, keep)
+
+    def loss(self, model: nn.Module, inputs: ClassifierInputs) -> LossTerms:
+        """Return the cross entropy, and the share of correct answers."""
+        planes, color, label, keep = inputs
+        clips = to_input(
+            to_rgb(planes, self.config.augment.frame_size_px), color, RECOGNITION_COLORS
+        )
+        logits = model(clips, keep)
         correct = (logits.argmax(dim=1) == label).float().mean()
         return LossTerms(F.cross_entropy(logits, label), {"train_top1": correct})
 

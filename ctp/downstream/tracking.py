@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.data.annotated import open_annotated
-from ctp.data.stream import Batch, LoadVideos, SampleStream
+from ctp.data.stream import LoadVideos, SampleStream
 from ctp.downstream.initial import resolve_weights
 from ctp.downstream.learner import DownstreamLearner
 from ctp.downstream.track_clips import TestClips, TrackedClips, TrackSample, VideoClips
@@ -218,9 +218,9 @@ class TrackingLearner(DownstreamLearner[TrackSample, VideoClips, TrackedVideo]):
         if self.config.with_head:
             load_head(self.model, self.config)
 
-    def loss(self, model: nn.Module, batch: Batch[TrackSample]) -> LossTerms:
+    def loss(self, model: nn.Module, inputs: TrackSample) -> LossTerms:
         """Return `tracking_loss` over the frames that count."""
-        planes, color, boxes, counted = batch.samples
+        planes, color, boxes, counted = inputs
         clips = to_input(to_rgb(planes, self.config.augment.frame_size_px), color)
         return tracking_loss(model(clips, boxes[:, :, 0]), boxes, self.model.sigma, counted)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import InterpolationMode, resize
 
+from ctp.constant import constant
 from ctp.video.augment import PRETRAINING_COLORS, ColorJitter, to_input
 from ctp.video.config import IMAGENET_MEAN, IMAGENET_STD
 
@@ -39,7 +40,7 @@ def change_colors(
     Returns:
         uint8 [B, T, H, W, 3].
     """
-    mean, std = (torch.tensor(each, device=frames.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (constant(each, frames.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
     clips = to_input(frames, color.to(frames.device), jitter)
     pixels = clips.permute(0, 2, 3, 4, 1) * std + mean
     return (255 * pixels).round().clamp(0, 255).to(torch.uint8)

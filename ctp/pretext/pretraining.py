@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ctp.data.sources import open_catalog
-from ctp.data.stream import Batch, LoadVideos, S, SampleStream, stack
+from ctp.data.stream import LoadVideos, S, SampleStream, stack
 from ctp.encoders.config import RANDOM
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.initial import load_initial_weights, with_norm_eps_of
@@ -24,7 +24,8 @@ from ctp.training.distributed import Worker, gather
 from ctp.training.run_folder import snapshot_name
 from ctp.training.schedule import is_epoch_end, total_steps
 from ctp.training.step import LossTerms, autocast, prepare
-from ctp.training.trainer import Learner, TrainingSpec, to_device
+from ctp.training.trainer import Learner, TrainingSpec
+from ctp.training.transfer import to_device
 from ctp.versions import stamp
 
 EVALUATION_BATCH = 16
@@ -81,9 +82,9 @@ class TaskLearner(Learner[S]):
         """Load `initial_encoder`, if there is one; the other weights are random."""
         load_initial_weights(self._encoder, self.config.initial_encoder or RANDOM)
 
-    def loss(self, model: nn.Module, batch: Batch[S]) -> LossTerms:
+    def loss(self, model: nn.Module, inputs: S) -> LossTerms:
         """Return the task's loss."""
-        return self.task.loss(model, batch.samples)
+        return self.task.loss(model, inputs)
 
     def after_step(self, step: int) -> None:
         """Let the task update what the optimiser does not."""

@@ -123,11 +123,11 @@ class OrderClassifier(nn.Module):
     def __init__(self, encoder: Encoder, num_clips: int, num_orders: int):
         super().__init__()
         self.encoder, self.num_clips, channels = encoder, num_clips, encoder.out_channels
-        self.firsts, self.seconds = zip(*combinations(range(num_clips), 2), strict=True)
+        self.pairs = list(combinations(range(num_clips), 2))
         self.pair = nn.Linear(2 * channels, channels)
         nn.init.kaiming_normal_(self.pair.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.pair.bias)
-        self.fc = last_layer(len(self.firsts) * channels, num_orders)
+        self.fc = last_layer(len(self.pairs) * channels, num_orders)
 
     def forward(self, clips: Tensor, dropout_seeds: Tensor | None) -> Tensor:
         """Classify the order of clips.
@@ -140,7 +140,9 @@ class OrderClassifier(nn.Module):
             float32 [B, orders], logits.
         """
         features = self.encoder(clips).mean(dim=(2, 3, 4)).unflatten(0, (-1, self.num_clips))
-        pairs = torch.cat([features[:, self.firsts], features[:, self.seconds]], dim=2)
+        of_clips = features.unbind(1)
+        # without an array of indices, for which the host would wait for the GPU
+        pairs = torch.stack([torch.cat([of_clips[a], of_clips[b]], 1) for a, b in self.pairs], 1)
         joined = F.relu(self.pair(pairs)).flatten(1)
         if dropout_seeds is not None:
             joined = seeded_dropout(joined, dropout_seeds, DROPOUT)

@@ -7,6 +7,7 @@ file, the manifest, is written.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -168,8 +169,8 @@ class CheckpointStore:
             SupersededError: another process took over the run; nothing more is written.
         """
         self.wait()
-        data = state.to_bytes()  # a copy, made before training continues
-        self._pending = self._writer.submit(self._write, state.step, data, before)
+        # a copy on the device, made before training continues; to serialise it takes longer
+        self._pending = self._writer.submit(self._write, copy.deepcopy(state), before)
 
     def wait(self) -> None:
         """Wait until the last save is done.
@@ -267,9 +268,9 @@ class CheckpointStore:
         manifest = self.read_manifest(name)
         return self._folder.join(name, manifest.state).is_file()
 
-    def _write(self, step: int, data: bytes, before: Callable[[], None]) -> None:
+    def _write(self, state: TrainState, before: Callable[[], None]) -> None:
         began = time.monotonic()
-        self._write_with_retries(step, data, before)
+        self._write_with_retries(state.step, state.to_bytes(), before)
         self._seconds = time.monotonic() - began
 
     def _write_with_retries(self, step: int, data: bytes, before: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ from ctp.training.run_folder import Row, checkpoint_store, folder_of
 from ctp.training.schedule import learning_rate_factor
 from ctp.training.step import LossTerms, autocast, build_optimizer, train_step
 from ctp.training.sync_norm import synchronise_norms
+from ctp.training.transfer import Sender
 from ctp.versions import written_by
 
 OpenStream = Callable[[SampleStream[S], int], Iterator[Batch[S]]]
@@ -69,10 +71,18 @@ class Learner(ABC, Generic[S]):
             StorageError: they cannot be read.
         """
 
+    def inputs(self, batch: Batch[S]) -> tuple[Any, ...]:
+        """Return what `loss` needs of a batch: a NamedTuple of arrays."""
+        return batch.samples
+
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch[S]) -> LossTerms:
-        """Return the loss of a batch, whose arrays are on the device; `model` is `self.model`,
-        wrapped or not."""
+    def loss(self, model: nn.Module, inputs: Any) -> LossTerms:
+        """Return the loss of a batch. It is compiled as one graph with `compute.compile`.
+
+        Args:
+            model: `self.model`, perhaps wrapped.
+            inputs: those of the batch, as tensors on the device.
+        """
 
     def after_step(self, step: int) -> None:
         """Update what the optimiser does not update."""
@@ -238,7 +248,8 @@ class Trainer:
         self.store = checkpoint_store(config, spec.attempt)
         self.learner = spec.learner(spec, worker, load)
         self.model = self.learner.model
-        # of the bare model: compiling and wrapping it later keeps the parameter objects
+        self.sender = Sender(worker.device)
+        # of the bare model: wrapping it later keeps the parameter objects
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
         self.ledger = QuarantineLedger()
@@ -258,7 +269,7 @@ class Trainer:
         else:
             self._initialize()
         # after the optimiser was built, which is safe: the new modules hold the old parameters
-        synchronise_norms(self.model, self.worker.device)
+        synchronise_norms(self.model)
         self.ledger = run_folder.read_ledger(self.config)
         self._add_quarantined([e for catalog in self.spec.catalogs for e in catalog.quarantined])
         if self.worker.is_first:
@@ -267,14 +278,15 @@ class Trainer:
     def run(self, batches: Iterator[Batch[Any]]) -> None:
         """Run the training loop."""
         total = self.spec.stream.total_steps
-        model = self._wrapped_model()
+        compute_loss = self._loss_function()
         # the same as the optimiser's: a frozen parameter has no gradient to clip
         parameters = [each for each in self.model.parameters() if each.requires_grad]
         self.interval = _Interval()
         while self.step < total:
-            batch = self._next(batches)
+            # the GPU still computes the step before
+            inputs = self.sender.send(self.learner.inputs(self._next(batches)))
             losses = train_step(
-                lambda batch=batch: self._loss(model, batch),  # type: ignore[misc]
+                partial(compute_loss, inputs),
                 parameters,
                 self.optimizer,
                 self._learning_rate(self.step),
@@ -330,16 +342,27 @@ class Trainer:
         self.optimizer.load_state_dict(dict(state.optimizer))
         self.step = state.step
 
-    def _wrapped_model(self) -> nn.Module:
-        """Return the model compiled, and with gradients averaged over workers."""
+    def _loss_function(self) -> Callable[[Any], LossTerms]:
+        """Return what computes the loss of inputs on the device, with gradients that are averaged
+        over the workers."""
+        config, device = self.config.compute, self.worker.device
         model: nn.Module = self.model
-        if self.config.compute.compile:
-            model = torch.compile(model)  # type: ignore[assignment]
-        if self.worker.world_size == 1:
-            return model
-        devices = [self.worker.device] if self.worker.device.type == "cuda" else None
-        # synchronised norms keep the buffers equal; broadcasting them would be work twice
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        if self.worker.world_size > 1:
+            model = DistributedDataParallel(
+                model,
+                device_ids=[device] if device.type == "cuda" else None,
+                # synchronised norms keep the buffers equal; broadcasting them would be work twice
+                broadcast_buffers=False,
+            )
+        # around DDP, so that gradients are sent while others are computed; with the game and the
+        # colours, which are many small operations
+        loss = torch.compile(self.learner.loss) if config.compile else self.learner.loss
+
+        def compute(inputs: Any) -> LossTerms:
+            with autocast(config, device):
+                return loss(model, inputs)
+
+        return compute
 
     def _next(self, batches: Iterator[Batch[Any]]) -> Batch[Any]:
         began = time.monotonic()
@@ -359,11 +382,6 @@ class Trainer:
         assert int(batch.positions[0]) == expected, "the stream is out of step with the run"
         return batch
 
-    def _loss(self, model: nn.Module, batch: Batch[Any]) -> LossTerms:
-        batch = batch._replace(samples=to_device(batch.samples, self.worker.device))
-        with autocast(self.config.compute, self.worker.device):
-            return self.learner.loss(model, batch)
-
     def _learning_rate(self, step: int) -> float:
         config = self.config
         factor = learning_rate_factor(
@@ -379,10 +397,11 @@ class Trainer:
         evaluate_now = is_last or self.learner.should_evaluate(self.step)
         if not (save_now or evaluate_now or _is_due(self.step, config.log_every_steps)):
             return
+        losses = _to_floats(self.interval.losses)  # waits for the device
         # before the report, which contains the videos that the evaluation could not use
         scores = self._evaluate() if evaluate_now else {}
-        reports = gather(self._report())  # equal on every worker, and so are the decisions below
-        self.interval = _Interval()
+        # equal on every worker, and so are the decisions below
+        reports = gather(self._report(losses))
         self._add_quarantined([entry for report in reports for entry in report.quarantined])
         rows = self._rows(reports, scores)
         if self.log is not None:
@@ -399,6 +418,7 @@ class Trainer:
             self._save()
         if is_asked:
             self._report_saved()
+        self.interval = _Interval()  # evaluating and saving are not training
 
     def _evaluate(self) -> Mapping[str, float]:
         """Evaluate, and keep its time apart from that of training."""
@@ -414,11 +434,11 @@ class Trainer:
                 for name, data in files.items():
                     self.folder.join(name).write_bytes(data)
 
-    def _report(self) -> _Report:
+    def _report(self, losses: list[dict[str, float]]) -> _Report:
         interval, seconds = self.interval, self.interval.training_seconds()
         other = {"start": interval.start_seconds, "evaluation": interval.evaluation_seconds}
         return _Report(
-            losses=_to_floats(self.interval.losses),
+            losses=losses,
             quarantined=[*self.interval.quarantined, *self.learner.quarantined],
             batch_times=self.interval.batch_times,
             wait_share=interval.wait_seconds / seconds,
@@ -538,13 +558,6 @@ class Trainer:
         """Raise SupersededError if another process took over the run folder."""
         if self.spec.attempt is not None:
             self.spec.attempt.check()
-
-
-def to_device(samples: S, device: torch.device) -> S:
-    """Return the arrays of samples as tensors on a device."""
-    # non_blocking has an effect for pinned memory alone
-    tensors = (torch.as_tensor(array).to(device, non_blocking=True) for array in samples)
-    return type(samples)(*tensors)
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctp.constant import constant
 from ctp.keyframes import interpolate, sample_key_frames
 from ctp.video.config import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig
 from ctp.video.planes import Crop, scaled_crop
@@ -134,8 +135,9 @@ def to_input(
         pixels = _change_color(pixels, color, jitter.hue_saturation_first)
     width = frames.shape[3]
     # a whole row at a time, because a last dimension of 3 is slow on CPUs
-    mean = 255 * torch.tensor(IMAGENET_MEAN, device=frames.device).repeat(width)
-    std = 255 * torch.tensor(IMAGENET_STD, device=frames.device).repeat(width)
+    mean, std = (
+        255 * constant(each, frames.device).repeat(width) for each in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     pixels.flatten(start_dim=3).sub_(mean).div_(std)
     clips = pixels.permute(0, 4, 1, 2, 3)
     # on CPUs the gradient of bfloat16 convolutions in that layout is infinite at times (torch 2.15)
@@ -190,11 +192,9 @@ def _hue_saturation(
     sextant = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
     sextant.div_(chroma.clamp(min=1e-6)).add_(2 * is_green + 4 * is_blue).add_(hue_degrees / 60)
     chroma = torch.minimum(chroma.mul_(saturation), value)  # saturation is at most 1
-    changed = torch.empty_like(pixels)
-    for channel, opposite in enumerate((3, 5, 1)):
+    changed = []
+    for opposite in (3, 5, 1):
         distance = (sextant - opposite).abs_()
         distance = torch.minimum(distance, (distance - 6).abs_())
-        torch.sub(
-            value, distance.neg_().add_(2).clamp_(0, 1).mul_(chroma), out=changed[..., channel]
-        )
-    return changed
+        changed.append(value - distance.neg_().add_(2).clamp_(0, 1).mul_(chroma))
+    return torch.stack(changed, dim=-1)

@@ -35,7 +35,7 @@ from ctp.pretext.ctp.game import Game
 from ctp.pretext.ctp.task import CtpTask
 from ctp.rng import generator
 from ctp.storage import Storage
-from ctp.training.trainer import to_device
+from ctp.training.transfer import to_device
 from ctp.video.augment import IMAGENET_MEAN, IMAGENET_STD, to_input
 from ctp.video.encoded import EncodedVideo
 from ctp.video.planes import Crop

@@ -17,7 +17,7 @@ def main(rank: int, store: str, given: str, out: str) -> None:
     for name, example in torch.load(given).items():
         encoder = build_encoder(ANY_ENCODER_CONFIG.validate_json(example["config"]))
         encoder.load_state_dict(example["state"])
-        synchronise_norms(encoder, torch.device("cpu"))
+        synchronise_norms(encoder)
         features = encoder(example["clips"].chunk(2)[rank])
         (features * example["cotangents"].chunk(2)[rank]).sum().backward()
         gradients = {key: each.grad for key, each in encoder.named_parameters()}

@@ -15,7 +15,7 @@ def main(rank: int, store: str, given: str, out: str) -> None:
     example = torch.load(given)
     net = nn.Sequential(nn.Identity(), nn.BatchNorm3d(len(example["norm"]["weight"]), eps=1e-3))
     net[1].load_state_dict(example["norm"])
-    synchronise_norms(net, torch.device("cpu"))
+    synchronise_norms(net)
     outputs, clips_grads = [], []
     for step in range(2):
         clips = example["clips"][step].chunk(2)[rank].clone().requires_grad_()

@@ -25,7 +25,7 @@ from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.step import autocast, prepare
-from ctp.training.trainer import to_device
+from ctp.training.transfer import to_device
 
 
 class Found(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctp.constant import constant
 from ctp.geometry import apply_offsets
 
 
@@ -37,6 +38,6 @@ def label_by_cycle(
     boxes = apply_offsets(queries[:, :, None], offsets, sigma).flip(2)
     first = boxes[:, :, 0]
     center = (first[..., :2] + first[..., 2:]) / 2
-    size = center.new_tensor((clips.shape[-1], clips.shape[-2]))
+    size = constant((float(clips.shape[-1]), float(clips.shape[-2])), clips.device)
     is_inside = ((center >= 0) & (center <= size)).all(dim=-1)
     return boxes, is_inside[..., None].expand(boxes.shape[:-1]).to(boxes.dtype)

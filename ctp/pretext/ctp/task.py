@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctp.constant import constant
 from ctp.data.annotated import read_objects
 from ctp.data.object_crop import check_length
 from ctp.data.stream import VideoSource, array_field
 from ctp.pretext.ctp.annotated import sample_objects
-from ctp.pretext.ctp.config import LOSS_PARTS, CtpConfig, GameConfig
+from ctp.pretext.ctp.config import LOSS_PARTS, CtpConfig
 from ctp.pretext.ctp.cycle import label_by_cycle
 from ctp.pretext.ctp.game import Game, draw_game
 from ctp.pretext.ctp.loss import tracking_loss
@@ -78,6 +79,10 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
 
     Config = CtpConfig
     score = TRACKING_SCORE
+
+    def __init__(self, config: CtpConfig):
+        super().__init__(config)
+        self._game = config.game
 
     def fields(self) -> GameSample:
         """Return the dtypes and shapes of a sample."""
@@ -159,7 +164,7 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         """Return `tracking_loss` of the pasted clips."""
         clips = to_input(self.paste(samples), samples.color)
         # from the config: `model` may be wrapped, which hides its buffers
-        sigma = torch.tensor(self.config.sigma, device=clips.device)
+        sigma = constant(self.config.sigma, clips.device)
         boxes, weights = samples.boxes, samples.weights
         if self.config.labels == "preset":
             return tracking_loss(model(clips, boxes[:, :, 0]), boxes, sigma)
@@ -216,18 +221,8 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             return paste_batch(
                 frames, samples.game, sources, samples.has_patch_sources, blending=blending
             )
-        pasted = [
-            paste(
-                clip.numpy(),
-                Game(*(field.numpy() for field in game)),
-                own if used else None,
-                blending=blending,
-            )
-            for clip, own, used, *game in zip(
-                frames, sources.numpy(), samples.has_patch_sources, *samples.game, strict=True
-            )
-        ]
-        return torch.from_numpy(np.stack(pasted))
+        pasted: Tensor = _paste_on_cpu(frames, sources, samples, blending)
+        return pasted
 
     def _draw_annotated(self, videos: VideoSource, rng: np.random.Generator) -> GameSample:
         """Decode a clip of an annotated video; no patch is pasted."""
@@ -265,10 +260,6 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
         return bool(videos.generator("labels").random() >= config.preset_share)
 
     @cached_property
-    def _game(self) -> GameConfig:
-        return self.config.game
-
-    @cached_property
     def _no_sources(self) -> NDArray[np.uint8]:
         """Return black pictures as the patch sources of a clip that has none."""
         config = self.config
@@ -295,3 +286,21 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
     def _read_one(self, reader: VideoReader, rng: np.random.Generator) -> NDArray[np.uint8]:
         picture: NDArray[np.uint8] = self._read(reader, rng, 1)[0]
         return picture
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops are those of NumPy
+def _paste_on_cpu(
+    frames: Tensor, sources: Tensor, samples: GameSample, blending: Literal["exact", "official"]
+) -> Tensor:
+    pasted = [
+        paste(
+            clip.numpy(),
+            Game(*(field.numpy() for field in game)),
+            own if used else None,
+            blending=blending,
+        )
+        for clip, own, used, *game in zip(
+            frames, sources.numpy(), samples.has_patch_sources, *samples.game, strict=True
+        )
+    ]
+    return torch.from_numpy(np.stack(pasted))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,18 +15,26 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ctp.bench.config import BenchConfig
 from ctp.bench.timing import Case, Figures, Timing, default_device, measure, wait_for
-from ctp.data.stream import load_here
+from ctp.constant import constant
+from ctp.data.stream import Batch, load_here
 from ctp.pretext.config import PretrainConfig
+from ctp.pretext.ctp.config import CtpConfig
+from ctp.pretext.ctp.loss import tracking_loss
+from ctp.pretext.ctp.task import CtpTask
 from ctp.pretext.pretraining import TaskLearner, open_pretraining
 from ctp.training.config import ComputeConfig
-from ctp.training.distributed import Worker
-from ctp.training.step import LossTerms, autocast, build_optimizer, train_step
-from ctp.training.transfer import to_device
+from ctp.training.distributed import CPU, Worker
+from ctp.training.step import LossTerms, build_optimizer, train_step
+from ctp.training.trainer import loss_function
+from ctp.training.transfer import Sender, to_device
+from ctp.video.augment import to_input
 
 CPU_STEP_CLIPS, GPU_STEP_CLIPS = 1, 32
 GPU_STEPS_PER_REPEAT = 10
 LEARNING_RATE = 1e-6
 """Almost 0, so that the weights do not change while the same batch is repeated."""
+AUTHORS = {"precision": "fp32", "compile": False}
+AUTHORS_TASK = "ctp, the authors' way"
 PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "H100 PCIe": {"fp32": 51.2, "tf32": 378, "bf16": 756},
     "H100 NVL": {"fp32": 60, "tf32": 417.5, "bf16": 835},
@@ -93,9 +103,14 @@ def step_figures(
 
 
 def measure_steps(config: BenchConfig) -> list[Figures]:
-    """Time a training step in every combination of `config.step`, on a GPU if there is one.
+    """Time a training step in every combination of `config.step`, on a GPU if there is one; with
+    Catch-the-Patch, the authors' way comes first.
 
     One combination after the other: together they would not fit into a GPU's memory.
+
+    Returns:
+        the figures of `step_figures`; "speed-up" over the authors' way, or None; and "GiB", the
+        peak of the GPU's memory, or None.
 
     Raises:
         ValueError: there are no videos, or none that can be used.
@@ -103,20 +118,34 @@ def measure_steps(config: BenchConfig) -> list[Figures]:
     step, on_gpu = config.step, torch.cuda.is_available()
     precisions = step.precisions or (("fp32", "tf32", "bf16") if on_gpu else ("fp32",))
     clips = step.clips or (GPU_STEP_CLIPS if on_gpu else CPU_STEP_CLIPS)
-    timings = []
-    for precision, compiled in product(
-        precisions, step.compile or ((False, True) if on_gpu else (False,))
-    ):
-        compute = ComputeConfig(total_batch=clips, precision=precision, compile=compiled)
+    computes = [
+        ComputeConfig(total_batch=clips, precision=precision, compile=compiled)
+        for precision, compiled in product(
+            precisions, step.compile or ((False, True) if on_gpu else (False,))
+        )
+    ]
+    ways = [(time_step, compute) for compute in computes]
+    if isinstance(config.task, CtpConfig):
+        ways.insert(0, (time_authors_step, computes[0].replace(**AUTHORS)))
+    timed: list[dict[str, Any]] = []
+    for time_way, compute in ways:
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         try:
-            timings.append(time_step(config.pretraining(config.data.uri, compute), config.repeats))
+            figures = time_way(config.pretraining(config.data.uri, compute), config.repeats)
+            memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
+            timed.append({**figures, "GiB": memory})
         except torch.OutOfMemoryError:
             print(f"skipped: {compute} does not fit; lower --step.clips", file=sys.stderr)
         # torch silently stops compiling when it has kept the code of many models
         torch.compiler.reset()
         if on_gpu:
             torch.cuda.empty_cache()
-    return timings
+    authors = next((each["ms"].median for each in timed if each["task"] == AUTHORS_TASK), None)
+    return [
+        {**each, "speed-up": None if authors is None else authors / each["ms"].median}
+        for each in timed
+    ]
 
 
 def fastest_gpu_rate(steps: Sequence[Figures]) -> float | None:
@@ -127,41 +156,89 @@ def fastest_gpu_rate(steps: Sequence[Figures]) -> float | None:
 
 
 def time_step(run: PretrainConfig, repeats: int) -> Figures:
-    """Time the steps of a run on its first batch: pixels and targets on the device, forward, loss,
-    backward and update.
+    """Time the steps of a run on its first batch, as in training: arrays to the device, pixels and
+    targets there, forward, loss, backward and update.
 
     Raises:
         ValueError: there are no videos, or none that can be used.
     """
     device, compute = default_device(), run.compute
+    learner, batch = _first_batch(run, device)
+    inputs, sender = learner.inputs(batch), Sender(device)
+    loss = loss_function(learner, learner.model, compute, device)
+    train = _Training(run, learner.model)
+
+    def step(number: int) -> None:
+        train(partial(loss, sender.send(inputs)))
+        learner.after_step(number)
+
+    timing = _time(step, device, repeats)
+    # of the model that is not compiled: the counter does not see into compiled code
+    eager = loss_function(learner, learner.model, compute.replace(compile=False), device)
+    on_device = to_device(inputs, device)
+    flops = count_flops(lambda: eager(on_device).total.backward())  # type: ignore[no-untyped-call]
+    return step_figures(run, timing, flops, _peak_tflops(device, compute.precision))
+
+
+def time_authors_step(run: PretrainConfig, repeats: int) -> Figures:
+    """Time the steps of Catch-the-Patch in the way of the authors' code, as the baseline.
+
+    The host has the clips with patches and colours, as their loader makes them: float32, sent from
+    memory that is not pinned. Weights and clips are contiguous float32, and nothing is compiled.
+
+    Raises:
+        ValueError: there are no videos, or none that can be used.
+    """
+    device, run = default_device(), run.replace(compute=run.compute.replace(**AUTHORS))
+    learner, batch = _first_batch(run, device)
+    model, task = learner.model.to(memory_format=torch.contiguous_format), learner.task
+    assert isinstance(task, CtpTask)
+    samples, sigma = to_device(batch.samples, CPU), constant(task.config.sigma, device)
+    clips = to_input(task.paste(samples), samples.color).contiguous()
+
+    def loss() -> LossTerms:
+        boxes = samples.boxes.to(device)
+        return tracking_loss(model(clips.to(device), boxes[:, :, 0]), boxes, sigma)
+
+    train = _Training(run, model)
+    timing = _time(lambda _: train(loss), device, repeats)
+    flops = count_flops(lambda: loss().total.backward())  # type: ignore[no-untyped-call]
+    figures = step_figures(run, timing, flops, _peak_tflops(device, run.compute.precision))
+    return {**figures, "task": AUTHORS_TASK}
+
+
+class _Training:
+    """Updates a model by the gradient of a loss, with a learning rate of almost 0."""
+
+    def __init__(self, run: PretrainConfig, model: nn.Module):
+        self._parameters = [each for each in model.parameters() if each.requires_grad]
+        self._optimizer = build_optimizer(run.optimizer, model)
+
+    def __call__(self, loss: Callable[[], LossTerms]) -> None:
+        train_step(loss, self._parameters, self._optimizer, LEARNING_RATE)
+
+
+def _first_batch(run: PretrainConfig, device: torch.device) -> tuple[TaskLearner[Any], Batch[Any]]:
     spec = open_pretraining(run)
-    learner = TaskLearner(spec, Worker(device=device), load_here)
+    learner: TaskLearner[Any] = TaskLearner(spec, Worker(device=device), load_here)
     batch = next(spec.stream.batches(0, 0, 1))
     # a placeholder clip would be as fast, but nobody would notice that the videos are broken
     if batch.errors:
         raise ValueError(batch.errors[0])
-    batch = batch._replace(samples=to_device(batch.samples, device))
+    return learner, batch
 
-    def loss(model: nn.Module) -> LossTerms:
-        with autocast(compute, device):
-            return learner.loss(model, batch)
 
-    parameters = [each for each in learner.model.parameters() if each.requires_grad]
-    optimizer = build_optimizer(run.optimizer, learner.model)
-    model: nn.Module = torch.compile(learner.model) if compute.compile else learner.model  # type: ignore[assignment]
+def _time(step: Callable[[int], None], device: torch.device, repeats: int) -> Timing:
     # a GPU is given several steps before it is waited for, as in training, where it never idles
     steps = GPU_STEPS_PER_REPEAT if device.type == "cuda" else 1
 
-    def work(repeat: int) -> None:
-        for step in range(1, steps + 1):
-            train_step(lambda: loss(model), parameters, optimizer, LEARNING_RATE)
-            learner.after_step(step)
+    def work(_: int) -> None:
+        for number in range(1, steps + 1):
+            step(number)
         wait_for(device)
 
-    (timing,) = measure([Case("step", work, steps)], repeats)
-    # of the model that is not compiled: the counter does not see into compiled code
-    flops = count_flops(lambda: loss(learner.model).total.backward())  # type: ignore[no-untyped-call]
-    peak = None
-    if device.type == "cuda":
-        peak = peak_tflops(torch.cuda.get_device_name(), compute.precision)
-    return step_figures(run, timing, flops, peak)
+    return measure([Case("step", work, steps)], repeats)[0]
+
+
+def _peak_tflops(device: torch.device, precision: str) -> float | None:
+    return peak_tflops(torch.cuda.get_device_name(), precision) if device.type == "cuda" else None

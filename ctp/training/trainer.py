@@ -24,7 +24,7 @@ from ctp.lease import Attempt, SupersededError
 from ctp.storage import StorageError
 from ctp.training import run_folder
 from ctp.training.checkpoint import TrainState
-from ctp.training.config import RunConfig
+from ctp.training.config import ComputeConfig, RunConfig
 from ctp.training.distributed import Worker, from_first, gather
 from ctp.training.metrics_log import MetricsLog
 from ctp.training.run_folder import Row, checkpoint_store, folder_of
@@ -278,7 +278,9 @@ class Trainer:
     def run(self, batches: Iterator[Batch[Any]]) -> None:
         """Run the training loop."""
         total = self.spec.stream.total_steps
-        compute_loss = self._loss_function()
+        compute_loss = loss_function(
+            self.learner, self._wrapped_model(), self.config.compute, self.worker.device
+        )
         # the same as the optimiser's: a frozen parameter has no gradient to clip
         parameters = [each for each in self.model.parameters() if each.requires_grad]
         self.interval = _Interval()
@@ -342,27 +344,13 @@ class Trainer:
         self.optimizer.load_state_dict(dict(state.optimizer))
         self.step = state.step
 
-    def _loss_function(self) -> Callable[[Any], LossTerms]:
-        """Return what computes the loss of inputs on the device, with gradients that are averaged
-        over the workers."""
-        config, device = self.config.compute, self.worker.device
-        model: nn.Module = self.model
-        if self.worker.world_size > 1:
-            model = DistributedDataParallel(
-                model,
-                device_ids=[device] if device.type == "cuda" else None,
-                # synchronised norms keep the buffers equal; broadcasting them would be work twice
-                broadcast_buffers=False,
-            )
-        # around DDP, so that gradients are sent while others are computed; with the game and the
-        # colours, which are many small operations
-        loss = torch.compile(self.learner.loss) if config.compile else self.learner.loss
-
-        def compute(inputs: Any) -> LossTerms:
-            with autocast(config, device):
-                return loss(model, inputs)
-
-        return compute
+    def _wrapped_model(self) -> nn.Module:
+        """Return the model, with gradients averaged over workers."""
+        if self.worker.world_size == 1:
+            return self.model
+        devices = [self.worker.device] if self.worker.device.type == "cuda" else None
+        # synchronised norms keep the buffers equal; broadcasting them would be work twice
+        return DistributedDataParallel(self.model, device_ids=devices, broadcast_buffers=False)
 
     def _next(self, batches: Iterator[Batch[Any]]) -> Batch[Any]:
         began = time.monotonic()
@@ -558,6 +546,28 @@ class Trainer:
         """Raise SupersededError if another process took over the run folder."""
         if self.spec.attempt is not None:
             self.spec.attempt.check()
+
+
+def loss_function(
+    learner: Learner[Any], model: nn.Module, config: ComputeConfig, device: torch.device
+) -> Callable[[Any], LossTerms]:
+    """Return what computes the loss of inputs on the device, in the precision of `config`.
+
+    Args:
+        learner: computes the loss.
+        model: that of the learner, perhaps wrapped by DDP.
+        config: the precision, and whether to compile.
+        device: the model's.
+    """
+    # around DDP, so that gradients are sent while others are computed; and with the game and the
+    # colours, which are many small operations
+    loss = torch.compile(learner.loss) if config.compile else learner.loss
+
+    def compute(inputs: Any) -> LossTerms:
+        with autocast(config, device):
+            return loss(model, inputs)
+
+    return compute
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -1,6 +1,7 @@
 """Operations are counted as by hand; a step of any task and encoder can be timed."""
 
 import json
+from collections import OrderedDict
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,7 +10,13 @@ import torch
 from torch import nn
 
 from ctp.bench.config import BenchConfig
-from ctp.bench.steps import count_flops, peak_tflops, step_figures, time_step
+from ctp.bench.steps import (
+    count_flops,
+    peak_tflops,
+    step_figures,
+    time_authors_step,
+    time_step,
+)
 from ctp.bench.tables import to_json
 from ctp.bench.timing import Timing, one_thread
 from ctp.data.stream import array_field
@@ -95,6 +102,11 @@ def test_a_step_of_a_run_is_timed(run):
     assert time_step(twice, 1)["gflops"] == pytest.approx(2 * figures["gflops"], rel=0.05)
 
 
+def test_the_authors_way_computes_the_same_operations(run):
+    ours, authors = time_step(run, 1), time_authors_step(run, 1)
+    assert authors["gflops"] == ours["gflops"]
+
+
 class ToySample(NamedTuple):
     clip: Any
 
@@ -116,7 +128,7 @@ class ToyTask(PretextTask[ToySample, ToyConfig]):
         return ToySample(rng.random((3, 4, 32, 32), np.float32))
 
     def build(self, encoder):
-        return nn.Sequential(encoder)
+        return nn.Sequential(OrderedDict(encoder=encoder))
 
     def loss(self, model, samples):
         return LossTerms(model(samples.clip).square().mean(), {})

@@ -44,14 +44,15 @@ def test_all_parts_that_need_no_ray_have_positive_figures(run_bench, capsys):
     assert torch.get_num_threads() == threads
     assert [each["loader"] for each in result["ingest"]] == ["ours transcoded", "ours original"]
     assert len(result["timings"]) == 4
-    (step,) = result["step"]
+    authors, step = result["step"]
     of_loaders = [
         figure for loader in result["ingest"] for figure in loader.values() if type(figure) is dict
     ]
-    for timing in [*of_loaders, step["ms"], *result["timings"]]:
+    for timing in [*of_loaders, authors["ms"], step["ms"], *result["timings"]]:
         assert len(timing["repeats"]) == 2
         assert 0 < timing["min"] <= timing["median"] <= timing["max"]
-    assert step["gflops"] > 0
+    assert step["gflops"] == authors["gflops"] > 0  # of the same model
+    assert step["speed-up"] == authors["ms"]["median"] / step["ms"]["median"]
     assert all(0 < budget["gpu_use"] <= 1 for budget in result["budget"])
     assert result["machine"]["cores"] >= 1
     assert result["config"]["data"]["uri"] == "corpus:2"

@@ -32,6 +32,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from ctp.cluster.losses import open_journal
 from ctp.cluster.metrics import DRAWN_TIME, SampleMetrics, tags_of
+from ctp.cluster.pacing import pace
 from ctp.cluster.s3_monitor import S3Monitor
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.storage import BYTES_READ
@@ -258,7 +259,7 @@ def map_by_actors(
     with warnings.catch_warnings():
         # until Ray 2.64 there is no other way to set max_task_retries
         warnings.simplefilter("ignore", RayDeprecationWarning)
-        return blocks.map_batches(
+        mapped = blocks.map_batches(
             actor,
             fn_constructor_args=arguments,
             batch_size=None,
@@ -268,6 +269,8 @@ def map_by_actors(
             max_task_retries=-1,  # `LossRecord` knows when retries do not help
             **resources,
         )
+    pace(mapped.context)
+    return mapped
 
 
 class StreamConfig(ray.train.DataConfig):

@@ -142,8 +142,10 @@ class KnnScorer:
         place.delete_file()
         quarantined = found["knn_quarantined"]
         more = f", {quarantined} more quarantined" if quarantined else ""
+        row, score = found | {"tested": found["knn_tested"]}, KNN_SCORE
         print(
-            f"step {step}: {KNN_SCORE.describe(found | {'tested': found['knn_tested']})}{more}",
+            f"kNN accuracy after step {step}: {score.describe_value(row)} "
+            f"{score.describe_count(row)} ({score.describe_baseline(row)}){more}",
             flush=True,
         )
 

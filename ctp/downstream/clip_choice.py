@@ -52,7 +52,7 @@ def with_clips_of_encoder(config: C, given: Iterable[str]) -> C:
     given = list(given)
     given += [crop for size, crop in CROP_OF_SIZE.items() if size in given]
     if RECIPE not in given:
-        config = keep_stored(config, _options(config, trained), given)
+        config = keep_stored(config, clip_options(config, trained), given)
         if isinstance(config, EmbedConfig) and not is_within("features.pooling", given):
             config = config.replace(features=_fitting_features(config))
     print(describe_choice(config, trained, source))
@@ -75,7 +75,7 @@ def describe_choice(config: Reader, trained: ClipFormat, source: str) -> str:
     )
 
 
-def _options(config: Reader, clips: ClipFormat) -> dict[str, Any]:
+def clip_options(config: Reader, clips: ClipFormat) -> dict[str, Any]:
     """Return the options that make these clips."""
     if isinstance(config, EmbedConfig):
         views = clips.views().model_dump(exclude={"num_clips", "placement"})

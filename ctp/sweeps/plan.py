@@ -14,6 +14,7 @@ from typing import Any
 
 from ctp import recipes
 from ctp.build.config import BuildConfig
+from ctp.config import is_within
 from ctp.pretext.config import PretrainConfig
 from ctp.score import Score
 from ctp.storage import Storage
@@ -46,6 +47,7 @@ SET_BY_THE_SWEEP = {
     "seed": "give --seeds NUMBER",
 }
 """Options of a run that a sweep sets itself, and what to do instead."""
+CLIP_SECTIONS = ("task.sampling", "task.augment")
 ONLY_GRID = Ablation(about="options that --grid names", rows=(Setting(),), paper_data="")
 PLAIN = re.compile(r"[\w.+-]{1,60}")
 MAX_KEY_CHARS = 40
@@ -133,12 +135,16 @@ class Plan:
             configs[each.key] = run
         names = config.scores or ablation.scores or DEFAULTS[config.scale]
         options = {name: value for name, value in given.items() if is_score_option(name)}
+        scores = choose_scores(config.scale, names, options, ablation.datasets, config.data)
+        # all rows are scored on the same clips: those of the scale, or those that --set chose
+        if config.scale != "paper" and any(is_within(name, CLIP_SECTIONS) for name in changes):
+            scores = tuple(score.with_clips(base.clip_format, options) for score in scores)
         plan = cls(
             config=config,
             ablation=ablation,
             base=base,
             settings=settings,
-            scores=choose_scores(config.scale, names, options, ablation.datasets, config.data),
+            scores=scores,
             task_score=_task_score(configs.values()) if TASK in names else None,
             builds=tuple(builds.values()),
             _configs=configs,

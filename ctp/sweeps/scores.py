@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import torch
 
 from ctp import recipes
-from ctp.config import differences
+from ctp.config import differences, keep_stored
 from ctp.data.stream import LoadVideos, load_here
 from ctp.downstream import classification, tracking
+from ctp.downstream.clip_choice import clip_options
 from ctp.downstream.config import ACCURACY, TOP5, FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig
 from ctp.downstream.extraction import embed_labeled
@@ -32,6 +33,7 @@ from ctp.sweeps.recipes import ABLATION_DATASETS
 from ctp.text import near_miss
 from ctp.training.run_folder import Uris, folder_of
 from ctp.training.trainer import TrainingSpec
+from ctp.video.config import ClipFormat
 
 TASK = "task"
 """The name of the task's own score."""
@@ -192,6 +194,11 @@ class EncoderScore(ABC, Generic[C]):
         origin = f"--set {self.prefix}"
         config = with_values(self.config, self.own_options(options), origin)
         return replace(self, config=with_located_paths(config, config.LOCATIONS, data))
+
+    def with_clips(self, clips: ClipFormat, options: Mapping[str, Any]) -> Self:
+        """Return the score on clips of a format, except for its own ones of some options."""
+        values = clip_options(self.config, clips)
+        return replace(self, config=keep_stored(self.config, values, self.own_options(options)))
 
     def differences(self, other: EncoderScore[C]) -> list[str]:
         """Return a line for each option that differs and may not change in a sweep."""

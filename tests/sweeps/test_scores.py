@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
 from ctp import recipes
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import encoder_bytes
 from ctp.sweeps.config import Scale
+from ctp.sweeps.plan import Plan
 from ctp.sweeps.scores import RetrievalConfig, choose_scores, retrieval_scores, retrieval_videos
+from ctp.video.config import ClipFormat
 
 
 def test_the_papers_finetuning_on_both_data_sets() -> None:
@@ -83,3 +87,33 @@ def test_retrieval_has_all_numbers_and_the_same_each_time() -> None:
     assert found["quarantined"] == 0
     assert 0 <= found["top1"] <= found["top5"] <= 1
     assert found == retrieval_scores(encoder_bytes(encoder, {}), config)
+
+
+def test_scores_are_on_the_clips_that_set_chose_unless_they_have_their_own(
+    plan_of: Callable[..., Plan],
+) -> None:
+    chosen = (
+        "task.sampling.num_frames=4",
+        "task.augment.frame_size_px=64",
+        "task.augment.short_sides_px=[64]",
+        "linear.sampling.num_frames=6",
+    )
+    scores = ("retrieval", "linear", "attentive")
+    found = {
+        each.name: each.config
+        for each in plan_of(table="table2a", scores=scores, set=chosen).scores
+    }
+    clips = {name: (c.num_frames, c.frame_size_px) for name, c in _clips(found).items()}
+    assert clips == {"retrieval": (4, 64), "linear": (6, 64), "attentive": (4, 64)}
+    # without a choice, those of the scale
+    usual = {each.name: each.config for each in plan_of(table="table2a", scores=scores).scores}
+    assert {(c.num_frames, c.frame_size_px) for c in _clips(usual).values()} == {(8, 48)}
+
+
+def _clips(configs: dict[str, Any]) -> dict[str, ClipFormat]:
+    return {
+        name: ClipFormat.from_views(config.views)
+        if isinstance(config, EmbedConfig)
+        else config.clip_format
+        for name, config in configs.items()
+    }

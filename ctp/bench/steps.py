@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,7 +15,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctp.bench.config import BenchConfig
-from ctp.bench.timing import Case, Figures, Timing, default_device, measure, wait_for
+from ctp.bench.timing import (
+    Case,
+    Figures,
+    Timing,
+    default_device,
+    measure,
+    one_thread,
+    wait_for,
+)
 from ctp.constant import constant
 from ctp.data.stream import Batch, load_here
 from ctp.pretext.config import PretrainConfig
@@ -132,7 +141,9 @@ def measure_steps(config: BenchConfig) -> list[Figures]:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         try:
-            figures = time_way(config.pretraining(config.data.uri, compute), config.repeats)
+            # as in training, where a worker on a CPU has one core
+            with nullcontext() if on_gpu else one_thread():
+                figures = time_way(config.pretraining(config.data.uri, compute), config.repeats)
             memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
             timed.append({**figures, "GiB": memory})
         except torch.OutOfMemoryError:

@@ -107,7 +107,7 @@ def test_the_list_says_state_step_age_and_score(
         listed = run("list")
     done = line_of("a-done", listed)
     assert done[:4] == ["a-done", "pretrain ctp", "finished", "4"]
-    assert re.fullmatch(r"\d+ s ago", done[4])
+    assert re.fullmatch(r"\d+ (s|min) ago", done[4])
     assert "0.625" in done[5]
     assert line_of("a-stopped", listed)[1:4] == ["pretrain ctp", "stopped", "2"]
     failed = line_of("b-failed", listed)

@@ -20,7 +20,7 @@ and is written only if it gives the encoder's features of random clips. ONNX nee
 
 
 class ExportConfig(Config):
-    """One vector per clip, from the encoder as it was trained (default)."""
+    """A vector for each clip, from the encoder as it was trained (default)."""
 
     run: str = ""
     """Name of a run below `storage`, or path or URI of its folder or of a file in it."""

@@ -17,13 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctp import recipes
 from ctp.data.stream import Batch, load_here
-from ctp.downstream.classification import ClassificationLearner, open_finetuning
+from ctp.downstream.classification import open_finetuning
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretraining import TaskLearner, open_pretraining
+from ctp.pretext.pretraining import open_pretraining
 from ctp.training.config import OptimizerConfig
 from ctp.training.distributed import Worker
 from ctp.training.step import LossTerms, build_optimizer, train_step
-from ctp.training.trainer import Learner
+from ctp.training.trainer import Learner, TrainingSpec
 from ctp.training.transfer import plan_places, to_device, unpack
 
 META = torch.device("meta")
@@ -84,21 +84,25 @@ COMPILED = tuple(each for each in LEARNERS if "-" not in each)
 """Those that are compiled: a minute less of tests."""
 
 
-def make_learner(name: str) -> Learner[Any]:
-    """Return a learner on the device."""
-    worker = Worker(device=META)
+def make_spec(name: str) -> TrainingSpec[Any]:
+    """Return a run."""
     if name in TASKS:
-        return TaskLearner(open_pretraining(small_pretraining(name)), worker, load_here)
+        return open_pretraining(small_pretraining(name))
     run = recipes.finetune_small()
     run = run.replace(data=run.data.replace(uri="corpus:20"))
     if name == "attentive":
         run = recipes.attentive_probe(run)
-    return ClassificationLearner(open_finetuning(run), worker, load_here)
+    return open_finetuning(run)
 
 
-def arrays_of(learner: Learner[Any], number: int) -> Any:
+def make_learner(spec: TrainingSpec[Any]) -> Learner[Any]:
+    """Return the learner of a run on the device."""
+    return spec.learner(spec, Worker(device=META), load_here)
+
+
+def arrays_of(spec: TrainingSpec[Any], learner: Learner[Any], number: int) -> Any:
     """Return what a step needs of `number` samples, whose arrays are zeros."""
-    fields = learner._spec.stream.drawer.fields()
+    fields = spec.stream.drawer.fields()
     stacked = type(fields)(*(np.zeros((number, *each.shape), each.dtype) for each in fields))
     return learner.inputs(Batch(np.arange(number), stacked, [], []))
 
@@ -106,8 +110,9 @@ def arrays_of(learner: Learner[Any], number: int) -> Any:
 class Step:
     """Steps of a learner on the device."""
 
-    def __init__(self, learner: Learner[Any], number: int):
-        self.learner, self.arrays = learner, arrays_of(learner, number)
+    def __init__(self, spec: TrainingSpec[Any], number: int):
+        self.learner = learner = make_learner(spec)
+        self.arrays = arrays_of(spec, learner, number)
         self.parameters = [each for each in learner.model.parameters() if each.requires_grad]
         self.optimizer = build_optimizer(OptimizerConfig(), learner.model)
         self.step = 0
@@ -126,7 +131,7 @@ class Step:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_step_sends_one_buffer_and_the_host_never_waits(name: str) -> None:
-    step = Step(make_learner(name), 2)
+    step = Step(make_spec(name), 2)
     step()  # constants are sent once
     operations = step()  # raises an error where the host would wait
     assert operations.copies == [True]
@@ -136,8 +141,8 @@ def test_a_step_sends_one_buffer_and_the_host_never_waits(name: str) -> None:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_the_number_of_operations_does_not_depend_on_the_number_of_samples(name: str) -> None:
-    learner = make_learner(name)
-    few, many = Step(learner, 2), Step(learner, 4)
+    spec = make_spec(name)
+    few, many = Step(spec, 2), Step(spec, 4)
     for step in (few, many):
         step()
     assert few().names == many().names
@@ -160,10 +165,9 @@ def test_the_loss_is_one_graph(name: str) -> None:
         return graph.forward
 
     torch.compiler.reset()
-    learner = make_learner(name)
-    step = Step(learner, 2)
-    compiled = torch.compile(learner.loss, backend=count, fullgraph=True)
-    loss = compiled(learner.model, to_device(step.arrays, META))
+    step = Step(make_spec(name), 2)
+    compiled = torch.compile(step.learner.loss, backend=count, fullgraph=True)
+    loss = compiled(step.learner.model, to_device(step.arrays, META))
     assert len(graphs) == 1
     assert loss.total.requires_grad
 

@@ -66,14 +66,14 @@ def format_numbers(value: object) -> str:
     return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-class _AtMost16(EncoderConfig):
+class AtMost16Config(EncoderConfig):
     """An encoder whose layers have a total spatial stride of at most 16."""
 
     spatial_stride: Annotated[Literal[8, 16], NotAnOption()] = PRETRAIN_SPATIAL_STRIDE
     """Height of a clip over height of its features: 16, or 8 if the last stage has stride 1."""
 
 
-class ResNet3dConfig(_AtMost16):
+class ResNet3dConfig(AtMost16Config):
     """Base of R3D's and R(2+1)D's configs. The defaults are the paper's 18-layer nets (§5.1)."""
 
     width: Annotated[int, Ge(4)] = STANDARD_WIDTH
@@ -109,7 +109,7 @@ class R2plus1dConfig(ResNet3dConfig):
         return "as in torchvision: 31.3 M weights at width 64, and 33.2 M in the paper"
 
 
-class C3dConfig(_AtMost16):
+class C3dConfig(AtMost16Config):
     """C3D with batch normalisation, as in VCOP."""
 
     name: Literal["c3d"] = "c3d"

@@ -80,7 +80,7 @@ class Sweep:
         # dtype object: pandas would turn the integers of a column with gaps into floats
         return pd.DataFrame([self._row(trial) for trial in self.plan.trials], dtype=object)
 
-    def values(self, setting: Setting, key: str) -> pd.Series[float]:
+    def values(self, setting: Setting, key: str) -> pd.Series:
         """Return a number of a setting's finished trials, where they have it."""
         # a score that no trial has yet becomes a column of NaN
         trials = self.trials.reindex(columns=["row", "status", key])

@@ -3,29 +3,119 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from ctp.bench.ingest import DEVICE_STAGES
 from ctp.bench.timing import Figures, Timing
 
+NO_FIGURE = "–"
 
-def figure_table(title: str, columns: Sequence[Figures]) -> Table:
-    """Return a table with a column for each of `columns` and a row for each figure.
 
-    A `Timing` is shown as its median. Series are left out. All columns have the same figures.
+class Meaning(NamedTuple):
+    """How a figure is shown: its label with the unit, and what it is, in one line."""
+
+    label: str
+    explanation: str = ""
+
+
+INGEST: dict[str, Meaning] = {
+    "read": Meaning("read", "get the encoded video from the disk or object store"),
+    "draw": Meaning("draw", "choose frames, crop, colours and the trajectories of the patches"),
+    "open": Meaning("open", "find the pictures of the video and start a decoder"),
+    "decode": Meaning("decode", "decode the frames; for our loader also crop and scale"),
+    "convert": Meaning("convert", "YUV to RGB"),
+    "augment": Meaning("augment", "crop, scale and mirror"),
+    "paste": Meaning("paste", "paste the patches"),
+    "colours": Meaning("colours", "change colours, and normalise"),
+    "all on the CPU": Meaning("all on a CPU core", "the sum of the rows above"),
+    "frames/s": Meaning("frames/s", "frames that a core reads, decodes and crops in a second"),
+    **{
+        stage: Meaning(stage.replace("device: ", "then in the step: "), explanation)
+        for stage, explanation in zip(
+            DEVICE_STAGES,
+            (
+                "copy clips to the worker's device",
+                "convert to RGB, paste patches",
+                "change colours",
+            ),
+            strict=True,
+        )
+    },
+    "KiB a video": Meaning("KiB a video", "mean size of a stored video"),
+}
+RAY: dict[str, Meaning] = {
+    "num_actors": Meaning("actors", "processes that draw samples, one for each CPU core"),
+    "clips": Meaning("clips", "that were timed"),
+    "clips_per_second": Meaning("clips/s", "that reach a worker that does nothing else"),
+    "alone_clips_per_second": Meaning("clips/s, alone", "that one process draws without Ray"),
+    "efficiency": Meaning("efficiency", "clips/s over actors times clips/s alone; 1 is ideal"),
+    "cpu_ms_per_clip": Meaning("CPU ms a clip", "of all processes together"),
+    "alone_cpu_ms_per_clip": Meaning("CPU ms a clip, alone", "of one process without Ray"),
+    "cpu_efficiency": Meaning("CPU efficiency", "CPU ms alone over CPU ms; 1 is ideal"),
+    "wait_share": Meaning("waiting", "share of the time that the worker waited for clips"),
+    "peak_memory_mib": Meaning("memory, MiB", "most that all processes used together"),
+    "peak_shared_mib": Meaning("shared memory, MiB", "most that was shared: the object store"),
+    "mib_per_1000_clips": Meaning("MiB for 1,000 clips", "growth of the memory"),
+}
+STEP: dict[str, Meaning] = {
+    "precision": Meaning("precision", "of the arithmetic"),
+    "compiled": Meaning("compiled", "whether torch.compile made the code"),
+    "clips": Meaning("clips", "in a step"),
+    "ms": Meaning("ms a step", "transfer, patches, colours, model and update"),
+    "gflops": Meaning("GFLOP a step", "of convolutions and matrix products"),
+    "clips_per_second": Meaning("clips/s", "that a worker trains on"),
+    "tflops": Meaning("TFLOP/s", "that the device computed"),
+    "mfu": Meaning("share of the peak", "of the GPU's data sheet (MFU)"),
+    "GiB": Meaning("GPU memory, GiB", "most that was in use"),
+    "speed-up": Meaning("× the authors' way", "how many times as fast as the authors' code"),
+}
+SPREAD = {"unit": "unit", "median": "median", "min": "fastest", "max": "slowest"}
+
+
+def print_tables(console: Console, figures: Mapping[str, Sequence[Figures]]) -> None:
+    """Print a table of each part that was measured, with what its rows mean."""
+    for part, (title, show) in TABLES.items():
+        if figures[part]:
+            console.print(f"\n[bold]{part}: {title}[/bold]", show(figures[part]), sep="\n")
+
+
+def figure_table(columns: Sequence[Figures], meanings: Mapping[str, Meaning]) -> Group:
+    """Return a table with a column for each of `columns`, and lines that explain its rows.
+
+    A row is a figure that at least one column has. A `Timing` is shown as its median. Series are
+    left out. All columns have the same figures.
     """
     first, *names = columns[0]
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column(first, no_wrap=True)
     for figures in columns:
         table.add_column(str(figures[first]), justify="right", overflow="fold")
+    legend = Table.grid(padding=(0, 2))
     for name in names:
         values = [figures[name] for figures in columns]
         # series over time are in the JSON file alone
-        if not any(isinstance(value, list | tuple) for value in values):
-            table.add_row(name.replace("_", " "), *map(_text, values))
+        if all(v is None for v in values) or any(isinstance(v, list | tuple) for v in values):
+            continue
+        label, explanation = meanings.get(name, Meaning(name.replace("_", " ")))
+        table.add_row(label, *map(_text, values))
+        if explanation:
+            legend.add_row(label, explanation)
+    return Group(table, legend)
+
+
+def timing_table(rows: Sequence[Figures]) -> Table:
+    """Return a table with a row for each of `rows`, which are figures of a `Timing`."""
+    table = Table()
+    table.add_column("", no_wrap=True)
+    for label in SPREAD.values():
+        table.add_column(label, justify="right")
+    for row in rows:
+        table.add_row(row["name"], *(_text(row[name]) for name in SPREAD))
     return table
 
 
@@ -34,11 +124,30 @@ def to_json(results: Mapping[str, Any]) -> str:
     return json.dumps(results, indent=1, ensure_ascii=False, default=Timing.figures)
 
 
+def format_number(value: float) -> str:
+    """Return a number with three digits, or all digits before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def _text(value: object) -> str:
     if isinstance(value, Timing):
         value = value.median
     if value is None:
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        return NO_FIGURE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int | float):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return format_number(value)
+
+
+TABLES: dict[str, tuple[str, Callable[[Sequence[Figures]], RenderableType]]] = {
+    "ingest": (
+        "ms that a clip takes, by loader; of each baseline the fastest way",
+        partial(figure_table, meanings=INGEST),
+    ),
+    "ray": ("clips as they reach a training worker", partial(figure_table, meanings=RAY)),
+    "step": ("a training step", partial(figure_table, meanings=STEP)),
+    "timings": ("the game and the plan, on one core", timing_table),
+}
+"""For each part, what its table shows, and the function that makes it."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -105,16 +105,35 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def machine() -> dict[str, str | int]:
-    """Return the facts that the figures depend on: CPU, cores, device and versions."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": usable_cpus(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-    }
+class Machine(NamedTuple):
+    """What figures depend on: CPU, usable CPU cores, GPUs ("" and 0 if there is none), versions."""
+
+    cpu: str
+    cores: int
+    gpu: str
+    num_gpus: int
+    torch: str
+    python: str
+    system: str
+
+    @property
+    def gpus(self) -> str:
+        """Return e.g. "8 × NVIDIA H100" or "no GPU"."""
+        return f"{self.num_gpus} × {self.gpu}" if self.num_gpus else "no GPU"
+
+
+def machine() -> Machine:
+    """Return the description of this machine."""
+    has_gpu = torch.cuda.is_available()
+    return Machine(
+        cpu=_cpu_model(),
+        cores=usable_cpus(),
+        gpu=torch.cuda.get_device_name() if has_gpu else "",
+        num_gpus=torch.cuda.device_count() if has_gpu else 0,
+        torch=torch.__version__,
+        python=platform.python_version(),
+        system=platform.system(),
+    )
 
 
 def _cpu_model() -> str:

@@ -1,9 +1,13 @@
 """Cases take turns, and figures are in their unit."""
 
+import io
+import re
+
 import pytest
 import torch
+from rich.console import Console
 
-from ctp.bench.tables import figure_table
+from ctp.bench.tables import Meaning, figure_table
 from ctp.bench.timing import Case, Timing, machine, measure, one_thread
 
 
@@ -32,8 +36,9 @@ def test_figures_have_the_median_and_both_ends():
 
 def test_the_machine_is_described():
     about = machine()
-    assert about["cores"] >= 1
-    assert all(about.values())
+    assert about.cores >= 1
+    assert all((about.cpu, about.torch, about.python, about.system))
+    assert bool(about.gpu) == (about.num_gpus > 0) == torch.cuda.is_available()
 
 
 def test_the_number_of_threads_is_restored():
@@ -43,13 +48,17 @@ def test_the_number_of_threads_is_restored():
     assert torch.get_num_threads() == before
 
 
-def test_a_table_has_a_column_for_each_thing_and_a_row_for_each_figure():
-    table = figure_table(
-        "costs",
-        [
-            {"name": "a", "ms_per_clip": Timing("a", "ms", (1.0, 2.0, 9.0)), "series": [1, 2]},
-            {"name": "b", "ms_per_clip": None, "series": []},
-        ],
-    )
-    columns = [[str(column.header), *column.cells] for column in table.columns]
-    assert columns == [["name", "ms per clip"], ["a", "2"], ["b", "–"]]
+def test_a_table_shows_and_explains_each_figure_that_was_measured():
+    columns = [
+        {"name": "a", "speed": Timing("a", "ms", (1.0, 2.0, 9.0)), "series": [1, 2], "gpu": None},
+        {"name": "b", "speed": None, "series": [], "gpu": None},
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(figure_table(columns, {"speed": Meaning("ms a clip", "half are faster")}))
+    lines = [re.sub(r"\W+", " ", line).split() for line in console.export_text().splitlines()]
+    shown = [line for line in lines if line]
+    assert shown == [
+        ["name", "a", "b"],
+        ["ms", "a", "clip", "2"],
+        ["ms", "a", "clip", "half", "are", "faster"],
+    ]

@@ -53,11 +53,11 @@ def test_all_parts_that_need_no_ray_have_positive_figures(run_bench, capsys):
         assert 0 < timing["min"] <= timing["median"] <= timing["max"]
     assert step["gflops"] == authors["gflops"] > 0  # of the same model
     assert step["speed-up"] == authors["ms"]["median"] / step["ms"]["median"]
-    assert all(0 < budget["gpu_use"] <= 1 for budget in result["budget"])
+    assert all(0 < budget["worker_use"] <= 1 for budget in result["budget"])
     assert result["machine"]["cores"] >= 1
     assert result["config"]["data"]["uri"] == "corpus:2"
     printed = capsys.readouterr().out
-    for shown in ("ours transcoded", "bench.json", "Assumed: a GPU", "bottleneck"):
+    for shown in ("ours transcoded", "bench.json", "Assumed: a GPU", "This machine", "bottleneck"):
         assert shown in printed
 
 

@@ -7,21 +7,15 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from ctp.bench.budget import describe_budget, make_budgets
+from ctp.bench.budget import Place, describe_budget, make_budgets
 from ctp.bench.cases import measure_cases
 from ctp.bench.config import BenchConfig
 from ctp.bench.ingest import compare_loaders, describe_loader, fastest_of_each
-from ctp.bench.steps import fastest_gpu_rate, measure_steps
-from ctp.bench.tables import figure_table, to_json
+from ctp.bench.steps import fastest_rate, measure_steps
+from ctp.bench.tables import print_tables, to_json
 from ctp.bench.timing import Figures, machine
 from ctp.storage import Storage
 
-TABLES = {
-    "ingest": "ingest: CPU ms a clip on one core (on the device, elapsed); best of each baseline",
-    "ray": "ray: clips as they reach a training worker",
-    "step": "step: a training step, ms",
-    "timings": "on one core",
-}
 TABLE_WIDTH = 100
 
 
@@ -30,16 +24,15 @@ def run(config: BenchConfig) -> None:
     out = Storage.from_uri(config.out)
     out.parent.check_writable()
     figures, sentences = measure(config)
-    about = {"machine": machine(), "config": config.model_dump(mode="json")}
+    found = machine()
+    about = {"machine": found._asdict(), "config": config.model_dump(mode="json")}
     out.write_bytes(to_json({**about, **figures}).encode())
     # a file has no width
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    console.print("{cpu}, {cores} cores, device {device}, torch {torch}".format_map(machine()))
-    for name, title in TABLES.items():
-        if figures[name]:
-            console.print(figure_table(title, figures[name]))
+    console.print(f"{found.cpu}, {found.cores} CPU core(s), {found.gpus}, torch {found.torch}")
+    print_tables(console, figures)
     for sentence in sentences:
-        console.print(sentence)
+        console.print(f"\n{sentence}")
     print(f"wrote {out.uri}")
 
 
@@ -63,7 +56,9 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
     steps = measure_steps(config) if "step" in config.what else []
     timings = measure_cases(config)
     efficiency = deliveries[0].efficiency if deliveries else None
-    budgets, assumptions = make_budgets(config, loaders, efficiency, fastest_gpu_rate(steps))
+    found = machine()
+    here = Place(f"This machine ({found.gpus})", found.num_gpus, found.cores)
+    budgets, assumptions = make_budgets(config, loaders, efficiency, fastest_rate(steps), here)
     figures: dict[str, Sequence[Figures]] = {
         "ingest": [loader.figures(loaders[0]) for loader in fastest_of_each(loaders)],
         "loaders": [loader.figures(loaders[0]) for loader in loaders],

@@ -393,7 +393,7 @@ def read_lease(folder: Storage) -> LeaseState | None:
     Raises:
         StorageError: it cannot be read.
     """
-    claim = newest_claim(folder)
+    claim = _newest_claim(folder)  # which does not touch the folder
     if claim is None:
         return None
     heartbeat, renewed_ns = _read_heartbeat(folder, claim), _renewed_ns(folder, claim)
@@ -408,8 +408,7 @@ def newest_claim(folder: Storage) -> Claim | None:
         StorageError: it cannot be read.
     """
     folder.join(ATTEMPTS).forget_listing()
-    numbers = _numbers(folder)
-    return _read_claim(folder, numbers[-1]) if numbers else None
+    return _newest_claim(folder)
 
 
 def read_claims(folder: Storage) -> list[Claim]:
@@ -524,6 +523,11 @@ def _numbers(folder: Storage) -> list[int]:
     """Return the numbers of a folder's claims, sorted."""
     stems = (info.path.removesuffix(".json") for info in folder.join(ATTEMPTS).list_files())
     return sorted(int(stem) for stem in stems if stem.isdecimal())
+
+
+def _newest_claim(folder: Storage) -> Claim | None:
+    numbers = _numbers(folder)
+    return _read_claim(folder, numbers[-1]) if numbers else None
 
 
 def _read_claim(folder: Storage, attempt: int) -> Claim:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ctp.downstream.config import FinetuneConfig
-from ctp.lease import ATTEMPTS, LeaseState, Outcome, hold, read_claims, read_lease
+from ctp.lease import ATTEMPTS, Outcome, hold, read_claims, read_lease
 from ctp.pretext.config import PretrainConfig
 from ctp.progress import duration
 from ctp.report.runs import RUN_CONFIGS
@@ -105,8 +105,7 @@ def summarise_folder(folder: Storage, name: str) -> RunSummary:
 
 
 def _summarise(folder: Storage, name: str, config: RunConfig) -> RunSummary:
-    lease = read_lease(folder)
-    state = _state(folder.join(config.RESULT).exists(), lease)
+    state, reason = read_state(folder, config)
     rows = _last_rows(folder.join(METRICS), config.score.key)
     store = CheckpointStore(folder.join(CHECKPOINTS))
     newest, age = store.newest(), None
@@ -115,8 +114,7 @@ def _summarise(folder: Storage, name: str, config: RunConfig) -> RunSummary:
         age = None if written_ns is None else max(time.time() - written_ns / 1e9, 0.0)
     saved = 0 if newest is None else store.read_manifest(newest).step
     headline = config.score.describe(run_folder.read_scores(config, folder, rows))
-    if state == "failed" and lease is not None:
-        headline = one_line(f"{headline} {lease.heartbeat.reason}")
+    headline = one_line(f"{headline} {reason}") if reason else headline
     return RunSummary(
         name=name,
         kind=kind_of(config),
@@ -136,13 +134,20 @@ def kind_of(config: RunConfig) -> str:
     return config.KIND
 
 
-def _state(is_finished: bool, lease: LeaseState | None) -> State:
+def read_state(folder: Storage, config: RunConfig) -> tuple[State, str]:
+    """Return the state of a run, and why it failed or "".
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    lease = read_lease(folder)
     if lease is not None and lease.is_probably_live:
-        return "running"
-    if is_finished:
-        return "finished"
-    is_failed = lease is not None and lease.heartbeat.outcome is Outcome.FAILED
-    return "failed" if is_failed else "stopped"
+        return "running", ""
+    if folder.join(config.RESULT).exists():
+        return "finished", ""
+    if lease is not None and lease.heartbeat.outcome is Outcome.FAILED:
+        return "failed", lease.heartbeat.reason
+    return "stopped", ""
 
 
 def _last_rows(place: Storage, key: str) -> Sequence[Mapping[str, Any]]:

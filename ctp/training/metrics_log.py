@@ -13,6 +13,9 @@ from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.training.run_folder import METRICS, TENSORBOARD, Row, read_rows, to_jsonl
 
+NO_CURVES = ("step", "total_steps")
+"""Entries of a row that TensorBoard does not get."""
+
 
 class MetricsLog:
     """Writes rows of numbers to `metrics.jsonl` and TensorBoard; one process of a run holds it."""
@@ -58,7 +61,7 @@ class MetricsLog:
         for row in rows:
             self._file.write(json.dumps(row) + "\n")
             for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
+                if name not in NO_CURVES and isinstance(value, int | float):
                     self._board.add_scalar(name, value, int(row["step"]))
         # so that others can follow the run, and a killed process loses nothing
         self._file.flush()

@@ -395,7 +395,7 @@ class Trainer:
         if self.log is not None:
             with self._shared_error():
                 self.log.write(rows)
-            self.publish({**rows[-1], "total_steps": self.spec.stream.total_steps})
+            self.publish(rows[-1])
         # after the log, so that the line with the fault is written; before a save, so that weights
         # that are not finite never replace good ones
         self._check(reports, rows)
@@ -453,6 +453,7 @@ class Trainer:
             for step, of_step in enumerate(losses, start=first)
         ]
         rows[-1] |= {
+            "total_steps": self.spec.stream.total_steps,
             "clips_per_second": len(losses) * total_batch / reports[0].training_seconds,
             # the slowest worker: the others wait for it when gradients are averaged
             "wait_share": max(report.wait_share for report in reports),

@@ -32,7 +32,7 @@ TIERS = (
     {"downstream", "bench"},
     {"recipes"},
     {"report"},
-    {"sweeps"},
+    {"sweeps", "watch"},
     {"cluster"},
     {"commands"},
     {"__main__"},

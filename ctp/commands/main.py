@@ -16,6 +16,7 @@ from ctp.versions import describe_writer, written_by
 
 JOBS = (
     "pretrain",
+    "watch",
     "preview",
     "finetune",
     "track",

@@ -1,0 +1,1 @@
+"""The live page of runs. It reads run folders, and writes nothing to them."""

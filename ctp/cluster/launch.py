@@ -25,8 +25,8 @@ from ctp.cluster.errors import StoppedError, exit_finally
 from ctp.cluster.extract import demands as embed_demands
 from ctp.cluster.knn import KnnScorer, scorer_demand
 from ctp.cluster.memory import describe_training_memory
-from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.path_visibility import check_lasting
+from ctp.cluster.service_log import service_log
 from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
@@ -370,7 +370,7 @@ def _train_held(
     beside = scorer.beside(lease.attempt) if scorer else nullcontext()
     paths = [folder.uri, *input_locations(config)]
     with (
-        mlflow_log(config) as log,
+        service_log(config) as log,
         cluster(demands, paths) as share,
         Progress(config.score) as progress,
         beside,

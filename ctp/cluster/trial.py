@@ -25,7 +25,7 @@ from ray import tune
 
 from ctp.cluster.knn import KnnScorer
 from ctp.cluster.loading import ActorLoader
-from ctp.cluster.mlflow_log import mlflow_log
+from ctp.cluster.service_log import service_log
 from ctp.cluster.train import Show, train
 from ctp.lease import LeaseError, hold
 from ctp.pretext.pretraining import open_pretraining
@@ -145,7 +145,7 @@ class TrialRunner:
         with hold(folder_of(spec.config), spec.config.KIND) as lease:
             create_or_resume(spec.config)
             beside = scorer.beside(lease.attempt) if scorer else nullcontext()
-            with mlflow_log(spec.config) as log, beside:
+            with service_log(spec.config) as log, beside:
 
                 def show_and_log(row: Row) -> str | None:
                     log(row)

@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from ctp.cluster.mlflow_log import mlflow_log
 from ctp.cluster.mlflow_run import FILE, mlflow_run
+from ctp.cluster.service_log import service_log
 from ctp.pretext.config import PretrainConfig
 from ctp.training.config import RunConfig
 from ctp.training.run_folder import Row, folder_of
@@ -132,7 +132,8 @@ def test_without_mlflow_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.delitem(sys.modules, "ctp.cluster.mlflow_run")
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with pytest.raises(ValueError, match=r"-e '\.\[mlflow\]', or leave mlflow_uri empty"):
-        mlflow_log(config)
-    with mlflow_log(config.replace(mlflow_uri="")) as log:  # what is not asked for is not missed
+    message = r"-e '\.\[mlflow\]', or leave mlflow_uri empty"
+    with pytest.raises(ValueError, match=message), service_log(config):
+        pass
+    with service_log(config.replace(mlflow_uri="")) as log:  # what is not asked for is not missed
         log(row(2, 0.9))

@@ -47,6 +47,7 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
     """Return the processes of a training run."""
     workers = f"scaling.{'num' if scaling.min_workers is None else 'min'}_workers"
     gpus = float(scaling.use_gpu)
+    actors = scaling.fewest_workers * scaling.actors_per_worker(scaling.fewest_workers)
     return [
         Demand(
             "worker",
@@ -55,7 +56,7 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
             gpus,
             f"{workers} or cpus_per_worker",
         ),
-        Demand("actor", scaling.num_actors, scaling.cpus_per_actor, 0.0, "scaling.num_actors"),
+        Demand("actor", actors, scaling.cpus_per_actor, 0.0, "scaling.num_actors"),
     ]
 
 

@@ -15,7 +15,13 @@ from ctp.bench.processes import Memory, cpu_seconds, memory
 from ctp.bench.timing import one_thread
 from ctp.cluster.connect import cluster, run_demands
 from ctp.cluster.losses import keep_losses
-from ctp.cluster.stream import StreamSpec, object_store_bytes, sample_blocks, worker_batches
+from ctp.cluster.stream import (
+    BlockLayout,
+    StreamSpec,
+    worker_batches,
+    worker_blocks,
+    worker_store_bytes,
+)
 from ctp.data.sources import prepare_corpus
 from ctp.data.stream import Batch, SampleStream
 from ctp.machine import usable_cpus
@@ -180,7 +186,7 @@ def deliver(run: PretrainConfig, stream: SampleStream[Any], num_clips: int) -> D
     end = begin + _whole_batches(num_clips, batch)
     # longer than what is timed, because the actors end with the stream
     spec = StreamSpec.from_stream(run, stream)
-    ahead = object_store_bytes(spec, 1) / spec.sample_bytes
+    ahead = worker_store_bytes(spec, BlockLayout.from_spec(spec, 0, 1)) / spec.sample_bytes
     stream = replace(stream, total_steps=(end + _whole_batches(ahead, batch)) // batch)
 
     num_alone = _whole_batches(ALONE_SHARE * num_clips, batch)
@@ -199,8 +205,8 @@ def _whole_batches(num_clips: float, batch: int) -> int:
 
 def _batches(run: PretrainConfig, stream: SampleStream[Any]) -> Iterator[Batch[Any]]:
     spec, losses = StreamSpec.from_stream(run, stream), keep_losses()
-    (shard,) = sample_blocks(ray.put(stream), spec, 0, 1, losses).streaming_split(1, equal=True)
-    yield from worker_batches(shard, stream.drawer, stream.total_batch, 0)
+    blocks = worker_blocks(ray.put(stream), spec, BlockLayout.from_spec(spec, 0, 1), losses)
+    yield from worker_batches(blocks, stream.drawer, stream.total_batch)
 
 
 def receive(

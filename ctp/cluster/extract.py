@@ -22,7 +22,7 @@ from ctp.cluster.errors import stopped_errors
 from ctp.cluster.losses import keep_losses, open_journal
 from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
-from ctp.cluster.stream import BLOCKS_PER_INPUT_BLOCK, Columns, map_by_actors
+from ctp.cluster.stream import Columns, map_by_actors
 from ctp.cluster.waiting import silence_reported
 from ctp.data.parquet_folder import QUARANTINE, find_beside
 from ctp.data.quarantine import QuarantineLedger, format_quarantined
@@ -37,6 +37,7 @@ from ctp.video.limits import DecodingLimits
 
 CPUS_PER_WRITER = 0.25
 NEVER_SPLIT_BYTES = 2**40
+PARTS_PER_INPUT_BLOCK = 20_000
 
 
 def demands(scaling: EmbedScalingConfig) -> list[Demand]:
@@ -136,7 +137,7 @@ def _written(extraction: Extraction, losses: Any) -> Dataset:
     scaling, number = extraction.config.scaling, len(extraction.left)
     encoder = ray.put(extraction.encoder)
     work = replace(extraction, encoder=b"")  # it is large: once in the object store
-    input_blocks = -(-number // BLOCKS_PER_INPUT_BLOCK)
+    input_blocks = -(-number // PARTS_PER_INPUT_BLOCK)
     parts = ray.data.range(number, override_num_blocks=max(input_blocks, 1))
     read = map_by_actors(
         parts.repartition(target_num_rows_per_block=1),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from ctp.cluster.stream import BlockLayout, StreamSpec, object_store_bytes
+from ctp.cluster.stream import BlockLayout, StreamSpec, worker_store_bytes
 from ctp.data.catalog import Catalog
 from ctp.data.reading import READ_AHEAD_BYTES
 from ctp.training.trainer import TrainingSpec
@@ -60,15 +60,18 @@ def describe_training_memory(spec: TrainingSpec[Any]) -> str:
     config, stream = spec.config, StreamSpec.from_stream(spec.config, spec.stream)
     scaling, train, evaluation = config.scaling, *spec.catalogs
     sizes = {scaling.fewest_workers, scaling.num_workers}
-    store = max(object_store_bytes(stream, number) for number in sizes)
-    block = max(BlockLayout.from_spec(stream, 0, number).block_bytes(stream) for number in sizes)
+    layouts = [BlockLayout.from_spec(stream, 0, number) for number in sizes]
+    store = max(each.num_workers * worker_store_bytes(stream, each) for each in layouts)
+    block = max(each.block_bytes(stream) for each in layouts)
+    actors = max(each * scaling.actors_per_worker(each) for each in sizes)
     # a block is stacked from its samples
     actor = DecoderMemory.from_catalog(DecodingLimits(config.data.max_megapixels), train, 2 * block)
-    num_readers = max(scaling.num_actors, scaling.num_workers) if len(evaluation) else 0
-    total = (scaling.num_actors + num_readers) * actor.total + store
+    num_readers = actors if len(evaluation) else 0
+    total = (actors + num_readers) * actor.total + store
     return (
-        f"the stream takes at most {store / 2**20:.0f} MiB of the object store\n"
+        f"the stream takes at most {store / 2**20:.0f} MiB of the object store, in blocks of at "
+        f"most {block / 2**20:.0f} MiB\n"
         f"an actor that decodes takes {actor.describe()}\n"
-        f"{scaling.num_actors} actor(s) draw samples and {num_readers} more read videos during an "
+        f"{actors} actor(s) draw samples and {num_readers} more read videos during an "
         f"evaluation: at most {total / GIB:.1f} GiB in all, beside the workers"
     )

@@ -54,8 +54,6 @@ WORKER_GAUGES = {
     "worker_memory_gib": "Peak memory of a worker, GiB",
 }
 """Gauges with a value for each worker."""
-DRAWN_TIME = "drawn_time"
-"""Column of a block: when its samples were drawn, in seconds since 1970."""
 MUST_BE_FINITE = {"loss", "gradient_norm"}
 
 

@@ -1,11 +1,10 @@
-"""The stream of a run through Ray Data: actors draw the samples, workers share them.
+"""The stream of a run through Ray Data: each worker opens its own, whose actors draw its samples.
 
 Step s of all workers together, ranks in order, is samples [s·B, (s+1)·B) of the plan, for any
-number of workers and actors and from any sample on. It holds because an input row is one worker's
-share of some steps, each row becomes one block, `preserve_order` is set, and the streaming split is
-equal. A block holds several steps, since a block of few samples would cost Ray as much time as the
-samples themselves. The input is a range that is split while it streams, so a run of a billion
-samples starts as fast as one of a hundred.
+number of workers and actors and from any sample on. A sample is a pure function of its position:
+nothing has to be split, and no process has to coordinate the workers. A block is a worker's share
+of several steps, since a block costs Ray milliseconds whatever it holds. The numbers of the blocks
+are listed while the stream runs, so a run of a billion samples starts as fast as one of a hundred.
 """
 
 from __future__ import annotations
@@ -13,49 +12,53 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import ray.data
-import ray.train
 from ray.data import (
     ActorPoolStrategy,
-    DataIterator,
     Dataset,
+    Datasource,
     ExecutionOptions,
     ExecutionResources,
+    ReadTask,
 )
+from ray.data.block import BlockMetadata
 from ray.util.annotations import RayDeprecationWarning
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ctp.cluster.losses import open_journal
-from ctp.cluster.metrics import DRAWN_TIME, SampleMetrics, tags_of
+from ctp.cluster.metrics import SampleMetrics, tags_of
 from ctp.cluster.pacing import pace
 from ctp.cluster.s3_monitor import S3Monitor
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.storage import BYTES_READ
 from ctp.training.config import RunConfig, ScalingConfig
-from ctp.training.run_folder import newest_sample
 from ctp.video.limits import DecodingLimits
 
 if TYPE_CHECKING:  # this module is imported by processes that need no torch, 0.3 GB in each
     from ctp.cluster.worker_meter import WorkerMeter
     from ctp.data.stream import Batch, Drawn, SampleDrawer, SampleStream
 
-TRAIN = "train"
-BLOCKS_PER_INPUT_BLOCK = 20_000
-BLOCK_BYTES = 16 * 2**20
-"""A block holds as many steps as fit, and at least one."""
-MAX_STEPS_PER_BLOCK = 32
-PREFETCHED_BATCHES = 2
+    TimedBatch = tuple[Batch[Any], float]
+
+BLOCKS_PER_READ = 20_000
+BLOCK_BYTES = 128 * 2**20
+BLOCK_SAMPLES = 256
+"""A block holds as many steps as fit into these bytes and samples, and at least one."""
+PREFETCHED_BLOCKS = 1
 MAX_TASKS_IN_FLIGHT = 2
 BLOCKS_PER_ACTOR, BLOCKS_PER_WORKER = 3, 3
 """Blocks in the object store: being drawn, waiting, being consumed."""
-FIELD_PREFIX = "sample."
-
-Columns = dict[str, np.ndarray]
+ABOUT = "about"
+"""The column of a block that is not an array of its samples."""
+ONE_ROW = 1
+"""Most bytes of a block for Ray Data, which then makes a block of each row."""
 
 
 @dataclass(frozen=True)
@@ -96,34 +99,38 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class BlockLayout:
-    """The blocks of a run's stream: block n is one worker's share of some steps.
+    """The blocks of one worker's stream: block n is its share of some steps.
 
     Attributes:
         first_sample: where the stream starts; a step starts there.
-        num_samples: samples from there to the run's end, whole steps.
+        num_samples: samples of all workers from there to the run's end, whole steps.
         total_batch: samples of a step.
-        num_workers: blocks go to them in turn.
-        steps_per_block: of all blocks but the last ones, which may hold fewer.
+        num_workers: workers that share a step.
+        rank: of the worker among them.
+        steps_per_block: of all blocks but the last, which may hold fewer.
     """
 
     first_sample: int
     num_samples: int
     total_batch: int
     num_workers: int
+    rank: int
     steps_per_block: int
 
     @classmethod
-    def from_spec(cls, spec: StreamSpec, first_sample: int, num_workers: int) -> BlockLayout:
-        """Cut a run's stream from a sample on."""
-        batch = spec.total_batch
-        fitting = BLOCK_BYTES // (batch // num_workers * spec.sample_bytes)
-        steps = min(max(fitting, 1), MAX_STEPS_PER_BLOCK)
-        return cls(first_sample, spec.total_samples - first_sample, batch, num_workers, steps)
+    def from_spec(
+        cls, spec: StreamSpec, first_sample: int, num_workers: int, rank: int = 0
+    ) -> BlockLayout:
+        """Cut the stream of a run's worker from a sample on."""
+        share = spec.total_batch // num_workers
+        fitting = min(BLOCK_BYTES // (share * spec.sample_bytes), BLOCK_SAMPLES // share)
+        left = spec.total_samples - first_sample
+        return cls(first_sample, left, spec.total_batch, num_workers, rank, max(fitting, 1))
 
     @property
     def num_blocks(self) -> int:
         """Return the number of blocks."""
-        return self.num_workers * -(-self.num_samples // (self.total_batch * self.steps_per_block))
+        return -(-self.num_samples // (self.total_batch * self.steps_per_block))
 
     def block_bytes(self, spec: StreamSpec) -> int:
         """Return an upper bound on the bytes of a block."""
@@ -136,17 +143,47 @@ class BlockLayout:
 
     def positions(self, block: int) -> list[int]:
         """Return the positions of a block's samples, step after step."""
-        group, worker = divmod(block, self.num_workers)
-        group_samples = self.total_batch * self.steps_per_block
-        begin = group * group_samples
-        end = min(begin + group_samples, self.num_samples)
+        block_samples = self.total_batch * self.steps_per_block
+        begin = block * block_samples
+        end = min(begin + block_samples, self.num_samples)
         # one for each step of the block
-        starts = range(begin + worker * self.worker_batch, end, self.total_batch)
+        starts = range(begin + self.rank * self.worker_batch, end, self.total_batch)
         return [
             self.first_sample + start + sample
             for start in starts
             for sample in range(self.worker_batch)
         ]
+
+
+Columns = dict[str, np.ndarray]
+
+
+class BlockNumbers(Datasource):
+    """The input of a stream: numbers from 0 on, each a row and so a block of its own."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._count = count
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Return the bytes of all rows."""
+        return 8 * self._count
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """Return tasks that list the numbers in turn, however many Ray asks for."""
+        every = range(self._count)
+        parts = [every[start:][:BLOCKS_PER_READ] for start in every[::BLOCKS_PER_READ]]
+        return [
+            ReadTask(
+                partial(_list_numbers, part), BlockMetadata(len(part), 8 * len(part), None, None)
+            )
+            for part in parts
+        ]
+
+
+def _list_numbers(numbers: range) -> Iterator[pa.Table]:
+    for number in numbers:
+        yield pa.table({"number": [number]})
 
 
 class SampleActor:
@@ -171,84 +208,93 @@ class SampleActor:
         stream: SampleStream[Any] = ray.get(self._reference)
         return stream
 
-    def __call__(self, row: Columns) -> Columns:
-        """Draw block `row["id"][0]`."""
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Draw block `row["number"]`."""
         began = time.monotonic()
         with self._journal.task():
-            positions = self._layout.positions(int(row["id"][0]))
+            positions = self._layout.positions(row["number"][0].as_py())
             drawn = self._stream.draw_many(positions, self._journal, self._limits)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
         self._metrics.record_reading(self._bytes_read.take(), self._s3.take())
-        return to_columns(drawn) | {DRAWN_TIME: np.full(len(drawn), time.time())}
+        return to_row(drawn, time.time())
 
 
-def to_columns(drawn: Sequence[Drawn[Any]]) -> Columns:
-    """Return samples as the columns of a block; arrays without elements are left out."""
+def to_row(drawn: Sequence[Drawn[Any]], drawn_time: float) -> pa.Table:
+    """Return the samples of a block as one row: each array is a value of bytes, without a copy."""
     from ctp.data.stream import stack
 
     samples = stack([each.sample for each in drawn])
-    arrays = {FIELD_PREFIX + name: array for name, array in samples._asdict().items()}
-    return {
-        "position": np.array([each.position for each in drawn], np.int64),
-        "quarantined": np.array(
-            [json.dumps([asdict(entry) for entry in each.quarantined]) for each in drawn]
-        ),
-        "error": np.array([each.error for each in drawn]),
-        **{name: array for name, array in arrays.items() if array.size},
+    about = {
+        "positions": [each.position for each in drawn],
+        "quarantined": [[asdict(entry) for entry in each.quarantined] for each in drawn],
+        "errors": [each.error for each in drawn],
+        "drawn_time": drawn_time,
     }
+    columns = {name: _bytes_column(array) for name, array in samples._asdict().items()}
+    return pa.table({ABOUT: [json.dumps(about)], **columns})
 
 
-def from_columns(columns: Mapping[str, np.ndarray], drawer: SampleDrawer[Any]) -> Batch[Any]:
-    """Return the rows of a block as a batch."""
+def _bytes_column(array: np.ndarray) -> pa.Array:
+    """Return the bytes of an array as a column of one value, without a copy."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(data)])
+
+
+def from_row(row: pa.Table, drawer: SampleDrawer[Any], batch_size: int) -> Iterator[TimedBatch]:
+    """Yield the batches of a block, with the time at which it was drawn; they share its memory."""
     from ctp.data.stream import Batch
 
-    fields, number = drawer.fields(), len(columns["position"])
-    arrays = (
-        columns.get(FIELD_PREFIX + name, np.zeros((number, *array.shape), array.dtype))
+    about = json.loads(row[ABOUT][0].as_py())
+    fields, number = drawer.fields(), len(about["positions"])
+    arrays = [
+        np.frombuffer(row[name].chunk(0).buffers()[2] or b"", array.dtype).reshape(
+            number, *array.shape
+        )
         for name, array in fields._asdict().items()
-    )
-    return Batch(
-        columns["position"],
-        type(fields)(*arrays),
-        [
-            QuarantinedVideo(**entry)
-            for entries in columns["quarantined"]
-            for entry in json.loads(entries)
-        ],
-        [error for error in columns["error"] if error],
-    )
+    ]
+    for start in range(0, number, batch_size):
+        part = slice(start, start + batch_size)
+        batch = Batch(
+            np.array(about["positions"][part], np.int64),
+            type(fields)(*(array[part] for array in arrays)),
+            [QuarantinedVideo(**each) for found in about["quarantined"][part] for each in found],
+            [error for error in about["errors"][part] if error],
+        )
+        yield batch, about["drawn_time"]
 
 
-def sample_blocks(
-    stream: ray.ObjectRef[Any], spec: StreamSpec, first_sample: int, num_workers: int, losses: Any
+def worker_blocks(
+    stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, losses: Any
 ) -> Dataset:
-    """Return a run's samples from number `first_sample` on, in the blocks of `BlockLayout`.
+    """Return the blocks of one worker, a row each; its actors are on its node if they have room.
 
     Args:
         stream: the run's `SampleStream`.
         spec: describes it.
-        first_sample: where a step starts.
-        num_workers: workers that share the samples.
+        layout: the worker's blocks.
         losses: from `keep_losses`.
     """
-    scaling, layout = spec.scaling, BlockLayout.from_spec(spec, first_sample, num_workers)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True  # `decide` needs its type
-    # never split a block
-    context.target_max_block_size = 2 * layout.block_bytes(spec)
-    input_blocks = -(-layout.num_blocks // BLOCKS_PER_INPUT_BLOCK)
-    rows = ray.data.range(layout.num_blocks, override_num_blocks=max(input_blocks, 1))
+    context.target_max_block_size = ONE_ROW
+    here = ray.get_runtime_context().get_node_id()
     blocks = map_by_actors(
-        # a row, a task, a block: what an actor returns at once
-        rows.repartition(target_num_rows_per_block=1),
+        # it waits for the actors most of the time, so it must not hold a CPU
+        ray.data.read_datasource(BlockNumbers(layout.num_blocks), num_cpus=0),
         SampleActor,
         (stream, spec, layout, losses),
-        scaling.num_actors,
-        num_cpus=scaling.cpus_per_actor,
+        spec.scaling.actors_per_worker(layout.num_workers),
+        num_cpus=spec.scaling.cpus_per_actor,
+        batch_format="pyarrow",
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            here, soft=True, _spill_on_unavailable=True
+        ),
     )
-    blocks.context.execution_options = execution_options(spec, num_workers)
+    limits = ExecutionResources.for_limits(object_store_memory=worker_store_bytes(spec, layout))
+    blocks.context.execution_options = ExecutionOptions(preserve_order=True, resource_limits=limits)
     return blocks
 
 
@@ -273,64 +319,21 @@ def map_by_actors(
     return mapped
 
 
-class StreamConfig(ray.train.DataConfig):
-    """Opens the run's stream at each start of the worker group: from the newest checkpoint on, for
-    the workers present. Ray Train's own dataset is only a placeholder."""
-
-    PLACEHOLDER: ClassVar[Mapping[str, Callable[[], Dataset]]] = {TRAIN: lambda: ray.data.range(1)}
-
-    def __init__(self, config: RunConfig, stream: SampleStream[Any], losses: Any) -> None:
-        """Put the stream where all actors of a node share its catalogue.
-
-        Args:
-            config: of the run.
-            stream: its samples.
-            losses: from `keep_losses`, for all worker groups of the run.
-        """
-        super().__init__(datasets_to_split=[TRAIN])
-        self._config, self._losses = config, losses
-        self._stream, self._spec = ray.put(stream), StreamSpec.from_stream(config, stream)
-
-    def configure(
-        self, datasets: Mapping[str, Dataset], world_size: int, *_: Any, **__: Any
-    ) -> list[dict[str, DataIterator]]:
-        """Return the part of each worker; surplus workers use none."""
-        number = self._config.compute.usable_workers(world_size)
-        first = newest_sample(self._config)
-        ray.get(self._losses.end_actors.remote())
-        blocks = sample_blocks(self._stream, self._spec, first, number, self._losses)
-        parts = blocks.streaming_split(number, equal=True)
-        # Ray wants a part for each worker present; those that are surplus never open theirs
-        return [{TRAIN: parts[min(rank, number - 1)]} for rank in range(world_size)]
-
-
-def execution_options(spec: StreamSpec, num_workers: int) -> ExecutionOptions:
-    """Return options that keep the order and bound the blocks ahead of the workers."""
-    limits = ExecutionResources.for_limits(
-        object_store_memory=object_store_bytes(spec, num_workers)
-    )
-    return ExecutionOptions(preserve_order=True, resource_limits=limits)
-
-
-def object_store_bytes(spec: StreamSpec, num_workers: int) -> int:
-    """Return the most bytes that samples take of the cluster's object store."""
-    layout = BlockLayout.from_spec(spec, 0, num_workers)
-    blocks = BLOCKS_PER_ACTOR * spec.scaling.num_actors + BLOCKS_PER_WORKER * num_workers
-    return blocks * layout.block_bytes(spec)
+def worker_store_bytes(spec: StreamSpec, layout: BlockLayout) -> int:
+    """Return the most bytes that the samples of one worker take of the cluster's object store."""
+    actors = spec.scaling.actors_per_worker(layout.num_workers)
+    return (BLOCKS_PER_ACTOR * actors + BLOCKS_PER_WORKER) * layout.block_bytes(spec)
 
 
 def worker_batches(
-    shard: DataIterator,
+    blocks: Dataset,
     drawer: SampleDrawer[Any],
     worker_batch: int,
-    first_sample: int,
     meter: WorkerMeter | None = None,
 ) -> Iterator[Batch[Any]]:
-    """Yield this worker's batches from sample `first_sample` on; a meter measures the worker."""
-    batches = shard.iter_batches(
-        batch_size=worker_batch, batch_format="numpy", prefetch_batches=PREFETCHED_BATCHES
+    """Yield the batches of `worker_blocks`'s blocks; a meter measures the worker."""
+    rows = blocks.iter_batches(
+        batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED_BLOCKS
     )
-    for columns in batches if meter is None else meter.watch(batches):
-        # a checkpoint may have been completed after the stream was opened
-        if columns["position"][0] >= first_sample:
-            yield from_columns(columns, drawer)
+    timed = (each for row in rows for each in from_row(row, drawer, worker_batch))
+    return (batch for batch, _ in timed) if meter is None else meter.watch(timed)

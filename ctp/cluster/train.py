@@ -27,7 +27,7 @@ from ctp.cluster.losses import RESTART_ALWAYS, keep_losses, on_this_node
 from ctp.cluster.metrics import tags_of
 from ctp.cluster.process_group import LocalTorchConfig
 from ctp.cluster.retry import Cause, Decision, Failure, decide
-from ctp.cluster.stream import TRAIN, StreamConfig, worker_batches
+from ctp.cluster.stream import BlockLayout, StreamSpec, worker_batches, worker_blocks
 from ctp.cluster.waiting import Silence, why_waiting
 from ctp.cluster.worker_meter import WorkerMeter
 from ctp.data.stream import Batch, SampleStream
@@ -63,14 +63,18 @@ def train(spec: TrainingSpec[Any], show: Show) -> None:
         .remote(tags_of(config), spec.num_videos, config.score)
     )
     losses = keep_losses(read_ledger(config))
-    stream_config = StreamConfig(config, spec.stream, losses)
     # the videos were listed once, by the driver: all workers see the same
-    setup = {"spec": ray.put(spec), "coordinator": coordinator, "losses": losses}
+    setup = {
+        "spec": ray.put(spec),
+        "stream": ray.put(spec.stream),  # all actors of a node share its catalogue
+        "coordinator": coordinator,
+        "losses": losses,
+    }
     grace = config.checkpoint.grace_seconds
     history: list[Failure] = []
     with _relayed_rows(coordinator, show, config):
         while True:
-            trainer = _trainer(config, stream_config, setup)
+            trainer = _trainer(config, setup)
             try:
                 result = fit_until_stopped(trainer, lambda: _save_before_stop(coordinator, grace))
                 break
@@ -82,7 +86,7 @@ def train(spec: TrainingSpec[Any], show: Show) -> None:
         raise RunStoppedError(reason, is_final=is_final)
 
 
-def _trainer(config: Run, stream_config: StreamConfig, setup: dict[str, Any]) -> TorchTrainer:
+def _trainer(config: Run, setup: dict[str, Any]) -> TorchTrainer:
     """Return what trains until workers fail."""
     folder = folder_of(config)
     return TorchTrainer(
@@ -94,8 +98,6 @@ def _trainer(config: Run, stream_config: StreamConfig, setup: dict[str, Any]) ->
             resources_per_worker=_worker_resources(config),
         ),
         torch_config=LocalTorchConfig(),
-        datasets=dict(StreamConfig.PLACEHOLDER),
-        dataset_config=stream_config,
         run_config=RunConfig(
             name="ray",
             storage_path=folder.path,
@@ -253,15 +255,20 @@ def _train_worker(setup: dict[str, Any]) -> tuple[str, bool] | None:
     def open_stream(stream: SampleStream[Any], first_sample: int) -> Iterator[Batch[Any]]:
         if worker.is_first:
             coordinator.worker_started.remote(first_sample)
-        shard = ray.train.get_dataset_shard(TRAIN)
-        worker_batch = config.compute.total_batch // worker.world_size
+        described = StreamSpec.from_stream(config, stream)
+        layout = BlockLayout.from_spec(described, first_sample, worker.world_size, worker.rank)
+        blocks = worker_blocks(setup["stream"], described, layout, setup["losses"])
         meter = WorkerMeter(partial(coordinator.update_worker.remote, worker.rank))
-        return worker_batches(shard, stream.drawer, worker_batch, first_sample, meter)
+        return worker_batches(blocks, stream.drawer, layout.worker_batch, meter)
 
     def publish(row: Row) -> None:
         coordinator.add_row.remote(dict(row))
 
-    num_loaders = max(config.scaling.num_actors // worker.world_size, 1)
+    if worker.is_first:
+        # those of workers that failed; before the others start theirs, which wait for its message
+        # about the newest checkpoint
+        ray.get(setup["losses"].end_actors.remote())
+    num_loaders = config.scaling.actors_per_worker(worker.world_size)
     try:
         train_on_worker(
             spec,

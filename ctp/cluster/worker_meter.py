@@ -8,18 +8,17 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-import numpy as np
-
-from ctp.cluster.metrics import DRAWN_TIME
 from ctp.training.trainer import peak_memory_gib
 
 REPORT_SECONDS = 5.0
 MAX_QUEUED_STEPS = 10_000
 """Longer queues are reported as this long."""
 
-Columns = Mapping[str, np.ndarray]
+B = TypeVar("B")
+"""A batch."""
 
 
 class WorkerMeter:
@@ -43,14 +42,18 @@ class WorkerMeter:
         self._report, self._monotonic, self._now = report, monotonic, now
         self._taken: deque[float] = deque(maxlen=MAX_QUEUED_STEPS)
 
-    def watch(self, batches: Iterable[Columns]) -> Iterator[Columns]:
-        """Yield the batches."""
+    def watch(self, batches: Iterable[tuple[B, float]]) -> Iterator[B]:
+        """Yield the batches.
+
+        Args:
+            batches: pairs of a batch and the time at which it was drawn, in seconds since 1970.
+        """
         iterator = iter(batches)
         began, waited, steps = self._monotonic(), 0.0, 0
         while True:
             asked = self._monotonic()
             try:
-                columns = next(iterator)
+                batch, drawn_time = next(iterator)
             except StopIteration:
                 return
             got = self._monotonic()
@@ -60,15 +63,15 @@ class WorkerMeter:
                     {
                         "worker_step_seconds": (got - began) / steps,
                         "worker_wait_share": waited / (got - began),
-                        "worker_queue_steps": self._queued(columns),
+                        "worker_queue_steps": self._queued(drawn_time),
                         "worker_memory_gib": peak_memory_gib(),
                     }
                 )
                 began, waited, steps = got, 0.0, 0
             self._taken.append(self._now())
-            yield columns
+            yield batch
 
-    def _queued(self, columns: Columns) -> float:
-        """Return how many batches were taken since this one was drawn: it waited behind them."""
+    def _queued(self, drawn_time: float) -> float:
+        """Return how many batches were taken since a batch was drawn: it waited behind them."""
         taken = list(self._taken)
-        return float(len(taken) - bisect_right(taken, float(columns[DRAWN_TIME][0])))
+        return float(len(taken) - bisect_right(taken, drawn_time))

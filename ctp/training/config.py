@@ -86,7 +86,7 @@ class ScalingConfig(Config):
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each worker."""
     num_actors: Annotated[int, Ge(1)] = 1
-    """Actors that decode videos and draw samples, each on a CPU core."""
+    """Actors that decode videos and draw samples, each on a CPU core; workers have equally many."""
     cpus_per_actor: Annotated[float, Gt(0), NotAnOption()] = 1.0
     """CPU cores that Ray reserves for each actor; fewer on a cluster that is too small for all."""
     max_failures: Annotated[int, Ge(-1)] = 3
@@ -100,6 +100,10 @@ class ScalingConfig(Config):
                 f"min_workers {self.min_workers} exceeds num_workers {self.num_workers}"
             )
         return self
+
+    def actors_per_worker(self, num_workers: int) -> int:
+        """Return how many of `num_actors` draw samples for each of the workers, rounded up."""
+        return -(-self.num_actors // num_workers)
 
     def reserving(self, share: float) -> Self:
         """Return the same processes, for each of which Ray reserves this share of its CPU cores."""

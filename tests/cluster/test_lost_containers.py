@@ -17,7 +17,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from ctp.cluster.losses import keep_losses
-from ctp.cluster.stream import StreamSpec, sample_blocks, worker_batches
+from ctp.cluster.stream import BlockLayout, StreamSpec, worker_batches, worker_blocks
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 
@@ -114,9 +114,8 @@ def test_a_video_that_ends_two_containers_is_not_tried_again(
     spec, losses = StreamSpec.from_stream(config, stream), keep_losses()
 
     def consume() -> list[Any]:
-        blocks = sample_blocks(ray.put(stream), spec, 0, 1, losses)
-        (shard,) = blocks.streaming_split(1, equal=True)
-        return list(worker_batches(shard, stream.drawer, stream.total_batch, 0))
+        blocks = worker_blocks(ray.put(stream), spec, BlockLayout.from_spec(spec, 0, 1), losses)
+        return list(worker_batches(blocks, stream.drawer, stream.total_batch))
 
     with ThreadPoolExecutor(1) as pool:
         batches = result_with_containers(cluster, tmp_path, monkeypatch, pool.submit(consume))

@@ -13,13 +13,13 @@ import ray
 from ctp.cluster import stream as cluster_stream
 from ctp.cluster.losses import keep_losses
 from ctp.cluster.stream import (
-    MAX_STEPS_PER_BLOCK,
+    BLOCK_SAMPLES,
     BlockLayout,
     StreamSpec,
-    from_columns,
-    sample_blocks,
-    to_columns,
+    from_row,
+    to_row,
     worker_batches,
+    worker_blocks,
 )
 from ctp.data.stream import Batch
 from ctp.pretext.config import PretrainConfig
@@ -32,12 +32,14 @@ from ctp.training.trainer import TrainingSpec
 def test_blocks_give_every_step_its_samples_in_order(
     num_workers: int, steps_per_block: int
 ) -> None:
-    """The blocks go to the workers in turn, and each worker takes its share of step after step."""
+    """Each worker takes its share of step after step."""
     batch, steps, first = 512, 11, 7 * 512
-    layout = BlockLayout(first, steps * batch, batch, num_workers, steps_per_block)
-    streams: list[list[int]] = [[] for _ in range(num_workers)]
-    for block in range(layout.num_blocks):
-        streams[block % num_workers] += layout.positions(block)
+    streams: list[list[int]] = []
+    for rank in range(num_workers):
+        layout = BlockLayout(first, steps * batch, batch, num_workers, rank, steps_per_block)
+        blocks = [layout.positions(block) for block in range(layout.num_blocks)]
+        assert {len(each) for each in blocks[:-1]} <= {steps_per_block * layout.worker_batch}
+        streams.append([position for block in blocks for position in block])
     share = batch // num_workers
     for step in range(steps):
         came = [s for each in streams for s in each[step * share : (step + 1) * share]]
@@ -50,8 +52,8 @@ def test_blocks_hold_as_many_steps_as_fit(small_run: PretrainConfig) -> None:
         spec = StreamSpec.from_stream(config, open_pretraining(config).stream)
         return BlockLayout.from_spec(spec, 0, 1).steps_per_block
 
-    assert 1 < steps_per_block(small_run) <= MAX_STEPS_PER_BLOCK
-    augment = {"frame_size_px": 1024, "short_sides_px": (1024,)}
+    assert steps_per_block(small_run) == BLOCK_SAMPLES // small_run.compute.total_batch
+    augment = {"frame_size_px": 4096, "short_sides_px": (4096,)}
     assert steps_per_block(small_run.replace(task=small_run.task.replace(augment=augment))) == 1
 
 
@@ -73,7 +75,10 @@ def test_a_block_keeps_samples_quarantined_videos_and_errors(
         config = small_run.replace(task=task, data={"uri": str(folder)})
         stream = open_pretraining(config).stream
         drawn = stream.draw_many(range(4))
-        check_equal(from_columns(to_columns(drawn), stream.drawer), Batch.from_drawn(drawn))
+        came = list(from_row(to_row(drawn, 5.0), stream.drawer, 2))
+        assert [drawn_time for _, drawn_time in came] == [5.0, 5.0]
+        for (ours, _), part in zip(came, (drawn[:2], drawn[2:]), strict=True):
+            check_equal(ours, Batch.from_drawn(part))
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +105,20 @@ def spec(small_run: PretrainConfig) -> TrainingSpec[Any]:
 def test_workers_get_the_plans_samples_in_its_order(
     spec: TrainingSpec[Any], world_size: int, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_stream, "MAX_STEPS_PER_BLOCK", 5)  # of 12: the last is shorter
-    stream = spec.stream
-    described = StreamSpec.from_stream(spec.config, stream)
-    blocks = sample_blocks(ray.put(stream), described, first, world_size, keep_losses())
-    shards = blocks.streaming_split(world_size, equal=True)
+    stream, losses = spec.stream, keep_losses()
     share = stream.total_batch // world_size
+    # of 12: the last is shorter
+    monkeypatch.setattr(cluster_stream, "BLOCK_SAMPLES", 5 * share)
+    described, reference = StreamSpec.from_stream(spec.config, stream), ray.put(stream)
 
-    def consume(shard: Any) -> list[Batch[Any]]:
-        return list(worker_batches(shard, stream.drawer, share, first))
+    def consume(rank: int) -> list[Batch[Any]]:
+        layout = BlockLayout.from_spec(described, first, world_size, rank)
+        assert layout.steps_per_block == 5
+        blocks = worker_blocks(reference, described, layout, losses)
+        return list(worker_batches(blocks, stream.drawer, share))
 
     with ThreadPoolExecutor(world_size) as pool:
-        came = list(pool.map(consume, shards))
+        came = list(pool.map(consume, range(world_size)))
     for rank, batches in enumerate(came):
         expected = list(stream.batches(first, rank, world_size))
         assert len(batches) == len(expected) == 12 - first // 4

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from ctp.cluster.metrics import WORKER_GAUGES
@@ -21,8 +20,8 @@ class Clock:
         return self.seconds
 
 
-def batch(drawn: float) -> Mapping[str, np.ndarray]:
-    return {"drawn_time": np.array([drawn, drawn])}
+def batch(drawn: float) -> tuple[str, float]:
+    return "samples", drawn
 
 
 def test_a_worker_is_measured_by_its_batches() -> None:
@@ -30,14 +29,14 @@ def test_a_worker_is_measured_by_its_batches() -> None:
     seconds before, so the worker took two or three others meanwhile."""
     clock, reports = Clock(), list[dict[str, float]]()
 
-    def batches() -> Iterator[Mapping[str, np.ndarray]]:
+    def batches() -> Iterator[tuple[str, float]]:
         for _ in range(12):
             clock.seconds += 1
             yield batch(drawn=clock.seconds - 10)
 
     meter = WorkerMeter(reports.append, monotonic=clock, now=clock)
-    for columns in meter.watch(batches()):
-        assert columns["drawn_time"][0] == clock.seconds - 10
+    for came in meter.watch(batches()):
+        assert came == "samples"
         clock.seconds += 3
     # the first after two batches, when 5 s have passed
     assert len(reports) == 6
@@ -57,7 +56,7 @@ def test_the_queue_is_as_long_as_the_batches_ahead(ahead: int) -> None:
     """All batches exist from the start but the last, which is drawn when `ahead` are left."""
     clock, reports = Clock(), list[dict[str, float]]()
 
-    def batches() -> Iterator[Mapping[str, np.ndarray]]:
+    def batches() -> Iterator[tuple[str, float]]:
         for number in range(10):
             if number == 10 - ahead:
                 drawn = clock.seconds - 1e-3

@@ -26,7 +26,6 @@ from ctp.build.config import BuildConfig
 from ctp.build.layouts import Contents
 from ctp.cluster.connect import Demand, check_place, cluster
 from ctp.cluster.errors import stopped_errors
-from ctp.cluster.local import DATA_PLUMBING_CPUS
 from ctp.cluster.losses import keep_losses, open_journal
 from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
@@ -168,7 +167,7 @@ def build(
     context.target_max_block_size = 1  # what an actor yields arrives at once
     # as bytes: Arrow would take the dataclass apart
     rows = [{"task": pickle.dumps(task)} for task in tasks]
-    cpus = ray.cluster_resources().get("CPU", 0) - DATA_PLUMBING_CPUS  # type: ignore[no-untyped-call]
+    cpus = ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
     at_a_time = min(config.num_tasks or max(int(cpus), 1), len(rows))
     builders = Demand("builder", at_a_time, 1.0, 0.0, "num_tasks")
     shards = ray.data.from_items(rows, override_num_blocks=len(rows))

@@ -15,7 +15,7 @@ import ray
 import torch
 from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
 
-from ctp.cluster.local import AUTH_MODE, DATA_PLUMBING_CPUS, local_ray, schedulable_cpus
+from ctp.cluster.local import AUTH_MODE, local_ray, schedulable_cpus
 from ctp.cluster.path_visibility import check_seen
 from ctp.training.config import ScalingConfig
 from ctp.training.run_folder import Uris
@@ -56,7 +56,7 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
             gpus,
             f"{workers} or cpus_per_worker",
         ),
-        Demand("actor", actors, scaling.cpus_per_actor, 0.0, "scaling.num_actors"),
+        Demand("actor", actors, 1.0, 0.0, "scaling.num_actors"),
     ]
 
 
@@ -100,15 +100,12 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Iterator[float]:
+def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Args:
         demands: the processes that must fit; none for a job that adapts to the cluster.
         paths: what the job reads and writes; all nodes must see local files and folders.
-
-    Yields:
-        the share of the CPUs of the demands to reserve, see `reserved_share`.
 
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the demands, a node does not see a
@@ -119,14 +116,11 @@ def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Itera
         raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
     address = os.environ.get(ADDRESS)
     with _joined(address) if address else local_ray():
-        share = 1.0
-        if address and demands:
-            there = resources()
-            where = f"the cluster at {address}"
-            share = reserved_share(demands, there["CPU"], there["GPU"], where)
+        if address:
+            check_cluster(demands, f"the cluster at {address}")
         check_seen(paths)
         try:
-            yield share
+            yield
         finally:
             # a reference to an object that another thread releases while Ray shuts down ends the
             # process; those in cycles would be released at any time
@@ -191,29 +185,7 @@ def check_cluster(demands: Sequence[Demand], where: str, *, may_grow: bool = Tru
         ValueError: the cluster has too few CPUs or GPUs.
     """
     there = resources(may_grow=may_grow)
-    require(demands, there["CPU"] - DATA_PLUMBING_CPUS, there["GPU"], where)
-
-
-def reserved_share(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> float:
-    """Return the share of the CPUs of all processes that Ray should reserve.
-
-    It is 1 if they fit beside Ray Data's own tasks. If the cluster has CPUs for the processes, but
-    not for those tasks as well, each process reserves a little less, and they share the cores.
-
-    Raises:
-        ValueError: the processes do not fit.
-    """
-    room, needed = cpus - DATA_PLUMBING_CPUS, sum(each.number * each.cpus for each in demands)
-    if not 0 < room < needed <= cpus:
-        require(demands, room, gpus, where)
-        return 1.0
-    require(demands, cpus, gpus, where)
-    print(
-        f"{where} has {cpus:g} CPUs for {describe_demands(demands)} and Ray Data's own tasks, "
-        f"which share them: Ray reserves {room / needed:.2g} of the CPUs of each process",
-        flush=True,
-    )
-    return room / needed
+    require(demands, there["CPU"], there["GPU"], where)
 
 
 def describe_demands(demands: Sequence[Demand], unit: str = "CPU") -> str:
@@ -242,8 +214,7 @@ def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> 
 
     Args:
         demands: the processes.
-        cpus: CPUs for them, without the one of Ray Data's own tasks.
-        gpus: GPUs for them.
+        cpus, gpus: what there is.
         where: name of the cluster in an error.
 
     Raises:

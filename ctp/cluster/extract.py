@@ -35,9 +35,7 @@ from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
 from ctp.video.limits import DecodingLimits
 
-CPUS_PER_WRITER = 0.25
 NEVER_SPLIT_BYTES = 2**40
-PARTS_PER_INPUT_BLOCK = 20_000
 
 
 def demands(scaling: EmbedScalingConfig) -> list[Demand]:
@@ -134,13 +132,12 @@ def _written(extraction: Extraction, losses: Any) -> Dataset:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = NEVER_SPLIT_BYTES
-    scaling, number = extraction.config.scaling, len(extraction.left)
+    scaling = extraction.config.scaling
     encoder = ray.put(extraction.encoder)
     work = replace(extraction, encoder=b"")  # it is large: once in the object store
-    input_blocks = -(-number // PARTS_PER_INPUT_BLOCK)
-    parts = ray.data.range(number, override_num_blocks=max(input_blocks, 1))
+    parts = [{"number": number} for number in extraction.left]
     read = map_by_actors(
-        parts.repartition(target_num_rows_per_block=1),
+        ray.data.from_items(parts, override_num_blocks=len(parts)),
         _Reader,
         (work, losses),
         scaling.num_readers,
@@ -156,7 +153,7 @@ def _written(extraction: Extraction, losses: Any) -> Dataset:
         num_gpus=float(scaling.use_gpu),
     )
     write = partial(_write, folder=extraction.folder.uri, attempt=extraction.attempt)
-    return encoded.map_batches(write, batch_size=None, num_cpus=CPUS_PER_WRITER)
+    return encoded.map_batches(write, batch_size=None, num_cpus=0)
 
 
 class _Reader:
@@ -169,7 +166,7 @@ class _Reader:
         self._work = work
 
     def __call__(self, row: Columns) -> Columns:
-        number = self._work.left[int(row["id"][0])]
+        number = int(row["number"][0])
         with self._journal.task():
             rows = read_part(self._work.config, self._work.catalog, number, self._journal)
         return {**rows, "part": np.full(len(rows["id"]), number)}

@@ -355,8 +355,8 @@ def _train_held(
     total_batch = config.compute.total_batch
     print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
     print(
-        f"processes, with their CPUs: {describe_demands(demands)}; and 1 for Ray Data's own tasks. "
-        "Evaluations read videos by further actors, while the others wait"
+        f"processes, with their CPUs: {describe_demands(demands)}. Evaluations read videos by "
+        "further actors, while the others wait"
     )
     print(describe_training_memory(spec))
     if note:
@@ -371,7 +371,7 @@ def _train_held(
     paths = [folder.uri, *input_locations(config)]
     with (
         service_log(config) as log,
-        cluster(demands, paths) as share,
+        cluster(demands, paths),
         Progress(config.score) as progress,
         beside,
     ):
@@ -381,8 +381,7 @@ def _train_held(
             log(row)
             return lease.lost_reason()
 
-        scaling = config.scaling.reserving(share)
-        train(replace(spec, config=config.replace(scaling=scaling)), show)
+        train(spec, show)
     lease.attempt.check()
     rows = run_folder.read_metrics(folder)
     _draw_curves(config, rows)

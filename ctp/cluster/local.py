@@ -23,8 +23,6 @@ LOOPBACK = "127.0.0.1"
 LEAST_CPUS = 2
 """Least number of CPUs that Ray gets, since the smallest run has two processes. On a machine with
 one core they share it."""
-DATA_PLUMBING_CPUS = 1.0
-"""Ray Data's own tasks need one CPU; without it they would wait forever."""
 OBJECT_STORE_BYTES = 1 * 2**30
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 """The logger of warnings about a local cluster's token."""
@@ -64,7 +62,7 @@ def local_ray() -> Iterator[None]:
         try:
             ray.init(
                 address="local",  # not another one that runs on this machine
-                num_cpus=schedulable_cpus() + int(DATA_PLUMBING_CPUS),
+                num_cpus=schedulable_cpus(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,

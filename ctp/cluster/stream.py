@@ -287,7 +287,7 @@ def worker_blocks(
         SampleActor,
         (stream, spec, layout, losses),
         spec.scaling.actors_per_worker(layout.num_workers),
-        num_cpus=spec.scaling.cpus_per_actor,
+        num_cpus=1,
         batch_format="pyarrow",
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             here, soft=True, _spill_on_unavailable=True

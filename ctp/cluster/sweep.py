@@ -25,7 +25,6 @@ from ctp.cluster.connect import Demand, check_place, cluster, require, resources
 from ctp.cluster.coordinator import StopSignals
 from ctp.cluster.knn import scorer_demand
 from ctp.cluster.leaked_placement_groups import remove_leaked_placement_groups
-from ctp.cluster.local import DATA_PLUMBING_CPUS
 from ctp.cluster.losses import RESTART_ALWAYS
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.trial import PRETRAIN, error_line, run_trial
@@ -178,7 +177,7 @@ def trials_at_once(
 
     Args:
         phases: the demands of a trial's phases; a trial holds at most those of the largest phase.
-        cpus, gpus, memory_bytes: resources of the cluster, without those of Ray Data's own tasks.
+        cpus, gpus, memory_bytes: resources of the cluster.
     """
     # phases follow each other, so the largest counts
     most_cpus = max(sum(each.number * each.cpus for each in phase) for phase in phases)
@@ -195,7 +194,7 @@ def fitting_trials(plan: Plan) -> int:
         ValueError: not even one fits; says what is missing.
     """
     present = resources()
-    cpus, gpus = present["CPU"] - DATA_PLUMBING_CPUS, present["GPU"]
+    cpus, gpus = present["CPU"], present["GPU"]
     phases = trial_demands(plan)
     for phase in phases:
         require(phase, cpus, gpus, "the cluster")

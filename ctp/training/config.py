@@ -87,8 +87,6 @@ class ScalingConfig(Config):
     """CPU cores of each worker."""
     num_actors: Annotated[int, Ge(1)] = 1
     """Actors that decode videos and draw samples, each on a CPU core; workers have equally many."""
-    cpus_per_actor: Annotated[float, Gt(0), NotAnOption()] = 1.0
-    """CPU cores that Ray reserves for each actor; fewer on a cluster that is too small for all."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """Restarts of failed workers from the last checkpoint, after which the run fails; -1: no limit.
     Lost nodes do not count. The same error twice without a step in between ends the run at once."""
@@ -104,12 +102,6 @@ class ScalingConfig(Config):
     def actors_per_worker(self, num_workers: int) -> int:
         """Return how many of `num_actors` draw samples for each of the workers, rounded up."""
         return -(-self.num_actors // num_workers)
-
-    def reserving(self, share: float) -> Self:
-        """Return the same processes, for each of which Ray reserves this share of its CPU cores."""
-        return self.replace(
-            cpus_per_worker=self.cpus_per_worker * share, cpus_per_actor=self.cpus_per_actor * share
-        )
 
     @property
     def fewest_workers(self) -> int:

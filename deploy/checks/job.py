@@ -13,7 +13,7 @@ import yaml
 
 from checks.cluster import STOP_VARIABLE, Rule
 from checks.manifest import GPU, PROJECT, Document, Ray
-from ctp.cluster.connect import DATA_PLUMBING_CPUS, Demand, require, run_demands
+from ctp.cluster.connect import Demand, require, run_demands
 from ctp.cluster.sweep import trial_demands
 from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.plan import Plan
@@ -129,7 +129,7 @@ def _require(job: Ray, replicas: str, demands: Sequence[Demand]) -> None:
         sum(pod.resource(name) * pod.group[replicas] for pod in job.workers)
         for name in ("cpu", GPU)
     )
-    require(demands, cpus - DATA_PLUMBING_CPUS, gpus, f"the cluster of {replicas}")
+    require(demands, cpus, gpus, f"the cluster of {replicas}")
 
 
 def suits_kueue(job: Ray) -> Iterator[str]:

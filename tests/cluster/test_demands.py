@@ -6,31 +6,25 @@ import re
 
 import pytest
 
-from ctp.cluster.connect import Demand, require, reserved_share, run_demands
+from ctp.cluster.connect import Demand, require, run_demands
 from ctp.recipes import PRETRAIN
 from ctp.training.config import ScalingConfig
 
 TINY = run_demands(PRETRAIN["tiny"]().scaling)
 
 
-@pytest.mark.parametrize(("cpus", "share"), [(2, 0.5), (3, 1), (64, 1)])
-def test_the_smallest_recipe_fits_two_cpus_beside_ray_datas_tasks(cpus: int, share: float) -> None:
-    assert reserved_share(TINY, cpus, 0, "the cluster") == share
-    scaling = PRETRAIN["tiny"]().scaling.reserving(share)
-    reserved = sum(each.number * each.cpus for each in run_demands(scaling))
-    assert reserved + 1 <= cpus
+def test_the_smallest_recipe_fits_two_cpus() -> None:
+    require(TINY, 2, 0, "the cluster")
+    with pytest.raises(ValueError, match=r"needs 2 CPUs .* but the cluster offers 1"):
+        require(TINY, 1, 0, "the cluster")
 
 
-def test_a_larger_run_fits_if_the_cluster_has_a_cpu_for_each_process() -> None:
-    demands = run_demands(ScalingConfig(num_workers=2, num_actors=6))
-    assert reserved_share(demands, 8, 0, "the cluster") == 7 / 8
-    with pytest.raises(ValueError, match=r"needs 8 CPUs .* but the cluster offers 6"):
-        reserved_share(demands, 7, 0, "the cluster")
-
-
-def test_one_cpu_is_too_few() -> None:
-    with pytest.raises(ValueError, match="the cluster offers 0"):
-        reserved_share(TINY, 1, 0, "the cluster")
+@pytest.mark.parametrize(("workers", "actors", "cpus"), [(2, 6, 8), (2, 5, 8), (4, 1, 8)])
+def test_each_worker_has_equally_many_actors_and_at_least_one(
+    workers: int, actors: int, cpus: int
+) -> None:
+    demands = run_demands(ScalingConfig(num_workers=workers, num_actors=actors))
+    assert sum(each.number * each.cpus for each in demands) == cpus
 
 
 def test_cpus_and_gpus_that_are_missing_are_reported_at_once_with_options_that_fit() -> None:

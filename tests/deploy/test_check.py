@@ -288,11 +288,11 @@ def test_what_is_right_in_another_way_is_accepted(
         ("spec/entrypoint", ENTRYPOINT.replace("--name a", ""), "backoffLimit without --name"),
         ("spec/entrypoint", ENTRYPOINT.replace("s3://b/", ""), "a pod's disk goes with the pod"),
         ("spec/entrypoint", f"{ENTRYPOINT} --checkpoint.grace_seconds 90", "of the head is 90"),
-        ("spec/rayClusterSpec/workerGroupSpecs/0/replicas", 0, "the cluster of replicas offers 2"),
+        ("spec/rayClusterSpec/workerGroupSpecs/0/replicas", 0, "the cluster of replicas offers 3"),
         (
             "spec/entrypoint",
             f"{ENTRYPOINT} --scaling.use_gpu true --scaling.num_actors 99",
-            "the cluster of maxReplicas offers 79",
+            "the cluster of maxReplicas offers 80",
         ),
         (
             "spec/entrypoint",

@@ -9,6 +9,12 @@ _SENT: dict[tuple[tuple[float, ...], torch.device], Tensor] = {}
 """Not an lru_cache, which torch.compile warns of."""
 
 
+def keep_while_compiling() -> None:
+    """Let torch.compile take constants as they are; to be called before it compiles."""
+    # not a decorator: it imports 0.1 GB, also in processes that only draw samples
+    torch.compiler.assume_constant_result(_send_once)  # type: ignore[no-untyped-call]
+
+
 def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return values as float32 [N] on a device; not to be changed.
 
@@ -18,7 +24,6 @@ def constant(values: tuple[float, ...], device: torch.device) -> Tensor:
     return found
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _send_once(values: tuple[float, ...], device: torch.device) -> Tensor:
     if (values, device) not in _SENT:
         with torch.inference_mode(False):  # or it could not be used where there are gradients

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -48,6 +48,22 @@ def test_a_pretraining_has_at_most_sixty_options(name: str) -> None:
 )
 def test_a_fine_tuning_has_at_most_forty_options(recipe: Callable[[], RunConfig]) -> None:
     assert num_options(recipe()) <= 40
+
+
+@pytest.mark.parametrize(
+    ("recipes", "exact"),
+    [
+        *((PRETRAIN, f"{name}-exact") for name in PAPER_RUNS),
+        (FINETUNE, "ucf101-exact"),
+        (TRACK, "got10k-exact"),
+    ],
+)
+def test_recipes_for_gpus_compute_in_bfloat16_and_exact_ones_in_float32(
+    recipes: Mapping[str, Callable[[], RunConfig]], exact: str
+) -> None:
+    ours, theirs = recipes[exact.removesuffix("-exact")](), recipes[exact]()
+    assert (ours.compute.precision, theirs.compute.precision) == ("bf16", "fp32")
+    assert [each.name for each in ours.differences(theirs)] == ["compute.precision"]
 
 
 def test_constants_are_the_papers() -> None:

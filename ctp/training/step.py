@@ -19,6 +19,11 @@ MAX_GRADIENT_NORM = 40.0
 """L2 norm to which a larger gradient is scaled down (the authors' implementation)."""
 
 
+CUDNN_WITH_FAULTY_BF16 = range(9_08_00, 9_15_00)
+"""Versions of cuDNN whose 3D convolutions in bfloat16 are wrong (to 9.10), or 4 times slower and
+need 17 times the memory (PyTorch's issues 163539, 166122 and 166643)."""
+
+
 class LossTerms(NamedTuple):
     """A loss and further values that a step logs.
 
@@ -40,6 +45,28 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     if config.name == "adamw":
         return torch.optim.AdamW(parameters, **options)
     return torch.optim.SGD(parameters, momentum=MOMENTUM, **options)
+
+
+def precision_fault(
+    config: ComputeConfig, device: torch.device, cudnn: int | None = None
+) -> str | None:
+    """Return why a device must not compute in the precision of `config`, or None.
+
+    Args:
+        config: has the precision.
+        device: of the run.
+        cudnn: version, as in 91501 for 9.15.1; None: the one that torch has loaded.
+    """
+    if device.type != "cuda" or config.precision != "bf16":
+        return None
+    version = torch.backends.cudnn.version() if cudnn is None else cudnn  # type: ignore[no-untyped-call]
+    if version not in CUDNN_WITH_FAULTY_BF16:
+        return None
+    name = f"{version // 10_000}.{version // 100 % 100}.{version % 100}"
+    return (
+        f"cuDNN {name} computes 3D convolutions in bfloat16 wrongly or very slowly. Install torch "
+        "2.10 or later with its own cuDNN (9.15 or later), or set compute.precision fp32"
+    )
 
 
 def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextManager[object]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ctp.constant import keep_while_compiling
 from ctp.data.catalog import Catalog
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger, QuarantineLimitError
 from ctp.data.stream import Batch, LoadVideos, S, SampleStream, VideoSet, load_here
@@ -29,7 +30,7 @@ from ctp.training.distributed import Worker, from_first, gather
 from ctp.training.metrics_log import MetricsLog
 from ctp.training.run_folder import Row, checkpoint_store, folder_of
 from ctp.training.schedule import learning_rate_factor
-from ctp.training.step import LossTerms, autocast, build_optimizer, train_step
+from ctp.training.step import LossTerms, autocast, build_optimizer, precision_fault, train_step
 from ctp.training.sync_norm import synchronise_norms
 from ctp.training.transfer import Sender
 from ctp.versions import written_by
@@ -244,6 +245,9 @@ class Trainer:
     ):
         self.spec, self.worker, self.stop_signal, self.publish = spec, worker, stop_signal, publish
         config = self.config = spec.config
+        fault = precision_fault(config.compute, worker.device)
+        if fault is not None:
+            raise RunStoppedError(fault, is_final=True)
         self.folder = folder_of(config)
         self.store = checkpoint_store(config, spec.attempt)
         self.learner = spec.learner(spec, worker, load)
@@ -562,7 +566,10 @@ def loss_function(
     """
     # around DDP, so that gradients are sent while others are computed; and with the game and the
     # colours, which are many small operations
-    loss = torch.compile(learner.loss) if config.compile else learner.loss
+    loss = learner.loss
+    if config.compile:
+        keep_while_compiling()
+        loss = torch.compile(loss)
 
     def compute(inputs: Any) -> LossTerms:
         with autocast(config, device):

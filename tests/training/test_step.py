@@ -6,8 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctp.training.config import OptimizerConfig
-from ctp.training.step import MAX_GRADIENT_NORM, LossTerms, build_optimizer, train_step
+from ctp.training.config import ComputeConfig, OptimizerConfig
+from ctp.training.step import (
+    MAX_GRADIENT_NORM,
+    LossTerms,
+    build_optimizer,
+    precision_fault,
+    train_step,
+)
 
 
 def take_step(config: OptimizerConfig, gradient: float) -> tuple[nn.Parameter, Tensor]:
@@ -46,3 +52,19 @@ def test_the_gradient_is_clipped() -> None:
     config = OptimizerConfig(weight_decay=0)
     weight, _ = take_step(config, gradient=1000.0)
     assert weight.item() == pytest.approx(1 - 0.1 * MAX_GRADIENT_NORM, rel=1e-5)
+
+
+@pytest.mark.parametrize("cudnn", [9_08_00, 9_10_02, 9_14_00])
+def test_bfloat16_is_refused_where_cudnn_is_faulty(cudnn: int) -> None:
+    gpu, bf16 = torch.device("cuda"), ComputeConfig(precision="bf16")
+    fault = precision_fault(bf16, gpu, cudnn)
+    assert fault is not None
+    assert f"cuDNN {cudnn // 10_000}.{cudnn // 100 % 100}" in fault
+    assert "compute.precision fp32" in fault
+    assert precision_fault(ComputeConfig(precision="tf32"), gpu, cudnn) is None
+    assert precision_fault(bf16, torch.device("cpu"), cudnn) is None
+
+
+@pytest.mark.parametrize("cudnn", [9_07_01, 9_15_00, 9_26_00])
+def test_bfloat16_is_accepted_elsewhere(cudnn: int) -> None:
+    assert precision_fault(ComputeConfig(precision="bf16"), torch.device("cuda"), cudnn) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from ctp.pretext.ctp.cycle import label_by_cycle
 from ctp.pretext.ctp.game import Game, draw_game
 from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import TrackingTally
-from ctp.pretext.ctp.paste import paste
 from ctp.pretext.ctp.paste_batch import paste_batch
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.score import Score
@@ -221,7 +220,9 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
             return paste_batch(
                 frames, samples.game, sources, samples.has_patch_sources, blending=blending
             )
-        pasted: Tensor = _paste_on_cpu(frames, sources, samples, blending)
+        from ctp.pretext.ctp.paste_cpu import paste_on_cpu  # brings torch's compiler
+
+        pasted: Tensor = paste_on_cpu(frames, sources, samples, blending)
         return pasted
 
     def _draw_annotated(self, videos: VideoSource, rng: np.random.Generator) -> GameSample:
@@ -286,21 +287,3 @@ class CtpTask(PretextTask[GameSample, CtpConfig]):
     def _read_one(self, reader: VideoReader, rng: np.random.Generator) -> NDArray[np.uint8]:
         picture: NDArray[np.uint8] = self._read(reader, rng, 1)[0]
         return picture
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # its loops are those of NumPy
-def _paste_on_cpu(
-    frames: Tensor, sources: Tensor, samples: GameSample, blending: Literal["exact", "official"]
-) -> Tensor:
-    pasted = [
-        paste(
-            clip.numpy(),
-            Game(*(field.numpy() for field in game)),
-            own if used else None,
-            blending=blending,
-        )
-        for clip, own, used, *game in zip(
-            frames, sources.numpy(), samples.has_patch_sources, *samples.game, strict=True
-        )
-    ]
-    return torch.from_numpy(np.stack(pasted))

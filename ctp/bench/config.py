@@ -17,7 +17,7 @@ from ctp.pretext.task_config import AnyTaskConfig
 from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 
-Part = Literal["ingest", "ray", "step", "game", "plan"]
+Part = Literal["ingest", "ray", "readers", "step", "game", "plan"]
 BaselineName = Literal["opencv-zip-jpeg", "torchcodec", "torchcodec-transcoded"]
 Precision = Literal["fp32", "tf32", "bf16"]
 PARTS: tuple[Part, ...] = ("ingest", "ray", "step", "game", "plan")
@@ -45,6 +45,15 @@ class BenchRayConfig(Config):
     """Clips in a batch of the single worker."""
 
 
+class BenchReadersConfig(Config):
+    """Training workers that read side by side."""
+
+    numbers: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)] = (1, 2, 4, 8)
+    """Numbers of workers, measured one after the other."""
+    blocks: Annotated[int, Ge(1)] = 40
+    """Blocks that each worker receives."""
+
+
 class BenchStepConfig(Config):
     """The training step, in every combination of these options."""
 
@@ -60,7 +69,7 @@ class BenchConfig(Config):
     """What to measure, and how often. The defaults are the paper's task and encoder."""
 
     what: Annotated[tuple[Part, ...], MinLen(1)] = PARTS
-    """The parts to measure: some of ingest,ray,step,game,plan."""
+    """The parts to measure: some of ingest,ray,readers,step,game,plan."""
     out: str = "bench.json"
     """File for the figures, local or s3://."""
     repeats: Annotated[int, Ge(1)] = 7
@@ -81,6 +90,8 @@ class BenchConfig(Config):
     """Folder or URI for the loaders' videos while they are measured; by default a local one."""
     ray: BenchRayConfig = BenchRayConfig()
     """The stream of samples through Ray."""
+    readers: BenchReadersConfig = BenchReadersConfig()
+    """Training workers that read side by side."""
     step: BenchStepConfig = BenchStepConfig()
     """The training step."""
     gpus: Annotated[int, Ge(1)] = 8

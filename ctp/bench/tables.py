@@ -62,6 +62,15 @@ RAY: dict[str, Meaning] = {
     "peak_shared_mib": Meaning("shared memory, MiB", "most that was shared: the object store"),
     "mib_per_1000_clips": Meaning("MiB for 1,000 clips", "growth of the memory"),
 }
+READERS: dict[str, Meaning] = {
+    "clips_per_block": Meaning("clips a block", "that Ray passes on together"),
+    "mib_per_block": Meaning("MiB a block", "at most"),
+    "blocks_per_second_of_a_reader": Meaning("blocks/s", "that each reader takes"),
+    "reader_cpu_ms_per_block": Meaning("CPU ms a block", "of a reader, for all that Ray does"),
+    "record_cpu_ms_per_block": Meaning(
+        "CPU ms a block, record", "of the record of lost processes, which all readers share"
+    ),
+}
 STEP: dict[str, Meaning] = {
     "precision": Meaning("precision", "of the arithmetic"),
     "compiled": Meaning("compiled", "whether torch.compile made the code"),
@@ -147,6 +156,10 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Figures]], RenderableType]]] = {
         partial(figure_table, meanings=INGEST),
     ),
     "ray": ("clips as they reach a training worker", partial(figure_table, meanings=RAY)),
+    "readers": (
+        "what Ray costs a training worker, by the number of workers",
+        partial(figure_table, meanings=READERS),
+    ),
     "step": ("a training step", partial(figure_table, meanings=STEP)),
     "timings": ("the game and the plan, on one core", timing_table),
 }

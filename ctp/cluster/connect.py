@@ -100,12 +100,15 @@ def _check_answers(address: str) -> None:
 
 
 @contextmanager
-def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Iterator[None]:
+def cluster(
+    demands: Sequence[Demand] = (), paths: Iterable[Uris] = (), **local: int
+) -> Iterator[None]:
     """Join the cluster that `RAY_ADDRESS` names, as a submitted job does, or start a local one.
 
     Args:
         demands: the processes that must fit; none for a job that adapts to the cluster.
         paths: what the job reads and writes; all nodes must see local files and folders.
+        local: what a local Ray gets, see `local_ray`.
 
     Raises:
         ValueError: the cluster has fewer CPUs or GPUs than the demands, a node does not see a
@@ -115,7 +118,7 @@ def cluster(demands: Sequence[Demand] = (), paths: Iterable[Uris] = ()) -> Itera
     if ray.is_initialized():
         raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
     address = os.environ.get(ADDRESS)
-    with _joined(address) if address else local_ray():
+    with _joined(address) if address else local_ray(**local):
         if address:
             check_cluster(demands, f"the cluster at {address}")
         check_seen(paths)

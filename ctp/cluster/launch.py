@@ -24,7 +24,7 @@ from ctp.cluster.connect import Demand, check_place, cluster, describe_demands, 
 from ctp.cluster.errors import StoppedError, exit_finally
 from ctp.cluster.extract import demands as embed_demands
 from ctp.cluster.knn import KnnScorer, scorer_demand
-from ctp.cluster.memory import describe_training_memory
+from ctp.cluster.memory import describe_training_memory, stream_store_bytes
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.service_log import service_log
 from ctp.cluster.train import train
@@ -371,7 +371,7 @@ def _train_held(
     paths = [folder.uri, *input_locations(config)]
     with (
         service_log(config) as log,
-        cluster(demands, paths),
+        cluster(demands, paths, sample_bytes=stream_store_bytes(spec)),
         Progress(config.score) as progress,
         beside,
     ):

@@ -24,6 +24,9 @@ LEAST_CPUS = 2
 """Least number of CPUs that Ray gets, since the smallest run has two processes. On a machine with
 one core they share it."""
 OBJECT_STORE_BYTES = 1 * 2**30
+"""Least size of a local cluster's object store."""
+OTHER_OBJECTS_BYTES = 256 * 2**20
+"""Room for objects other than samples, such as the catalogue."""
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 """The logger of warnings about a local cluster's token."""
 SHARED_MEMORY = Path("/dev/shm")
@@ -49,27 +52,32 @@ def schedulable_cpus() -> int:
 
 
 @contextmanager
-def local_ray() -> Iterator[None]:
+def local_ray(sample_bytes: int = 0, least_cpus: int = 0) -> Iterator[None]:
     """Run Ray on this machine, on the loopback interface only; for use in a `with` statement.
+
+    Args:
+        sample_bytes: the most bytes of samples that the object store must hold.
+        least_cpus: Ray gets as many CPUs if the machine has fewer.
 
     Raises:
         ConnectionError: Ray does not start; says why and what to do.
     """
     folder = session_folder()
+    store_bytes = max(sample_bytes + OTHER_OBJECTS_BYTES, OBJECT_STORE_BYTES)
     # its warning does not apply: only this process uses this cluster
     logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     with _environment(_settings()), _local_constants():
         try:
             ray.init(
                 address="local",  # not another one that runs on this machine
-                num_cpus=schedulable_cpus(),
-                object_store_memory=OBJECT_STORE_BYTES,
+                num_cpus=max(schedulable_cpus(), least_cpus),
+                object_store_memory=store_bytes,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.WARNING,
                 _node_ip_address=LOOPBACK,
                 _temp_dir=folder,
-                _plasma_directory=_object_store_folder(folder),
+                _plasma_directory=_object_store_folder(folder, store_bytes),
             )
         except Exception as error:  # of any kind, from any part of this machine
             reason = shorten(str(error), MAX_REASON_LENGTH, placeholder=" …")
@@ -111,16 +119,16 @@ def _can_write(folder: str) -> bool:
         return False
 
 
-def _object_store_folder(session_folder: str) -> str:
+def _object_store_folder(session_folder: str, needed_bytes: int) -> str:
     """Return the folder of the object store: shared memory, unless that is missing or too small."""
     if not os.access(SHARED_MEMORY, os.W_OK):  # also where there is none, as on macOS
         return session_folder
     free_bytes = shutil.disk_usage(SHARED_MEMORY).free
-    if free_bytes >= OBJECT_STORE_BYTES:
+    if free_bytes >= needed_bytes:
         return str(SHARED_MEMORY)
     print(
         f"the object store is in {session_folder}, since {SHARED_MEMORY} has {free_bytes >> 20} "
-        f"MiB free, {OBJECT_STORE_BYTES >> 20} MiB are needed. More is faster: docker run "
+        f"MiB free, {needed_bytes >> 20} MiB are needed. More is faster: docker run "
         "--shm-size=2g",
         flush=True,
     )

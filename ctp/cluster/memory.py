@@ -55,14 +55,30 @@ class DecoderMemory:
         )
 
 
+def stream_store_bytes(spec: TrainingSpec[Any]) -> int:
+    """Return the most bytes that the samples of a run take of the cluster's object store."""
+    stream = _described(spec)
+    return max(each.num_workers * worker_store_bytes(stream, each) for each in _layouts(spec))
+
+
+def _described(spec: TrainingSpec[Any]) -> StreamSpec:
+    return StreamSpec.from_stream(spec.config, spec.stream)
+
+
+def _layouts(spec: TrainingSpec[Any]) -> list[BlockLayout]:
+    """Return the blocks of the fewest workers and of all; those of the first worker stand for the
+    others'."""
+    scaling = spec.config.scaling
+    sizes = {scaling.fewest_workers, scaling.num_workers}
+    return [BlockLayout.from_spec(_described(spec), 0, number) for number in sizes]
+
+
 def describe_training_memory(spec: TrainingSpec[Any]) -> str:
     """Return lines on the memory that a training run needs besides its workers."""
-    config, stream = spec.config, StreamSpec.from_stream(spec.config, spec.stream)
+    config, layouts, store = spec.config, _layouts(spec), stream_store_bytes(spec)
     scaling, train, evaluation = config.scaling, *spec.catalogs
-    sizes = {scaling.fewest_workers, scaling.num_workers}
-    layouts = [BlockLayout.from_spec(stream, 0, number) for number in sizes]
-    store = max(each.num_workers * worker_store_bytes(stream, each) for each in layouts)
-    block = max(each.block_bytes(stream) for each in layouts)
+    block = max(each.block_bytes(_described(spec)) for each in layouts)
+    sizes = [each.num_workers for each in layouts]
     actors = max(each * scaling.actors_per_worker(each) for each in sizes)
     # a block is stacked from its samples
     actor = DecoderMemory.from_catalog(DecodingLimits(config.data.max_megapixels), train, 2 * block)

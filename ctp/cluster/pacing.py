@@ -11,8 +11,8 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
-ROUND_SECONDS = 0.03
-"""Least time of a round: short beside the time that a block takes."""
+ROUND_SECONDS = 0.1
+"""Least time of a round: short beside the time that an actor takes for its next two blocks."""
 
 
 class PacedRounds(ExecutionCallback):

@@ -13,6 +13,7 @@ ABOUT = """Measure what a clip and a training step cost on this machine, and wha
           with --baseline, other loaders on the same clips, in all of their ways
   ray     the stream of samples through Ray as it reaches a training worker, against one process
           that draws the same samples; memory of all processes
+  readers what Ray costs a training worker, by the number of workers; not measured by default
   step    a training step, by precision, compiled or not
   game    the game of Catch-the-Patch, drawn and pasted on a CPU, by set of rules
   plan    looking up a position of the stream, among few and very many videos

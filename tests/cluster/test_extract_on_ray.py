@@ -112,5 +112,5 @@ def test_a_storage_fault_stops_the_job(small_embedding: EmbedConfig) -> None:
 
 def test_a_job_that_does_not_fit_the_cluster_is_refused(small_embedding: EmbedConfig) -> None:
     work = open_extraction(small_embedding.replace(scaling={"num_readers": 9}))
-    with pytest.raises(ValueError, match=r"needs 10 CPUs .* the cluster offers 3"):
+    with pytest.raises(ValueError, match=r"needs 10 CPUs .* the cluster offers 4"):
         extract(work, print)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from ctp.bench.budget import Place, describe_budget, make_budgets
+from ctp.bench.budget import ASSUMED_GPU_CLIPS_PER_SECOND, Place, describe_budget, make_budgets
 from ctp.bench.cases import measure_cases
 from ctp.bench.config import BenchConfig
 from ctp.bench.ingest import compare_loaders, describe_loader, fastest_of_each
@@ -53,6 +53,7 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
         from ctp.cluster.delivery import measure_delivery  # GPU machines may have no Ray
 
         deliveries = [measure_delivery(config)]
+    readers, scaling = _measure_readers(config) if "readers" in config.what else ([], [])
     steps = measure_steps(config) if "step" in config.what else []
     timings = measure_cases(config)
     efficiency = deliveries[0].efficiency if deliveries else None
@@ -63,9 +64,18 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
         "ingest": [loader.figures(loaders[0]) for loader in fastest_of_each(loaders)],
         "loaders": [loader.figures(loaders[0]) for loader in loaders],
         "ray": [delivery.figures() for delivery in deliveries],
+        "readers": readers,
         "step": steps,
         "timings": [timing.figures() for timing in timings],
         "budget": budgets,
     }
     speeds = [describe_loader(loader, loaders[0]) for loader in loaders[1:]]
-    return figures, [*speeds, *assumptions, *map(describe_budget, budgets)]
+    return figures, [*speeds, *scaling, *assumptions, *map(describe_budget, budgets)]
+
+
+def _measure_readers(config: BenchConfig) -> tuple[list[Figures], list[str]]:
+    from ctp.cluster.readers import describe_scaling, measure_readers
+
+    figures = measure_readers(config)
+    rate = config.gpu_clips_per_second or ASSUMED_GPU_CLIPS_PER_SECOND
+    return figures, describe_scaling(figures[-1], rate)

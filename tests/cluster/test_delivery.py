@@ -97,7 +97,7 @@ def test_figures_of_a_system_without_proc_are_none() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_a_stream_is_delivered(small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MAX_STEPS_PER_BLOCK", 5)
+    monkeypatch.setattr(stream, "BLOCK_SAMPLES", 20)
     run = small_run.replace(scaling={"num_actors": 2})
     ray.init("local", num_cpus=3, object_store_memory=256 * 2**20, include_dashboard=False)
     try:

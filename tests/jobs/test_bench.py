@@ -109,7 +109,7 @@ def test_an_invalid_option_is_one_error(bench, options, message, capsys):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 def test_the_stream_through_ray_is_measured(run_bench, monkeypatch, capsys):
-    monkeypatch.setattr("ctp.cluster.stream.MAX_STEPS_PER_BLOCK", 2)
+    monkeypatch.setattr("ctp.cluster.stream.BLOCK_SAMPLES", 16)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     options = ["--ray.num_actors", "1", "--ray.clips", "80", "--ray.total_batch", "8"]
     result = run_bench(*options, "--what", "ingest,ray")

@@ -359,6 +359,7 @@ def _train_held(
         "further actors, while the others wait"
     )
     print(describe_training_memory(spec))
+    print(f"live page of the run: ctp watch {folder.uri}")
     if note:
         print(note)
     listed = [entry for catalog in spec.catalogs for entry in catalog.quarantined]

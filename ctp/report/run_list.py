@@ -105,7 +105,7 @@ def summarise_folder(folder: Storage, name: str) -> RunSummary:
 
 
 def _summarise(folder: Storage, name: str, config: RunConfig) -> RunSummary:
-    state, reason = read_state(folder, config)
+    state, reason = read_state(folder, config.RESULT)
     rows = _last_rows(folder.join(METRICS), config.score.key)
     store = CheckpointStore(folder.join(CHECKPOINTS))
     newest, age = store.newest(), None
@@ -134,8 +134,12 @@ def kind_of(config: RunConfig) -> str:
     return config.KIND
 
 
-def read_state(folder: Storage, config: RunConfig) -> tuple[State, str]:
+def read_state(folder: Storage, result: str) -> tuple[State, str]:
     """Return the state of a run, and why it failed or "".
+
+    Args:
+        folder: of the run.
+        result: the file that it contains if it is finished.
 
     Raises:
         StorageError: it cannot be read.
@@ -143,7 +147,7 @@ def read_state(folder: Storage, config: RunConfig) -> tuple[State, str]:
     lease = read_lease(folder)
     if lease is not None and lease.is_probably_live:
         return "running", ""
-    if folder.join(config.RESULT).exists():
+    if folder.join(result).exists():
         return "finished", ""
     if lease is not None and lease.heartbeat.outcome is Outcome.FAILED:
         return "failed", lease.heartbeat.reason

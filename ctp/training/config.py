@@ -15,9 +15,9 @@ from ctp.training.schedule import ScheduleConfig
 from ctp.video.config import ClipFormat, MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
-HEADER = ("kind", "format_version", "written_by")
-"""Entries of a run folder's config.yaml besides options: the kind of the run, see `RunConfig`, and
-the versions that wrote it, see `ctp.versions`."""
+HEADER = ("kind", "format_version", "written_by", "score")
+"""Entries of a run folder's config.yaml besides options: the kind of the run and its score, see
+`RunConfig`, and the versions that wrote it, see `ctp.versions`."""
 
 
 class ComputeConfig(Config):

@@ -13,6 +13,7 @@ import json
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import reduce
 from typing import Any, TypeVar
 
@@ -144,11 +145,13 @@ def create_or_resume(config: RunConfig) -> bool:
 
 
 def config_values(config: RunConfig) -> dict[str, Any]:
-    """Return all values of a config for a YAML file, with its kind and what writes it."""
+    """Return all values of a config for a YAML file, with its kind and score and what writes it."""
     return {
         "kind": config.KIND,
         "format_version": FORMAT_VERSION,
         "written_by": dict(written_by()),
+        # for readers that cannot import the task
+        "score": asdict(config.score) | {"loss_parts": list(config.score.loss_parts)},
         **config.model_dump(mode="json"),
     }
 

@@ -22,6 +22,7 @@ from ctp.pretext.config import PretrainConfig
 from ctp.storage import StorageError
 from ctp.training.checkpoint import CheckpointStore
 from ctp.training.run_folder import CHECKPOINTS
+from ctp.watch.about import About
 from ctp.watch.run import WatchedRun
 
 NUM_CLIPS, SIZE_PX = 4, 200
@@ -51,6 +52,21 @@ class Sprite(NamedTuple):
 def sprite_name(checkpoint: str) -> str:
     """Return the name of a checkpoint's picture; that of "" is `START`."""
     return checkpoint or START
+
+
+def surplus(steps: Sequence[int], number: int) -> list[int]:
+    """Return the steps to leave out, so that at most `number` are left, the first and the last
+    among them, and the others spread between these.
+
+    Args:
+        steps: in order.
+        number: at least 2.
+    """
+    left, found = list(steps), []
+    while len(left) > number:
+        gaps = [after - before for before, after in zip(left, left[2:], strict=False)]
+        found.append(left.pop(1 + gaps.index(min(gaps))))
+    return found
 
 
 class AnswerPictures:
@@ -92,9 +108,10 @@ class AnswerPictures:
             self._delete(self._files())
         if self.run.view.state in ("not started", "deleted", "unreadable"):
             return
-        if not isinstance(self.run.config, PretrainConfig):
+        assert self.run.about is not None
+        if self.run.about.kind != PretrainConfig.KIND:
             self.note = "Pictures of predictions exist for pretraining."
-        elif self._process is None and may_start and (missing := self._missing(self.run.config)):
+        elif self._process is None and may_start and (missing := self._missing(self.run.about)):
             self._start(missing)
 
     def close(self) -> None:
@@ -120,7 +137,7 @@ class AnswerPictures:
                     return file.read_bytes()
         return None
 
-    def _missing(self, config: PretrainConfig) -> list[str]:
+    def _missing(self, about: About) -> list[str]:
         """Return the checkpoints without a picture, the oldest first."""
         store = CheckpointStore(self.run.folder.join(CHECKPOINTS))
         try:
@@ -130,7 +147,7 @@ class AnswerPictures:
             return []
         newest = max(self.steps(), default=-1)
         # other initial weights may have to be downloaded
-        names = ([] if config.initial_encoder else [""]) + checkpoints
+        names = ([] if about.options["initial_encoder"] else [""]) + checkpoints
         return [
             name
             for name in names
@@ -161,19 +178,12 @@ class AnswerPictures:
             self._failed |= set(islice(left, 1))  # the one that it failed at
             lines = said.strip().splitlines() or [f"its process ended with {process.returncode}"]
             self.note = f"The predictions cannot be drawn: {lines[-1]}"
-        self._delete_some()
+        by_step = {_step(file.stem): file for file in self._files()}
+        self._delete([by_step[step] for step in surplus(list(by_step), MAX_STEPS)])
 
     def _files(self) -> list[Path]:
         """Return the layouts of the pictures, by step."""
         return sorted(self._folder.glob("*.json"), key=lambda file: _step(file.stem))
-
-    def _delete_some(self) -> None:
-        """Delete pictures between others, so that those left are spread over the run."""
-        files = self._files()
-        while len(files) > MAX_STEPS:
-            steps = [_step(file.stem) for file in files]
-            gaps = [after - before for before, after in zip(steps, steps[2:], strict=False)]
-            self._delete([files.pop(1 + gaps.index(min(gaps)))])
 
     def _delete(self, files: Sequence[Path]) -> None:
         for file in files:

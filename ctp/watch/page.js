@@ -1,7 +1,7 @@
 "use strict";
 // Draws the data of the server, asks for them again and again, and changes the page where they changed.
 
-const REFRESH_MS = 2000, FRAME_MS = 125, RUN_COLORS = 6, HEIGHT_STEPS = 4, MAX_UNFOLDED = 5, MAX_MARKERS = 60;
+const REFRESH_MS = 2000, FRAME_MS = 125, RUN_COLORS = 6, HEIGHT_STEPS = 4, MAX_UNFOLDED = 5, MAX_MARKERS = 60, TICK_PX = 60;
 const MARGIN = { top: 8, right: 12, bottom: 22, left: 44 };
 const SVG = "http://www.w3.org/2000/svg";
 const find = (id) => document.getElementById(id);
@@ -191,7 +191,7 @@ function drawPanel(figure, panel) {
     made.push(svgElement("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),
       svgElement("text", { x: MARGIN.left - 6, y: y(tick) + 4, "text-anchor": "end" }, format(tick, panel.unit)));
   }
-  for (const tick of ticks(0, steps, Math.max(2, Math.floor(width / 90)))) {
+  for (const tick of ticks(0, steps, Math.max(2, Math.floor(width / TICK_PX)))) {
     made.push(svgElement("text", { x: x(tick), y: height - 6, "text-anchor": "middle" }, tick ? compact(tick) : "step 0"));
   }
   for (const line of lines) made.push(...curve(line, panel, x, y));
@@ -212,7 +212,7 @@ function curve(line, panel, x, y) {
   made.push(svgElement("path", { class: `curve ${line.style}`, run: line.run, "data-run": line.run, d: path(points) }));
   // a path of one point is not seen
   if (points.length === 1 || (panel.has_markers && line.style === "solid" && points.length < MAX_MARKERS)) {
-    made.push(...points.map(([step, value]) => svgElement("circle", { class: "marker", run: line.run, cx: x(step), cy: y(value), r: 2.4 })));
+    made.push(...points.map(([step, value]) => svgElement("circle", { class: `marker ${line.style}`, run: line.run, cx: x(step), cy: y(value), r: 2.4 })));
   }
   return made;
 }
@@ -245,6 +245,7 @@ function drawValues(values, lines, panel, isRight) {
 const images = new Map();
 let isFollowing = true, isPlaying = !matchMedia("(prefers-reduced-motion: reduce)").matches, tick = 0;
 let canvases = [];
+const legend = new Set();  // what the captions of all clips of a run have in common
 
 const picturesOf = (run) => (run.pictures ? run.pictures.steps : []);
 const allSteps = () => [...new Set(data.runs.flatMap((run) => picturesOf(run).map((each) => each.step)))].sort((a, b) => a - b);
@@ -256,11 +257,14 @@ function drawAnswers() {
   slider.max = Math.max(steps.length - 1, 0);
   slider.value = chosen;
   document.querySelector(".controls").hidden = !steps.length;
+  slider.hidden = steps.length < 2;
   const step = steps[chosen] ?? 0;
   slider.dataset.step = step;
   find("step").textContent = count(step);
   canvases = [];
+  legend.clear();
   find("clips").replaceChildren(...data.runs.flatMap((run, index) => (run.pictures && run.kind ? [answersOf(run, index, step)] : [])));
+  find("legend").textContent = [...legend].join(" · ");
   drawFrames();
 }
 
@@ -276,8 +280,7 @@ function answersOf(run, index, step) {
       canvases.push({ canvas, sprite, row, image: imageOf(index, run, sprite.step) });
       return element("figure", {}, canvas, element("figcaption", {}, parts.filter((text) => captions.length < 2 || !isShared(text)).join(" · ")));
     })));
-    const shared = captions[0].filter(isShared).join(" · ");
-    if (captions.length > 1 && shared) made.append(element("p", { class: "faint" }, shared));
+    if (captions.length > 1) captions[0].filter(isShared).forEach((text) => legend.add(text));
   }
   const note = run.pictures.note || (run.pictures.drawing && !sprite ? "They are being drawn …" : sprite ? "" : "There is no checkpoint yet.");
   if (note) made.append(element("p", { class: "faint" }, note));

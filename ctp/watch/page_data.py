@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ctp.report.runs import differing, in_words, shaping_options, value_in_words
+from ctp.report.runs import differing, in_words, value_in_words
 from ctp.score import Score
-from ctp.training.config import RunConfig
 from ctp.watch.run import WatchedRun
 from ctp.watch.series import Point, points
 
@@ -66,12 +65,11 @@ class PageData:
         """Read what is new in the run folders, and return JSON values, without the pictures."""
         for run in self._runs:
             run.refresh()
-        versions = [(run.log.version, run.knn.version, run.config) for run in self._runs]
+        versions = [(run.log.version, run.knn.version, run.about) for run in self._runs]
         if versions != self._versions:
             self._versions = versions
-            configs = [run.config for run in self._runs]
             curves = [asdict(panel) for panel in panels(self._runs)]
-            self._curves = {"panels": curves, "differences": differences(configs)}
+            self._curves = {"panels": curves, "differences": differences(self._runs)}
         return {"runs": [asdict(run.view) for run in self._runs], **self._curves}
 
 
@@ -79,7 +77,7 @@ def panels(runs: Sequence[WatchedRun]) -> list[Panel]:
     """Return the plots that have at least one curve."""
     found = [_panel(runs, "Loss", "", "loss", smooth=True)]
     # runs of different tasks have different scores, which share no axis
-    scores = dict.fromkeys(run.config.score for run in runs if run.config)
+    scores = dict.fromkeys(run.about.score for run in runs if run.about)
     found += [_score_panel(runs, score) for score in scores]
     found += [
         _panel(runs, "Speed", "clips/s", "clips_per_second", smooth=True),
@@ -113,7 +111,7 @@ def _panel(
 def _score_panel(runs: Sequence[WatchedRun], score: Score) -> Panel:
     lines = []
     for number, run in enumerate(runs):
-        if run.config is None or run.config.score != score:
+        if run.about is None or run.about.score != score:
             continue
         curves: dict[tuple[str, Literal["solid", "dashed", "dotted"]], Any] = {
             ("", "solid"): run.log.series(score.key),
@@ -129,15 +127,13 @@ def _score_panel(runs: Sequence[WatchedRun], score: Score) -> Panel:
     return Panel(f"Held-out {score.label}", unit, lines, has_markers=True, from_zero=False)
 
 
-def differences(configs: Sequence[RunConfig | None]) -> list[dict[str, Any]]:
+def differences(runs: Sequence[WatchedRun]) -> list[dict[str, Any]]:
     """Return the options that differ between runs, each with its values in words.
 
     Returns:
         for each option "option" and "values", one for each run, "" for a run without a config.
     """
-    options: list[Mapping[str, Any]] = [
-        {"seed": config.seed, **shaping_options(config)} if config else {} for config in configs
-    ]
+    options = [run.about.options if run.about else {} for run in runs]
     present = [each for each in options if each]
     # what only some have follows from what they have in common, such as the task
     names = [name for name in differing(present) if all(name in each for each in present)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLedger
+from ctp.downstream.config import FinetuneConfig
 from ctp.lease import hold
 from ctp.pretext.config import PretrainConfig
-from ctp.training.run_folder import create_or_resume, folder_of
+from ctp.pretext.registry import TASKS
+from ctp.training.run_folder import config_values, create_or_resume, folder_of
 from ctp.watch.run import WatchedRun
 
 AddLines = Callable[..., Path]
@@ -119,3 +123,78 @@ def test_quarantined_videos_have_names_and_reasons(
     watched.refresh()
     assert watched.view.num_quarantined == 1
     assert watched.view.quarantined == [("a/b.mp4", "it is text")]
+
+
+def test_a_run_of_any_task_is_read_without_torch(
+    small_run: PretrainConfig, add_lines: AddLines, line: Line, run_python: Callable[..., str]
+) -> None:
+    folders = [
+        add_lines([line(2, 1.0)], name, task=TASKS[name].Config()) for name in ("ctp", "rotation")
+    ]
+    script = (
+        "import sys, ctp.watch.server, ctp.watch.run as run, ctp.storage as storage\n"
+        "for folder in sys.argv[1:]:\n"
+        "    watched = run.WatchedRun(storage.Storage.from_uri(folder), 'run')\n"
+        "    watched.refresh()\n"
+        "    print(watched.view.kind)\n"
+        "print({'torch', 'ray', 'matplotlib'}.intersection(sys.modules))"
+    )
+    printed = run_python("-c", script, *map(str, folders)).splitlines()
+    assert printed == ["pretrain ctp", "pretrain rotation", "set()"]
+
+
+def test_a_run_that_an_older_version_wrote_has_its_score(
+    watched: WatchedRun, add_lines: AddLines, line: Line
+) -> None:
+    folder = add_lines([line(2, 1.0, iou=0.75)])
+    values = yaml.safe_load((folder / "config.yaml").read_text())
+    del values["score"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
+    watched.refresh()
+    assert watched.view.numbers["tracking IoU"] == "0.750"
+
+
+def test_other_kinds_of_runs_have_their_own_scores(finetuning: FinetuneConfig, line: Line) -> None:
+    folder = folder_of(finetuning)
+    folder.join("config.yaml").write_bytes(yaml.safe_dump(config_values(finetuning)).encode())
+    row = line(2, 1.0, top1=0.5, chance1=0.1, tested=8)
+    folder.join("metrics.jsonl").write_bytes(json.dumps(row).encode() + b"\n")
+    watched = WatchedRun(folder, "ft")
+    watched.refresh()
+    assert watched.view.kind == "finetune"
+    assert watched.view.numbers["top-1"] == "50.0% ± 17.7%"
+    assert watched.view.numbers["chance"] == "10.0%"
+
+
+def test_a_run_in_an_object_store_is_followed(
+    small_run: PretrainConfig, s3_bucket: str, line: Line
+) -> None:
+    config = small_run.replace(storage=f"{s3_bucket}/runs")
+    folder = folder_of(config)
+    watched = WatchedRun(folder, "run")
+    assert state(watched) == "not started"
+    rows = b""
+    with hold(folder, "pretrain"):
+        create_or_resume(config)
+        for step in (2, 4):  # the log is written as a whole, each time
+            rows += json.dumps(line(step, 1.0)).encode() + b"\n"
+            folder.join("metrics.jsonl").write_bytes(rows)
+            assert state(watched) == "running"
+            assert watched.view.step == step
+    assert state(watched) == "stopped"
+    folder.delete_folder()
+    assert state(watched) == "deleted"
+
+
+def test_a_storage_that_does_not_answer_is_reported_and_what_was_read_stays(
+    small_run: PretrainConfig, faulty_s3: Any, line: Line
+) -> None:
+    folder = folder_of(small_run.replace(storage=f"{faulty_s3.bucket}/runs"))
+    folder.join("config.yaml").write_bytes(yaml.safe_dump(config_values(small_run)).encode())
+    folder.join("metrics.jsonl").write_bytes(json.dumps(line(2, 1.0)).encode() + b"\n")
+    watched = WatchedRun(folder, "run")
+    assert state(watched) == "stopped"
+    faulty_s3.fail({"kind": "refused", "value": "AccessDenied"})
+    assert state(watched) == "unreadable"
+    assert watched.view.step == 2
+    assert "cannot look up" in watched.view.note

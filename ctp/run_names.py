@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
 from ctp.storage import Storage, StorageError
 from ctp.text import near_miss, nearest
 
 RUNS = "runs"
 """Where run folders are, if nothing else is said."""
+PRETRAINED = Path(__file__).parent / "encoders" / "pretrained"
+"""Folders with the encoders that are part of ctp, found by their names like runs."""
 CONFIG = "config.yaml"
 """The file that every run folder has."""
 MAX_LISTED = 10
@@ -20,7 +23,8 @@ def find_run_folder(run: str, storage: str = RUNS, files: Sequence[str] = (CONFI
     """Return the folder of a run.
 
     Args:
-        run: its name below `storage`, the path or URI of its folder, or of a file in its folder.
+        run: its name below `storage` or `PRETRAINED`, the path or URI of its folder, or of a file
+            in its folder.
         storage: folder or URI of run folders.
         files: names of files, at least one of which is in the folder.
 
@@ -32,7 +36,9 @@ def find_run_folder(run: str, storage: str = RUNS, files: Sequence[str] = (CONFI
     is_path = "/" in run
     is_relative = "://" not in run and not run.startswith(("/", "~"))
     named = [below.join(*run.split("/"))] if is_relative else []
-    for folder in [place, *named] if is_path else [*named, place]:
+    # last: a run of the user with the name of an encoder of ctp comes first
+    own = Storage.from_uri(PRETRAINED).join(run)
+    for folder in [place, *named] if is_path else [*named, place, own]:
         for each in (folder, folder.parent) if folder.is_file() else (folder,):
             if run and any(each.join(file).exists() for file in files):
                 return each
@@ -43,9 +49,13 @@ def find_run_folder(run: str, storage: str = RUNS, files: Sequence[str] = (CONFI
     else:
         runs = _runs_in(below, name)
     there = f"runs there: {', '.join(runs)}" if runs else "there is no run"
+    pretrained = [
+        p.name for p in PRETRAINED.iterdir() if any((p / file).exists() for file in files)
+    ]
     raise ValueError(
-        f"no run {run!r}{near_miss(name, runs)}: {looked_in.uri} has no {' or '.join(files)}. "
-        f"Expected a name in {around.uri} ({there}), or the path or URI of a run's folder"
+        f"no run {run!r}{near_miss(name, [*runs, *pretrained])}: {looked_in.uri} has no "
+        f"{' or '.join(files)}. Expected a name in {around.uri} ({there}), "
+        f"{''.join(f'{each}, ' for each in pretrained)}or the path or URI of a run's folder"
     )
 
 

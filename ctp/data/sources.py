@@ -10,7 +10,8 @@ A source is one of
   `shard-{000000..000146}.tar`, local or `s3://…`;
 * a list file, `.txt`, `.csv` or `.tsv`: one path or URI of a video per line, with an optional label
   (`ctp.data.video_list`). Relative paths start at the list's folder;
-* `corpus:NUMBER`: that many videos of the corpus that the project renders (`ctp.data.corpus`).
+* `corpus:NUMBER`: that many videos of the corpus that the project renders (`ctp.data.corpus`), or
+  `corpus:FIRST-END`: those from number FIRST to number END - 1.
 
 With several sources, each id starts with its source. In a damaged shard or tar, what is damaged is
 lost. `Catalog.quarantined` names it, and links that lead nowhere. Bytes of a local name that are
@@ -115,11 +116,14 @@ def _list_videos(uri: str) -> list[Listed]:
 
 
 def _list_corpus(uri: str) -> pa.Table:
-    number = uri.removeprefix(corpus.SCHEME)
-    if not number.isdigit() or int(number) < 1:
-        raise ValueError(f"data.uri: expected corpus:NUMBER, e.g. corpus:240, got {uri!r}")
+    first, dash, end = uri.removeprefix(corpus.SCHEME).rpartition("-")
+    if not end.isdigit() or (dash and not first.isdigit()) or int(first or 0) >= int(end):
+        raise ValueError(
+            "data.uri: expected corpus:NUMBER, e.g. corpus:240, or corpus:FIRST-END, e.g. "
+            f"corpus:240-300, got {uri!r}"
+        )
     try:
-        names = list(corpus.video_names(int(number)))
+        names = list(corpus.video_names(int(end))[int(first or 0) :])
     except ValueError as error:
         raise ValueError(f"data.uri: {uri!r}: {error}") from error
     return make_table(

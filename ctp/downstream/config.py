@@ -42,8 +42,8 @@ class DownstreamConfig(RunConfig):
     LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.test_uri")
 
     initial: str = RANDOM
-    """Weights to start from: random, kinetics400, imagenet, a run (its name or folder), an
-    encoder.safetensors, or a .pth of the authors' code."""
+    """Weights to start from: random, kinetics400, imagenet, ctp-small (a small encoder that is part
+    of ctp), a run (its name or folder), an encoder.safetensors, or a .pth of the authors' code."""
     encoder: AnyEncoderConfig | None = None
     """The encoder; none: that of the file of `initial`, r3d if the file does not say."""
     sampling: SamplingConfig = SamplingConfig()

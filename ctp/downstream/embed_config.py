@@ -69,8 +69,8 @@ class EmbedConfig(Config):
     recipe: Annotated[str, NotAnOption()] = ""
     """Recipe that the options started from."""
     encoder: str = ""
-    """A run's folder, an encoder.safetensors, a .pth of the authors' code, local or s3://; or
-    random, kinetics400 or imagenet."""
+    """A run (its name or folder), an encoder.safetensors, a .pth of the authors' code, ctp-small (a
+    small encoder that is part of ctp), random, kinetics400 or imagenet."""
     architecture: AnyEncoderConfig = DEFAULT_ENCODER
     """The encoder, if its file does not describe it."""
     seed: Annotated[int, Ge(0)] = 0

@@ -28,7 +28,7 @@ def load_encoder(run: str) -> Encoder:
 
     Args:
         run: name of a run in the folder runs, path or URI of its folder, or of an
-            encoder.safetensors.
+            encoder.safetensors; or "ctp-small", a small encoder that is part of ctp.
 
     Raises:
         ValueError: there is no such file, or it is not an encoder.safetensors of a run.

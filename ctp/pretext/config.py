@@ -87,8 +87,8 @@ class PretrainConfig(RunConfig):
     encoder: AnyEncoderConfig = DEFAULT_ENCODER
     """The encoder: its name, or its options as --encoder.OPTION."""
     initial_encoder: str = ""
-    """Weights to start from: a run (its name or folder), an encoder.safetensors, or a .pth of the
-    authors' code or of VideoMAE; none: random."""
+    """Weights to start from: a run (its name or folder), ctp-small (a small encoder that is part of
+    ctp), an encoder.safetensors, or a .pth of the authors' code or of VideoMAE; none: random."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Evaluation of the task on held-out samples."""
     knn: KnnConfig = KnnConfig()

@@ -221,6 +221,12 @@ def test_the_corpus() -> None:
     assert all(entry.label == entry.id.split("/")[0] for entry in catalog)
 
 
+def test_a_part_of_the_corpus() -> None:
+    whole, part = open_catalog("corpus:14"), open_catalog("corpus:11-14")
+    assert [entry.id for entry in part] == sorted(corpus.video_names(14)[11:])
+    assert {entry.id for entry in part} < {entry.id for entry in whole}
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [
@@ -237,6 +243,9 @@ def test_the_corpus() -> None:
         ("corpus:", r"expected corpus:NUMBER"),
         ("corpus:0", r"expected corpus:NUMBER"),
         ("corpus:ten", r"expected corpus:NUMBER"),
+        ("corpus:5-5", r"or corpus:FIRST-END"),
+        ("corpus:-5", r"or corpus:FIRST-END"),
+        ("corpus:a-5", r"or corpus:FIRST-END"),
         ("corpus:99999999999", r"data\.uri: 'corpus:99999999999': num_videos"),
     ],
 )

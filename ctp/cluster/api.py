@@ -17,15 +17,18 @@ from ctp.config import Config, flatten, merge, unflatten
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.recipes import SWEEP
 from ctp.text import near_miss
+from ctp.training.branch import branch
 
 C = TypeVar("C", bound=Config)
 
 
-def pretrain(recipe: str = "tiny", **options: Any) -> Run:
+def pretrain(recipe: str = "tiny", *, from_run: str = "", **options: Any) -> Run:
     """Pretrain an encoder on a pretext task, as jobs/pretrain.py does.
 
     Args:
         recipe: name of the recipe to start from.
+        from_run: start a new run from the newest checkpoint of this one, as --from does: its name
+            below `storage`, or its folder. Options that are not given are those of that run.
         options: options that replace the recipe's.
 
     Returns:
@@ -37,7 +40,8 @@ def pretrain(recipe: str = "tiny", **options: Any) -> Run:
         LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
-    return launch.pretrain(_configure_kept(recipes.PRETRAIN, recipe, options))
+    config = _configure_kept(recipes.PRETRAIN, recipe, options)
+    return launch.pretrain(branch(config, from_run, _given(options)) if from_run else config)
 
 
 def finetune(recipe: str | None = None, **options: Any) -> Run:
@@ -135,8 +139,12 @@ def _configure_kept(
     """Return the config of a recipe with options, and the stored values of what it resumes."""
     name = recipe or default
     config = launch.named(configure(choices, name, options), name)
-    given = dict(flatten(unflatten(_dotted(options))))
-    return launch.with_stored_defaults(config, [*given, *(["recipe"] if recipe else [])])
+    return launch.with_stored_defaults(config, [*_given(options), *(["recipe"] if recipe else [])])
+
+
+def _given(options: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of options."""
+    return [name for name, _ in flatten(unflatten(_dotted(options)))]
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +12,11 @@ import torch
 import ctp
 from ctp import recipes
 from ctp.cluster.api import configure
+from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.config import CtpConfig
-from ctp.training.run_folder import ENCODER
+from ctp.pretext.pretraining import open_pretraining
+from ctp.training.run_folder import ENCODER, create_or_resume
+from ctp.training.trainer import TrainingSpec
 
 
 def test_a_section_keeps_the_values_of_the_recipe_that_are_not_given() -> None:
@@ -37,6 +42,18 @@ def test_an_unknown_recipe_or_option_is_an_error() -> None:
         configure(recipes.PRETRAIN, "tinny", {})
     with pytest.raises(ValueError, match=r"schedule\.lenght.*did you mean schedule\.length"):
         configure(recipes.PRETRAIN, "tiny", {"schedule": {"lenght": 3}})
+
+
+def test_a_run_to_start_from_must_exist_and_have_the_same_task(
+    small_run: PretrainConfig, train_alone: Callable[[TrainingSpec[Any]], None]
+) -> None:
+    create_or_resume(small_run)
+    train_alone(open_pretraining(small_run))
+    branch = {"storage": small_run.storage, "name": "longer", "schedule": {"length": 9}}
+    with pytest.raises(ValueError, match=r"no run .runn.*did you mean run"):
+        ctp.pretrain(from_run="runn", **branch)
+    with pytest.raises(ValueError, match=r"continues the same training.*task\.num_patches"):
+        ctp.pretrain(from_run=small_run.name, task={"num_patches": 1}, **branch)
 
 
 @pytest.mark.ray

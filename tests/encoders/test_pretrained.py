@@ -1,4 +1,4 @@
-"""The encoder that is part of ctp: it is small, it loads by its name, and its features find motion."""
+"""The encoder that is part of ctp: it is small, loads by its name, and its features tell motion."""
 
 from __future__ import annotations
 

@@ -46,13 +46,14 @@ class PageState:
     """The data of the page, which a thread keeps up to date.
 
     Attributes:
-        answer: the data as JSON, and an ETag that changes whenever they do.
+        answer: the data as JSON, and an ETag that changes whenever they do; None if they are no
+            longer kept up to date.
     """
 
     def __init__(self, runs: Sequence[WatchedRun], pictures: AllAnswerPictures | None):
         self._runs, self._pictures = runs, pictures
         self._data = PageData(runs)
-        self.answer = b"", ""
+        self.answer: tuple[bytes, str] | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -119,8 +120,11 @@ def serving(
 
 
 def _keep_up_to_date(state: PageState, ended: threading.Event) -> None:
-    while not ended.wait(state.pause_seconds):
-        state.refresh()
+    try:
+        while not ended.wait(state.pause_seconds):
+            state.refresh()
+    finally:
+        state.answer = None  # after an error, old data must not look new
 
 
 def _bind(state: PageState, port: int | None) -> ThreadingHTTPServer:
@@ -174,7 +178,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
     def _send_data(self) -> None:
-        data, etag = self._state.answer
+        answer = self._state.answer
+        if answer is None:
+            self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        data, etag = answer
         if self.headers.get("If-None-Match") == etag:
             self.send_response(HTTPStatus.NOT_MODIFIED)
             self.end_headers()

@@ -151,8 +151,8 @@ class RunConfig(Config):
     """How a step computes."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When the run saves its state."""
-    log_every_steps: Annotated[int, Ge(1)] = 10
-    """Steps between two log lines."""
+    log_every_steps: Annotated[int, Ge(1)] | None = None
+    """Steps between two log lines; none: as many as take about 5 seconds."""
     mlflow_uri: str = ""
     """MLflow server to log to as well; needs the extra mlflow."""
     scaling: ScalingConfig = ScalingConfig()

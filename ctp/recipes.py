@@ -23,8 +23,8 @@ from ctp.video.config import AugmentConfig, SamplingConfig, ViewsConfig
 
 PAPER_SCALING = ScalingConfig(num_workers=8, use_gpu=True, num_actors=24)
 """The paper's 8 GPUs (§5.1), with three actors for each."""
-ONE_GPU = ScalingConfig(num_workers=1, use_gpu=True, num_actors=7)
-"""One GPU of a machine with 8 CPU cores."""
+ONE_GPU = ScalingConfig(num_workers=1, use_gpu=True, num_actors="auto")
+"""One GPU, and all CPU cores of the machine."""
 ON_GPU = ComputeConfig(precision="bf16")
 """GPUs multiply in bfloat16 several times faster than in float32, as the authors' code does."""
 PAPER_R2PLUS1D = R2plus1dConfig(middle_channels="convolution")
@@ -51,7 +51,7 @@ def small() -> PretrainConfig:
 
 
 def one_gpu() -> PretrainConfig:
-    """As ucf101-r3d18, on one GPU and 8 CPU cores."""
+    """As ucf101-r3d18, on one GPU and all CPU cores of the machine."""
     return ucf101_r3d18().replace(scaling=ONE_GPU)
 
 
@@ -219,7 +219,7 @@ def finetune_ucf101_exact() -> FinetuneConfig:
 
 
 def finetune_one_gpu() -> FinetuneConfig:
-    """As ucf101, on one GPU and 8 CPU cores."""
+    """As ucf101, on one GPU and all CPU cores of the machine."""
     return finetune_ucf101().replace(scaling=ONE_GPU)
 
 
@@ -406,9 +406,9 @@ def retrieval_features() -> EmbedConfig:
 
 
 def one_gpu_features() -> EmbedConfig:
-    """As retrieval, on one GPU and 8 CPU cores."""
+    """As retrieval, on one GPU and all CPU cores of the machine."""
     return retrieval_features().replace(
-        scaling=EmbedScalingConfig(use_gpu=True, num_readers=7, cpus_per_encoder=0.5)
+        scaling=EmbedScalingConfig(use_gpu=True, num_readers="auto", cpus_per_encoder=0.5)
     )
 
 
@@ -444,7 +444,7 @@ def track_got10k_exact() -> TrackConfig:
 
 
 def track_one_gpu() -> TrackConfig:
-    """As got10k, on one GPU and 8 CPU cores."""
+    """As got10k, on one GPU and all CPU cores of the machine."""
     return track_got10k().replace(scaling=ONE_GPU)
 
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import torch
@@ -60,6 +60,45 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
     ]
 
 
+class Place(NamedTuple):
+    """Where a job will run.
+
+    Attributes:
+        cpus, gpus: how many it has.
+        name: its name in messages.
+    """
+
+    cpus: float
+    gpus: float
+    name: str
+
+    def without(self, demands: Iterable[Demand]) -> Place:
+        """Return what is left beside other processes."""
+        cpus = sum(each.number * each.cpus for each in demands)
+        gpus = sum(each.number * each.gpus for each in demands)
+        return self._replace(cpus=self.cpus - cpus, gpus=self.gpus - gpus)
+
+    def __str__(self) -> str:
+        return f"{self.name}, which has {self.cpus:g} CPUs and {self.gpus:g} GPUs"
+
+
+def find_place() -> Place:
+    """Return the cluster that `RAY_ADDRESS` names or, without `RAY_ADDRESS`, this machine.
+
+    Raises:
+        ValueError: `RAY_ADDRESS` names no cluster to join, or this process has joined one already.
+        ConnectionError: the cluster does not answer, or cannot be joined.
+    """
+    address = os.environ.get(ADDRESS)
+    if not address:
+        return Place(schedulable_cpus(), torch.cuda.device_count(), "this machine")
+    _check_not_joined()
+    _check_answers(address)
+    with _joined(address):
+        there = resources()
+    return Place(there["CPU"], there["GPU"], f"the cluster at {address}")
+
+
 def check_place(demands: Sequence[Demand] = ()) -> None:
     """Check that the cluster that `RAY_ADDRESS` names answers or, without `RAY_ADDRESS`, that this
     machine is large enough.
@@ -73,8 +112,7 @@ def check_place(demands: Sequence[Demand] = ()) -> None:
     if address:
         _check_answers(address)
     else:
-        gpus = torch.cuda.device_count()
-        require(demands, cpus=schedulable_cpus(), gpus=gpus, where="this machine")
+        require(demands, *find_place())
 
 
 def _check_answers(address: str) -> None:
@@ -115,8 +153,7 @@ def cluster(
             path, or this process has joined a cluster already.
         ConnectionError: the cluster cannot be joined, or none can be started here.
     """
-    if ray.is_initialized():
-        raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
+    _check_not_joined()
     address = os.environ.get(ADDRESS)
     with _joined(address) if address else local_ray(**local):
         if address:
@@ -128,6 +165,11 @@ def cluster(
             # a reference to an object that another thread releases while Ray shuts down ends the
             # process; those in cycles would be released at any time
             gc.collect()
+
+
+def _check_not_joined() -> None:
+    if ray.is_initialized():
+        raise ValueError("this process has called ray.init() already: call ray.shutdown() first")
 
 
 @contextmanager

@@ -195,7 +195,7 @@ def deliver(run: PretrainConfig, stream: SampleStream[Any], num_clips: int) -> D
     after = draw_alone(stream, num_alone)  # the machine may have slowed down
     timed = tuple(arrival for arrival in arrivals if begin <= arrival.clips <= end)
     alone = Drawn(*(b + a for b, a in zip(before, after, strict=True)))  # type: ignore[arg-type]
-    return Delivery(run.task.name, run.scaling.num_actors, timed, alone)
+    return Delivery(run.task.name, run.scaling.actors_per_worker(1), timed, alone)
 
 
 def _whole_batches(num_clips: float, batch: int) -> int:

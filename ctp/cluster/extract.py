@@ -17,7 +17,7 @@ import ray.data
 import torch
 from ray.data import Dataset
 
-from ctp.cluster.connect import Demand, check_cluster, check_place, cluster
+from ctp.cluster.connect import Demand, check_cluster, check_place, cluster, find_place
 from ctp.cluster.errors import stopped_errors
 from ctp.cluster.losses import keep_losses, open_journal
 from ctp.cluster.memory import DecoderMemory
@@ -33,6 +33,7 @@ from ctp.downstream.features import open_embedder
 from ctp.lease import Attempt, hold
 from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
+from ctp.training.config import AUTO
 from ctp.video.limits import DecodingLimits
 
 NEVER_SPLIT_BYTES = 2**40
@@ -44,7 +45,7 @@ def demands(scaling: EmbedScalingConfig) -> list[Demand]:
     return [
         Demand(
             "reader",
-            scaling.num_readers,
+            scaling.readers,
             scaling.cpus_per_reader,
             0.0,
             "scaling.num_readers or cpus_per_reader",
@@ -71,6 +72,7 @@ def embed(config: EmbedConfig) -> str:
         StoppedError: the storage fails, or a feature is not finite.
     """
     started = time.monotonic()
+    config = _with_chosen_scaling(config)
     check_place(demands(config.scaling))
     check_lasting(config.out, "out")
     extraction = open_extraction(config)
@@ -88,6 +90,16 @@ def embed(config: EmbedConfig) -> str:
     return folder.uri
 
 
+def _with_chosen_scaling(config: EmbedConfig) -> EmbedConfig:
+    """Return the config with a number of readers in place of "auto", and print it."""
+    if config.scaling.num_readers != AUTO:
+        return config
+    place = find_place()
+    scaling = config.scaling.choose(place.cpus)
+    print(f"chosen from {place}: scaling.num_readers {scaling.num_readers}")
+    return config.replace(scaling=scaling)
+
+
 def _embed_held(extraction: Extraction, attempt: Attempt) -> Counts:
     """Compute the features of a folder that is held, and finish it."""
     print(extraction.describe(), flush=True)
@@ -95,7 +107,7 @@ def _embed_held(extraction: Extraction, attempt: Attempt) -> Counts:
         scaling, data = extraction.config.scaling, extraction.config.data
         limits = DecodingLimits(data.max_megapixels)
         memory = DecoderMemory.from_catalog(limits, extraction.catalog, extraction.part_bytes)
-        print(f"each of {scaling.num_readers} reader(s) takes {memory.describe()}")
+        print(f"each of {scaling.readers} reader(s) takes {memory.describe()}")
         paths = extraction.folder.uri, data.uri
         number = extraction.videos_in(extraction.left)
         with cluster(paths=paths), VideoCounter(number) as counter:
@@ -140,7 +152,7 @@ def _written(extraction: Extraction, losses: Any) -> Dataset:
         ray.data.from_items(parts, override_num_blocks=len(parts)),
         _Reader,
         (work, losses),
-        scaling.num_readers,
+        min(scaling.readers, len(parts)),
         num_cpus=scaling.cpus_per_reader,
     )
     # readers and encoders work at the same time, each at its own pace
@@ -148,7 +160,7 @@ def _written(extraction: Extraction, losses: Any) -> Dataset:
         read,
         _Encoder,
         (work, encoder),
-        scaling.num_encoders,
+        min(scaling.num_encoders, len(parts)),
         num_cpus=scaling.cpus_per_encoder,
         num_gpus=float(scaling.use_gpu),
     )

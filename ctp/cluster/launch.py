@@ -20,7 +20,14 @@ from ray.train import TrainingFailedError
 from ctp.build import build
 from ctp.build.config import BuildConfig
 from ctp.cli import CommandLine
-from ctp.cluster.connect import Demand, check_place, cluster, describe_demands, run_demands
+from ctp.cluster.connect import (
+    Demand,
+    check_place,
+    cluster,
+    describe_demands,
+    find_place,
+    run_demands,
+)
 from ctp.cluster.errors import StoppedError, exit_finally
 from ctp.cluster.extract import demands as embed_demands
 from ctp.cluster.knn import KnnScorer, scorer_demand
@@ -329,8 +336,10 @@ def _train_here(
         scorer: scores the encoder beside the run.
         draw: adds pictures of the scores to the folder of the run, when it is finished.
     """
-    config, folder = spec.config, folder_of(spec.config)
-    demands = run_demands(config.scaling) + ([scorer_demand(scorer.config)] if scorer else [])
+    others = [scorer_demand(scorer.config)] if scorer else []
+    config, folder = _with_chosen_scaling(spec.config, others), folder_of(spec.config)
+    spec = replace(spec, config=config)
+    demands = run_demands(config.scaling) + others
     check_place(demands)
     check_lasting(config.storage, "storage")
     with hold(folder, config.KIND) as lease:
@@ -339,6 +348,25 @@ def _train_here(
         lease.attempt.check()
         draw(run.scores)
     return run
+
+
+def _with_chosen_scaling(config: RunConfig, others: Sequence[Demand]) -> RunConfig:
+    """Return the config with numbers of workers and actors in place of "auto", and print them.
+
+    Args:
+        config: of the run.
+        others: processes of the job besides workers and actors.
+    """
+    if not config.scaling.is_auto:
+        return config
+    place = find_place()
+    free = place.without(others)
+    scaling = config.scaling.choose(free.cpus, free.gpus, config.compute.total_batch)
+    print(
+        f"chosen from {place}: scaling.num_workers {scaling.num_workers}, scaling.num_actors "
+        f"{scaling.num_actors}"
+    )
+    return config.replace(scaling=scaling)
 
 
 def _train_held(

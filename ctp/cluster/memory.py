@@ -69,7 +69,7 @@ def _layouts(spec: TrainingSpec[Any]) -> list[BlockLayout]:
     """Return the blocks of the fewest workers and of all; those of the first worker stand for the
     others'."""
     scaling = spec.config.scaling
-    sizes = {scaling.fewest_workers, scaling.num_workers}
+    sizes = {scaling.fewest_workers, scaling.most_workers}
     return [BlockLayout.from_spec(_described(spec), 0, number) for number in sizes]
 
 

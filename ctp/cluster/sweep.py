@@ -166,6 +166,11 @@ def _scaling_demands(scaling: ScalingConfig | EmbedScalingConfig) -> list[Demand
     if isinstance(scaling, EmbedScalingConfig):
         option = "scaling.cpus_per_encoder"
         return [Demand("encoder", 1, scaling.cpus_per_encoder, float(scaling.use_gpu), option)]
+    if scaling.is_auto:
+        raise ValueError(
+            "trials share the cluster: set scaling.num_workers and scaling.num_actors to numbers, "
+            "not to auto"
+        )
     # the most that an elastic run may hold: another trial's actors must not wait for it
     return run_demands(scaling.replace(min_workers=None))
 

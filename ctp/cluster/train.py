@@ -227,8 +227,8 @@ def _save_before_stop(coordinator: Any, seconds: float) -> None:
 def _num_workers(config: Run) -> int | tuple[int, int]:
     scaling = config.scaling
     if scaling.min_workers is None:
-        return scaling.num_workers
-    return scaling.min_workers, scaling.num_workers
+        return scaling.most_workers
+    return scaling.min_workers, scaling.most_workers
 
 
 def _worker_resources(config: Run) -> dict[str, float]:

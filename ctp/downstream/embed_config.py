@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt
 from ctp.config import Config, NotAnOption
 from ctp.data.sources import Sources
 from ctp.encoders.config import DEFAULT_ENCODER, AnyEncoderConfig
+from ctp.training.config import AUTO, AutoNumber
 from ctp.video.config import MaxMegapixels, ViewsConfig
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 
@@ -49,8 +50,9 @@ class EmbedDataConfig(Config):
 class EmbedScalingConfig(Config):
     """The resources. They may change when an interrupted job continues."""
 
-    num_readers: Annotated[int, Ge(1)] = 1
-    """Actors that decode videos."""
+    num_readers: AutoNumber = 1
+    """Actors that decode videos. auto: as many as the CPU cores that the encoders leave free
+    allow."""
     cpus_per_reader: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each."""
     num_encoders: Annotated[int, Ge(1)] = 1
@@ -61,6 +63,22 @@ class EmbedScalingConfig(Config):
     """Give each encoder a GPU."""
     clips_at_once: Annotated[int, Ge(1)] = 32
     """Clips of a forward pass."""
+
+    @property
+    def readers(self) -> int:
+        """Return `num_readers`; 1, the least, if the number is not chosen yet."""
+        return 1 if self.num_readers == AUTO else self.num_readers
+
+    def choose(self, cpus: float) -> EmbedScalingConfig:
+        """Return the resources with a number of readers in place of "auto".
+
+        Args:
+            cpus: what the job may use.
+        """
+        if self.num_readers != AUTO:
+            return self
+        free = cpus - self.num_encoders * self.cpus_per_encoder
+        return self.replace(num_readers=max(int(free / self.cpus_per_reader), 1))
 
 
 class EmbedConfig(Config):

@@ -75,7 +75,7 @@ def _summary(run: Run) -> dict[str, str]:
         parts = config.score.describe_value(run.scores), config.score.describe_count(run.scores)
         score = " ".join(filter(None, (config.score.label, *parts)))
     workers = config.scaling.num_workers
-    machine = f"{origin.host}, {workers} GPU{'s' * (workers > 1)}"
+    machine = f"{origin.host}, {workers} GPU{'s' * (workers != 1)}"
     return {
         "run": config.name,
         "task": kind_of(config),

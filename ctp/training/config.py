@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import model_validator
+from pydantic import (
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from ctp.config import Config, Difference, NotAnOption, differences
 from ctp.data.sources import Sources
@@ -18,6 +23,21 @@ from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
 HEADER = ("kind", "format_version", "written_by", "score")
 """Entries of a run folder's config.yaml besides options: the kind of the run and its score, see
 `RunConfig`, and the versions that wrote it, see `ctp.versions`."""
+
+
+AUTO: Literal["auto"] = "auto"
+
+
+def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    # pydantic reports an error for each member of a union
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise ValueError("expected a whole number of at least 1, or auto") from error
+
+
+AutoNumber = Annotated[Annotated[int, Ge(1)] | Literal["auto"], WrapValidator(_in_one_line)]
+"""A number of processes; auto: chosen from the machine or cluster when the job starts."""
 
 
 class ComputeConfig(Config):
@@ -76,8 +96,9 @@ class VideosConfig(Config):
 class ScalingConfig(Config):
     """The resources of a run. They may change when a run is resumed."""
 
-    num_workers: Annotated[int, Ge(1)] = 1
-    """Training workers; must divide `compute.total_batch`."""
+    num_workers: AutoNumber = 1
+    """Training workers; must divide `compute.total_batch`. auto: one for each GPU of the machine or
+    cluster, or one without GPUs."""
     min_workers: Annotated[int, Ge(1)] | None = None
     """Continue with this many workers when nodes are lost, and with up to `num_workers` when they
     return; none: wait for all. The total batch and the samples stay the same."""
@@ -85,28 +106,69 @@ class ScalingConfig(Config):
     """Give each worker a GPU."""
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each worker."""
-    num_actors: Annotated[int, Ge(1)] = 1
-    """Actors that decode videos and draw samples, each on a CPU core; workers have equally many."""
+    num_actors: AutoNumber = 1
+    """Actors that decode videos and draw samples, each on a CPU core; workers have equally many.
+    auto: one for each core that the workers leave free."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """Restarts of failed workers from the last checkpoint, after which the run fails; -1: no limit.
     Lost nodes do not count. The same error twice without a step in between ends the run at once."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.fewest_workers > self.num_workers:
+        if self.num_workers != AUTO and self.fewest_workers > self.num_workers:
             raise ValueError(
                 f"min_workers {self.min_workers} exceeds num_workers {self.num_workers}"
             )
         return self
 
     def actors_per_worker(self, num_workers: int) -> int:
-        """Return how many of `num_actors` draw samples for each of the workers, rounded up."""
-        return -(-self.num_actors // num_workers)
+        """Return how many of `num_actors` draw samples for each of the workers, rounded up; 1, the
+        least, if the number is not chosen yet."""
+        return 1 if self.num_actors == AUTO else -(-self.num_actors // num_workers)
 
     @property
     def fewest_workers(self) -> int:
         """Return the smallest number of workers that the run accepts."""
-        return self.num_workers if self.min_workers is None else self.min_workers
+        number = self.num_workers if self.min_workers is None else self.min_workers
+        return 1 if number == AUTO else number
+
+    @property
+    def most_workers(self) -> int:
+        """Return the number of workers when no node is lost; it must have been chosen."""
+        assert self.num_workers != AUTO
+        return self.num_workers
+
+    @property
+    def is_auto(self) -> bool:
+        """Return whether `choose` has something to choose."""
+        return AUTO in (self.num_workers, self.num_actors)
+
+    def choose(self, cpus: float, gpus: float, total_batch: int) -> ScalingConfig:
+        """Return the resources with numbers in place of "auto".
+
+        There are as many workers as GPUs, or one if the run uses none. There are fewer if they
+        could not share the batch equally, or if some of them or their actors had no CPU.
+
+        Args:
+            cpus, gpus: what the run may use.
+            total_batch: samples in a step of all workers.
+        """
+
+        def fits(number: int) -> bool:
+            cpus_of_each = self.cpus_per_worker + self.actors_per_worker(number)
+            return total_batch % number == 0 and number * cpus_of_each <= cpus
+
+        chosen = self
+        if self.num_workers == AUTO:
+            possible = range(self.fewest_workers, (int(gpus) if self.use_gpu else 1) + 1)
+            # if none fits, the check of what the run needs says what is missing
+            workers = max(filter(fits, possible), default=self.fewest_workers)
+            chosen = self.replace(num_workers=workers)
+        if self.num_actors == AUTO:
+            workers = chosen.most_workers
+            actors = workers * max(int(cpus / workers - self.cpus_per_worker), 1)
+            chosen = chosen.replace(num_actors=actors)
+        return chosen
 
 
 class RunConfig(Config):
@@ -197,10 +259,11 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _check_run(self) -> Self:
         # equal shares: the mean of the workers' losses is then that of the batch
-        if self.compute.total_batch % self.scaling.num_workers:
+        workers = self.scaling.num_workers
+        if workers != AUTO and self.compute.total_batch % workers:
             raise ValueError(
                 f"compute.total_batch {self.compute.total_batch} cannot be shared equally by "
-                f"scaling.num_workers {self.scaling.num_workers}"
+                f"scaling.num_workers {workers}"
             )
         if "/" in self.name or self.name in {".", ".."}:
             raise ValueError(f"name {self.name!r} must be a folder name, without '/'")

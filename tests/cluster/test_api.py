@@ -12,10 +12,12 @@ import torch
 import ctp
 from ctp import recipes
 from ctp.cluster.api import configure
+from ctp.cluster.local import schedulable_cpus
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.pretraining import open_pretraining
-from ctp.training.run_folder import ENCODER, create_or_resume
+from ctp.storage import Storage
+from ctp.training.run_folder import ENCODER, create_or_resume, read_config
 from ctp.training.trainer import TrainingSpec
 
 
@@ -66,6 +68,7 @@ def test_a_run_from_python(tmp_path: Path) -> None:
         storage=str(tmp_path),
         name="mine",
         schedule={"length": 3},
+        scaling={"num_workers": "auto", "num_actors": "auto"},
         evaluation={"num_clips": 8},
         log_every_steps=1,
     )
@@ -73,5 +76,7 @@ def test_a_run_from_python(tmp_path: Path) -> None:
     assert [row["step"] for row in run.metrics] == [1, 2, 3]
     assert 0 <= run.scores["iou"] <= 1
     assert (tmp_path / "mine" / ENCODER).exists()
+    stored = read_config(Storage.from_uri(run.folder), PretrainConfig).scaling
+    assert (stored.num_workers, stored.num_actors) == (1, schedulable_cpus() - 1)
     ours, theirs = run.load_encoder().state_dict(), ctp.load_encoder(run.folder).state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())

@@ -17,12 +17,14 @@ from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
 
 from ctp.cluster.local import AUTH_MODE, local_ray, schedulable_cpus
 from ctp.cluster.path_visibility import check_seen
-from ctp.training.config import ScalingConfig
+from ctp.training.config import AUTO, ScalingConfig
 from ctp.training.run_folder import Uris
 
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10.0
 PROBE_SECONDS = 30.0
+MAY_BE_AUTO = ("scaling.num_workers", "scaling.num_actors", "scaling.num_readers")
+"""Options whose number the job chooses itself if they are "auto"."""
 
 
 @dataclass(frozen=True)
@@ -283,12 +285,12 @@ def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> 
 
 
 def _example(demands: Sequence[Demand], cpus: float, gpus: float) -> str:
-    """Return the options of the smallest such job, if it fits; otherwise ''."""
+    """Return options with which the job fits, if there are any; otherwise ''."""
     if sum(each.cpus for each in demands) > cpus:
         return ""
     no_gpu = ["--scaling.use_gpu false"] if sum(each.gpus for each in demands) > gpus else []
     if any(each.options.startswith("--set") for each in demands):
         return ""  # of a sweep, whose options are written in another way
     numbers = [each.options.split()[0] for each in demands if each.number > 1]
-    options = [*no_gpu, *(f"--{name} 1" for name in numbers)]
-    return f". The smallest: {' '.join(options)}"
+    options = [*no_gpu, *(f"--{name} {AUTO if name in MAY_BE_AUTO else 1}" for name in numbers)]
+    return f". These options fit: {' '.join(options)}"

@@ -69,7 +69,7 @@ def test_an_invalid_option_is_an_error(fail: Fail, argv: list[str], message: str
 
 def test_all_that_is_missing_is_reported_at_once(fail: Fail) -> None:
     message = fail("--recipe=ucf101-r3d18", "--data.uri=no/train", "--data.heldout_uri=no/test")
-    for expected in ("no/train", "no/test", "32 CPUs", "8 GPUs", "--scaling.num_workers 1"):
+    for expected in ("no/train", "no/test", "32 CPUs", "8 GPUs", "--scaling.num_workers auto"):
         assert expected in message
 
 

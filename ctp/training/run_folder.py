@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import reduce
 from typing import Any, TypeVar
@@ -260,11 +260,15 @@ def parse_config(values: Any, kinds: Sequence[type[C]], may_lack: bool = False) 
     check_format(values.get("format_version"), writer, "the run")
     problems: list[str] = []
     config: C | None
+    unknown = _unknown(configs[kind], values)
+    harmless = {name for name in unknown if is_within(name, configs[kind].MAY_CHANGE)}
+    if harmless:  # of an older version, and they never shaped a result
+        values = _without(values, harmless)
     try:
         config = configs[kind].from_values(values)
     except ValueError as error:
         problems.append(str(error))
-        config = _without_unknown(configs[kind], values)
+        config = _validated(configs[kind], _without(values, unknown))
     lacking = [] if may_lack or config is None else _lacking(config, values)
     if lacking:
         problems.append(f"there is no value of {', '.join(lacking)}")
@@ -277,19 +281,25 @@ def parse_config(values: Any, kinds: Sequence[type[C]], may_lack: bool = False) 
     return config
 
 
-def _without_unknown(config: type[C], values: Mapping[str, Any]) -> C | None:
-    """Return the config of those values that are options, None if other values do not fit."""
+def _unknown(config: type[C], values: Any) -> set[str]:
+    """Return those of a file's options, dotted, that a config lacks."""
     try:
         config.model_validate(values)
     except ValidationError as error:
-        unknown = {
-            ".".join(map(str, each["loc"]))
-            for each in error.errors()
-            if each["type"] == "extra_forbidden"
-        }
-    known = {name: value for name, value in flatten(values) if not is_within(name, unknown)}
+        extra = [each["loc"] for each in error.errors() if each["type"] == "extra_forbidden"]
+        return {".".join(map(str, location)) for location in extra}
+    return set()
+
+
+def _without(values: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return nested values without some options, dotted."""
+    return unflatten({name: value for name, value in flatten(values) if not is_within(name, names)})
+
+
+def _validated(config: type[C], values: Mapping[str, Any]) -> C | None:
+    """Return the config of values, None if they do not fit."""
     try:
-        return config.model_validate(unflatten(known))
+        return config.model_validate(values)
     except ValidationError:
         return None
 

@@ -102,6 +102,20 @@ def test_a_reader_that_does_not_continue_takes_defaults_for_what_is_missing(
         read_config(folder_of(begun), PretrainConfig, may_lack=True)
 
 
+def test_an_option_that_never_shaped_the_result_may_have_gone(begun: PretrainConfig) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["scaling"]["threads"] = 4
+        values["scaling"]["num_actors"] = 3
+
+    change_file(begun, change)
+    stored = read_config(folder_of(begun), PretrainConfig)
+    assert stored == begun.replace(scaling=begun.scaling.replace(num_actors=3))
+    change_file(begun, lambda values: values["optimizer"].update(momentum=0.8))
+    with pytest.raises(ValueError, match=r"no option optimizer\.momentum") as error:
+        read_config(folder_of(begun), PretrainConfig)
+    assert "threads" not in str(error.value)
+
+
 class TestChangedDefault:
     """The run was started when weight_decay and the task's number of patches had other defaults."""
 

@@ -62,7 +62,9 @@ class BenchStepConfig(Config):
     compile: tuple[bool, ...] = ()
     """Whether to compile the model; none: both on a GPU, false on a CPU."""
     clips: Annotated[int, Ge(1)] | None = None
-    """Clips in a step; none: 32 on a GPU, 1 on a CPU."""
+    """Clips that each worker has in a step; none: 32 on a GPU, 1 on a CPU."""
+    workers: tuple[Annotated[int, Ge(1)], ...] = ()
+    """Numbers of workers that take a step together, on this machine; none: 1, and all GPUs."""
 
 
 class BenchConfig(Config):

@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import product
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing import get_context
+from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctp.bench.config import BenchConfig
@@ -34,7 +38,8 @@ from ctp.pretext.pretraining import TaskLearner, open_pretraining
 from ctp.training.config import ComputeConfig
 from ctp.training.distributed import CPU, Worker
 from ctp.training.step import LossTerms, build_optimizer, train_step
-from ctp.training.trainer import loss_function
+from ctp.training.sync_norm import synchronise_norms
+from ctp.training.trainer import average_gradients, loss_function
 from ctp.training.transfer import Sender, to_device
 from ctp.video.augment import to_input
 
@@ -102,6 +107,7 @@ def step_figures(
         "encoder": run.encoder.describe(),
         "precision": compute.precision,
         "compiled": compute.compile,
+        "workers": run.scaling.num_workers,
         "clips": compute.total_batch,
         "ms": timing,
         "gflops": flops / 1e9,
@@ -125,38 +131,50 @@ def measure_steps(config: BenchConfig) -> list[Figures]:
         ValueError: there are no videos, or none that can be used.
     """
     step, on_gpu = config.step, torch.cuda.is_available()
+    workers = step.workers or sorted({1, torch.cuda.device_count() or 1})
     precisions = step.precisions or (("fp32", "tf32", "bf16") if on_gpu else ("fp32",))
     clips = step.clips or (GPU_STEP_CLIPS if on_gpu else CPU_STEP_CLIPS)
-    computes = [
-        ComputeConfig(total_batch=clips, precision=precision, compile=compiled)
-        for precision, compiled in product(
-            precisions, step.compile or ((False, True) if on_gpu else (False,))
+    runs = [
+        _run(config, number, clips, precision=precision, compile=compiled)
+        for number, precision, compiled in product(
+            workers, precisions, step.compile or ((False, True) if on_gpu else (False,))
         )
     ]
-    ways = [(time_step, compute) for compute in computes]
+    ways = [(time_step, run) for run in runs]
     if isinstance(config.task, CtpConfig):
-        ways.insert(0, (time_authors_step, computes[0].replace(**AUTHORS)))
+        ways.insert(0, (time_authors_step, _run(config, 1, clips, **AUTHORS)))
     timed: list[dict[str, Any]] = []
-    for time_way, compute in ways:
+    for time_way, run in ways:
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         try:
             # as in training, where a worker on a CPU has one core
             with nullcontext() if on_gpu else one_thread():
-                figures = time_way(config.pretraining(config.data.uri, compute), config.repeats)
-            memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
-            timed.append({**figures, "GiB": memory})
+                figures = time_way(run, config.repeats)
+            timed.append({**figures, "GiB": figures.get("GiB", _peak_gib())})
         except torch.OutOfMemoryError:
-            print(f"skipped: {compute} does not fit; lower --step.clips", file=sys.stderr)
+            print(f"skipped: {run.compute} does not fit; lower --step.clips", file=sys.stderr)
         # torch silently stops compiling when it has kept the code of many models
         torch.compiler.reset()
         if on_gpu:
             torch.cuda.empty_cache()
-    authors = next((each["ms"].median for each in timed if each["task"] == AUTHORS_TASK), None)
+    rates = (each["clips_per_second"] for each in timed if each["task"] == AUTHORS_TASK)
+    authors = next(rates, None)
     return [
-        {**each, "speed-up": None if authors is None else authors / each["ms"].median}
+        {**each, "speed-up": None if authors is None else each["clips_per_second"] / authors}
         for each in timed
     ]
+
+
+def _run(config: BenchConfig, number: int, clips: int, **how: Any) -> PretrainConfig:
+    """Return a run of some workers with as many clips each."""
+    run = config.pretraining(config.data.uri, ComputeConfig(total_batch=number * clips, **how))
+    return run.replace(scaling=run.scaling.replace(num_workers=number))
+
+
+def _peak_gib() -> float | None:
+    """Return the peak of the GPU's memory in this process, or None without a GPU."""
+    return torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else None
 
 
 def fastest_rate(steps: Sequence[Figures]) -> float | None:
@@ -166,15 +184,50 @@ def fastest_rate(steps: Sequence[Figures]) -> float | None:
 
 def time_step(run: PretrainConfig, repeats: int) -> Figures:
     """Time the steps of a run on its first batch, as in training: arrays to the device, pixels and
-    targets there, forward, loss, backward and update.
+    targets there, forward, loss, backward and update; by `run.scaling.num_workers` processes.
 
     Raises:
         ValueError: there are no videos, or none that can be used.
     """
-    device, compute = default_device(), run.compute
-    learner, batch = _first_batch(run, device)
+    number = run.scaling.num_workers
+    if number == 1:
+        return _time_worker(run, repeats, Worker(device=default_device()))
+    results: Any = get_context("spawn").SimpleQueue()
+    with TemporaryDirectory() as folder:
+        try:
+            spawn(_time_in_group, (number, run, repeats, f"file://{folder}/store", results), number)  # type: ignore[no-untyped-call]
+        except ProcessRaisedException as error:
+            if torch.OutOfMemoryError.__name__ in str(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+    figures: Figures = results.get()
+    return figures
+
+
+def _time_in_group(
+    rank: int, number: int, run: PretrainConfig, repeats: int, place: str, results: Any
+) -> None:
+    """Time a step as one of several workers; the first passes on the figures."""
+    device = torch.device("cuda", rank) if torch.cuda.is_available() else CPU
+    backend = "gloo" if device.type == "cpu" else "nccl"
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group(backend, init_method=place, rank=rank, world_size=number)
+    try:
+        with one_thread() if device.type == "cpu" else nullcontext():
+            figures = _time_worker(run, repeats, Worker(rank, number, device))
+    finally:
+        dist.destroy_process_group()
+    if rank == 0:
+        results.put({**figures, "GiB": _peak_gib()})
+
+
+def _time_worker(run: PretrainConfig, repeats: int, worker: Worker) -> Figures:
+    device, compute = worker.device, run.compute
+    learner, batch = _first_batch(run, worker)
+    synchronise_norms(learner.model)
     inputs, sender = learner.inputs(batch), Sender(device)
-    loss = loss_function(learner, learner.model, compute, device)
+    loss = loss_function(learner, average_gradients(learner.model, worker), compute, device)
     train = _Training(run, learner.model)
 
     def step(number: int) -> None:
@@ -186,7 +239,9 @@ def time_step(run: PretrainConfig, repeats: int) -> Figures:
     eager = loss_function(learner, learner.model, compute.replace(compile=False), device)
     on_device = to_device(inputs, device)
     flops = count_flops(lambda: eager(on_device).total.backward())  # type: ignore[no-untyped-call]
-    return step_figures(run, timing, flops, _peak_tflops(device, compute.precision))
+    peak = _peak_tflops(device, compute.precision)
+    all_peak = None if peak is None else peak * worker.world_size
+    return step_figures(run, timing, flops * worker.world_size, all_peak)
 
 
 def time_authors_step(run: PretrainConfig, repeats: int) -> Figures:
@@ -199,7 +254,7 @@ def time_authors_step(run: PretrainConfig, repeats: int) -> Figures:
         ValueError: there are no videos, or none that can be used.
     """
     device, run = default_device(), run.replace(compute=run.compute.replace(**AUTHORS))
-    learner, batch = _first_batch(run, device)
+    learner, batch = _first_batch(run, Worker(device=device))
     model, task = learner.model.to(memory_format=torch.contiguous_format), learner.task
     assert isinstance(task, CtpTask)
     samples, sigma = to_device(batch.samples, CPU), constant(task.config.sigma, device)
@@ -227,10 +282,10 @@ class _Training:
         train_step(loss, self._parameters, self._optimizer, LEARNING_RATE)
 
 
-def _first_batch(run: PretrainConfig, device: torch.device) -> tuple[TaskLearner[Any], Batch[Any]]:
+def _first_batch(run: PretrainConfig, worker: Worker) -> tuple[TaskLearner[Any], Batch[Any]]:
     spec = open_pretraining(run)
-    learner: TaskLearner[Any] = TaskLearner(spec, Worker(device=device), load_here)
-    batch = next(spec.stream.batches(0, 0, 1))
+    learner: TaskLearner[Any] = TaskLearner(spec, worker, load_here)
+    batch = next(spec.stream.batches(0, worker.rank, worker.world_size))
     # a placeholder clip would be as fast, but nobody would notice that the videos are broken
     if batch.errors:
         raise ValueError(batch.errors[0])

@@ -74,10 +74,11 @@ READERS: dict[str, Meaning] = {
 STEP: dict[str, Meaning] = {
     "precision": Meaning("precision", "of the arithmetic"),
     "compiled": Meaning("compiled", "whether torch.compile made the code"),
-    "clips": Meaning("clips", "in a step"),
+    "workers": Meaning("workers", "that take the step together"),
+    "clips": Meaning("clips", "in a step, of all workers"),
     "ms": Meaning("ms a step", "transfer, patches, colours, model and update"),
     "gflops": Meaning("GFLOP a step", "of convolutions and matrix products"),
-    "clips_per_second": Meaning("clips/s", "that a worker trains on"),
+    "clips_per_second": Meaning("clips/s", "that all workers train on"),
     "tflops": Meaning("TFLOP/s", "that the device computed"),
     "mfu": Meaning("share of the peak", "of the GPU's data sheet (MFU)"),
     "GiB": Meaning("GPU memory, GiB", "most that was in use"),

@@ -292,7 +292,10 @@ class Trainer:
         """Run the training loop."""
         total = self.spec.stream.total_steps
         compute_loss = loss_function(
-            self.learner, self._wrapped_model(), self.config.compute, self.worker.device
+            self.learner,
+            average_gradients(self.model, self.worker),
+            self.config.compute,
+            self.worker.device,
         )
         # the same as the optimiser's: a frozen parameter has no gradient to clip
         parameters = [each for each in self.model.parameters() if each.requires_grad]
@@ -356,14 +359,6 @@ class Trainer:
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_dict(dict(state.optimizer))
         self.step = state.step
-
-    def _wrapped_model(self) -> nn.Module:
-        """Return the model, with gradients averaged over workers."""
-        if self.worker.world_size == 1:
-            return self.model
-        devices = [self.worker.device] if self.worker.device.type == "cuda" else None
-        # synchronised norms keep the buffers equal; broadcasting them would be work twice
-        return DistributedDataParallel(self.model, device_ids=devices, broadcast_buffers=False)
 
     def _next(self, batches: Iterator[Batch[Any]]) -> Batch[Any]:
         began = time.monotonic()
@@ -569,6 +564,15 @@ class Trainer:
         """Raise SupersededError if another process took over the run folder."""
         if self.spec.attempt is not None:
             self.spec.attempt.check()
+
+
+def average_gradients(model: nn.Module, worker: Worker) -> nn.Module:
+    """Return a model, wrapped so that its gradients are averaged over the workers, if several."""
+    if worker.world_size == 1:
+        return model
+    devices = [worker.device] if worker.device.type == "cuda" else None
+    # synchronised norms keep the buffers equal; broadcasting them would be work twice
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def loss_function(

@@ -159,3 +159,15 @@ def test_videos_that_cannot_be_used_are_an_error(small_run, video_folder):
     data = {"uri": str(video_folder(bad=2))}
     with pytest.raises(ValueError, match=r"bad0\.mp4"):
         time_step(small_run.replace(data=data), 1)
+
+
+@pytest.mark.slow
+def test_workers_take_a_step_together(small_run):
+    """The batch and its operations are those of one worker twice."""
+    one = small_run.replace(compute={"total_batch": 4}, scaling={"num_workers": 1})
+    two = small_run.replace(compute={"total_batch": 8}, scaling={"num_workers": 2})
+    alone, together = time_step(one, repeats=1), time_step(two, repeats=1)
+    assert (alone["workers"], together["workers"]) == (1, 2)
+    assert (alone["clips"], together["clips"]) == (4, 8)
+    assert together["gflops"] == pytest.approx(2 * alone["gflops"])
+    assert together["ms"].median > 0

@@ -265,3 +265,17 @@ with cluster():
 use_another()
 """
     assert run_python("-c", script).split() == ["another", "own", "another"]
+
+
+def test_ray_does_not_warn_of_the_processes_that_a_job_starts(
+    run_python: Callable[..., str],
+) -> None:
+    script = """
+from ctp.cluster import connect
+from ray._private.worker import print_to_stdstream
+for line in ("8 PYTHON worker processes have been started on node: a", "1 worker was killed"):
+    print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+"""
+    said = run_python("-c", script)
+    assert "1 worker was killed" in said
+    assert "have been started" not in said

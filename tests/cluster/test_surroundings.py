@@ -232,7 +232,7 @@ def test_a_ray_that_does_not_start_is_one_line(run_python: Callable[..., str]) -
 import os
 from ctp.cluster import local
 before = dict(os.environ)
-local.OBJECT_STORE_BYTES = 1  # Ray refuses this
+local.OBJECT_STORE_BYTES = local.OTHER_OBJECTS_BYTES = 1  # Ray refuses this
 try:
     with local.local_ray():
         pass

@@ -49,16 +49,17 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
     """Return the processes of a training run."""
     workers = f"scaling.{'num' if scaling.min_workers is None else 'min'}_workers"
     gpus = float(scaling.use_gpu)
-    actors = scaling.fewest_workers * scaling.actors_per_worker(scaling.fewest_workers)
+    number = scaling.fewest_workers
+    actors, cpus = number * scaling.actors_per_worker(number), scaling.cpus_per_actor(number)
     return [
         Demand(
             "worker",
-            scaling.fewest_workers,
+            number,
             scaling.cpus_per_worker,
             gpus,
             f"{workers} or cpus_per_worker",
         ),
-        Demand("actor", actors, 1.0, 0.0, "scaling.num_actors"),
+        Demand("actor", actors, cpus, 0.0, "scaling.num_actors"),
     ]
 
 

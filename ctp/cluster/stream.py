@@ -286,8 +286,9 @@ def worker_blocks(
         ray.data.read_datasource(BlockNumbers(layout.num_blocks), num_cpus=0),
         SampleActor,
         (stream, spec, layout, losses),
-        spec.scaling.actors_per_worker(layout.num_workers),
-        num_cpus=1,
+        # Ray warns of actors that no block is left for
+        min(spec.scaling.actors_per_worker(layout.num_workers), max(layout.num_blocks, 1)),
+        num_cpus=spec.scaling.cpus_per_actor(layout.num_workers),
         batch_format="pyarrow",
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             here, soft=True, _spill_on_unavailable=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -24,7 +25,8 @@ HEADER = ("kind", "format_version", "written_by", "score")
 """Entries of a run folder's config.yaml besides options: the kind of the run and its score, see
 `RunConfig`, and the versions that wrote it, see `ctp.versions`."""
 
-
+CPU_FRACTIONS = 10_000
+"""Ray reserves CPUs in parts of this size."""
 AUTO: Literal["auto"] = "auto"
 
 
@@ -107,8 +109,8 @@ class ScalingConfig(Config):
     cpus_per_worker: Annotated[float, Gt(0)] = 1.0
     """CPU cores of each worker."""
     num_actors: AutoNumber = 1
-    """Actors that decode videos and draw samples, each on a CPU core; workers have equally many.
-    auto: one for each core that the workers leave free."""
+    """Actors that decode videos and draw samples, each on a CPU core. Workers have equally many, at
+    least one; more than this number share the cores. auto: one for each core that is free."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """Restarts of failed workers from the last checkpoint, after which the run fails; -1: no limit.
     Lost nodes do not count. The same error twice without a step in between ends the run at once."""
@@ -125,6 +127,13 @@ class ScalingConfig(Config):
         """Return how many of `num_actors` draw samples for each of the workers, rounded up; 1, the
         least, if the number is not chosen yet."""
         return 1 if self.num_actors == AUTO else -(-self.num_actors // num_workers)
+
+    def cpus_per_actor(self, num_workers: int) -> float:
+        """Return the CPU cores of each actor, below 1 if they are more than `num_actors`."""
+        if self.num_actors == AUTO:
+            return 1.0
+        share = self.num_actors / (num_workers * self.actors_per_worker(num_workers))
+        return math.floor(share * CPU_FRACTIONS) / CPU_FRACTIONS
 
     @property
     def fewest_workers(self) -> int:
@@ -155,7 +164,8 @@ class ScalingConfig(Config):
         """
 
         def fits(number: int) -> bool:
-            cpus_of_each = self.cpus_per_worker + self.actors_per_worker(number)
+            actors = self.actors_per_worker(number) * self.cpus_per_actor(number)
+            cpus_of_each = self.cpus_per_worker + actors
             return total_batch % number == 0 and number * cpus_of_each <= cpus
 
         chosen = self

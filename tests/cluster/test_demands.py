@@ -22,12 +22,16 @@ def test_the_smallest_recipe_fits_two_cpus() -> None:
         require(TINY, 1, 0, "the cluster")
 
 
-@pytest.mark.parametrize(("workers", "actors", "cpus"), [(2, 6, 8), (2, 5, 8), (4, 1, 8)])
-def test_each_worker_has_equally_many_actors_and_at_least_one(
-    workers: int, actors: int, cpus: int
+@pytest.mark.parametrize(
+    ("workers", "actors", "each"), [(2, 6, 3), (2, 5, 3), (4, 1, 1), (3, 1, 1), (8, 24, 3)]
+)
+def test_each_worker_has_equally_many_actors_which_share_the_cores(
+    workers: int, actors: int, each: int
 ) -> None:
-    demands = run_demands(ScalingConfig(num_workers=workers, num_actors=actors))
-    assert sum(each.number * each.cpus for each in demands) == cpus
+    of_workers, of_actors = run_demands(ScalingConfig(num_workers=workers, num_actors=actors))
+    assert of_workers.number * of_workers.cpus == workers
+    assert of_actors.number == workers * each
+    assert actors - 0.01 < of_actors.number * of_actors.cpus <= actors
 
 
 def test_cpus_and_gpus_that_are_missing_are_reported_at_once_with_options_that_fit() -> None:

@@ -101,6 +101,8 @@ def spec(small_run: PretrainConfig) -> TrainingSpec[Any]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+# Ray Data leaves a log file open where a process has several streams
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("world_size", "first"), [(1, 0), (4, 0), (2, 20)])
 def test_workers_get_the_plans_samples_in_its_order(
     spec: TrainingSpec[Any], world_size: int, first: int, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,8 @@ PROJECT = Path(__file__).parents[2]
 DEPLOY = PROJECT / "deploy"
 OVERLAYS = sorted((DEPLOY / "overlays").iterdir())
 ENTRYPOINT = (
-    "python jobs/pretrain.py --recipe tiny --name a --storage s3://b/runs --scaling.num_workers 2"
+    "python jobs/pretrain.py --recipe tiny --name a --storage s3://b/runs "
+    "--scaling.num_workers 2 --scaling.num_actors 2"
 )
 SWEEP = "python jobs/sweep.py --recipe table9 --name a --storage s3://b/sweeps"
 Document = dict[str, Any]
@@ -291,7 +292,7 @@ def test_what_is_right_in_another_way_is_accepted(
         ("spec/rayClusterSpec/workerGroupSpecs/0/replicas", 0, "the cluster of replicas offers 3"),
         (
             "spec/entrypoint",
-            f"{ENTRYPOINT} --scaling.use_gpu true --scaling.num_actors 99",
+            ENTRYPOINT.replace("num_actors 2", "num_actors 99 --scaling.use_gpu true"),
             "the cluster of maxReplicas offers 80",
         ),
         (

@@ -58,7 +58,7 @@ def fail(
         (["--data.uri=/nowhere/at/all"], "/nowhere/at/all"),
         (["--data.uri=corpus:none"], "expected corpus:NUMBER"),
         (["--scaling.num_workers=3"], "total_batch 16 .*num_workers 3"),
-        (["--scaling.num_workers=2"], "4 CPUs .*offers 2"),
+        (["--scaling.num_workers=2"], "3 CPUs .*offers 2"),
         (["--scaling.use_gpu=true"], "1 GPUs .*scaling.use_gpu"),
         (["--storage=/proc"], "/proc"),
     ],

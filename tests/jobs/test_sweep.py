@@ -51,7 +51,7 @@ def refusal(
         (["--grid=task.num_patches=1,.5"], "task.num_patches"),
         (["--grid", "task.num_patches=1,2", "--seeds=40"], "more than --max_trials 64"),
         (["--recipe=table2a", "--max-trials=9"], "write --max_trials 9"),
-        (["--recipe=table2a", "--set", "scaling.num_workers=2"], "needs 4 CPUs"),
+        (["--recipe=table2a", "--set", "scaling.num_workers=2"], "needs 3 CPUs"),
         (["--recipe=table2a", "--set", "scaling.num_actors=auto"], "not to auto"),
         (["--recipe=table2a", "--set=linear.scaling.num_actors=4"], "linear.scaling.num_actors"),
         (["--recipe=table2a", "--scale=paper"], "by --set data.uri=URI"),

@@ -264,7 +264,7 @@ class Trainer:
         # of the bare model: wrapping it later keeps the parameter objects
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.step = 0
-        self.last_log_step, self.steps_to_next = 0, config.log_every_steps or FIRST_STEPS
+        self.last_log_step, self.steps_to_next = 0, FIRST_STEPS
         self.ledger = QuarantineLedger()
         # since this start: videos that were repaired before it must not stop the run
         self.quarantined = QuarantineLedger()

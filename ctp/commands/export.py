@@ -20,7 +20,7 @@ and is written only if it gives the encoder's features of random clips. ONNX nee
 
 
 class ExportConfig(Config):
-    """A vector for each clip, from the encoder as it was trained (default)."""
+    """Export one vector for each clip, at the spatial stride of the training (default)."""
 
     run: str = ""
     """Name of a run below `storage`, or path or URI of its folder or of a file in it."""

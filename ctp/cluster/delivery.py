@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -191,7 +191,7 @@ def deliver(run: PretrainConfig, stream: SampleStream[Any], num_clips: int) -> D
 
     num_alone = _whole_batches(ALONE_SHARE * num_clips, batch)
     before = draw_alone(stream, num_alone)
-    arrivals = receive(_batches(run, stream))
+    arrivals = receive(_batches(run, stream), usages_at=(begin, end))
     after = draw_alone(stream, num_alone)  # the machine may have slowed down
     timed = tuple(arrival for arrival in arrivals if begin <= arrival.clips <= end)
     alone = Drawn(*(b + a for b, a in zip(before, after, strict=True)))  # type: ignore[arg-type]
@@ -210,13 +210,17 @@ def _batches(run: PretrainConfig, stream: SampleStream[Any]) -> Iterator[Batch[A
 
 
 def receive(
-    batches: Iterable[Batch[Any]], *, usage_seconds: float = USAGE_SECONDS
+    batches: Iterable[Batch[Any]],
+    *,
+    usages_at: Collection[int] = (),
+    usage_seconds: float = USAGE_SECONDS,
 ) -> list[Arrival]:
     """Receive all batches; check that each sample comes once and in order.
 
     Args:
         batches: the batches of the only worker.
-        usage_seconds: least time between two measurements of CPU time and memory.
+        usages_at: numbers of clips after which CPU time is measured in any case.
+        usage_seconds: least time between two other measurements of CPU time and memory.
 
     Raises:
         ValueError: samples cannot be drawn.
@@ -233,7 +237,7 @@ def receive(
         assert batch.positions.tolist() == list(expected), "the samples are out of order"
         clips = expected.stop
         cpu, in_use = None, None
-        if now - last_usage >= usage_seconds:
+        if clips in usages_at or now - last_usage >= usage_seconds:
             # keeps the last figure of processes that have ended since
             used |= cpu_seconds()
             cpu = sum(used.values()) or None

@@ -33,6 +33,14 @@ def test_arrivals_count_the_clips() -> None:
         assert [arrival.memory is not None for arrival in arrivals] == [True, False, False]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="CPU time of all processes is read from /proc")
+def test_cpu_time_is_measured_where_it_is_asked_for_however_fast_the_batches_come() -> None:
+    batches = [batch_of(2 * number, 2 * number + 1) for number in range(5)]
+    arrivals = receive(batches, usages_at=(4, 8), usage_seconds=1e6)
+    measured = [each.clips for each in arrivals if each.cpu_seconds is not None]
+    assert measured == [2, 4, 8]
+
+
 @pytest.mark.parametrize("positions", [(0, 2), (1, 2), (0, 1, 1)])
 def test_samples_out_of_order_are_an_error(positions: tuple[int, ...]) -> None:
     with pytest.raises(AssertionError, match="order"):

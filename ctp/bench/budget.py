@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctp.bench.config import BenchConfig
-from ctp.bench.ingest import LoaderTiming
 from ctp.bench.tables import format_number
 from ctp.bench.timing import Figures
+
+if TYPE_CHECKING:  # it brings PyAV
+    from ctp.bench.ingest import LoaderTiming
 
 CORES_PER_WORKER = 1
 """CPU cores that each training worker needs besides the actors'."""

@@ -17,7 +17,7 @@ from ctp.pretext.task_config import AnyTaskConfig
 from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 
-Part = Literal["ingest", "ray", "readers", "step", "game", "plan"]
+Part = Literal["ingest", "ray", "readers", "step", "gpu", "game", "plan"]
 BaselineName = Literal["opencv-zip-jpeg", "torchcodec", "torchcodec-transcoded"]
 Precision = Literal["fp32", "tf32", "bf16"]
 PARTS: tuple[Part, ...] = ("ingest", "ray", "step", "game", "plan")
@@ -61,17 +61,19 @@ class BenchStepConfig(Config):
     """Some of fp32,tf32,bf16; none: all on a GPU, fp32 on a CPU."""
     compile: tuple[bool, ...] = ()
     """Whether to compile the model; none: both on a GPU, false on a CPU."""
-    clips: Annotated[int, Ge(1)] | None = None
-    """Clips that each worker has in a step; none: 32 on a GPU, 1 on a CPU."""
+    clips: tuple[Annotated[int, Ge(1)], ...] = ()
+    """Clips of each worker in a step; none: 32 on a GPU, 1 on a CPU, and 4,32,256 for gpu."""
     workers: tuple[Annotated[int, Ge(1)], ...] = ()
     """Numbers of workers that take a step together, on this machine; none: 1, and all GPUs."""
+    max_seconds: Annotated[float, Gt(0)] | None = None
+    """No step begins to be timed after this time; none: no limit."""
 
 
 class BenchConfig(Config):
     """What to measure, and how often. The defaults are the paper's task and encoder."""
 
     what: Annotated[tuple[Part, ...], MinLen(1)] = PARTS
-    """The parts to measure: some of ingest,ray,readers,step,game,plan."""
+    """The parts to measure: some of ingest,ray,readers,step,gpu,game,plan."""
     out: str = "bench.json"
     """File for the figures, local or s3://."""
     repeats: Annotated[int, Ge(1)] = 7
@@ -139,12 +141,18 @@ def standard() -> BenchConfig:
 
 
 def quick() -> BenchConfig:
-    """Measure everything three times, on fewer clips."""
-    return BenchConfig(repeats=3, clips_per_repeat=8, ray=BenchRayConfig(clips=1000))
+    """Measure three times, on fewer clips; step and gpu take at most 8 minutes."""
+    return BenchConfig(
+        repeats=3,
+        clips_per_repeat=8,
+        ray=BenchRayConfig(clips=1000),
+        # the step that began last takes some time, and so do the other checks of a GPU
+        step=BenchStepConfig(max_seconds=240),
+    )
 
 
 def like_run(run: PretrainConfig) -> BenchConfig:
     """Measure the task, encoder and batch of a pretraining run."""
     return BenchConfig(
-        task=run.task, encoder=run.encoder, step=BenchStepConfig(clips=run.compute.total_batch)
+        task=run.task, encoder=run.encoder, step=BenchStepConfig(clips=(run.compute.total_batch,))
     )

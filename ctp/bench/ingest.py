@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from ctp.bench.baselines import BASELINES
 from ctp.bench.config import BenchConfig
-from ctp.bench.loaders import ON_DEVICE, ClipRequest, Loader, Seconds, draw_request, ours, timed
-from ctp.bench.timing import Timing, default_device, one_thread
+from ctp.bench.loaders import ClipRequest, Loader, Seconds, draw_request, ours, timed
+from ctp.bench.timing import DEVICE_STAGES, ON_DEVICE, Timing, default_device, one_thread
 from ctp.build.transcode import inspect
 from ctp.data.catalog import VideoEntry
 from ctp.data.sources import Sources, open_catalog, prepare_corpus
@@ -30,7 +30,6 @@ READ, DRAW = "read", "draw"
 CPU_STAGES = (READ, DRAW, "open", "decode", "convert", "augment", "paste", "colours")
 FRAME_STAGES = frozenset({READ, "open", "decode", "convert", "augment"})
 """Stages from the file to frames of the clip's size."""
-DEVICE_STAGES = tuple(ON_DEVICE + name for name in ("transfer", "paste", "colours"))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctp.bench.timing import wait_for
+from ctp.bench.timing import ON_DEVICE, wait_for
 from ctp.build.config import TranscodeConfig
 from ctp.build.transcode import Facts, transcode
 from ctp.data.stream import stack
@@ -29,9 +29,6 @@ from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo
 from ctp.video.planes import Crop
 from ctp.video.sampling import sample_frames
-
-ON_DEVICE = "device: "
-"""Prefix of the names of stages on the device."""
 
 Seconds = dict[str, float]
 """Name of a stage -> seconds."""

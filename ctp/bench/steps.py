@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
+from importlib import import_module
 from itertools import product
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +22,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctp.bench.config import BenchConfig
+from ctp.bench.noise import NoiseOpener
 from ctp.bench.timing import (
     Case,
     Figures,
@@ -29,6 +33,7 @@ from ctp.bench.timing import (
     wait_for,
 )
 from ctp.constant import constant
+from ctp.data.reading import VideoOpener
 from ctp.data.stream import Batch, load_here
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.config import CtpConfig
@@ -43,11 +48,13 @@ from ctp.training.trainer import average_gradients, loss_function
 from ctp.training.transfer import Sender, to_device
 from ctp.video.augment import to_input
 
+Way = tuple[Callable[[PretrainConfig, int], Figures], PretrainConfig]
+"""A function that times a step, and the run whose step it is."""
 CPU_STEP_CLIPS, GPU_STEP_CLIPS = 1, 32
 GPU_STEPS_PER_REPEAT = 10
 LEARNING_RATE = 1e-6
 """Almost 0, so that the weights do not change while the same batch is repeated."""
-AUTHORS = {"precision": "fp32", "compile": False}
+AUTHORS: dict[str, Any] = {"precision": "fp32", "compile": False}
 AUTHORS_TASK = "ctp, the authors' way"
 PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "H100 PCIe": {"fp32": 51.2, "tf32": 378, "bf16": 756},
@@ -128,29 +135,41 @@ def measure_steps(config: BenchConfig) -> list[Figures]:
         peak of the GPU's memory, or None.
 
     Raises:
-        ValueError: there are no videos, or none that can be used.
+        ValueError: there are no videos.
+        QuarantineLimitError: none can be used.
     """
     step, on_gpu = config.step, torch.cuda.is_available()
     workers = step.workers or sorted({1, torch.cuda.device_count() or 1})
     precisions = step.precisions or (("fp32", "tf32", "bf16") if on_gpu else ("fp32",))
-    clips = step.clips or (GPU_STEP_CLIPS if on_gpu else CPU_STEP_CLIPS)
-    runs = [
-        _run(config, number, clips, precision=precision, compile=compiled)
-        for number, precision, compiled in product(
-            workers, precisions, step.compile or ((False, True) if on_gpu else (False,))
-        )
-    ]
-    ways = [(time_step, run) for run in runs]
-    if isinstance(config.task, CtpConfig):
-        ways.insert(0, (time_authors_step, _run(config, 1, clips, **AUTHORS)))
+    compiled = step.compile or ((False, True) if on_gpu else (False,))
+    until = math.inf if step.max_seconds is None else time.monotonic() + step.max_seconds
+    timed: list[Figures] = []
+    for clips in step.clips or ((GPU_STEP_CLIPS if on_gpu else CPU_STEP_CLIPS),):
+        runs = [
+            step_run(config, clips, number, precision=precision, compile=is_compiled)
+            for number, precision, is_compiled in product(workers, precisions, compiled)
+        ]
+        ways: list[Way] = [(time_step, run) for run in runs]
+        if isinstance(config.task, CtpConfig):
+            ways.insert(0, (time_authors_step, step_run(config, clips, **AUTHORS)))
+        timed += _measure_ways(ways, config.repeats, until)
+    return timed
+
+
+def _measure_ways(ways: Sequence[Way], repeats: int, until: float) -> list[Figures]:
+    """Time ways to take a step, of which none begins after a moment of the monotonic clock."""
+    on_gpu = torch.cuda.is_available()
     timed: list[dict[str, Any]] = []
     for time_way, run in ways:
+        if time.monotonic() > until:
+            print(f"skipped: {run.compute}: --step.max_seconds have passed", file=sys.stderr)
+            continue
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         try:
             # as in training, where a worker on a CPU has one core
             with nullcontext() if on_gpu else one_thread():
-                figures = time_way(run, config.repeats)
+                figures = time_way(run, repeats)
             timed.append({**figures, "GiB": figures.get("GiB", _peak_gib())})
         except torch.OutOfMemoryError:
             print(f"skipped: {run.compute} does not fit; lower --step.clips", file=sys.stderr)
@@ -166,8 +185,8 @@ def measure_steps(config: BenchConfig) -> list[Figures]:
     ]
 
 
-def _run(config: BenchConfig, number: int, clips: int, **how: Any) -> PretrainConfig:
-    """Return a run of some workers with as many clips each."""
+def step_run(config: BenchConfig, clips: int, number: int = 1, **how: Any) -> PretrainConfig:
+    """Return a run of some workers with `clips` each; `how` are options of `ComputeConfig`."""
     run = config.pretraining(config.data.uri, ComputeConfig(total_batch=number * clips, **how))
     return run.replace(scaling=run.scaling.replace(num_workers=number))
 
@@ -187,7 +206,8 @@ def time_step(run: PretrainConfig, repeats: int) -> Figures:
     targets there, forward, loss, backward and update; by `run.scaling.num_workers` processes.
 
     Raises:
-        ValueError: there are no videos, or none that can be used.
+        ValueError: there are no videos.
+        QuarantineLimitError: none can be used.
     """
     number = run.scaling.num_workers
     if number == 1:
@@ -224,17 +244,8 @@ def _time_in_group(
 
 def _time_worker(run: PretrainConfig, repeats: int, worker: Worker) -> Figures:
     device, compute = worker.device, run.compute
-    learner, batch = _first_batch(run, worker)
-    synchronise_norms(learner.model)
-    inputs, sender = learner.inputs(batch), Sender(device)
-    loss = loss_function(learner, average_gradients(learner.model, worker), compute, device)
-    train = _Training(run, learner.model)
-
-    def step(number: int) -> None:
-        train(partial(loss, sender.send(inputs)))
-        learner.after_step(number)
-
-    timing = _time(step, device, repeats)
+    learner, inputs = first_batch(run, worker)
+    timing = _time(make_step(run, worker, learner, inputs), device, repeats)
     # of the model that is not compiled: the counter does not see into compiled code
     eager = loss_function(learner, learner.model, compute.replace(compile=False), device)
     on_device = to_device(inputs, device)
@@ -244,6 +255,23 @@ def _time_worker(run: PretrainConfig, repeats: int, worker: Worker) -> Figures:
     return step_figures(run, timing, flops * worker.world_size, all_peak)
 
 
+def make_step(
+    run: PretrainConfig, worker: Worker, learner: TaskLearner[Any], inputs: Any
+) -> Callable[[int], None]:
+    """Return what takes a step with a given number, as in training, always on the same inputs."""
+    synchronise_norms(learner.model)
+    sender = Sender(worker.device)
+    model = average_gradients(learner.model, worker)
+    loss = loss_function(learner, model, run.compute, worker.device)
+    train = _Training(run, learner.model)
+
+    def step(number: int) -> None:
+        train(partial(loss, sender.send(inputs)))
+        learner.after_step(number)
+
+    return step
+
+
 def time_authors_step(run: PretrainConfig, repeats: int) -> Figures:
     """Time the steps of Catch-the-Patch in the way of the authors' code, as the baseline.
 
@@ -251,13 +279,14 @@ def time_authors_step(run: PretrainConfig, repeats: int) -> Figures:
     memory that is not pinned. Weights and clips are contiguous float32, and nothing is compiled.
 
     Raises:
-        ValueError: there are no videos, or none that can be used.
+        ValueError: there are no videos.
+        QuarantineLimitError: none can be used.
     """
     device, run = default_device(), run.replace(compute=run.compute.replace(**AUTHORS))
-    learner, batch = _first_batch(run, Worker(device=device))
+    learner, inputs = first_batch(run, Worker(device=device))
     model, task = learner.model.to(memory_format=torch.contiguous_format), learner.task
     assert isinstance(task, CtpTask)
-    samples, sigma = to_device(batch.samples, CPU), constant(task.config.sigma, device)
+    samples, sigma = to_device(inputs, CPU), constant(task.config.sigma, device)
     clips = to_input(task.paste(samples), samples.color).contiguous()
 
     def loss() -> LossTerms:
@@ -282,17 +311,33 @@ class _Training:
         train_step(loss, self._parameters, self._optimizer, LEARNING_RATE)
 
 
-def _first_batch(run: PretrainConfig, worker: Worker) -> tuple[TaskLearner[Any], Batch[Any]]:
+def first_batch(run: PretrainConfig, worker: Worker) -> tuple[TaskLearner[Any], Any]:
+    """Return what trains a run, and the inputs of its first step. Without PyAV, as on some GPU
+    machines, these are noise in place of videos.
+
+    Raises:
+        ValueError: there are no videos.
+        QuarantineLimitError: none can be used.
+    """
     spec = open_pretraining(run)
     learner: TaskLearner[Any] = TaskLearner(spec, worker, load_here)
-    batch = next(spec.stream.batches(0, worker.rank, worker.world_size))
-    # a placeholder clip would be as fast, but nobody would notice that the videos are broken
-    if batch.errors:
-        raise ValueError(batch.errors[0])
-    return learner, batch
+    share = spec.stream.total_batch // worker.world_size
+    positions = range(worker.rank * share, (worker.rank + 1) * share)
+    opener = VideoOpener() if is_installed("av") else NoiseOpener()
+    batch = Batch.from_drawn([spec.stream.draw(position, opener) for position in positions])
+    return learner, learner.inputs(batch)
 
 
-def _time(step: Callable[[int], None], device: torch.device, repeats: int) -> Timing:
+def is_installed(module: str) -> bool:
+    """Return whether a module can be imported."""
+    try:
+        import_module(module)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _time(step: Callable[[int], object], device: torch.device, repeats: int) -> Timing:
     # a GPU is given several steps before it is waited for, as in training, where it never idles
     steps = GPU_STEPS_PER_REPEAT if device.type == "cuda" else 1
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from ctp.bench.ingest import DEVICE_STAGES
-from ctp.bench.timing import Figures, Timing
+from ctp.bench.timing import DEVICE_STAGES, Figures, Timing
 
 NO_FIGURE = "–"
 
@@ -84,7 +83,21 @@ STEP: dict[str, Meaning] = {
     "GiB": Meaning("GPU memory, GiB", "most that was in use"),
     "speed-up": Meaning("× the authors' way", "how many times as fast as the authors' code"),
 }
-SPREAD = {"unit": "unit", "median": "median", "min": "fastest", "max": "slowest"}
+EQUALITY: dict[str, Meaning] = {
+    "loss": Meaning("loss", "relative distance from that on the CPU in fp32"),
+    "gradient": Meaning("gradient", "relative distance, by the norm"),
+    "pixels": Meaning("pixels", "largest distance of the normalised pixels"),
+    "equal": Meaning("equal", "whether rounding explains all distances"),
+}
+PROFILE: dict[str, Meaning] = {
+    **{name: STEP[name] for name in ("compiled", "clips")},
+    "syncs": Meaning("host syncs", "times that the host waits for the GPU in a step"),
+    "lines": Meaning("at", "lines of ctp where it waits"),
+    "kernels": Meaning("kernels", "that a step starts"),
+    "kernel_ms": Meaning("ms of kernels", "that the GPU computes in a step"),
+}
+KERNELS = {name: name for name in ("kernel", "compiled", "precision", "calls", "ms", "share")}
+SPREAD = {"name": "", "unit": "unit", "median": "median", "min": "fastest", "max": "slowest"}
 
 
 def print_tables(console: Console, figures: Mapping[str, Sequence[Figures]]) -> None:
@@ -118,14 +131,15 @@ def figure_table(columns: Sequence[Figures], meanings: Mapping[str, Meaning]) ->
     return Group(table, legend)
 
 
-def timing_table(rows: Sequence[Figures]) -> Table:
-    """Return a table with a row for each of `rows`, which are figures of a `Timing`."""
+def row_table(rows: Sequence[Figures], labels: Mapping[str, str]) -> Table:
+    """Return a table with a row for each of `rows`, and a column for each of `labels`."""
     table = Table()
-    table.add_column("", no_wrap=True)
-    for label in SPREAD.values():
+    first, *others = labels.values()
+    table.add_column(first, no_wrap=True, overflow="ellipsis")
+    for label in others:
         table.add_column(label, justify="right")
     for row in rows:
-        table.add_row(row["name"], *(_text(row[name]) for name in SPREAD))
+        table.add_row(*(_text(row[name]) for name in labels))
     return table
 
 
@@ -162,6 +176,12 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Figures]], RenderableType]]] = {
         partial(figure_table, meanings=READERS),
     ),
     "step": ("a training step", partial(figure_table, meanings=STEP)),
-    "timings": ("the game and the plan, on one core", timing_table),
+    "equality": (
+        "a step on the GPU against the CPU in fp32",
+        partial(figure_table, meanings=EQUALITY),
+    ),
+    "profile": ("a step on the GPU", partial(figure_table, meanings=PROFILE)),
+    "kernels": ("the longest kernels of a step", partial(row_table, labels=KERNELS)),
+    "timings": ("the game and the plan, on one core", partial(row_table, labels=SPREAD)),
 }
 """For each part, what its table shows, and the function that makes it."""

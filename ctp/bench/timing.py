@@ -15,6 +15,9 @@ import torch
 
 from ctp.machine import usable_cpus
 
+ON_DEVICE = "device: "
+"""Prefix of the names of stages on the worker's device."""
+DEVICE_STAGES = tuple(ON_DEVICE + name for name in ("transfer", "paste", "colours"))
 UNITS_PER_SECOND = {"ms": 1e3, "µs": 1e6}
 Figures = Mapping[str, Any]
 """The measured values of one item, by name; the first value is the item's name."""

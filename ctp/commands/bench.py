@@ -15,10 +15,14 @@ ABOUT = """Measure what a clip and a training step cost on this machine, and wha
           that draws the same samples; memory of all processes
   readers what Ray costs a training worker, by the number of workers; not measured by default
   step    a training step, by precision, compiled or not
+  gpu     a GPU: whether a step computes the same as on the CPU, by precision; where the host waits
+          for it; its longest kernels; and a step with few to many clips, compiled or not. With
+          --recipe quick at most 8 minutes
   game    the game of Catch-the-Patch, drawn and pasted on a CPU, by set of rules
   plan    looking up a position of the stream, among few and very many videos
 
-With ingest it also computes the bottleneck of a run on --gpus GPUs and --cores cores."""
+step and gpu need neither Ray nor PyAV: without PyAV, noise stands in for the videos. With ingest it
+also computes the bottleneck of a run on --gpus GPUs and --cores cores."""
 
 
 def tiny() -> BenchConfig:

@@ -30,9 +30,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from ctp.data.cache_folder import cache_folder
@@ -148,6 +146,8 @@ def read_video(name: str) -> bytes:
 @cache
 def _version() -> str:
     """Return a short hash of what determines the bytes: this module and the encoder."""
+    import av  # only what renders needs it
+
     code = Path(__file__).read_bytes()
     return hashlib.blake2b(code + av.__version__.encode(), digest_size=4).hexdigest()
 
@@ -621,6 +621,9 @@ _X264_OPTIONS = {
 
 
 def _encode(planes: _Planes) -> bytes:
+    import av
+    from av.video.stream import VideoStream
+
     buffer = io.BytesIO()
     with av.open(buffer, mode="w", format="mp4") as container:
         rate = Fraction(FRAMES_PER_SECOND)

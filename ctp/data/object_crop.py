@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from ctp.data.annotated import Track
 from ctp.data.stream import VideoSource
 from ctp.video.config import SamplingConfig
-from ctp.video.decode import VideoReader
 from ctp.video.encoded import VideoError
 from ctp.video.planes import Crop
 from ctp.video.sampling import sample_frames
+
+if TYPE_CHECKING:
+    from ctp.video.decode import VideoReader
 
 MIN_SIDE_PX = 1.0
 """Least width and height of the visible part of an object for its frame to count."""

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from threading import Condition
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal, working_on
 from ctp.storage import Storage, StorageError
-from ctp.video.decode import VideoReader
 from ctp.video.encoded import DecodingError, EncodedVideo, VideoError
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
+
+if TYPE_CHECKING:
+    from ctp.video.decode import VideoReader
 
 READ_AHEAD = 8
 """Videos that are read ahead: an object store answers late, but many requests at a time."""
@@ -78,6 +80,8 @@ class VideoOpener:
                 than `limits` allow, or has ended processes before.
             StorageError: the storage fails, also when it is tried again.
         """
+        from ctp.video.decode import VideoReader  # PyAV, which a training step does not need
+
         try:
             video = self._read(entry)
             # the threads that read ahead need memory at the same time

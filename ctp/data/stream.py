@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,10 @@ from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError, collect_
 from ctp.data.reading import VideoOpener
 from ctp.rng import generator
 from ctp.storage import StorageError
-from ctp.video.decode import VideoReader
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
+
+if TYPE_CHECKING:  # it brings PyAV, which only what decodes needs
+    from ctp.video.decode import VideoReader
 
 MAX_TRIES = 64
 """Videos that are tried for a sample before the run is stopped."""

@@ -6,7 +6,7 @@ As re-implemented for Table 4 of Catch-the-Patch, or with the two classes of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,11 @@ from ctp.pretext.classify import ClassificationTask, ClassifiedSample, draw_drop
 from ctp.pretext.task_config import TaskConfig
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
 from ctp.video.config import SamplingConfig
-from ctp.video.decode import VideoReader
 from ctp.video.planes import Crop, resize_square
 from ctp.video.sampling import MIN_VIDEO_FRAMES
+
+if TYPE_CHECKING:
+    from ctp.video.decode import VideoReader
 
 Speeds = tuple[float, float]
 """Lowest and highest speed of a class; below 0 for clips that are played backwards."""

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-from av.sidedata.sidedata import SideDataContainer
-from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.video.config import AugmentConfig, ViewsConfig
 from ctp.video.encoded import decoding_errors
+
+if TYPE_CHECKING:  # a training step converts planes on machines without PyAV
+    import av
+    from av.video.reformatter import VideoReformatter
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 """Y [h, w], U and V [ceil(h / 2), ceil(w / 2)]."""
@@ -109,6 +110,8 @@ class Cutter:
     """Cuts the same part out of frames of one size, and resizes it to a square."""
 
     def __init__(self, crop: Crop, num_frames: int, size_px: int):
+        from av.video.reformatter import VideoReformatter
+
         self._crop, self._num_frames, self._size_px = crop, num_frames, size_px
         self._reformatter = VideoReformatter()
         self._resized = np.empty((num_frames, planes_size(size_px)), np.uint8)
@@ -248,6 +251,8 @@ def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
     """Return FFmpeg's display matrix of a frame, int32 [9], or None if it is upright."""
     if isinstance(frame.opaque, Orientation):
         return frame.opaque.matrix
+    from av.sidedata.sidedata import SideDataContainer
+
     try:
         # not frame.side_data, which frame and container would refer to each other by: the pixels
         # would stay in memory until the garbage collector runs
@@ -278,6 +283,8 @@ def _to_plain(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFr
     )
     if is_plain:
         return frame
+    from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
     return reformatter.reformat(
         frame,
         format=PLAIN_FORMAT,

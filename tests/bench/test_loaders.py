@@ -17,14 +17,13 @@ import ctp.bench
 from ctp.bench.baselines import BASELINES
 from ctp.bench.ingest import (
     CPU_STAGES,
-    DEVICE_STAGES,
     LoaderTiming,
     compare,
     fastest_of_each,
     usable_videos,
 )
-from ctp.bench.loaders import ON_DEVICE, ClipRequest, Loader, draw_request, ours
-from ctp.bench.timing import Timing
+from ctp.bench.loaders import ClipRequest, Loader, draw_request, ours
+from ctp.bench.timing import DEVICE_STAGES, ON_DEVICE, Timing
 from ctp.build.config import TranscodeConfig
 from ctp.build.transcode import inspect
 from ctp.data.sources import open_catalog

@@ -12,6 +12,7 @@ from torch import nn
 from ctp.bench.config import BenchConfig
 from ctp.bench.steps import (
     count_flops,
+    measure_steps,
     peak_tflops,
     step_figures,
     time_authors_step,
@@ -19,6 +20,7 @@ from ctp.bench.steps import (
 )
 from ctp.bench.tables import to_json
 from ctp.bench.timing import Timing, one_thread
+from ctp.data.quarantine import QuarantineLimitError
 from ctp.data.stream import array_field
 from ctp.pretext import registry
 from ctp.pretext.config import PretrainConfig
@@ -155,9 +157,15 @@ def test_a_part_that_only_measures_ctp_refuses_another_task(monkeypatch):
         BenchConfig.model_validate({"task": "toy"})
 
 
+def test_no_step_begins_after_the_time_limit(capsys):
+    late = BenchConfig.model_validate({"step": {"max_seconds": 1e-9}})
+    assert measure_steps(late) == []
+    assert "--step.max_seconds" in capsys.readouterr().err
+
+
 def test_videos_that_cannot_be_used_are_an_error(small_run, video_folder):
     data = {"uri": str(video_folder(bad=2))}
-    with pytest.raises(ValueError, match=r"bad0\.mp4"):
+    with pytest.raises(QuarantineLimitError, match=r"bad0\.mp4"):
         time_step(small_run.replace(data=data), 1)
 
 

@@ -77,12 +77,32 @@ def test_a_baseline_is_compared_with_ours(run_bench):
     assert len(result["budget"]) == 2
 
 
-@pytest.mark.slow
-def test_other_parts_run_without_ray(run_python, request, tmp_path):
+def test_a_step_is_timed_without_ray_pyav_and_boto3(run_python, request, tmp_path):
     job = request.config.rootpath / "jobs" / "bench.py"
-    code = f"import runpy, sys; sys.modules['ray'] = None; runpy.run_path({str(job)!r})['main']"
-    options = ["--what", "plan", "--repeats", "1", "--out", str(tmp_path / "bench.json")]
-    assert "plan look-up" in run_python("-c", f"{code}({options!r})")
+    out = tmp_path / "bench.json"
+    code = f"""
+import runpy, sys
+from importlib.abc import MetaPathFinder
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("ray", "av", "boto3", "botocore"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+main = runpy.run_path({str(job)!r})["main"]
+main({[*SMALL, "--what", "step,plan", "--out", str(out)]!r})
+try:
+    main({["--what", "gpu"]!r})
+except SystemExit as error:
+    print(error)
+"""
+    printed = run_python("-c", code)
+    assert "plan look-up" in printed
+    authors, step = json.loads(out.read_text())["step"]
+    assert step["gflops"] == authors["gflops"] > 0
+    if not torch.cuda.is_available():
+        assert "--what gpu needs a GPU" in printed
 
 
 @pytest.mark.parametrize(

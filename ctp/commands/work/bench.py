@@ -10,10 +10,10 @@ from rich.console import Console
 from ctp.bench.budget import ASSUMED_GPU_CLIPS_PER_SECOND, Place, describe_budget, make_budgets
 from ctp.bench.cases import measure_cases
 from ctp.bench.config import BenchConfig
-from ctp.bench.ingest import compare_loaders, describe_loader, fastest_of_each
+from ctp.bench.gpu import compare_with_cpu, gpu_config, profile_steps
 from ctp.bench.steps import fastest_rate, measure_steps
 from ctp.bench.tables import print_tables, to_json
-from ctp.bench.timing import Figures, machine
+from ctp.bench.timing import Figures, default_device, machine
 from ctp.storage import Storage
 
 TABLE_WIDTH = 100
@@ -44,32 +44,51 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
         bottleneck of a run.
 
     Raises:
-        ValueError: a video, a baseline or the cluster does not fit.
+        ValueError: a video, a baseline or the cluster does not fit, or there is no GPU.
     """
+    found = machine()
+    if "gpu" in config.what and not found.num_gpus:
+        raise ValueError(
+            "--what gpu needs a GPU, and torch finds none. Use --what step, which times a step on "
+            "a CPU, too"
+        )
     print(f"measuring {', '.join(config.what)}, {config.repeats} time(s) each", file=sys.stderr)
-    loaders = compare_loaders(config) if "ingest" in config.what else []
+    loaders, speeds, shown = [], [], []
+    if "ingest" in config.what:
+        from ctp.bench import ingest  # GPU machines may have no PyAV
+
+        loaders = ingest.compare_loaders(config)
+        shown = ingest.fastest_of_each(loaders)
+        speeds = [ingest.describe_loader(each, loaders[0]) for each in loaders[1:]]
     deliveries = []
     if "ray" in config.what:
-        from ctp.cluster.delivery import measure_delivery  # GPU machines may have no Ray
+        from ctp.cluster.delivery import measure_delivery  # nor Ray
 
         deliveries = [measure_delivery(config)]
     readers, scaling = _measure_readers(config) if "readers" in config.what else ([], [])
     steps = measure_steps(config) if "step" in config.what else []
+    equality, profiles, kernels = list[Figures](), list[Figures](), list[Figures]()
+    if "gpu" in config.what:
+        checked = gpu_config(config)
+        equality = compare_with_cpu(checked, default_device())
+        profiles, kernels = profile_steps(checked, default_device())
+        steps += measure_steps(checked)
     timings = measure_cases(config)
     efficiency = deliveries[0].efficiency if deliveries else None
-    found = machine()
     here = Place(f"This machine ({found.gpus})", found.num_gpus, found.cores)
     budgets, assumptions = make_budgets(config, loaders, efficiency, fastest_rate(steps), here)
     figures: dict[str, Sequence[Figures]] = {
-        "ingest": [loader.figures(loaders[0]) for loader in fastest_of_each(loaders)],
+        "ingest": [loader.figures(loaders[0]) for loader in shown],
         "loaders": [loader.figures(loaders[0]) for loader in loaders],
         "ray": [delivery.figures() for delivery in deliveries],
         "readers": readers,
         "step": steps,
+        "equality": equality,
+        "profile": profiles,
+        "kernels": kernels,
         "timings": [timing.figures() for timing in timings],
         "budget": budgets,
     }
-    speeds = [describe_loader(loader, loaders[0]) for loader in loaders[1:]]
     return figures, [*speeds, *scaling, *assumptions, *map(describe_budget, budgets)]
 
 

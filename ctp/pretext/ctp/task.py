@@ -27,13 +27,13 @@ from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.score import Score
 from ctp.training.step import LossTerms
 from ctp.video.augment import PRETRAINING_COLORS, sample_color, sample_crop, to_input
-from ctp.video.decode import VideoReader
 from ctp.video.encoded import VideoError
 from ctp.video.planes import planes_size, to_rgb
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
     from ctp.encoders.encoder import Encoder
+    from ctp.video.decode import VideoReader
 
 TRACKING_SCORE = Score("iou", "tracking IoU", "still_iou", "still box", LOSS_PARTS)
 

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ctp.encoders.registry import ENCODERS
+from ctp.pretext.registry import TASKS
+
 ROOT = Path(__file__).parents[1]
 TIERS = (
     {
@@ -116,6 +119,17 @@ def test_recipes_and_small_actors_import_no_torch(
     """A run has many such actors, and torch takes 0.3 GB of each."""
     script = f"import sys, ctp.{module}; print('torch' in sys.modules)"
     assert run_python("-c", script).strip() == "False"
+
+
+def test_options_of_all_tasks_and_encoders_import_no_torch(run_python: Callable[..., str]) -> None:
+    """`--help` of each is printed in less than two seconds."""
+    script = (
+        "import sys; from ctp.pretext import registry as tasks; "
+        "from ctp.encoders import registry as encoders; "
+        "all = [*tasks.CONFIGS.values(), *encoders.CONFIGS.values()]; "
+        "print(len(all), 'torch' in sys.modules)"
+    )
+    assert run_python("-c", script).split() == [str(len(TASKS) + len(ENCODERS)), "False"]
 
 
 @pytest.mark.parametrize(

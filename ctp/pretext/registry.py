@@ -1,29 +1,25 @@
-"""All pretext tasks by name. A task is one file and one line here."""
+"""All pretext tasks by name. A task is one folder here and one name in `_NAMES`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ctp.config import ConfigsOf, LazyClasses
-from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.task_config import TaskConfig
 
 if TYPE_CHECKING:
     from ctp.pretext.task import PretextTask
 
-# imported when they are used: their files need torch, options and --help do not
-TASKS: LazyClasses[PretextTask[Any, Any]] = LazyClasses(
-    {
-        "ctp": "ctp.pretext.ctp.task:CtpTask",
-        "memdpc": "ctp.pretext.memdpc:MemdpcTask",
-        "moco": "ctp.pretext.moco:MocoTask",
-        "rotation": "ctp.pretext.rotation:RotationTask",
-        "speed": "ctp.pretext.speed:SpeedTask",
-        "vcop": "ctp.pretext.vcop:VcopTask",
-    }
-)
+_NAMES = ("ctp", "memdpc", "moco", "rotation", "speed", "vcop")
 
-CONFIGS: ConfigsOf[TaskConfig] = ConfigsOf(TASKS, {"ctp": CtpConfig})
+# imported when they are used: tasks need torch, options and --help do not
+TASKS: LazyClasses[PretextTask[Any, Any]] = LazyClasses(
+    {name: f"ctp.pretext.{name}.task:{name.capitalize()}Task" for name in _NAMES}
+)
+CONFIGS: ConfigsOf[TaskConfig] = ConfigsOf(
+    TASKS,
+    LazyClasses({name: f"ctp.pretext.{name}.config:{name.capitalize()}Config" for name in _NAMES}),
+)
 """The config class of each task."""
 
 

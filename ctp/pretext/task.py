@@ -1,8 +1,8 @@
 """The base class of pretext tasks.
 
-A task is one file (or folder) and one line in `ctp.pretext.registry.TASKS`. It defines the samples,
-the model that learns from them, the loss, and the score of the model. The framework does the rest:
-decoding, read-ahead, quarantine, batches, resuming, initial weights, logging and the k-NN score.
+A task is one folder and one name in `ctp.pretext.registry`. It defines the samples, the model that
+learns from them, the loss, and the score of the model. The framework does the rest: decoding,
+read-ahead, quarantine, batches, resuming, initial weights, logging and the k-NN score.
 """
 
 from __future__ import annotations

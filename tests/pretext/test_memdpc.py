@@ -14,7 +14,8 @@ from ctp.data.stream import SampleStream
 from ctp.encoders.config import R2plus1dConfig, R3dConfig
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.memdpc import Memdpc, MemdpcConfig, MemdpcTask, contrastive_loss, darken
+from ctp.pretext.memdpc.config import MemdpcConfig
+from ctp.pretext.memdpc.task import Memdpc, MemdpcTask, contrastive_loss, darken
 
 
 def test_the_loss_is_that_of_a_plain_loop() -> None:

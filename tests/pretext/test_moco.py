@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.registry import build_encoder
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.moco import Moco, MocoConfig, similarities
+from ctp.pretext.moco.config import MocoConfig
+from ctp.pretext.moco.task import Moco, similarities
 from ctp.training.config import OptimizerConfig
 from ctp.training.step import build_optimizer
 

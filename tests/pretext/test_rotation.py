@@ -12,7 +12,8 @@ import torch
 from ctp.data.sources import open_catalog
 from ctp.data.stream import SampleStream, stack
 from ctp.pretext.classify import ClassifiedSample
-from ctp.pretext.rotation import RotationConfig, RotationTask
+from ctp.pretext.rotation.config import RotationConfig
+from ctp.pretext.rotation.task import RotationTask
 from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.planes import planes_size
 

@@ -12,7 +12,8 @@ import torch
 
 from ctp.data.sources import open_catalog
 from ctp.data.stream import Drawn, SampleStream
-from ctp.pretext.speed import SpeedConfig, SpeedTask
+from ctp.pretext.speed.config import SpeedConfig
+from ctp.pretext.speed.task import SpeedTask
 from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.planes import to_rgb
 

@@ -14,7 +14,8 @@ import torch
 from ctp.data.shards import ShardRow, write_shard
 from ctp.data.sources import open_catalog
 from ctp.data.stream import Drawn, SampleStream
-from ctp.pretext.vcop import VcopConfig, VcopTask
+from ctp.pretext.vcop.config import VcopConfig
+from ctp.pretext.vcop.task import VcopTask
 from ctp.storage import Storage
 from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.planes import to_rgb

@@ -6,16 +6,15 @@ As re-implemented for Table 4 of Catch-the-Patch, or with the two classes of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctp.data.stream import VideoSource
 from ctp.pretext.classify import ClassificationTask, ClassifiedSample, draw_dropout_seed
-from ctp.pretext.task_config import TaskConfig
+from ctp.pretext.speed.config import SpeedConfig
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
-from ctp.video.config import SamplingConfig
 from ctp.video.planes import Crop, resize_square
 from ctp.video.sampling import MIN_VIDEO_FRAMES
 
@@ -29,18 +28,6 @@ SEVEN: dict[str, Speeds] = {f"{speed}×": (speed, speed) for speed in (-4, -2, -
 ORIGINAL: dict[str, Speeds] = {"normal": (1.0, 1.2), "sped up": (1.7, 2.2)}
 RESIZED_SHARE = 64 / 224, 336 / 224
 """Shortest and longest side that the original resizes frames to, over the side of a clip."""
-
-
-class SpeedConfig(TaskConfig):
-    """SpeedNet. The defaults are those of the authors' implementation."""
-
-    name: Literal["speed"] = "speed"
-    """The pretext task."""
-    sampling: SamplingConfig = SamplingConfig(interval_frames=(1, 1))
-    """Which frames of a video make a clip at normal speed."""
-    classes: Literal["seven", "original"] = "seven"
-    """Predict one of seven speeds: 1, 2 and 4 times, forwards or backwards, and a still picture; or
-    one of the original's two, normal and about twice as fast, with a clip of each in a sample."""
 
 
 class SpeedTask(ClassificationTask[SpeedConfig]):

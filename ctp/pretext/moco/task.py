@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor, nn
 
-from ctp.config import NotAnOption
 from ctp.data.stream import VideoSource, array_field
 from ctp.pretext.clips import clip_fields, frames_to_show, to_clips
+from ctp.pretext.moco.config import MocoConfig
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
-from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.distributed import gather, gather_tensor
 from ctp.training.step import LossTerms
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
-from ctp.video.config import AugmentConfig, SamplingConfig
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
@@ -33,37 +30,11 @@ if TYPE_CHECKING:  # actors draw samples without torchvision's models, which tak
 
 TEMPERATURE = 0.2
 """Divisor of the similarities (v2 and the authors' implementation)."""
-KEY_MOMENTUM = 0.999
-"""Weight of the key encoder's old parameters in its update (MoCo's m)."""
 EMBEDDING_SIZE = 128
 CLIPS = 2
 """Clips of a sample: the query and its key."""
 GAP_PX = 4
 """White between the clips, in pictures."""
-
-
-class MocoConfig(TaskConfig):
-    """MoCo. The defaults are those of the authors' implementation."""
-
-    name: Literal["moco"] = "moco"
-    """The pretext task."""
-    sampling: SamplingConfig = SamplingConfig(interval_frames=(1, 4))
-    """Which frames of a video make each of the two clips."""
-    augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
-    """How a clip is cropped."""
-    queue_size: Annotated[int, Ge(1)] = 65536
-    """Keys of earlier steps that are negatives: a multiple of the batch, well below an epoch."""
-    key_momentum: Annotated[float, NotAnOption()] = KEY_MOMENTUM
-    """Weight of the key encoder's old parameters in its update."""
-
-    def check_batch(self, total_batch: int) -> None:
-        """Raise a ValueError if the queue is not a multiple of the batch."""
-        if self.queue_size % total_batch:
-            nearest = max(self.queue_size // total_batch, 1) * total_batch
-            raise ValueError(
-                f"task.queue_size {self.queue_size} is not a multiple of compute.total_batch "
-                f"{total_batch}; set it to {nearest}, for example"
-            )
 
 
 class MocoSample(NamedTuple):

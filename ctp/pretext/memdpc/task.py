@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
-from ctp.encoders.config import EncoderConfig
 from ctp.pretext.clips import clip_fields, frames_to_show, to_clips
 from ctp.pretext.dropout import seeded_dropout
+from ctp.pretext.memdpc.config import MemdpcConfig
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
-from ctp.pretext.task_config import TaskConfig
 from ctp.score import Score
 from ctp.training.distributed import gather_with_gradient
 from ctp.training.step import LossTerms
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
-from ctp.video.config import AugmentConfig, SamplingConfig
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
     from ctp.encoders.encoder import Encoder
@@ -36,33 +34,6 @@ CHANNELS, MEMORY_SLOTS = 256, 1024
 DROPOUT, INITIAL_GAIN = 0.1, 0.1
 DARK = 0.3
 """Brightness of wrongly predicted places in pictures."""
-
-
-class MemdpcConfig(TaskConfig):
-    """MemDPC. The defaults are those of the authors' implementation."""
-
-    name: Literal["memdpc"] = "memdpc"
-    """The pretext task."""
-    sampling: SamplingConfig = SamplingConfig(num_frames=5, interval_frames=(3, 3))
-    """Which frames of a video make each of the eight consecutive blocks."""
-    augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
-    """How a clip is cropped."""
-
-    def check_encoder(self, encoder: EncoderConfig) -> None:
-        """Raise a ValueError if the encoder cannot halve its temporal stride."""
-        from ctp.encoders.encoder import Encoder  # torchvision, see above
-        from ctp.encoders.registry import ENCODERS
-
-        able = [
-            name
-            for name, kind in ENCODERS.items()
-            if kind.halve_temporal_stride is not Encoder.halve_temporal_stride
-        ]
-        if encoder.name not in able:
-            raise ValueError(
-                f"the encoder {encoder.name} cannot halve its temporal stride, which the task "
-                f"memdpc needs for its short blocks; choose {' or '.join(able)}"
-            )
 
 
 class MemdpcSample(NamedTuple):

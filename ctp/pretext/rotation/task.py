@@ -6,7 +6,6 @@ As re-implemented for Table 4 of Catch-the-Patch, except that rotations are exac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,21 +13,11 @@ from torch import Tensor
 
 from ctp.data.stream import VideoSource
 from ctp.pretext.classify import ClassificationTask, ClassifiedSample, draw_dropout_seed
-from ctp.pretext.task_config import TaskConfig
+from ctp.pretext.rotation.config import RotationConfig
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
-from ctp.video.config import AugmentConfig
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames
 
 NUM_TURNS = 4
-
-
-class RotationConfig(TaskConfig):
-    """3DRotNet. The defaults are those of the authors' implementation."""
-
-    name: Literal["rotation"] = "rotation"
-    """The pretext task."""
-    augment: AugmentConfig = AugmentConfig(keeps_aspect_ratio=False)
-    """How a clip is cropped."""
 
 
 class RotationTask(ClassificationTask[RotationConfig]):

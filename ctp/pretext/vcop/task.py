@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
@@ -26,31 +25,11 @@ from ctp.pretext.classify import (
     last_layer,
 )
 from ctp.pretext.dropout import seeded_dropout
-from ctp.pretext.task_config import TaskConfig
+from ctp.pretext.vcop.config import VcopConfig
 from ctp.video.augment import sample_crop
-from ctp.video.config import AugmentConfig, SamplingConfig
 
 if TYPE_CHECKING:  # actors draw samples without torchvision's models, which take 0.2 GB
     from ctp.encoders.encoder import Encoder
-
-
-class VcopConfig(TaskConfig):
-    """VCOP. The defaults are those of the authors' implementation, the crop aside."""
-
-    name: Literal["vcop"] = "vcop"
-    """The pretext task."""
-    sampling: SamplingConfig = SamplingConfig(interval_frames=(1, 1))
-    """Which frames of a video make one of the clips."""
-    augment: AugmentConfig = AugmentConfig(
-        short_sides_px=(128,), keeps_aspect_ratio=False, flip_prob=0.0
-    )
-    """How the clips are cropped."""
-    num_clips: Annotated[int, Ge(2), Le(4)] = 3
-    """Clips of a video; the classes are their orders."""
-    gap_frames: Annotated[int, Ge(0)] = 8
-    """Frames of the video between two clips."""
-    crop_per: Literal["clip", "sample"] = "clip"
-    """Whether each clip has its own crop, as in the original, or all have the same."""
 
 
 class VcopTask(ClassificationTask[VcopConfig]):

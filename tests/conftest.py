@@ -62,6 +62,16 @@ StartJob = Callable[..., AbstractContextManager[subprocess.Popen[str]]]
 OpenRun = Callable[[Any], TrainingSpec[Any]]
 
 
+def pytest_configure() -> None:
+    """Give torch one thread, in this process and in those that it starts.
+
+    pytest-xdist runs as many processes as there are cores. Threads of torch that share a core wait
+    for each other in busy loops. Workers of Ray have one thread, too, and sums are rounded alike.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
 def _paint_number(number: int, *, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
     bits = (MARK + number) >> np.arange(CELLS**2)[::-1] & 1
     blocks = (40 + 170 * bits.reshape(CELLS, CELLS)).astype(np.uint8)
@@ -387,13 +397,8 @@ def train_alone() -> Callable[..., None]:
     given."""
 
     def alone(spec: TrainingSpec[Any], open_stream: Any = None) -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as a worker of Ray, so that sums are rounded alike
-        try:
-            whole = open_stream or (lambda stream, first: stream.batches(first, 0, 1))
-            train(spec, Worker(), whole)
-        finally:
-            torch.set_num_threads(threads)
+        whole = open_stream or (lambda stream, first: stream.batches(first, 0, 1))
+        train(spec, Worker(), whole)
 
     return alone
 

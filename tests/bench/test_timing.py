@@ -42,10 +42,13 @@ def test_the_machine_is_described():
 
 
 def test_the_number_of_threads_is_restored():
-    before = torch.get_num_threads()
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_table_shows_and_explains_each_figure_that_was_measured():

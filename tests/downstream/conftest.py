@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from ctp.data.stream import Batch, SampleStream
 from ctp.training.config import RunConfig
@@ -18,15 +17,6 @@ from ctp.training.trainer import TrainingSpec, train
 Train = Callable[..., None]
 ReadLosses = Callable[[RunConfig], list[float]]
 ReadScores = Callable[[RunConfig], dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """Compute in one thread, as a worker of Ray does, so that sums are rounded alike."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

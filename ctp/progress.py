@@ -188,16 +188,19 @@ def learning_warning(row: Row, score: Score, progress: float = 1.0) -> str:
             f"{rank:.2f}, so that all clips look alike. Lower optimizer.learning_rate, or add "
             "schedule.warmup_steps."
         )
+    has_baseline = score.key in row and score.baseline_key in row
+    if has_baseline:
+        reached, baseline = float(row[score.key]), float(row[score.baseline_key])
+        # a run that learns may have many dead units: the others pass the gradient on
+        if reached - baseline >= MIN_GAIN_SHARE * (1 - baseline):
+            return ""
     if dead > MAX_DEAD_UNIT_SHARE:
         return (
             f"Warning: {100 * dead:.0f}% of the units of a layer of the head are 0 for every "
             "held-out clip, so that nearly no gradient reaches the encoder. Start again with a "
             "lower optimizer.learning_rate, or add schedule.warmup_steps."
         )
-    if score.key not in row or score.baseline_key not in row or progress < 0.5:
-        return ""
-    reached, baseline = float(row[score.key]), float(row[score.baseline_key])
-    if reached - baseline >= MIN_GAIN_SHARE * (1 - baseline):
+    if not has_baseline or progress < 0.5:
         return ""
     return (
         f"Warning: the run is on a plateau: {score.describe(row)} is no gain after "

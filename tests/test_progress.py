@@ -138,7 +138,8 @@ WELL = ROW | {"iou": 0.6, "still_iou": 0.5, "effective_rank": 4.0, "dead_unit_sh
         ({"iou": 0.505}, 0.4, ""),
         ({"effective_rank": 1.01}, 0.1, "collapsed"),
         ({"effective_rank": 1.01, "iou": 0.4}, 0.9, "collapsed"),
-        ({"dead_unit_share": 0.98}, 0.1, "98% of the units"),
+        ({"dead_unit_share": 0.98, "iou": 0.505}, 0.1, "98% of the units"),
+        ({"dead_unit_share": 0.98}, 0.9, ""),
     ],
 )
 def test_a_run_that_does_not_learn_says_why(

@@ -53,7 +53,7 @@ from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration, learning_warning
 from ctp.report.confusion import confusion_png
 from ctp.report.curves import curves_png
-from ctp.report.tracks import VIDEO, draw_tracks
+from ctp.report.tracks import draw_tracks
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.branch import branch
@@ -224,7 +224,7 @@ def pretrain(config: PretrainConfig) -> Run:
         weights = absolute_weights(config.initial_encoder, config.storage)
         config = config.replace(initial_encoder=weights)
     config = with_absolute_paths(config)
-    run = _finished(config, run_folder.CURVES) or _pretrain(config)
+    run = _finished(config) or _pretrain(config)
     scores = run.scores
     if scores:
         print(
@@ -255,7 +255,7 @@ def finetune(config: FinetuneConfig) -> Run:
         picture = confusion_png(np.array(scores["confusion"], np.int64), scores["classes"])
         folder_of(config).join(run_folder.CONFUSION).write_bytes(picture)
 
-    run = _finished(config, run_folder.CONFUSION, draw) or _finetune(config, draw)
+    run = _finished(config, draw) or _finetune(config, draw)
     scores = run.scores
     every = config.score, *config.further_scores
     accuracy = ", ".join(filter(None, (score.describe(scores) for score in every)))
@@ -278,7 +278,7 @@ def track(config: TrackConfig) -> Run:
     def draw(scores: Mapping[str, Any]) -> None:
         draw_tracks(tracking.open_tracking(config), folder_of(config), scores)
 
-    run = _finished(config, VIDEO, draw) or _track(config, draw)
+    run = _finished(config, draw) or _track(config, draw)
     print(tracking.describe_scores(run.scores))
     return run
 
@@ -291,13 +291,14 @@ def _track(config: TrackConfig, draw: Draw) -> Run:
     return _train_here(spec, videos, note, draw=draw)
 
 
-def _finished(config: RunConfig, last_file: str, draw: Draw = _draw_nothing) -> Run | None:
-    """Return the run if it is finished, otherwise None.
+def _finished(config: RunConfig, draw: Draw = _draw_nothing) -> Run | None:
+    """Return the run if its training is finished, otherwise None.
+
+    If the last file is missing, the run was stopped after its last step, and its pictures are drawn
+    now.
 
     Args:
         config: of the run.
-        last_file: the file that is written last. If it is missing, the run was stopped after its
-            last step, and its pictures are drawn now.
         draw: see `_train_here`.
     """
     if not is_finished(config):
@@ -309,15 +310,16 @@ def _finished(config: RunConfig, last_file: str, draw: Draw = _draw_nothing) -> 
         "new run"
     )
     run = Run(config, folder.uri, list(run_folder.read_metrics(folder)))
-    if not folder.join(last_file).exists():
+    if not folder.join(run_folder.LAST_FILE).exists():
         with hold(folder, config.KIND):
-            _draw_curves(config, run.metrics)
-            draw(run.scores)
+            _draw_pictures(run, draw)
     return run
 
 
-def _draw_curves(config: RunConfig, rows: Sequence[Row]) -> None:
-    folder_of(config).join(run_folder.CURVES).write_bytes(curves_png(rows, config.score))
+def _draw_pictures(run: Run, draw: Draw) -> None:
+    draw(run.scores)
+    curves = curves_png(run.metrics, run.config.score)
+    folder_of(run.config).join(run_folder.LAST_FILE).write_bytes(curves)
 
 
 def _train_here(
@@ -346,7 +348,7 @@ def _train_here(
         spec = replace(spec, attempt=lease.attempt)
         run = _train_held(spec, lease, demands, videos, note, scorer)
         lease.attempt.check()
-        draw(run.scores)
+        _draw_pictures(run, draw)
     return run
 
 
@@ -413,7 +415,6 @@ def _train_held(
         train(spec, show)
     lease.attempt.check()
     rows = run_folder.read_metrics(folder)
-    _draw_curves(config, rows)
     ledger = list(run_folder.read_ledger(config))
     if ledger:
         _print_quarantined("could not be used", ledger, folder.join(run_folder.QUARANTINE).uri)

@@ -39,8 +39,8 @@ class RunSummary:
     Attributes:
         name: name of its folder, below the storage.
         kind: what it does, e.g. "pretrain ctp".
-        state: running: a process holds its lease; finished: it has its result; failed: its last
-            process ended by an error; stopped: it has ended or was lost before its end;
+        state: running: a process holds its lease; finished: its last file is written; failed: its
+            last process ended by an error; stopped: it has ended or was lost before its end;
             unreadable: see `headline`.
         step: steps in its log, or at its last checkpoint.
         checkpoint_seconds: age of its last checkpoint, None if there is none.
@@ -139,7 +139,7 @@ def read_state(folder: Storage, result: str) -> tuple[State, str]:
 
     Args:
         folder: of the run.
-        result: the file that it contains if it is finished.
+        result: the file that the run is for.
 
     Raises:
         StorageError: it cannot be read.
@@ -147,7 +147,7 @@ def read_state(folder: Storage, result: str) -> tuple[State, str]:
     lease = read_lease(folder)
     if lease is not None and lease.is_probably_live:
         return "running", ""
-    if folder.join(result).exists():
+    if folder.join(result).exists() and folder.join(run_folder.LAST_FILE).exists():
         return "finished", ""
     if lease is not None and lease.heartbeat.outcome is Outcome.FAILED:
         return "failed", lease.heartbeat.reason

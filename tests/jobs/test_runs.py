@@ -21,6 +21,7 @@ from ctp.training.checkpoint import TrainState
 from ctp.training.config import RunConfig
 from ctp.training.run_folder import (
     CHECKPOINTS,
+    LAST_FILE,
     METRICS,
     checkpoint_store,
     create_or_resume,
@@ -79,6 +80,7 @@ def state(step: int) -> TrainState:
 
 def finish(config: RunConfig) -> None:
     folder_of(config).join(config.RESULT).write_bytes(b"all that work")
+    folder_of(config).join(LAST_FILE).write_bytes(b"its curves")
 
 
 def line_of(name: str, listed: str) -> list[str]:
@@ -119,6 +121,15 @@ def test_the_list_says_state_step_age_and_score(
     assert line_of("trial", listed)[2] == "running"
     assert line_of("sweep/runs/trial", listed)[2] == "stopped"
     assert "no-run" not in listed
+
+
+def test_a_run_without_its_last_file_is_not_finished(
+    run: Run, write: Callable[..., PretrainConfig]
+) -> None:
+    config = write("a")
+    finish(config)
+    folder_of(config).join(LAST_FILE).delete_file()
+    assert line_of("a", run())[2] == "stopped"
 
 
 def test_the_score_of_a_long_log_is_found(run: Run, write: Callable[..., PretrainConfig]) -> None:

@@ -82,6 +82,7 @@ def test_the_page_follows_a_run_to_its_end(
                 assert text in page.text(".run")
             assert "ago" in page.text(".age")
         (folder / "encoder.safetensors").write_bytes(b"")
+        (folder / "curves.png").write_bytes(b"")
         page.wait_for("document.querySelector('.state').textContent", lambda s: s == "finished")
         assert page.run("window.is_same_page")  # it was never loaded again
 

@@ -58,6 +58,7 @@ def test_the_state_follows_a_run_from_before_its_start_to_its_deletion(
     assert state(watched) == "stopped"
     assert watched.view.seconds_left is None
     (folder / "encoder.safetensors").write_bytes(b"")
+    (folder / "curves.png").write_bytes(b"")
     assert state(watched) == "finished"
     shutil.rmtree(folder)
     assert state(watched) == "deleted"

@@ -10,11 +10,14 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
+from types import ModuleType
+from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled
 
 from ctp.machine import usable_cpus
@@ -168,19 +171,25 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _local_constants() -> Iterator[None]:
-    """Change constants that Ray reads from the environment when it is imported.
+    """Change constants of Ray that no option sets.
 
     Without `ENABLE_RAY_CLUSTER`, Ray uses the loopback interface, as it does on macOS and Windows;
     on Linux it replaces 127.0.0.1 by the address of another interface. With
     `RAY_ENABLE_UV_RUN_RUNTIME_ENV`, Ray sends the working directory to its workers if the job was
-    started by `uv run`; on this machine they see the directory, which may be large.
+    started by `uv run`; on this machine they see the directory, which may be large. The
+    processes that add machines and that send logs to the driver are not started.
     """
-    changes = {"ENABLE_RAY_CLUSTER": False, "RAY_ENABLE_UV_RUN_RUNTIME_ENV": False}
-    before = {name: getattr(ray_constants, name) for name in changes}
+    processes: Any = {"no_monitor": True, "include_log_monitor": False}
+    changes: dict[tuple[ModuleType, str], Any] = {
+        (ray_constants, "ENABLE_RAY_CLUSTER"): False,
+        (ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV"): False,
+        (parameter, "RayParams"): partial(parameter.RayParams, **processes),
+    }
+    before = {name: getattr(*name) for name in changes}
     try:
         for name, value in changes.items():
-            setattr(ray_constants, name, value)
+            setattr(*name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(ray_constants, name, value)
+            setattr(*name, value)

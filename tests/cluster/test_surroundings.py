@@ -21,7 +21,10 @@ from ctp.machine import cgroup_quotas, usable_cpus
 
 ROOT = Path(__file__).parents[2]
 LISTENING = "0A"
-NEEDLESS = ("ray::PreemptionWatcher", "ray::_UsageCollectionActor")
+NEEDLESS = (
+    "ray::PreemptionWatcher", "ray::_UsageCollectionActor", "ray::PlacementGroupCleaner",
+    "ray::DatasetManager", "autoscaler/_private/monitor.py", "log_monitor.py",
+)  # fmt: skip
 """Processes of Ray that are of no use on one machine."""
 FIXED_PORTS = (8265, 6379, 10001, 44217, 44227, 52365)
 """Ports that Ray's parts use by default."""

@@ -63,13 +63,15 @@ OpenRun = Callable[[Any], TrainingSpec[Any]]
 
 
 def pytest_configure() -> None:
-    """Give torch one thread, in this process and in those that it starts.
+    """Give torch one thread, in this process and in those that it starts, and let Ray look often.
 
     pytest-xdist runs as many processes as there are cores. Threads of torch that share a core wait
     for each other in busy loops. Workers of Ray have one thread, too, and sums are rounded alike.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+    # or the end of each run is noticed up to 2 s late
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.2"
 
 
 def _paint_number(number: int, *, width: int = 96, height: int = 64) -> NDArray[np.uint8]:
@@ -544,8 +546,7 @@ def _start_job(
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "jobs" / job), *argv],
         stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
-        | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )  # fmt: skip
     try:
         yield process

@@ -33,11 +33,9 @@ pytestmark = [
 @pytest.fixture(scope="module", autouse=True)
 def _cluster() -> Iterator[None]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-        ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
-        yield
-        ray.shutdown()
+    ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture

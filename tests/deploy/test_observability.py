@@ -124,7 +124,6 @@ def _cluster(server: str, faulty_s3_endpoint: str) -> Iterator[None]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
-        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
         yield
         ray.shutdown()

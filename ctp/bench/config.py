@@ -154,5 +154,5 @@ def quick() -> BenchConfig:
 def like_run(run: PretrainConfig) -> BenchConfig:
     """Measure the task, encoder and batch of a pretraining run."""
     return BenchConfig(
-        task=run.task, encoder=run.encoder, step=BenchStepConfig(clips=(run.compute.total_batch,))
+        task=run.task, encoder=run.encoder, step=BenchStepConfig(clips=(run.compute.batch,))
     )

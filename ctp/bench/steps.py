@@ -115,10 +115,10 @@ def step_figures(
         "precision": compute.precision,
         "compiled": compute.compile,
         "workers": run.scaling.num_workers,
-        "clips": compute.total_batch,
+        "clips": compute.batch,
         "ms": timing,
         "gflops": flops / 1e9,
-        "clips_per_second": 1e3 * compute.total_batch / timing.median,
+        "clips_per_second": 1e3 * compute.batch / timing.median,
         "tflops": tflops,
         "mfu": None if peak_tflops is None else tflops / peak_tflops,
     }

@@ -138,7 +138,7 @@ class KnnScorer:
         if found is None:
             return
         self._attempt.check()
-        self._write({"step": step, "clips": step * self.config.compute.total_batch, **found})
+        self._write({"step": step, "clips": step * self.config.compute.batch, **found})
         place.delete_file()
         quarantined = found["knn_quarantined"]
         more = f", {quarantined} more quarantined" if quarantined else ""

@@ -20,6 +20,7 @@ from ray.train import TrainingFailedError
 from ctp.build import build
 from ctp.build.config import BuildConfig
 from ctp.cli import CommandLine
+from ctp.cluster.batch_size import with_chosen_batch
 from ctp.cluster.connect import (
     Demand,
     check_place,
@@ -223,7 +224,7 @@ def pretrain(config: PretrainConfig) -> Run:
     if config.initial_encoder:
         weights = absolute_weights(config.initial_encoder, config.storage)
         config = config.replace(initial_encoder=weights)
-    config = with_absolute_paths(config)
+    config = with_chosen_batch(with_absolute_paths(config))
     run = _finished(config) or _pretrain(config)
     scores = run.scores
     if scores:
@@ -363,7 +364,7 @@ def _with_chosen_scaling(config: RunConfig, others: Sequence[Demand]) -> RunConf
         return config
     place = find_place()
     free = place.without(others)
-    scaling = config.scaling.choose(free.cpus, free.gpus, config.compute.total_batch)
+    scaling = config.scaling.choose(free.cpus, free.gpus, config.compute.batch)
     print(
         f"chosen from {place}: scaling.num_workers {scaling.num_workers}, scaling.num_actors "
         f"{scaling.num_actors}"
@@ -382,7 +383,7 @@ def _train_held(
     """Train a run whose folder is held."""
     started, config, folder = time.monotonic(), spec.config, folder_of(spec.config)
     is_old = create_or_resume(config)
-    total_batch = config.compute.total_batch
+    total_batch = config.compute.batch
     print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
     print(
         f"processes, with their CPUs: {describe_demands(demands)}. Evaluations read videos by "

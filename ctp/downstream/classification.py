@@ -207,7 +207,7 @@ def open_finetuning(config: FinetuneConfig) -> TrainingSpec[LabeledSample]:
         ValueError: see `open_labeled`.
         StorageError: the storage fails.
     """
-    found, batch = open_labeled(config.data, config.seed), config.compute.total_batch
+    found, batch = open_labeled(config.data, config.seed), config.compute.batch
     stream = SampleStream(
         drawer=LabeledClips(config.sampling, config.augment, found.classes),
         catalog=found.train,
@@ -283,7 +283,7 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
     def should_evaluate(self, step: int) -> bool:
         """Return whether `step` completes a multiple of `test_every_epochs`."""
         config, videos = self.config, len(self._spec.stream.catalog)
-        return is_epoch_end(step, config.test_every_epochs, videos, config.compute.total_batch)
+        return is_epoch_end(step, config.test_every_epochs, videos, config.compute.batch)
 
     def test(self, video: VideoViews) -> TestedVideo:
         """Average the logits over the views of a video (supplement A)."""

@@ -160,7 +160,7 @@ def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
         ValueError: see `open_annotated`; or videos are both trained and tested on.
         StorageError: the storage fails.
     """
-    data, batch = config.data, config.compute.total_batch
+    data, batch = config.data, config.compute.batch
     train, test = open_annotated(data.uri), open_annotated(data.test_uri)
     # by file: ids of two sources may be equal by chance
     both = set(train.catalog.files()) & set(test.catalog.files())

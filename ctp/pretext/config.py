@@ -18,7 +18,7 @@ from ctp.encoders.config import (
 from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.task_config import AnyTaskConfig
 from ctp.score import Score
-from ctp.training.config import RunConfig, VideosConfig
+from ctp.training.config import AUTO, RunConfig, VideosConfig
 from ctp.training.run_folder import ENCODER
 from ctp.video.config import ClipFormat, MaxMegapixels
 from ctp.video.limits import DEFAULT_MAX_MEGAPIXELS
@@ -100,7 +100,8 @@ class PretrainConfig(RunConfig):
             raise ValueError(
                 f"no initial_encoder {self.initial_encoder!r}; expected a run, or {WEIGHT_FILES}"
             )
-        self.task.check_batch(self.compute.total_batch)
+        if self.compute.total_batch != AUTO:
+            self.task.check_batch(self.compute.batch)
         self.task.check_encoder(self.encoder)
         return self
 

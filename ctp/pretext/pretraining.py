@@ -46,7 +46,7 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
     else:
         train, heldout = listed.split(data.heldout_share, config.seed)
     train = train.share(data.share, config.seed)
-    task, batch = build_task(config.task), config.compute.total_batch
+    task, batch = build_task(config.task), config.compute.batch
     stream = SampleStream(
         drawer=task,
         catalog=train,
@@ -131,7 +131,7 @@ class TaskLearner(Learner[S]):
         if not config.knn.uri:
             return {}
         is_due = is_epoch_end(
-            step, config.knn.every_epochs, len(stream.catalog), config.compute.total_batch
+            step, config.knn.every_epochs, len(stream.catalog), config.compute.batch
         )
         if not is_due and step != stream.total_steps:
             return {}

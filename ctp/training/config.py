@@ -39,23 +39,35 @@ def _in_one_line(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 
 AutoNumber = Annotated[Annotated[int, Ge(1)] | Literal["auto"], WrapValidator(_in_one_line)]
-"""A number of processes; auto: chosen from the machine or cluster when the job starts."""
+"""A number; auto: chosen from the machine or cluster when the job starts."""
 
 
 class ComputeConfig(Config):
     """How a step computes."""
 
-    total_batch: Annotated[int, Ge(1)] = 32
-    """Samples in a step of all workers together; independent of their number (§5.1)."""
+    total_batch: AutoNumber = 32
+    """Samples in a step of all workers together; independent of their number (§5.1). auto: as many
+    as fit into the memory of the GPUs, in powers of two for each; the learning rate stays."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """fp32; TensorFloat-32 matrix products; or bfloat16 autocast with fp32 weights."""
     compile: bool = False
     """Compile the model with torch.compile."""
 
+    @property
+    def batch(self) -> int:
+        """Return `total_batch`.
+
+        Raises:
+            ValueError: it is not chosen yet.
+        """
+        if self.total_batch == AUTO:
+            raise ValueError("compute.total_batch auto is for pretraining jobs; give a number here")
+        return self.total_batch
+
     def usable_workers(self, present: int) -> int:
         """Return how many of the workers present can share a batch equally."""
         # 1 divides every batch, so there is always one
-        return next(n for n in range(present, 0, -1) if self.total_batch % n == 0)
+        return next(n for n in range(present, 0, -1) if self.batch % n == 0)
 
 
 class OptimizerConfig(Config):
@@ -160,7 +172,7 @@ class ScalingConfig(Config):
 
         Args:
             cpus, gpus: what the run may use.
-            total_batch: samples in a step of all workers.
+            total_batch: samples in a step of all workers; 0 if the number is not chosen yet.
         """
 
         def fits(number: int) -> bool:
@@ -270,7 +282,8 @@ class RunConfig(Config):
     def _check_run(self) -> Self:
         # equal shares: the mean of the workers' losses is then that of the batch
         workers = self.scaling.num_workers
-        if workers != AUTO and self.compute.total_batch % workers:
+        is_chosen = self.compute.total_batch != AUTO
+        if workers != AUTO and is_chosen and self.compute.batch % workers:
             raise ValueError(
                 f"compute.total_batch {self.compute.total_batch} cannot be shared equally by "
                 f"scaling.num_workers {workers}"

@@ -61,7 +61,7 @@ def checkpoint_store(config: RunConfig, attempt: Attempt | None = None) -> Check
 def newest_sample(config: RunConfig) -> int:
     """Return the number of samples consumed at the newest checkpoint; 0 before the first."""
     name = checkpoint_store(config).newest()
-    return 0 if name is None else int(name.partition("-")[2]) * config.compute.total_batch
+    return 0 if name is None else int(name.partition("-")[2]) * config.compute.batch
 
 
 def is_finished(config: RunConfig) -> bool:

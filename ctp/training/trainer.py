@@ -197,7 +197,7 @@ def train(
 def _train(trainer: Trainer, open_stream: OpenStream[Any]) -> None:
     trainer.resume()
     # only now is it known where the stream starts
-    first_sample = trainer.step * trainer.config.compute.total_batch
+    first_sample = trainer.step * trainer.config.compute.batch
     try:
         trainer.run(open_stream(trainer.spec.stream, first_sample))
     except BaseException:
@@ -372,7 +372,7 @@ class Trainer:
         self.interval.batch_times.append(time.time())  # the same clock on all nodes
         self.interval.quarantined += batch.quarantined
         self.error = self.error or next(iter(batch.errors), None)
-        total_batch = self.config.compute.total_batch
+        total_batch = self.config.compute.batch
         share = total_batch // self.worker.world_size
         expected = self.step * total_batch + self.worker.rank * share
         assert int(batch.positions[0]) == expected, "the stream is out of step with the run"
@@ -381,7 +381,7 @@ class Trainer:
     def _learning_rate(self, step: int) -> float:
         config = self.config
         factor = learning_rate_factor(
-            config.schedule, step, len(self.spec.stream.catalog), config.compute.total_batch
+            config.schedule, step, len(self.spec.stream.catalog), config.compute.batch
         )
         return config.optimizer.learning_rate * factor
 
@@ -458,7 +458,7 @@ class Trainer:
     def _rows(self, reports: list[_Report], scores: Mapping[str, float]) -> list[Row]:
         """Return a row for each step; the last has the interval's speed and the scores."""
         losses = [_mean(of_step) for of_step in zip(*(r.losses for r in reports), strict=True)]
-        total_batch, first = self.config.compute.total_batch, self.step - len(losses) + 1
+        total_batch, first = self.config.compute.batch, self.step - len(losses) + 1
         rows: list[dict[str, float | int | str]] = [
             {
                 "step": step,

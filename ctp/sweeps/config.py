@@ -48,13 +48,14 @@ class SweepConfig(Config):
     combinations are tried."""
     set: tuple[str, ...] = ()
     """OPTION=VALUE: an option to change in the base run. Options of the scores begin with
-    finetune. linear. attentive. embed. or track."""
+    finetune. finetune10. finetune25. linear. attentive. embed. track. or frozen."""
     seeds: Annotated[int, Ge(1)] = 1
     """Number of seeds for each combination: 0, 1, …"""
     scores: tuple[str, ...] = ()
     """How encoders are scored: task (the task's own score of held-out videos, free), retrieval,
-    linear, attentive, finetune, tracking; at scale paper also finetune-ucf101 and others; none: by
-    scale."""
+    linear, attentive, finetune, finetune10 and finetune25 (by 10% and 25% of the labels), tracking,
+    frozen (tracking with a frozen encoder); at scale paper also finetune-ucf101 and others; none:
+    by scale. More of them than before are added to a sweep."""
     asha: AshaConfig | None = None
     """Stop trials early that fall behind; none: train every trial to its end."""
     max_trials: Annotated[int, Ge(1)] = 64

@@ -245,9 +245,14 @@ def result_place(plan: Plan, name: str) -> Storage:
 
 
 def read_result(plan: Plan, name: str) -> TrialResult | None:
-    """Return the result of a trial, or None if it has not ended."""
+    """Return the result of a trial, or None if it has not ended or lacks a score of the plan."""
     place = result_place(plan, name)
-    return TrialResult.model_validate_json(place.read_bytes()) if place.exists() else None
+    if not place.exists():
+        return None
+    result = TrialResult.model_validate_json(place.read_bytes())
+    there = {number.partition(".")[0] for number in result.scores}
+    lacks_some = any(score.name not in there for score in plan.scores)
+    return None if lacks_some and result.status == "finished" else result
 
 
 def write_result(plan: Plan, name: str, result: TrialResult) -> None:

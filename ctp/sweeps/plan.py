@@ -217,23 +217,26 @@ class Plan:
 
     def differences(self, other: Plan) -> list[str]:
         """Return a line for each reason why this plan cannot resume another plan's sweep; more
-        seeds or values are none."""
+        seeds, values or scores are none."""
         lines = [
             f"{name} was {format_value(there)}, is {format_value(here)}"
             for name, here, there in (
                 ("table", self.config.table, other.config.table),
                 ("scale", self.config.scale, other.config.scale),
                 ("what --grid varies", _grid_names(self.config), _grid_names(other.config)),
-                ("scores", self.score_names, other.score_names),
                 ("asha", self.config.asha, other.config.asha),
             )
             if here != there
         ]
         lines += map(str, self.base.differences(other.base))
-        # scores of other names are reported above
-        for ours, theirs in zip(self.scores, other.scores, strict=False):
-            if ours.name == theirs.name:
-                lines += ours.differences(theirs)
+        if not set(other.score_names) <= set(self.score_names):
+            lines.append(
+                f"scores was {format_value(other.score_names)}, is {format_value(self.score_names)}"
+            )
+        before = {score.name: score for score in other.scores}
+        for score in self.scores:
+            if score.name in before:
+                lines += score.differences(before[score.name])
         keys = {setting.key for setting in self.settings}
         gone = [setting.name for setting in other.settings if setting.key not in keys]
         # after another difference, this would only repeat it

@@ -50,10 +50,17 @@ KINDS = {
     "linear": ("linear", "linear", CLASSIFIED),
     "attentive": ("attentive", "attentive", CLASSIFIED),
     "finetune": ("finetune", "fine-tuned", CLASSIFIED),
+    "finetune10": ("finetune10", "fine-tuned on 10% of the labels", CLASSIFIED),
+    "finetune25": ("finetune25", "fine-tuned on 25% of the labels", CLASSIFIED),
     "tracking": ("track", "tracking", (MEAN_IOU,)),
+    "frozen": ("frozen", "tracking, encoder frozen", (MEAN_IOU,)),
 }
 """Kind of score -> first part of the names of its options, its name in tables, and its numbers. The
 first is always shown, top-5 where the paper's table has it."""
+FEWER_LABELS = {"finetune10": 0.1, "finetune25": 0.25}
+"""Kind of score -> share of the labels."""
+ALL_STAGES = 5
+"""Stages of the ResNets, which most encoders here are."""
 DEFAULTS: Mapping[Scale, tuple[str, ...]] = {
     "tiny": (TASK, "retrieval", "linear"),
     "small": (TASK, "retrieval", "linear"),
@@ -378,7 +385,7 @@ def _scores_at(scale: Scale) -> Iterator[EncoderScore[Any]]:
         for dataset in DATASETS:
             finetune = recipes.FINETUNE[dataset]()
             yield from _recognition(recipes.retrieval_features(), finetune.data, finetune, dataset)
-        yield TrackingScore("tracking", recipes.track_got10k())
+        yield from _tracking(recipes.track_got10k())
         return
     uri, epochs = {"tiny": ("corpus:240", 10), "small": ("corpus:480", 30)}[scale]
     finetune, features = recipes.finetune_small(), recipes.small_features()
@@ -389,7 +396,12 @@ def _scores_at(scale: Scale) -> Iterator[EncoderScore[Any]]:
     )
     features = features.replace(views=features.views.replace(num_clips=NUM_CLIPS))
     yield from _recognition(features, LabeledVideosConfig(uri=uri, test_share=0.25), finetune)
-    yield TrackingScore("tracking", recipes.track_small().replace(encoder=None))
+    yield from _tracking(recipes.track_small().replace(encoder=None))
+
+
+def _tracking(track: TrackConfig) -> Iterator[EncoderScore[Any]]:
+    yield TrackingScore("tracking", track)
+    yield TrackingScore("frozen", track.replace(frozen_stages=ALL_STAGES))
 
 
 def _recognition(
@@ -397,6 +409,9 @@ def _recognition(
 ) -> Iterator[EncoderScore[Any]]:
     retrieval = RetrievalConfig.from_values({**features.model_dump(), "data": data.model_dump()})
     yield FinetuneScore("finetune", finetune, dataset)
+    for kind, share in FEWER_LABELS.items():
+        fewer = finetune.replace(data=finetune.data.replace(label_fraction=share))
+        yield FinetuneScore(kind, fewer, dataset)
     yield FinetuneScore("linear", finetune.replace(protocol="linear"), dataset)
     yield FinetuneScore("attentive", recipes.attentive_probe(finetune), dataset)
     yield RetrievalScore("retrieval", retrieval, dataset)

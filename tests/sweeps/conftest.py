@@ -24,10 +24,11 @@ def plan_of(tmp_path: Path) -> Callable[..., Plan]:
 
 @pytest.fixture
 def finished() -> Callable[..., TrialResult]:
-    """`finished(iou=0.5)`: the result of a trial with scores."""
+    """`finished(iou=0.5)`: the result of a trial with scores, besides those of all sweeps."""
 
     def make(**scores: float) -> TrialResult:
         named = {name.replace("__", "."): value for name, value in scores.items()}
-        return TrialResult(status="finished", scores=named, steps=300, seconds=1.0)
+        every = {"retrieval.quarantined": 0.0, "linear.quarantined": 0.0}
+        return TrialResult(status="finished", scores=every | named, steps=300, seconds=1.0)
 
     return make

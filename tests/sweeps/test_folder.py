@@ -41,6 +41,21 @@ def test_status_of_each_trial(plan_of: MakePlan, finished: Finished, tmp_path: P
     assert sweep.results[second].reason == "too hot"
 
 
+def test_trials_that_lack_a_new_score_are_left(plan_of: MakePlan, finished: Finished) -> None:
+    plan = plan_of(table="table9")
+    write_config(plan)
+    first, second, third, fourth = (trial.name for trial in plan.trials)
+    write_result(plan, first, finished(finetune10__top1=0.5))
+    write_result(plan, second, finished())
+    write_result(plan, third, TrialResult(status="stopped", reason="by ASHA"))
+    more = plan_of(table="table9", scores=("task", "retrieval", "linear", "finetune10"))
+    check_sweep(more)
+    write_config(more)
+    sweep = read_sweep(more.folder.uri)
+    assert sweep.left == [second, fourth]
+    assert list(sweep.values(more.settings[0], "finetune10.top1")) == [0.5]
+
+
 def test_a_folder_may_be_moved(plan_of: MakePlan, finished: Finished, tmp_path: Path) -> None:
     plan = plan_of(table="table9")
     write_config(plan)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -163,11 +165,29 @@ def cluster(
             check_cluster(demands, f"the cluster at {address}")
         check_seen(paths)
         try:
-            yield
+            with _sigterm_as_ctrl_c():
+                yield
         finally:
             # a reference to an object that another thread releases while Ray shuts down ends the
             # process; those in cycles would be released at any time
             gc.collect()
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, as a job that is stopped by its cluster gets it.
+
+    Ray's own handler would end this process at once, with a stack trace. Only the main thread of a
+    process can handle signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_not_joined() -> None:

@@ -251,11 +251,11 @@ print([name for name in names if os.environ.get(name) != before.get(name)])
 
 
 @pytest.mark.ray
-def test_a_process_may_use_other_local_clusters_before_and_after(
+def test_a_process_may_use_other_local_clusters_and_is_stopped_by_sigterm(
     run_python: Callable[..., str],
 ) -> None:
     script = """
-import ray
+import ray, signal
 from ctp.cluster.connect import cluster
 def use_another():
     ray.init("local", num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
@@ -263,11 +263,15 @@ def use_another():
     ray.shutdown()
 
 use_another()
-with cluster():
-    print(ray.get(ray.put("own")))
+try:
+    with cluster():
+        print(ray.get(ray.put("own")))
+        signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    print("stopped")
 use_another()
 """
-    assert run_python("-c", script).split() == ["another", "own", "another"]
+    assert run_python("-c", script).split() == ["another", "own", "stopped", "another"]
 
 
 def test_ray_does_not_warn_of_the_processes_that_a_job_starts(

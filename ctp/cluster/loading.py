@@ -32,7 +32,7 @@ class LoadActor:
 
     def load(self, indices: Sequence[int]) -> Loaded[Any]:
         """Return `VideoSet.load_many`."""
-        with self._journal.task():
+        with self._journal.task(lambda: self._videos.needed(indices)):
             return self._videos.load_many(indices, self._journal, self._limits)
 
 

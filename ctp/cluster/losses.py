@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import ray
@@ -26,7 +26,7 @@ def keep_losses(known: Iterable[QuarantinedVideo] = ()) -> Any:
         known: quarantined videos; those that have ended processes are not tried.
     """
     options = {"num_cpus": 0, "scheduling_strategy": on_this_node(), **RESTART_ALWAYS}
-    return ray.remote(LossRecord).options(**options).remote(list(known), state_of_node)
+    return ray.remote(LossRecord).options(**options).remote(list(known), states_of_nodes)
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
@@ -48,17 +48,19 @@ def open_journal(losses: Any, max_seconds_per_video: float, *, slow: bool = Fals
     return Journal(_RemoteRecord(losses, actor), actor, max_seconds_per_video, slow=slow)
 
 
-def state_of_node(node: str) -> Machine:
-    """Return the state of a node.
+def states_of_nodes(nodes: Collection[str]) -> dict[str, Machine]:
+    """Return the states of nodes.
 
     A container that is ended for lack of memory and a machine that fails look alike.
     """
-    for each in ray.nodes():  # type: ignore[no-untyped-call]
-        if each["NodeID"] == node and each["Alive"]:
-            return Machine.ALIVE
-        if each["NodeID"] == node:
-            return Machine.LOST if each["DeathReason"] in UNEXPECTED else Machine.LEFT
-    return Machine.LOST
+    known = {each["NodeID"]: each for each in ray.nodes()}  # type: ignore[no-untyped-call]
+    return {node: _state(known.get(node)) for node in nodes}
+
+
+def _state(node: dict[str, Any] | None) -> Machine:
+    if node is not None and node["Alive"]:
+        return Machine.ALIVE
+    return Machine.LOST if node is None or node["DeathReason"] in UNEXPECTED else Machine.LEFT
 
 
 class _RemoteRecord:
@@ -67,12 +69,13 @@ class _RemoteRecord:
     def __init__(self, losses: Any, actor: str):
         self._losses, self._actor = losses, actor
 
-    def start(self, process: str, deaths: Sequence[Death]) -> None:
+    def start(self, process: str, deaths: Sequence[Death]) -> str:
         node = ray.get_runtime_context().get_node_id()
-        ray.get(self._losses.start.remote(self._actor, process, node, deaths))
+        error: str = ray.get(self._losses.start.remote(self._actor, process, node, deaths))
+        return error
 
-    def begin_task(self) -> Standing:
-        standing: Standing = ray.get(self._losses.begin_task.remote(self._actor))
+    def begin_task(self, videos: Sequence[str]) -> Standing:
+        standing: Standing = ray.get(self._losses.begin_task.remote(self._actor, videos))
         return standing
 
     def end_task(self) -> None:

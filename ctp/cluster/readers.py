@@ -20,6 +20,7 @@ from ctp.cluster.connect import cluster, run_demands
 from ctp.cluster.losses import keep_losses
 from ctp.cluster.memory import stream_store_bytes
 from ctp.cluster.stream import BlockLayout, StreamSpec, worker_batches, worker_blocks
+from ctp.data.journal import video_key
 from ctp.data.sources import prepare_corpus
 from ctp.data.stream import SampleDrawer, SampleStream, VideoSource, array_field
 from ctp.pretext.pretraining import open_pretraining
@@ -113,7 +114,8 @@ def _measure(config: BenchConfig, number: int) -> Figures:
     spec = replace(spec, stream=replace(spec.stream, drawer=blank, total_steps=steps))
     store_bytes = stream_store_bytes(spec)
     with cluster(run_demands(run.scaling), sample_bytes=store_bytes, least_cpus=2 * number):
-        readings, record_ms = _read(spec, number), _record_ms_per_block()
+        readings = _read(spec, number)
+        record_ms = _record_ms_per_block(layout.steps_per_block * layout.worker_batch)
     described = StreamSpec.from_stream(run, spec.stream)
     return {
         "readers": number,
@@ -144,13 +146,12 @@ def _read(spec: TrainingSpec[Any], number: int) -> list[Reading]:
     return readings
 
 
-def _record_ms_per_block() -> float:
-    """Return the CPU milliseconds that a block takes of the record of lost processes."""
-    losses = keep_losses()
+def _record_ms_per_block(num_videos: int) -> float:
+    """Return the CPU milliseconds of the record of lost processes for a block of some videos."""
+    losses, videos = keep_losses(), [video_key(f"{number}", "") for number in range(num_videos)]
     before = ray.get(losses.__ray_call__.remote(_cpu_seconds))
     for _ in range(RECORD_CALLS):
-        ray.get(losses.begin_task.remote("actor"))
-        losses.end_task.remote("actor")
+        ray.get(losses.begin_task.remote("actor", videos))
     used: float = ray.get(losses.__ray_call__.remote(_cpu_seconds)) - before
     return 1e3 * used / RECORD_CALLS
 

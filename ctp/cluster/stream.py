@@ -211,8 +211,8 @@ class SampleActor:
     def __call__(self, row: pa.Table) -> pa.Table:
         """Draw block `row["number"]`."""
         began = time.monotonic()
-        with self._journal.task():
-            positions = self._layout.positions(row["number"][0].as_py())
+        positions = self._layout.positions(row["number"][0].as_py())
+        with self._journal.task(lambda: self._stream.needed(positions)):
             drawn = self._stream.draw_many(positions, self._journal, self._limits)
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)

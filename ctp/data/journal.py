@@ -7,15 +7,15 @@ the process that may die; Ray then starts another process for the same actor. A 
 - A file in the machine's folder for temporary files. The process writes each video to it (14 µs),
   so the file names the video exactly, and a crash adds its reason. But if a container is ended for
   lack of memory, the file is lost with it.
-- A `LossRecord`, kept by a process that outlives all actors. An actor asks it at the start of each
-  task, about once for 50 clips, what must not be tried. This takes 0.6 ms of its core, and to name
-  a video to the record 0.14 ms, too much for each clip of 5 ms. So a process names its videos only
-  when they take long, as in a build, or when there is a suspicion: its predecessor vanished without
-  a file, or the video was in work when a container was lost. Only one process at a time may work on
-  a suspicious video. If that process dies, this video is the reason, and not what others did in the
-  same container.
-  A container may take training workers with it. Then the run continues from its last checkpoint
-  with new actors, which name their videos until they have passed the point of the loss.
+- A `LossRecord`, kept by a process that outlives all actors. At the start of each task, about once
+  for 256 clips, an actor names the videos of the task to it and asks what must not be tried. To
+  name each video when it is worked on would take too long, so a process does that only when videos
+  take long, as in a build.
+  When a container is lost, the videos of all tasks in progress are suspicious, to all actors. Only
+  one process at a time may work on a suspicious video; and, in the repetition of such a task, on
+  any video, since another may have taken the place of one that cannot be used. If that process
+  dies, this video is the reason, and not what others did in the same container. So a video ends at
+  most two containers, also if training workers are lost with them and the run has new actors.
 
 A process that dies outside any video is a different fault. After `MAX_IDLE_DEATHS` in a row the job
 stops, since more processes would die as well. Lost and reclaimed machines do not count.
@@ -32,23 +32,25 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ctp.data.quarantine import LETHAL, QuarantinedVideo
 from ctp.video.encoded import VideoError
+
+if TYPE_CHECKING:
+    from ctp.data.catalog import VideoEntry
 
 MAX_LOSSES = 2
 """A first loss may be chance: the system may have ended the process for lack of memory."""
 MAX_IDLE_DEATHS = 3
 """Processes of an actor that die in a row outside any video, after which the job stops."""
-CAREFUL_TASKS = 2
-"""Tasks that an actor has at the same time; one of them ended the process."""
 KILLED = "was killed, perhaps out of memory"
 LOST = "was lost with its machine or container, perhaps out of memory"
 GRANT_SECONDS = 30.0
@@ -58,6 +60,8 @@ LOSS_SECONDS = 60.0
 """Time in which the loss of a machine becomes known."""
 MAX_FILE_AGE_SECONDS = 86_400.0
 """Older files are of jobs that have ended, or of processes that have not decoded for a day."""
+FINISHED = "finished a task\n"
+"""The first line of the file of a process that has."""
 
 
 class DecodersDiedError(RuntimeError):
@@ -79,11 +83,13 @@ class Death(NamedTuple):
         process: its name.
         video: what it worked on; None: nothing.
         reason: how it died, if it worked on a video.
+        has_finished: whether it had finished a task.
     """
 
     process: str
     video: str | None
     reason: str
+    has_finished: bool = False
 
 
 class Standing(NamedTuple):
@@ -93,15 +99,11 @@ class Standing(NamedTuple):
         blamed: video -> reason, of videos that must not be tried.
         suspects: videos that only one process at a time may try.
         is_careful: whether all videos are suspects.
-        is_naming: whether to name all videos to the record.
-        error: why the job cannot continue; "" if it can.
     """
 
     blamed: Mapping[str, str]
     suspects: frozenset[str]
     is_careful: bool
-    is_naming: bool
-    error: str
 
 
 @dataclass
@@ -112,19 +114,21 @@ class _Actor:
         process: its name.
         machine: where it is.
         in_task: whether it may work on a video.
+        videos: those of the task.
+        is_careful: whether each video of the task must be granted.
         video: what it has named to the record, with the time; it holds the grant if it is granted.
-        careful_tasks: tasks in which each of its videos must be granted.
         idle_deaths: processes that died outside any video, since one has done anything.
     """
 
     process: str
     machine: str
     in_task: bool = False
+    videos: tuple[str, ...] = ()
+    is_careful: bool = False
     video: str | None = None
     began: float = 0.0
     limit: float = 0.0
     is_granted: bool = False
-    careful_tasks: int = 0
     idle_deaths: int = 0
 
     def reason(self, machine: Machine) -> str:
@@ -134,6 +138,15 @@ class _Actor:
         may_be_late = time.monotonic() >= self.began + self.limit
         return f"{reason}, or took longer than {self.limit:g} s" if may_be_late else reason
 
+    def end_task(self) -> None:
+        """Record that the process works on nothing."""
+        self.in_task, self.videos, self.video, self.is_granted = False, (), None, False
+
+
+def all_alive(machines: Collection[str]) -> dict[str, Machine]:
+    """Return that all machines exist."""
+    return dict.fromkeys(machines, Machine.ALIVE)
+
 
 class LossRecord:
     """Counts the processes that died on videos, for all actors of a job."""
@@ -141,26 +154,25 @@ class LossRecord:
     def __init__(
         self,
         known: Iterable[QuarantinedVideo] = (),
-        state_of: Callable[[str], Machine] = lambda machine: Machine.ALIVE,
+        states_of: Callable[[Collection[str]], Mapping[str, Machine]] = all_alive,
     ):
         """Start without any actor.
 
         Args:
             known: quarantined videos; those that have ended processes are not tried.
-            state_of: returns the state of a machine.
+            states_of: returns the states of machines.
         """
-        self._state_of = state_of
+        self._states_of = states_of
         self._blamed = {
             video_key(each.video_id, each.uri): each.reason for each in known if each.is_lethal
         }
         self._losses: Counter[str] = Counter()
         self._suspects: set[str] = set()
+        self._lost_tasks: set[tuple[str, ...]] = set()
         self._actors: dict[str, _Actor] = {}
         self._vanished: list[tuple[_Actor, float]] = []
-        # begun since the job started, or started again, and before; still to be done with names
-        self._tasks = self._earlier_tasks = self._naming_tasks = 0
 
-    def start(self, actor: str, process: str, machine: str, deaths: Sequence[Death]) -> None:
+    def start(self, actor: str, process: str, machine: str, deaths: Sequence[Death]) -> str:
         """Record that an actor has a new process, so that its former one is dead.
 
         Args:
@@ -168,6 +180,9 @@ class LossRecord:
             process: name of the new process.
             machine: where it is.
             deaths: what the actor's former processes left on this machine.
+
+        Returns:
+            why the job cannot continue; "" if it can.
         """
         former = self._actors.get(actor)
         left = {death.process: death for death in deaths}
@@ -175,42 +190,48 @@ class LossRecord:
         for earlier in left.values():  # the actor has been elsewhere since then
             if earlier.video is not None:
                 self._blame(earlier.video, earlier.reason)
-        self._actors[actor] = _Actor(process, machine)
+        self._examine_lost()
+        present = _Actor(process, machine)
         if former is not None:
-            self._actors[actor].careful_tasks = former.careful_tasks
-            self._examine(former, self._actors[actor], death)
+            present.idle_deaths = self._examine(former, death)
+        self._actors[actor] = present
+        if present.idle_deaths < MAX_IDLE_DEATHS:
+            return ""
+        return (
+            f"{present.idle_deaths} processes that decode videos died in a row before they began "
+            "with a video. Perhaps they lack memory (each needs about 1 GiB), or are killed from "
+            "outside; Ray's logs on their node name the reason"
+        )
 
     def end_actors(self) -> None:
         """Record that all actors are gone, because their job starts again with others."""
         until = time.monotonic() + LOSS_SECONDS
         self._vanished += [(each, until) for each in self._actors.values() if each.in_task]
         self._actors.clear()
-        self._earlier_tasks, self._tasks = self._tasks, 0
 
-    def begin_task(self, actor: str) -> Standing:
-        """Return what the actor's process must know for its next task."""
-        self._examine_vanished()
-        self._tasks += 1
-        is_naming = self._naming_tasks > 0
-        self._naming_tasks -= is_naming
-        present, error = self._present(actor), ""
-        present.in_task = True
+    def begin_task(self, actor: str, videos: Sequence[str]) -> Standing:
+        """Return what the actor's process must know for its next task; it has finished the former.
+
+        Args:
+            actor: the actor.
+            videos: those that it will work on; others may replace them.
+        """
+        if self._vanished:
+            self._examine_lost()
+        present = self._present(actor)
+        if present.in_task:
+            present.idle_deaths = 0
+        present.end_task()
+        present.in_task, present.videos = True, tuple(videos)
+        present.is_careful = present.videos in self._lost_tasks
+        self._lost_tasks.discard(present.videos)
         once = {video for video, number in self._losses.items() if number < MAX_LOSSES}
-        if present.idle_deaths >= MAX_IDLE_DEATHS:
-            error = (
-                f"{present.idle_deaths} processes that decode videos died in a row before they "
-                "began with a video. Perhaps they lack memory (each needs about 1 GiB), or are "
-                "killed from outside; Ray's logs on their node name the reason"
-            )
-        is_careful = present.careful_tasks > 0
-        suspects = frozenset(self._suspects | once)
-        return Standing(self._blamed, suspects, is_careful, is_naming, error)
+        return Standing(self._blamed, frozenset(self._suspects | once), present.is_careful)
 
     def end_task(self, actor: str) -> None:
-        """Record that the actor's process has done a task."""
-        present = self._present(actor)
-        present.careful_tasks = max(present.careful_tasks - 1, 0)
-        present.idle_deaths, present.video, present.in_task = 0, None, False
+        """Record that the actor's process has finished its task and begins no other now."""
+        self._present(actor).end_task()
+        self._present(actor).idle_deaths = 0
 
     def name(self, actor: str, video: str, limit: float) -> None:
         """Record what the actor's process works on from now, for at most `limit` seconds."""
@@ -239,47 +260,61 @@ class LossRecord:
         present.video, present.is_granted = None, False
         self._suspects.discard(video)
 
-    def _examine(self, former: _Actor, present: _Actor, death: Death | None) -> None:
+    def _examine(self, former: _Actor, death: Death | None) -> int:
         """Find what a process died on.
 
         Args:
             former: the process.
-            present: the one that replaces it.
             death: what it left; None: nothing.
+
+        Returns:
+            the processes of the actor that died in a row outside any video.
         """
-        machine = self._state_of(former.machine)
         if death is not None and death.video is not None:
             self._blame(death.video, death.reason)
-        elif death is None and machine is Machine.LEFT:
-            pass
-        elif death is None and former.video is not None:
-            if former.is_granted or machine is Machine.ALIVE:
-                # it was searched for: then it explains an earlier death without a file, too
-                is_search = former.careful_tasks > 0 or former.video in self._suspects
-                explained = MAX_LOSSES if former.is_granted and is_search else 1
-                self._blame(former.video, former.reason(machine), explained)
-                present.careful_tasks = 0
-            else:  # one of several videos in a container that was lost
-                self._suspects.add(former.video)
-        else:
-            present.idle_deaths = former.idle_deaths + (machine is Machine.ALIVE)
-            if death is None and former.in_task:  # perhaps it worked on a video
-                present.careful_tasks = CAREFUL_TASKS
+            return 0
+        machine = self._states_of({former.machine})[former.machine]
+        if death is None and machine is Machine.LEFT:
+            return 0
+        was_named = former.video is not None
+        if death is None:
+            self._judge([former], machine)
+            if was_named:
+                return 0
+        earlier = 0 if death is not None and death.has_finished else former.idle_deaths
+        return earlier + (machine is Machine.ALIVE)
 
-    def _examine_vanished(self) -> None:
-        """Find what the actors died on whose machine is known to be lost by now."""
-        machines = {actor.machine for actor, _ in self._vanished}
-        lost = {machine for machine in machines if self._state_of(machine) is Machine.LOST}
-        for former in (actor for actor, _ in self._vanished if actor.machine in lost):
-            successor = _Actor("", "")
-            self._examine(former, successor, None)
-            if successor.careful_tasks:
-                self._naming_tasks = self._earlier_tasks
+    def _examine_lost(self) -> None:
+        """Find what the actors of lost machines died on, also those that are not replaced yet."""
+        actors = [*self._actors.values(), *(actor for actor, _ in self._vanished)]
+        busy = [each for each in actors if each.in_task and each.machine]
+        for machine, state in self._states_of({each.machine for each in busy}).items():
+            if state is Machine.LOST:
+                self._judge([each for each in busy if each.machine == machine], state)
         self._vanished = [
             (actor, until)
             for actor, until in self._vanished
-            if actor.machine not in lost and time.monotonic() < until
+            if actor.in_task and time.monotonic() < until
         ]
+
+    def _judge(self, dead: Sequence[_Actor], machine: Machine) -> None:
+        """Blame or suspect the videos of processes that died together and left nothing."""
+        # of several processes in a lost container, only one can have had a grant
+        certain = [each for each in dead if each.is_granted or machine is Machine.ALIVE]
+        named = [each for each in certain if each.video is not None]
+        for each in named:
+            assert each.video is not None
+            # it was searched for: then it explains an earlier death without a file, too
+            is_search = each.is_careful or each.video in self._suspects
+            explained = MAX_LOSSES if each.is_granted and is_search else 1
+            self._blame(each.video, each.reason(machine), explained)
+        for each in dead:
+            if not named and each.video is not None:
+                self._suspects.add(each.video)
+            elif not named and each.in_task:
+                self._suspects.update(each.videos)
+                self._lost_tasks.add(each.videos)
+            each.end_task()
 
     def _blame(self, video: str, reason: str, losses: int = 1) -> None:
         self._losses[video] += losses
@@ -296,8 +331,8 @@ class Record(Protocol):
     """A `LossRecord` in another process, as one actor calls it; the methods without a result do not
     wait."""
 
-    def start(self, process: str, deaths: Sequence[Death]) -> None: ...
-    def begin_task(self) -> Standing: ...
+    def start(self, process: str, deaths: Sequence[Death]) -> str: ...
+    def begin_task(self, videos: Sequence[str]) -> Standing: ...
     def end_task(self) -> None: ...
     def name(self, video: str, limit: float) -> None: ...
     def grant(self, video: str, limit: float) -> bool: ...
@@ -327,22 +362,29 @@ class Journal:
             # a crash and the time limit leave their reason
             faulthandler.enable(self._file, all_threads=False)
             faulthandler.register(signal.SIGALRM, self._file, all_threads=False, chain=True)
-        record.start(process, deaths)
+        self._kept_bytes = 0
+        self._error = record.start(process, deaths)
 
     @contextmanager
-    def task(self) -> Iterator[None]:
+    def task(self, videos: Callable[[], Iterable[VideoEntry]] = tuple) -> Iterator[None]:
         """Mark a task of the actor, for use in a `with` statement around its work on videos.
+
+        Args:
+            videos: returns those that it will work on; none if each is named when it is worked on.
 
         Raises:
             DecodersDiedError: earlier processes of the actor died outside any video.
         """
-        self._standing = self._record.begin_task()
-        if self._standing.error:
-            raise DecodersDiedError(self._standing.error)
+        if self._error:
+            raise DecodersDiedError(self._error)
+        # one call for the end of a task and the begin of the next: all actors share the record
+        self._standing = self._record.begin_task([video_key(v.id, v.uri) for v in videos()])
         try:
             yield
         finally:
-            self._record.end_task()
+            self._keep_finished()
+            if self._slow:
+                self._record.end_task()
 
     @contextmanager
     def working_on(self, video_id: str, uri: str) -> Iterator[None]:
@@ -360,7 +402,7 @@ class Journal:
         is_suspect = standing.is_careful or video in standing.suspects
         if is_suspect:
             self._wait_for_grant(video)
-        elif self._slow or standing.is_naming:
+        elif self._slow:
             self._record.name(video, self._max_seconds)
         self._write({"video": video, "limit": self._max_seconds})
         # the kernel ends the process, whatever it does; a thread would need the interpreter
@@ -382,9 +424,14 @@ class Journal:
             # a full disk must not stop the run; then the record alone knows of a death
             with suppress(OSError):
                 if work is None:
-                    self._file.truncate(0)
+                    self._file.truncate(self._kept_bytes)
                 else:
                     self._file.write(json.dumps(work).encode() + b"\n")
+
+    def _keep_finished(self) -> None:
+        if self._file is not None and not self._kept_bytes:
+            with suppress(OSError):
+                self._kept_bytes = self._file.write(FINISHED.encode())
 
 
 def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractContextManager[None]:
@@ -393,8 +440,8 @@ def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractCont
 
 
 def video_key(video_id: str, uri: str) -> str:
-    """Return a key that is unique among the videos of all data sets of a job."""
-    return f"{video_id}\n{uri}"
+    """Return a short key that is unique among the videos of all data sets of a job."""
+    return blake2b(f"{video_id}\n{uri}".encode(), digest_size=8).hexdigest()
 
 
 def journal_folder() -> Path:
@@ -433,12 +480,13 @@ def _collect_deaths(actor: str) -> list[Death]:
 
 
 def _read_death(process: str, text: str) -> Death:
-    line, _, crash = text.partition("\n")
+    has_finished = text.startswith(FINISHED)
+    line, _, crash = text.removeprefix(FINISHED).partition("\n")
     try:
         work = json.loads(line)
-        return Death(process, work["video"], _reason(work, crash))
+        return Death(process, work["video"], _reason(work, crash), has_finished)
     except (ValueError, KeyError):  # nothing, or the process died while it wrote
-        return Death(process, None, "")
+        return Death(process, None, "", has_finished)
 
 
 def _reason(work: Mapping[str, Any], crash: str) -> str:

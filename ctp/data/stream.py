@@ -274,8 +274,7 @@ class SampleStream(Generic[S]):
         An error of `draw` is returned with a placeholder, so that all workers can stop together.
         """
         # what is read ahead does not depend on which videos turn out to be unusable
-        upcoming = (entry for position in positions for entry in self._needed(position))
-        with VideoOpener(upcoming, journal, limits) as opener:
+        with VideoOpener(self.needed(positions), journal, limits) as opener:
             return [self._draw_or_placeholder(position, opener) for position in positions]
 
     def batches(self, first_sample: int, rank: int, world_size: int) -> Iterator[Batch[S]]:
@@ -287,11 +286,12 @@ class SampleStream(Generic[S]):
         for start in range(first_sample + rank * share, self.total_samples, self.total_batch):
             yield Batch.from_drawn(self.draw_many(range(start, start + share)))
 
-    def _needed(self, position: int) -> Iterator[VideoEntry]:
-        """Yield the videos of a sample if all can be used."""
-        videos = self._source(self.plan.clip(position), position, None)
-        yield videos.entry
-        yield from videos.other_entries(self.drawer.num_other_videos(videos))
+    def needed(self, positions: Sequence[int]) -> Iterator[VideoEntry]:
+        """Yield the videos of samples if all can be used."""
+        for position in positions:
+            videos = self._source(self.plan.clip(position), position, None)
+            yield videos.entry
+            yield from videos.other_entries(self.drawer.num_other_videos(videos))
 
     def _source(
         self, planned: PlannedClip, position: int, opener: VideoOpener | None
@@ -355,8 +355,7 @@ class VideoSet(ABC, Generic[T]):
         """
         items: list[T] = []
         quarantined: list[QuarantinedVideo] = []
-        upcoming = [self.catalog[index % len(self.catalog)] for index in indices]
-        with VideoOpener(upcoming, journal, limits) as opener:
+        with VideoOpener(self.needed(indices), journal, limits) as opener:
             for index in indices:
                 videos = self._source(index, opener)
                 # too few other videos for this item: it is left out, as if its own were unusable
@@ -364,6 +363,10 @@ class VideoSet(ABC, Generic[T]):
                     items.append(self.load(videos))
                 quarantined += videos.quarantined
         return Loaded(items, quarantined)
+
+    def needed(self, indices: Sequence[int]) -> list[VideoEntry]:
+        """Return the own videos of items."""
+        return [self.catalog[index % len(self.catalog)] for index in indices]
 
     def _source(self, index: int, opener: VideoOpener) -> VideoSource:
         clip_number, video = divmod(index, len(self.catalog))

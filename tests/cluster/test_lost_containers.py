@@ -16,6 +16,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from ctp.cluster import stream as cluster_stream
 from ctp.cluster.losses import keep_losses
 from ctp.cluster.stream import BlockLayout, StreamSpec, worker_batches, worker_blocks
 from ctp.pretext.config import PretrainConfig
@@ -104,12 +105,14 @@ def test_a_video_that_ends_two_containers_is_not_tried_again(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Both actors of the container have it in their tasks, and die; other videos are not blamed."""
     config = small_run.replace(
         data={"uri": str(videos), "heldout_share": 0.0},
         schedule={"unit": "steps", "length": STEPS, "decay_at": ()},
-        scaling={"num_actors": 1},
+        scaling={"num_actors": 2},
     )
     stream = open_pretraining(config).stream
+    monkeypatch.setattr(cluster_stream, "BLOCK_SAMPLES", 8)  # both actors have blocks to draw
     spec, losses = StreamSpec.from_stream(config, stream), keep_losses()
 
     def consume() -> list[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from served_record import ServedRecord
 
+from ctp.data.catalog import VideoEntry
 from ctp.data.journal import DecodersDiedError, Journal
 from ctp.video.encoded import VideoError
 
@@ -30,7 +31,7 @@ def main() -> None:
     address, actor, machine, seconds, folder, *names = sys.argv[1:]
     journal = Journal(ServedRecord(address, actor, machine), actor, float(seconds))
     try:
-        with journal.task():
+        with journal.task(lambda: [VideoEntry(name, f"/videos/{name}") for name in names]):
             for name in names:
                 if name == "die":
                     os.kill(os.getpid(), signal.SIGKILL)

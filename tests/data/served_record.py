@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from multiprocessing.managers import BaseManager
 from typing import Any
 
@@ -15,12 +15,12 @@ KEY = b"test"
 
 @functools.cache
 def the_record() -> LossRecord:
-    return LossRecord(state_of=state_of)
+    return LossRecord(states_of=states_of)
 
 
-def state_of(machine: str) -> Machine:
-    """Return the state that the machine's name begins with."""
-    return Machine[machine.partition("-")[0]]
+def states_of(machines: Collection[str]) -> dict[str, Machine]:
+    """Return the states that the machines' names begin with."""
+    return {machine: Machine[machine.partition("-")[0]] for machine in machines}
 
 
 class Server(BaseManager):
@@ -39,11 +39,12 @@ class ServedRecord:
         self._record: Any = server.record()  # type: ignore[attr-defined]
         self._actor, self._machine = actor, machine
 
-    def start(self, process: str, deaths: Sequence[Death]) -> None:
-        self._record.start(self._actor, process, self._machine, deaths)
+    def start(self, process: str, deaths: Sequence[Death]) -> str:
+        error: str = self._record.start(self._actor, process, self._machine, deaths)
+        return error
 
-    def begin_task(self) -> Standing:
-        standing: Standing = self._record.begin_task(self._actor)
+    def begin_task(self, videos: Sequence[str]) -> Standing:
+        standing: Standing = self._record.begin_task(self._actor, videos)
         return standing
 
     def end_task(self) -> None:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import ctp
 from ctp import recipes
 from ctp.cluster.api import configure
-from ctp.cluster.local import schedulable_cpus
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.ctp.config import CtpConfig
 from ctp.pretext.pretraining import open_pretraining
-from ctp.storage import Storage
-from ctp.training.run_folder import ENCODER, create_or_resume, read_config
+from ctp.training.run_folder import create_or_resume
 from ctp.training.trainer import TrainingSpec
 
 
@@ -56,27 +52,3 @@ def test_a_run_to_start_from_must_exist_and_have_the_same_task(
         ctp.pretrain(from_run="runn", **branch)
     with pytest.raises(ValueError, match=r"continues the same training.*task\.num_patches"):
         ctp.pretrain(from_run=small_run.name, task={"num_patches": 1}, **branch)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_a_run_from_python(tmp_path: Path) -> None:
-    run = ctp.pretrain(
-        recipe="tiny",
-        data="corpus:16",
-        storage=str(tmp_path),
-        name="mine",
-        schedule={"length": 3},
-        scaling={"num_workers": "auto", "num_actors": "auto"},
-        evaluation={"num_clips": 8},
-        log_every_steps=1,
-    )
-    assert run.folder == str(tmp_path / "mine")
-    assert [row["step"] for row in run.metrics] == [1, 2, 3]
-    assert 0 <= run.scores["iou"] <= 1
-    assert (tmp_path / "mine" / ENCODER).exists()
-    stored = read_config(Storage.from_uri(run.folder), PretrainConfig).scaling
-    assert (stored.num_workers, stored.num_actors) == (1, schedulable_cpus() - 1)
-    ours, theirs = run.load_encoder().state_dict(), ctp.load_encoder(run.folder).state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())

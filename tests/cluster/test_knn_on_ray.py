@@ -1,22 +1,24 @@
-"""kNN scores beside a run, through the job as its user starts it."""
+"""A run from Python, and kNN scores beside it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
+import ctp
 from ctp.cluster.knn import knn_features
+from ctp.cluster.local import schedulable_cpus
 from ctp.data.stream import load_here
 from ctp.downstream.config import LabeledVideosConfig
 from ctp.downstream.knn import knn_score
 from ctp.downstream.labels import open_labeled
 from ctp.pretext.config import PretrainConfig
+from ctp.storage import Storage
+from ctp.training.run_folder import read_config
 
 pytestmark = [
     pytest.mark.ray,
@@ -25,26 +27,29 @@ pytestmark = [
 ]
 
 
-def test_snapshots_are_scored_at_epoch_ends_and_damaged_ones_are_kept(
-    small_run: PretrainConfig,
-    load_job: Callable[[str], Any],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_a_run_from_python_whose_snapshots_are_scored_at_epoch_ends(
+    small_run: PretrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # 30 videos to train on, 4 clips a step: epochs end within steps 8 and 15, the run with 17
     config = small_run.replace(
+        recipe="tiny",
         data={"uri": "corpus:40", "heldout_share": 0.25},
         schedule={"unit": "steps", "length": 17, "decay_at": ()},
         knn={"uri": "corpus:24", "every_epochs": 1},
-        scaling={"cpus_per_worker": 0.25},
+        scaling={"cpus_per_worker": 0.25, "num_workers": "auto", "num_actors": "auto"},
     )
     folder = Path(config.storage) / config.name
     damaged = folder / "snapshots" / "00000001.safetensors"  # of an earlier start, say
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(safetensors.torch.save({"conv": torch.zeros(1)}))
-    file = tmp_path / "config.yaml"
-    file.write_text(config.model_dump_json())  # JSON is YAML
-    load_job("pretrain").main(["--config", str(file)])
+    run = ctp.pretrain(**config.model_dump())
+    assert run.folder == str(folder)
+    assert run.metrics[-1]["step"] == 17
+    assert 0 <= run.scores["iou"] <= 1
+    stored = read_config(Storage.from_uri(run.folder), PretrainConfig).scaling
+    assert (stored.num_workers, stored.num_actors) == (1, schedulable_cpus() - 1)
+    ours, theirs = run.load_encoder().state_dict(), ctp.load_encoder(run.folder).state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     rows = [json.loads(line) for line in (folder / "knn.jsonl").read_text().splitlines()]
     assert [(row["step"], row["clips"]) for row in rows] == [(8, 32), (15, 60), (17, 68)]
     assert list(damaged.parent.iterdir()) == [damaged]

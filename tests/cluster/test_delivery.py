@@ -9,14 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from ctp.bench.processes import Memory
-from ctp.cluster import stream
-from ctp.cluster.delivery import Arrival, Delivery, Drawn, deliver, receive
+from ctp.cluster.delivery import Arrival, Delivery, Drawn, receive
 from ctp.data.stream import Batch
-from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretraining import open_pretraining
 
 
 def batch_of(*positions: int, errors: tuple[str, ...] = ()) -> Batch[Any]:
@@ -99,22 +95,3 @@ def test_figures_of_a_system_without_proc_are_none() -> None:
     assert figures["clips_per_second"] == 10
     for name in ("cpu_ms_per_clip", "cpu_efficiency", "peak_memory_mib", "mib_per_1000_clips"):
         assert figures[name] is None
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_a_stream_is_delivered(small_run: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "BLOCK_SAMPLES", 20)
-    run = small_run.replace(scaling={"num_actors": 2})
-    ray.init("local", num_cpus=3, object_store_memory=256 * 2**20, include_dashboard=False)
-    try:
-        came = deliver(run, open_pretraining(run).stream, 400)
-    finally:
-        ray.shutdown()
-    assert came.clips == 400
-    assert came.num_actors == 2
-    assert came.efficiency > 0
-    assert 0 < came.wait_share <= 1
-    if sys.platform == "linux":
-        assert came.figures()["cpu_efficiency"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+import ray.data
 
 from ctp.cluster import stream as cluster_stream
 from ctp.cluster.losses import keep_losses
+from ctp.cluster.pacing import ROUND_SECONDS, PacedRounds, pace
 from ctp.cluster.stream import (
     BLOCK_SAMPLES,
     BlockLayout,
@@ -126,3 +129,23 @@ def test_workers_get_the_plans_samples_in_its_order(
         assert len(batches) == len(expected) == 12 - first // 4
         for ours, theirs in zip(batches, expected, strict=True):
             check_equal(ours, theirs)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_ray_data_keeps_the_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[float] = []
+    original = PacedRounds.on_execution_step
+
+    def count(self: PacedRounds, executor: Any) -> None:
+        original(self, executor)
+        rounds.append(time.monotonic())
+
+    monkeypatch.setattr(PacedRounds, "on_execution_step", count)
+    data = ray.data.range(20, override_num_blocks=20).map_batches(lambda batch: batch)
+    pace(data.context)
+    for _ in data.iter_batches(batch_size=None):
+        time.sleep(0.05)
+    assert len(rounds) > 2
+    assert (rounds[-1] - rounds[0]) / (len(rounds) - 1) >= ROUND_SECONDS - 0.001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -132,8 +133,11 @@ def test_the_stream_through_ray_is_measured(run_bench, monkeypatch, capsys):
     options = ["--ray.num_actors", "1", "--ray.clips", "80", "--ray.total_batch", "8"]
     result = run_bench(*options, "--what", "ingest,ray")
     (delivery,) = result["ray"]
-    assert delivery["clips"] == 80
+    assert (delivery["clips"], delivery["num_actors"]) == (80, 1)
     assert delivery["efficiency"] > 0
+    assert 0 < delivery["wait_share"] <= 1
+    if sys.platform == "linux":
+        assert delivery["cpu_efficiency"] > 0
     for budget in result["budget"]:
         assert budget["efficiency"] == min(delivery["efficiency"], 1)
     assert "efficiency" in capsys.readouterr().out

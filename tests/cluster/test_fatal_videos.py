@@ -11,11 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctp.data.quarantine import QuarantinedVideo
-from ctp.downstream.feature_folder import read_features
+from ctp.downstream.feature_folder import Counts, read_features
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -142,21 +143,34 @@ def test_a_pretraining_quarantines_them(
 
 
 def test_an_embedding_quarantines_them(
-    videos: tuple[Path, Path], run_job: Callable[..., str], tmp_path: Path
+    videos: tuple[Path, Path],
+    run_job: Callable[..., str],
+    load_job: Callable[[str], Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The same command again finds all features."""
     options = ENCODER | {f"views.{name}": value for name, value in VIEWS.items()} | {
         "data.uri": videos[0], "data.max_seconds_per_video": LIMIT_SECONDS,
         "out": tmp_path / "features", "videos_per_part": 4,
     }  # fmt: skip
-    run_job("embed.py", options)
+    printed = run_job("embed.py", options)
+    assert "10 videos, 1 clips of each, encoder " in printed
+    assert "10/10 videos" in printed
+    assert "6 videos, 6 features, 4 quarantined" in printed
+    assert "class0/text.mkv: " in printed
     found = quarantined(tmp_path / "features" / "_quarantine.jsonl")
     assert found.keys() == {"3.mkv", "6.mkv", "8.mkv", "text.mkv"}
     assert CRASHED in found["3.mkv"]
     assert HUNG in found["6.mkv"]
     assert OUT_OF_MEMORY in found["8.mkv"]
     assert TEXT in found["text.mkv"]
-    _, features = read_features(str(tmp_path / "features"))
+    manifest, features = read_features(str(tmp_path / "features"))
     assert len(features.ids) == 6
+    assert manifest.counts == Counts(videos=6, clips=6, quarantined=4)
+    # no cluster is started
+    load_job("embed").main([f"--{name}={value}" for name, value in options.items()])
+    assert "3 of them are done" in capsys.readouterr().out
 
 
 def test_a_build_quarantines_them(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,21 +68,3 @@ def test_a_gpu_that_the_machine_lacks_is_an_error(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SystemExit, match=r"1 GPUs .*scaling\.use_gpu"):
         job.main([*options, "--scaling.use_gpu", "true", "--scaling.cpus_per_reader", "0.1"])
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_from_videos_to_features(
-    job: Any, options: list[str], small_embedding: EmbedConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    job.main(options)
-    printed = capsys.readouterr().out
-    assert "6 videos, 2 clips of each, encoder " in printed
-    assert "6/6 videos" in printed
-    assert "5 videos, 10 features, 1 quarantined" in printed
-    assert "a/bad.mp4: " in printed
-    manifest = json.loads(Path(small_embedding.out, "_manifest.json").read_bytes())
-    assert manifest["counts"] == {"videos": 5, "clips": 10, "quarantined": 1}
-    job.main(options)  # all parts exist, so that no cluster is started
-    assert "1 of them are done" in capsys.readouterr().out

@@ -176,7 +176,9 @@ def test_fewer_workers_continue_when_a_node_is_lost(
     cluster = Cluster(initialize_head=True, head_node_args=node(2))
     try:
         leaving, _ = cluster.add_node(**node(3)), cluster.add_node(**node(3))
-        with start_job(JOB, argv, RAY_ADDRESS=cluster.address) as process:
+        # Ray may try both workers once more, before it knows that a node is lost
+        environment = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "10"}
+        with start_job(JOB, argv, RAY_ADDRESS=cluster.address, **environment) as process:
             wait_for_step(process, storage, "shrunk", 8)
             cluster.remove_node(leaving)
             out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
@@ -191,29 +193,3 @@ def test_fewer_workers_continue_when_a_node_is_lost(
     for step in range(workers.index(1) + 2):
         assert ours[step] == pytest.approx(theirs[step], rel=1e-5)
     assert [loss for _, loss, *_ in ours] == pytest.approx([loss for _, loss, *_ in theirs], 1e-2)
-
-
-def test_no_sample_is_lost_with_a_node(
-    storage: Path, pretrain_alone: Callable[[list[str]], None], start_job: StartJob
-) -> None:
-    from ray.cluster_utils import Cluster
-
-    large = {  # clips that take longer to make than a node to leave
-        "task__sampling__num_frames": 16, "task__augment__frame_size_px": 112,
-        "task__augment__short_sides_px": 112, "schedule__length": 60,
-        "evaluation__num_clips": 0, "scaling__num_actors": 2, "scaling__cpus_per_worker": 0.5,
-    }  # fmt: skip
-    node = {"num_cpus": 4, "object_store_memory": 256 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
-    try:
-        leaving = cluster.add_node(**node)
-        argv = command(storage, "left", **large)
-        with start_job(JOB, argv, RAY_ADDRESS=cluster.address) as process:
-            wait_for_step(process, storage, "left", 1)
-            cluster.remove_node(leaving)
-            out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
-        assert process.returncode == 0, out
-    finally:
-        cluster.shutdown()
-    pretrain_alone(command(storage, "stayed", **large))
-    assert losses(storage, "left") == losses(storage, "stayed")

@@ -36,7 +36,7 @@ from ctp.training.trainer import TrainingSpec
 JOB = "sweep.py"
 TIMEOUT_SECONDS = 300
 PLENTY = 100 * TRIAL_MEMORY_BYTES
-FIRST, SECOND, HOT = "learning_rate-0.001-seed0", "learning_rate-0.003-seed0", "1e30"
+GOOD, HOT = "learning_rate-0.003-seed0", "1e30"
 
 
 def demand(number: int, cpus: float, gpus: float = 0) -> Demand:
@@ -244,20 +244,16 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
     start_job: Callable[..., AbstractContextManager[subprocess.Popen[str]]],
 ) -> None:
     """First the whole sweep is killed, then the process of the trial that continues."""
-    grid = f"--grid=optimizer.learning_rate=0.001,0.003,{HOT}"
+    grid = f"--grid=optimizer.learning_rate=0.003,{HOT}"
     argv = command(tmp_path, SCORED, grid, "--scores=retrieval")
-    runs = tmp_path / "mine" / "runs"
-    checkpoint = runs / SECOND / "checkpoints" / "step-000000004" / "manifest.json"
+    run = tmp_path / "mine" / "runs" / GOOD
+    checkpoint = run / "checkpoints" / "step-000000004" / "manifest.json"
     with start_job(JOB, argv) as process:
         wait_for(process, checkpoint.exists)
         kill_session(process.pid)
-    first = runs / FIRST / "result.json"
-    before = first.read_bytes(), first.stat().st_mtime_ns
-    assert not (runs / SECOND / "result.json").exists()
+    assert not (run / "result.json").exists()
     half_way = read_sweep(str(tmp_path / "mine"))
-    assert [half_way.status(trial) for trial in half_way.plan.trials][:2] == [
-        "finished", "unfinished",
-    ]  # fmt: skip
+    assert half_way.status(half_way.plan.trials[0]) == "unfinished"
 
     with start_job(JOB, argv) as process:
         # its run's workers are lost with it, and what they held must not stay taken
@@ -266,23 +262,18 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
         out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1, out
     assert "1 trial(s) at the same time" in out
-    assert "1 of 3 trials failed" in out.splitlines()[-1]
-    assert (first.read_bytes(), first.stat().st_mtime_ns) == before  # it was not run again
+    assert "1 of 2 trials failed" in out.splitlines()[-1]
     sweep = read_sweep(str(tmp_path / "mine"))
-    assert [sweep.status(trial) for trial in sweep.plan.trials] == [
-        "finished",
-        "finished",
-        "failed",
-    ]
+    assert [sweep.status(trial) for trial in sweep.plan.trials] == ["finished", "failed"]
     table = (tmp_path / "mine" / "table.md").read_text()
     failed = next(line for line in table.splitlines() if line.startswith("| learning_rate-1e"))
     assert "the loss is nan" in failed
 
-    steps = [row["step"] for row in read_metrics(folder_of(sweep.plan.trial(SECOND).config))]
+    steps = [row["step"] for row in read_metrics(folder_of(sweep.plan.trial(GOOD).config))]
     assert steps == list(range(1, 17))
     elsewhere = Plan.from_config(sweep.plan.config.replace(storage=str(tmp_path / "alone")))
-    expected = scores_alone(train_alone, elsewhere, elsewhere.trial(SECOND))
-    found = sweep.results[SECOND].scores
+    expected = scores_alone(train_alone, elsewhere, elsewhere.trial(GOOD))
+    found = sweep.results[GOOD].scores
     names = ("loss", "iou", "still_iou", "retrieval.top1", "retrieval.tested")
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}
 

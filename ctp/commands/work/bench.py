@@ -17,6 +17,8 @@ from ctp.bench.timing import Figures, default_device, machine
 from ctp.storage import Storage
 
 TABLE_WIDTH = 100
+ONCE = {"ray", "readers", "gpu"}
+"""Parts that are measured once, since they take long."""
 
 
 def run(config: BenchConfig) -> None:
@@ -52,7 +54,9 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
             "--what gpu needs a GPU, and torch finds none. Use --what step, which times a step on "
             "a CPU, too"
         )
-    print(f"measuring {', '.join(config.what)}, {config.repeats} time(s) each", file=sys.stderr)
+    times = f"{config.repeats} times"
+    parts = [f"{part} {'once' if part in ONCE else times}" for part in config.what]
+    print(f"measuring {', '.join(parts)}", file=sys.stderr)
     loaders, speeds, shown = [], [], []
     if "ingest" in config.what:
         from ctp.bench import ingest  # GPU machines may have no PyAV

@@ -24,6 +24,12 @@ CUDNN_WITH_FAULTY_BF16 = range(9_08_00, 9_15_00)
 need 17 times the memory (PyTorch's issues 163539, 166122 and 166643)."""
 
 
+CPU_FAULT = (
+    "torch computes the gradients of 3D convolutions in bfloat16 wrongly on this CPU. Set "
+    "compute.precision fp32"
+)
+
+
 class LossTerms(NamedTuple):
     """A loss and further values that a step logs.
 
@@ -57,8 +63,10 @@ def precision_fault(
         device: of the run.
         cudnn: version, as in 91501 for 9.15.1; None: the one that torch has loaded.
     """
-    if device.type != "cuda" or config.precision != "bf16":
+    if config.precision != "bf16":
         return None
+    if device.type != "cuda":
+        return None if _is_bf16_right_on_cpu() else CPU_FAULT
     version = torch.backends.cudnn.version() if cudnn is None else cudnn  # type: ignore[no-untyped-call]
     if version not in CUDNN_WITH_FAULTY_BF16:
         return None
@@ -67,6 +75,24 @@ def precision_fault(
         f"cuDNN {name} computes 3D convolutions in bfloat16 wrongly or very slowly. Install torch "
         "2.10 or later with its own cuDNN (9.15 or later), or set compute.precision fp32"
     )
+
+
+def _is_bf16_right_on_cpu() -> bool:
+    """Return whether the gradient of a small 3D convolution in bfloat16 is right on this CPU.
+
+    oneDNN's is wrong with 2 frames, as in the last stage of R3D, 16 channels and one thread (torch
+    2.15, on a CPU with AVX-512 and bfloat16).
+    """
+    clips, threads = torch.ones(1, 16, 2, 8, 8), torch.get_num_threads()
+    gradients: list[Tensor] = []
+    torch.set_num_threads(1)
+    for enabled in (False, True):
+        weight = torch.zeros(16, 16, 3, 3, 3, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            features = nn.functional.conv3d(clips, weight, padding=1)
+        gradients += torch.autograd.grad(features.float().sum(), weight)
+    torch.set_num_threads(threads)
+    return torch.equal(*gradients)  # whole numbers below 256, which bfloat16 represents
 
 
 def autocast(config: ComputeConfig, device: torch.device) -> AbstractContextManager[object]:

@@ -62,9 +62,27 @@ def test_bfloat16_is_refused_where_cudnn_is_faulty(cudnn: int) -> None:
     assert f"cuDNN {cudnn // 10_000}.{cudnn // 100 % 100}" in fault
     assert "compute.precision fp32" in fault
     assert precision_fault(ComputeConfig(precision="tf32"), gpu, cudnn) is None
-    assert precision_fault(bf16, torch.device("cpu"), cudnn) is None
 
 
 @pytest.mark.parametrize("cudnn", [9_07_01, 9_15_00, 9_26_00])
 def test_bfloat16_is_accepted_elsewhere(cudnn: int) -> None:
     assert precision_fault(ComputeConfig(precision="bf16"), torch.device("cuda"), cudnn) is None
+
+
+def test_bfloat16_is_refused_on_a_cpu_with_wrong_gradients() -> None:
+    """The gradient of a kernel over ones is the number of places where it meets the clip."""
+    conv, clips = nn.Conv3d(16, 16, 3, padding=1, bias=False), torch.ones(1, 16, 2, 8, 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = conv(clips).float().sum()
+    loss.backward()
+    torch.set_num_threads(threads)
+    in_time, in_space = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([7.0, 8.0, 7.0])
+    places = in_time[:, None, None] * in_space[:, None] * in_space
+    assert conv.weight.grad is not None
+    is_right = torch.equal(conv.weight.grad, places.expand_as(conv.weight))
+    fault = precision_fault(ComputeConfig(precision="bf16"), torch.device("cpu"))
+    assert is_right == (fault is None)
+    assert precision_fault(ComputeConfig(precision="tf32"), torch.device("cpu")) is None
+    assert torch.get_num_threads() == threads

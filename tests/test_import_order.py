@@ -138,14 +138,14 @@ def test_options_of_all_tasks_and_encoders_import_no_torch(run_python: Callable[
         "import ctp.data.stream",
         "import ctp.downstream.clips",
         "import ctp.downstream.track_clips",
-        "import ctp.cluster.train",
+        "import ctp.cluster.launch, ctp.cluster.trial",
         "from ctp.pretext.registry import TASKS; list(TASKS.values())",
     ],
 )
-def test_what_draws_samples_imports_no_compiler(
+def test_what_starts_runs_and_draws_samples_imports_no_compiler(
     statement: str, run_python: Callable[..., str]
 ) -> None:
-    """It takes 0.1 GB; torchvision's models import it as well."""
+    """It takes 0.1 GB and a second; torchvision's models import it as well."""
     heavy = {"torchvision", "torch._dynamo"}
     script = f"import sys; {statement}; print({heavy} & set(sys.modules))"
     assert run_python("-c", script).strip() == "set()"

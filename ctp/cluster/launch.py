@@ -39,7 +39,7 @@ from ctp.cluster.train import train
 from ctp.config import Config
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.data.sources import open_catalog
-from ctp.downstream import classification, extraction, tracking
+from ctp.downstream import extraction
 from ctp.downstream.clip_choice import with_clips_of_encoder
 from ctp.downstream.config import DownstreamConfig, FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig
@@ -52,9 +52,6 @@ from ctp.lease import Lease, LeaseError, hold
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration, learning_warning
-from ctp.report.confusion import confusion_png
-from ctp.report.curves import curves_png
-from ctp.report.tracks import draw_tracks
 from ctp.storage import Storage, StorageError
 from ctp.training import run_folder
 from ctp.training.branch import branch
@@ -250,9 +247,13 @@ def _pretrain(config: PretrainConfig) -> Run:
 
 def finetune(config: FinetuneConfig) -> Run:
     """Fine-tune an encoder for action recognition and test it; raises as `pretrain`."""
+    from ctp.downstream import classification  # torchvision, which pretraining does not need
+
     config = classification.resolve(with_absolute_paths(config))
 
     def draw(scores: Mapping[str, Any]) -> None:
+        from ctp.report.confusion import confusion_png  # Matplotlib, see `_draw_pictures`
+
         picture = confusion_png(np.array(scores["confusion"], np.int64), scores["classes"])
         folder_of(config).join(run_folder.CONFUSION).write_bytes(picture)
 
@@ -265,6 +266,8 @@ def finetune(config: FinetuneConfig) -> Run:
 
 
 def _finetune(config: FinetuneConfig, draw: Draw) -> Run:
+    from ctp.downstream import classification  # see `finetune`
+
     spec = classification.open_finetuning(config)
     train_videos, test_videos = map(len, spec.catalogs)
     num_classes = classification.num_classes(spec)
@@ -274,6 +277,9 @@ def _finetune(config: FinetuneConfig, draw: Draw) -> Run:
 
 def track(config: TrackConfig) -> Run:
     """Fine-tune tracking on annotated videos and test it; raises as `pretrain`."""
+    from ctp.downstream import tracking  # see `finetune`
+    from ctp.report.tracks import draw_tracks
+
     config = tracking.resolve(with_absolute_paths(config))
 
     def draw(scores: Mapping[str, Any]) -> None:
@@ -285,6 +291,8 @@ def track(config: TrackConfig) -> Run:
 
 
 def _track(config: TrackConfig, draw: Draw) -> Run:
+    from ctp.downstream import tracking  # see `finetune`
+
     spec = tracking.open_tracking(config)
     train_videos, test_videos = map(len, spec.catalogs)
     note = f"initial weights: {config.initial}, {config.frozen_stages} stages of the encoder frozen"
@@ -318,6 +326,8 @@ def _finished(config: RunConfig, draw: Draw = _draw_nothing) -> Run | None:
 
 
 def _draw_pictures(run: Run, draw: Draw) -> None:
+    from ctp.report.curves import curves_png  # Matplotlib, which would delay the start
+
     draw(run.scores)
     curves = curves_png(run.metrics, run.config.score)
     folder_of(run.config).join(run_folder.LAST_FILE).write_bytes(curves)

@@ -14,7 +14,6 @@ import torch
 from ctp import recipes
 from ctp.config import differences, keep_stored
 from ctp.data.stream import LoadVideos, load_here
-from ctp.downstream import classification, tracking
 from ctp.downstream.clip_choice import clip_options
 from ctp.downstream.config import ACCURACY, TOP5, FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig
@@ -246,6 +245,8 @@ class FinetuneScore(TrainedScore[FinetuneConfig]):
     """Action recognition, of the whole network or of a probe of a frozen encoder."""
 
     def open(self, config: FinetuneConfig) -> TrainingSpec[Any]:
+        from ctp.downstream import classification  # torchvision, which few scores need
+
         return classification.open_finetuning(classification.resolve(config))
 
 
@@ -253,6 +254,8 @@ class TrackingScore(TrainedScore[TrackConfig]):
     """Tracking of annotated objects."""
 
     def open(self, config: TrackConfig) -> TrainingSpec[Any]:
+        from ctp.downstream import tracking  # torchvision, see above
+
         return tracking.open_tracking(tracking.resolve(config))
 
 

@@ -20,7 +20,7 @@ from ctp.cluster.train import train
 from ctp.cluster.waiting import waiting_actors, why_waiting
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import TaskLearner, open_pretraining
-from ctp.training.run_folder import create_or_resume, folder_of
+from ctp.training.run_folder import create_or_resume
 from ctp.training.trainer import Learner, RunStoppedError, TrainingSpec
 
 pytestmark = [
@@ -73,19 +73,6 @@ def test_the_same_error_twice_ends_the_run(spec: TrainingSpec[Any], tmp_path: Pa
         train(failing, lambda row: None)
     assert caught.value.is_final
     assert count(log) == 2
-
-
-def test_a_run_without_usable_videos_ends(small_run: PretrainConfig, tmp_path: Path) -> None:
-    for i in range(6):
-        (tmp_path / f"text{i}.mp4").write_text("this is text")
-    config = small_run.replace(data={"uri": str(tmp_path), "heldout_share": 0})
-    create_or_resume(config)
-    with pytest.raises(
-        RunStoppedError, match="6 videos were tried for a sample and none"
-    ) as caught:
-        train(open_pretraining(config), lambda row: None)
-    assert caught.value.is_final
-    assert len(folder_of(config).join("quarantine.jsonl").read_bytes().splitlines()) == 6
 
 
 def test_actors_that_die_outside_any_video_end_the_run(

@@ -277,10 +277,12 @@ def test_results_and_videos_beside_the_code_are_not_uploaded(
     cluster: RayCluster, tmp_path: Path
 ) -> None:
     shutil.copy(ROOT / ".gitignore", tmp_path)
-    more_than_ray_takes = secrets.token_bytes(110 * 2**20)
-    for name in ("runs", "sweeps", "data"):
+    (tmp_path / "runs").mkdir()
+    large = tmp_path / "runs" / "large"
+    large.write_bytes(secrets.token_bytes(110 * 2**20))  # more than Ray takes
+    for name in ("sweeps", "data"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "large").write_bytes(more_than_ray_takes)
+        (tmp_path / name / "large").hardlink_to(large)
     submit = "job", "submit", "--working-dir", str(tmp_path), "--", "ls", "-A"
     said = cluster.ray(*submit)
     assert said.returncode == 0, said.stdout

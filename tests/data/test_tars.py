@@ -207,10 +207,10 @@ def test_a_sparse_header_that_points_back_ends(index_of: IndexOf) -> None:
     assert contents(index_of(whole), whole) == by_key(VIDEOS)
 
 
-def test_thousands_of_extended_headers_in_a_row_are_damage(index_of: IndexOf) -> None:
+def test_hundreds_of_extended_headers_in_a_row_are_damage(index_of: IndexOf) -> None:
     info = tarfile.TarInfo("long")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 0
-    whole = info.tobuf(tarfile.GNU_FORMAT) * 1500 + make_tar(VIDEOS)
+    whole = info.tobuf(tarfile.GNU_FORMAT) * 600 + make_tar(VIDEOS)
     found = index_of(whole)
     assert set(contents(found, whole)) <= set(by_key(VIDEOS))
     assert len(contents(found, whole)) >= len(VIDEOS) - 1

@@ -43,6 +43,8 @@ LEAST_FRAMES = 3
 """Frames of a clip on a slide, if it has as many."""
 MARGIN_PX, GAP_PX, LINE_PX = 12, 4, 20
 MAX_CAPTION_LINES = 4
+CAPTION_GAP = "   "
+"""Between the parts of a caption. Those that all clips have are written once, below the clips."""
 _DPI, _FONT_PT, _CHARACTER_PX = 100, 9, 7.5
 _BAR_HEIGHT_PX, _BAR_WIDTH_PX = 12, 120
 
@@ -61,8 +63,9 @@ def clips_png(
     # the first and the last are among them
     frames = np.linspace(0, num_frames - 1, min(num_columns, num_frames)).round().astype(int)
     heads = [f"frame {frame}" for frame in frames]
-    captions = [[picture.caption] for picture in pictures]
-    page, corners = _draw_page(captions, pictures[0].frames.shape[1:3], len(frames), heads, key)
+    own, legend = _without_shared([picture.caption for picture in pictures])
+    size, captions = pictures[0].frames.shape[1:3], [[caption] for caption in own]
+    page, corners = _draw_page(captions, size, len(frames), heads, key, legend)
     for picture, row in zip(pictures, corners, strict=True):
         for frame, corner in zip(frames, row, strict=True):
             _paste(page, corner, picture.frames[frame])
@@ -190,10 +193,10 @@ def _moving_pages(
 ) -> list[Pixels]:
     """Return a page for each frame of the longest clip."""
     columns = num_columns or math.ceil(math.sqrt(len(pictures)))
-    captions = [picture.caption for picture in pictures]
+    captions, legend = _without_shared([picture.caption for picture in pictures])
     rows = [captions[start : start + columns] for start in range(0, len(captions), columns)]
     # the texts are drawn once; only the cells change from frame to frame
-    page, corners = _draw_page(rows, pictures[0].frames.shape[1:3], columns, (), key)
+    page, corners = _draw_page(rows, pictures[0].frames.shape[1:3], columns, (), key, legend)
     places = [corner for row in corners for corner in row]
     num_frames = max(len(picture.frames) for picture in pictures)
     pages = []
@@ -277,12 +280,24 @@ def encode_mp4(pictures: Sequence[Pixels], frames_per_second: int) -> bytes:
         return file.read()
 
 
+def _without_shared(captions: Sequence[str]) -> tuple[list[str], str]:
+    """Return the captions without the parts that all have, and these parts; of one caption, all of
+    it."""
+    parts = [caption.split(CAPTION_GAP) for caption in captions]
+    shared = [part for part in parts[0] if all(part in each for each in parts[1:])]
+    if len(parts) == 1:
+        shared = []
+    own = [CAPTION_GAP.join(part for part in each if part not in shared) for each in parts]
+    return own, CAPTION_GAP.join(shared)
+
+
 def _draw_page(
     captions: Sequence[Sequence[str]],
     cell: Sequence[int],
     num_columns: int,
     heads: Sequence[str],
     key: Key | None,
+    legend: str = "",
 ) -> tuple[Pixels, list[list[tuple[int, int]]]]:
     """Draw a page with all texts and empty cells.
 
@@ -292,6 +307,7 @@ def _draw_page(
         num_columns: cells in a row.
         heads: texts above the columns; none: no such line.
         key: what colours mean.
+        legend: a text below the cells.
 
     Returns:
         the page, uint8 [h, w, 3] with even h and w, and the (x, y) of each cell, by row.
@@ -310,6 +326,9 @@ def _draw_page(
         y += LINE_PX * max(1 + text.count("\n") for text in wrapped)
         corners.append([(x, y) for x in columns])
         y += height + GAP_PX
+    if legend:
+        texts.append((MARGIN_PX, y, _wrap(legend, num_columns * (width + GAP_PX))))
+        y += LINE_PX * (1 + texts[-1][-1].count("\n"))
     for text, colors in (key or {}).items():
         bars.append(((MARGIN_PX, y + (LINE_PX - _BAR_HEIGHT_PX) // 2), colors))
         room_px = num_columns * (width + GAP_PX) - _BAR_WIDTH_PX

@@ -91,6 +91,15 @@ def test_a_caption_stays_above_its_clip(caption: str) -> None:
     assert (page[top + SIDE :] == 255).all()
 
 
+def test_what_all_captions_share_is_written_once_below() -> None:
+    page = png(clip(10, caption="one   dashed: hidden"), clip(20, caption="two   dashed: hidden"))
+    alone = png(clip(10, caption="one"), clip(20, caption="two"))
+    number, end = len(alone) - LINE_PX, corner(page, 20, 0, 77)[1] + SIDE
+    assert len(page) == len(alone) + LINE_PX
+    assert (page[:number] == alone[:number]).all(), "the captions are alike"
+    assert (page[end:] < 128).any(), "the rest is below"
+
+
 def test_colours_are_explained_below() -> None:
     colors = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
     page = png(clip(10), key={"less to more": colors})

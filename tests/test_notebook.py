@@ -29,7 +29,7 @@ SMALL = [
     "schedule.length=8",
     "compute.total_batch=4",
     "evaluation.num_clips=6",
-    "evaluation.every_steps=4",
+    "evaluation.every_steps=8",
     "log_every_steps=1",
 ]
 

@@ -35,6 +35,7 @@ def test_a_run_from_python_whose_snapshots_are_scored_at_epoch_ends(
         recipe="tiny",
         data={"uri": "corpus:40", "heldout_share": 0.25},
         schedule={"unit": "steps", "length": 17, "decay_at": ()},
+        evaluation={"num_clips": 6, "every_steps": 17},
         knn={"uri": "corpus:24", "every_epochs": 1},
         scaling={"cpus_per_worker": 0.25, "num_workers": "auto", "num_actors": "auto"},
     )

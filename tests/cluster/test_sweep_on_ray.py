@@ -179,7 +179,7 @@ SMALL = {
     "schedule.length": 16,
     "compute.total_batch": 4,
     "evaluation.num_clips": 6,
-    "evaluation.every_steps": 8,
+    "evaluation.every_steps": 16,
     "checkpoint.every_steps": 2,
     "log_every_steps": 1,
 }
@@ -286,9 +286,10 @@ def test_a_trial_that_falls_behind_is_stopped_early(
     """Faster patches are much harder to track, even for a box that never moves."""
     argv = command(
         tmp_path,
-        SMALL | {"schedule.length": 60, "evaluation.every_steps": 2, "task.sampling.num_frames": 8},
+        SMALL
+        | {"schedule.length": 60, "evaluation.every_steps": 12, "task.sampling.num_frames": 8},
         "--grid=task.max_speed_px_per_frame=0.5,15",
-        *("--scores=task", "--asha.time=step", "--asha.grace=4", "--asha.reduction=2"),
+        *("--scores=task", "--asha.time=step", "--asha.grace=12", "--asha.reduction=2"),
     )
     finish_job(JOB, argv)
     sweep = read_sweep(str(tmp_path / "mine"))
@@ -296,5 +297,5 @@ def test_a_trial_that_falls_behind_is_stopped_early(
     assert (slow.status, slow.steps) == ("finished", 60)
     assert fast.status == "stopped"
     assert fast.reason.startswith("by ASHA at step ")
-    assert 4 <= fast.steps < 60
+    assert 12 <= fast.steps < 60
     assert fast.scores["iou"] < slow.scores["iou"]

@@ -210,12 +210,17 @@ def learning_warning(row: Row, score: Score, progress: float = 1.0) -> str:
     )
 
 
-def bottleneck(rows: Sequence[Row]) -> str:
+def bottleneck(rows: Sequence[Row], first_clip: int = 0) -> str:
     """Return a sentence on what limited the speed of a run, from its log lines.
 
     The speed is that of training; evaluations and the start of the actors are named if they took
     longer than it.
+
+    Args:
+        rows: the log.
+        first_clip: the clips that the run had when it was resumed; what was before does not count.
     """
+    rows = [row for row in rows if int(row["clips"]) > first_clip]
     # only the last row of each interval has its speed
     spans = [row for row in rows if "wait_share" in row]
     if not spans:
@@ -225,7 +230,7 @@ def bottleneck(rows: Sequence[Row]) -> str:
     wait = sum(float(row["wait_share"]) for row in spans) / len(spans)
     speed = sum(float(row["clips_per_second"]) for row in spans) / len(spans)
     text = f"{speed:.1f} clips/s, {100 * wait:.0f}% of the time waiting for data"
-    training = _training_seconds(rows)
+    training = _training_seconds(rows, first_clip)
     for name, remedy in OTHER_TIMES.items():
         seconds = sum(float(row.get(f"{name}_seconds", 0)) for row in rows)
         if seconds > training:
@@ -238,9 +243,9 @@ def bottleneck(rows: Sequence[Row]) -> str:
     return f"Bottleneck: the training step ({text}); faster or more workers would speed it up."
 
 
-def _training_seconds(rows: Sequence[Row]) -> float:
+def _training_seconds(rows: Sequence[Row], first_clip: int) -> float:
     """Return how long a run has trained, without evaluations and starts."""
-    seconds, clips = 0.0, 0.0
+    seconds, clips = 0.0, float(first_clip)
     for row in rows:
         if "clips_per_second" in row:
             seconds += (float(row["clips"]) - clips) / float(row["clips_per_second"])

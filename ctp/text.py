@@ -39,6 +39,11 @@ def listed(names: Iterable[str | None]) -> str:
     return ", ".join(texts[:MAX_LISTED]) + more
 
 
+def and_unread(number: int) -> str:
+    """Return the end of a line of scores: how many more videos could not be read; "" if none."""
+    return f"; {number} more could not be read" if number else ""
+
+
 def text_lines(data: bytes, name: str) -> list[str]:
     """Return the lines of a text file that are not empty, without white space at their ends.
 

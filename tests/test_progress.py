@@ -124,6 +124,14 @@ def test_an_evaluation_does_not_make_the_time_left_jump(monkeypatch: pytest.Monk
 
 def test_a_run_without_log_lines_has_no_bottleneck() -> None:
     assert "too short" in bottleneck([])
+    assert "too short" in bottleneck([ROW], first_clip=int(ROW["clips"]))
+
+
+def test_what_was_before_a_resumed_run_is_not_its_bottleneck() -> None:
+    """160 clips at 80 clips/s take 2 s, less than the start; all 480 would take longer."""
+    rows = [ROW | {"clips": 320}, ROW | {"clips": 400, "start_seconds": 3.0}, ROW | {"clips": 480}]
+    assert "the training step" in bottleneck(rows)
+    assert "the start" in bottleneck(rows, first_clip=320)
 
 
 WELL = ROW | {"iou": 0.6, "still_iou": 0.5, "effective_rank": 4.0, "dead_unit_share": 0.2}

@@ -53,11 +53,13 @@ from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration, learning_warning
 from ctp.storage import Storage, StorageError
+from ctp.text import and_unread
 from ctp.training import run_folder
 from ctp.training.branch import branch
 from ctp.training.config import RunConfig
 from ctp.training.run_folder import (
     Row,
+    Uris,
     create_or_resume,
     folder_of,
     input_locations,
@@ -149,7 +151,7 @@ def further_problems(config: Config, known: str) -> list[str]:
         if isinstance(config, DownstreamConfig) and config.initial not in NAMED_WEIGHTS:
             checks.append(lambda: absolute_weights(config.initial, config.storage))
         checks += [
-            partial(open_catalog, uri)
+            partial(_check_source, uri, name)
             for name, uri in zip(config.LOCATIONS, input_locations(config), strict=True)
             if uri and name.endswith("uri")
         ]
@@ -168,6 +170,13 @@ def further_problems(config: Config, known: str) -> list[str]:
         except (StorageError, ConnectionError):
             pass  # it may pass; the next start reports it
     return problems
+
+
+def _check_source(uri: Uris, option: str) -> None:
+    try:
+        open_catalog(uri)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
 
 
 def named(config: C, recipe: str) -> C:
@@ -225,10 +234,8 @@ def pretrain(config: PretrainConfig) -> Run:
     run = _finished(config) or _pretrain(config)
     scores = run.scores
     if scores:
-        print(
-            f"held-out {config.score.describe(scores)}; {scores['heldout_quarantined']} more "
-            "could not be read"
-        )
+        unread = int(scores["heldout_quarantined"])
+        print(f"held-out {config.score.describe(scores)}{and_unread(unread)}")
     return run
 
 
@@ -261,7 +268,7 @@ def finetune(config: FinetuneConfig) -> Run:
     scores = run.scores
     every = config.score, *config.further_scores
     accuracy = ", ".join(filter(None, (score.describe(scores) for score in every)))
-    print(f"{accuracy or 'no score'}; {len(scores['quarantined'])} more could not be read")
+    print(f"{accuracy or 'no score'}{and_unread(len(scores['quarantined']))}")
     return run
 
 
@@ -406,8 +413,9 @@ def _train_held(
     listed = [entry for catalog in spec.catalogs for entry in catalog.quarantined]
     if listed:  # a missing shard may hold most of the videos
         _print_quarantined("named but cannot be used", listed, run_folder.QUARANTINE)
+    first_clip = newest_sample(config)
     if is_old:
-        step = newest_sample(config) // total_batch
+        step = first_clip // total_batch
         print(f"resuming after step {step}, as attempt {lease.attempt.number}")
     beside = scorer.beside(lease.attempt) if scorer else nullcontext()
     paths = [folder.uri, *input_locations(config)]
@@ -430,7 +438,7 @@ def _train_held(
     if ledger:
         _print_quarantined("could not be used", ledger, folder.join(run_folder.QUARANTINE).uri)
     print(f"{folder.join(config.RESULT).uri} after {duration(time.monotonic() - started)}")
-    print(bottleneck(rows))
+    print(bottleneck(rows, first_clip))
     if rows and (warning := learning_warning(rows[-1], config.score)):
         print(warning)
     return Run(config, folder.uri, list(rows))

@@ -26,6 +26,7 @@ from ctp.pretext.ctp.loss import tracking_loss
 from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
 from ctp.pretext.ctp.tracker import Tracker
 from ctp.storage import Storage
+from ctp.text import and_unread
 from ctp.training.checkpoint import CheckpointStore, TrainState
 from ctp.training.distributed import Worker
 from ctp.training.run_folder import CHECKPOINTS, ENCODER
@@ -278,6 +279,5 @@ def describe_scores(scores: Mapping[str, Any]) -> str:
     parts = [f"{name} {scores[k]:.3f} ({scores[f'still_{k}']:.3f})" for k, name in names.items()]
     return (
         f"{', '.join(parts)} over {scores['frames']} frames of {scores['tested']} videos, in "
-        "brackets for a box that stays still; "
-        f"{len(scores['quarantined'])} more could not be read"
+        f"brackets for a box that stays still{and_unread(len(scores['quarantined']))}"
     )

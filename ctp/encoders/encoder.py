@@ -88,7 +88,15 @@ class Encoder(nn.Module):
 
         Returns:
             float [B, `out_channels`].
+
+        Raises:
+            ValueError: `clips` has another number of dimensions.
         """
+        if clips.dim() != 5:
+            raise ValueError(
+                f"clips have the shape {list(clips.shape)}, expected [B, 3, T, H, W]; clip[None] "
+                "makes a batch of one clip"
+            )
         features: Tensor = self(clips)
         return features.mean(dim=(2, 3, 4))
 

@@ -15,6 +15,7 @@ from ctp.report.runs import Run, version_of
 from ctp.run_names import find_run_folder
 from ctp.score import format_share
 from ctp.storage import Storage
+from ctp.text import and_unread
 from ctp.training import run_folder
 
 RETRIEVAL = "retrieval.json"
@@ -155,8 +156,7 @@ def _score_rows(run: Run) -> Iterator[dict[str, str]]:
     unread = scores.get("quarantined") if "tested" in scores else None
     for score in run.all_scores:
         measure = f"{score.label} {score.describe_count(scores)}".rstrip()
-        if unread:
-            measure += f", {len(unread)} more could not be read"
+        measure += and_unread(len(unread or ()))
         yield _row("ours", measure, score.describe_value(scores), run.scores_uri)
         if score.baseline_key in scores:
             value = score.format(scores[score.baseline_key])

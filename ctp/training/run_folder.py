@@ -252,10 +252,8 @@ def parse_config(values: Any, kinds: Sequence[type[C]], may_lack: bool = False) 
     configs = {config.KIND: config for config in kinds}
     kind = str(values.get("kind", "") if isinstance(values, Mapping) else "")
     if kind not in configs:
-        raise ValueError(
-            f"unknown kind of run {kind!r}, expected {' or '.join(configs)}. Folders of "
-            "older versions have none and cannot be read"
-        )
+        what = f"it is a run of {kind}" if kind else "it does not say what kind of run it is"
+        raise ValueError(f"{what}; expected {' or '.join(configs)}")
     writer = values.get("written_by")
     check_format(values.get("format_version"), writer, "the run")
     problems: list[str] = []

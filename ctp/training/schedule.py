@@ -33,8 +33,9 @@ class ScheduleConfig(Config):
     def _check(self) -> Self:
         if any(at >= self.length for at in self.decay_at):
             raise ValueError(
-                f"decay_at {self.decay_at} must lie before the run's end at {self.length} "
-                f"{self.unit}"
+                f"decay_at {','.join(map(str, self.decay_at))} must lie before the run's end at "
+                f"{self.length} {self.unit}; give a longer schedule.length, or schedule.decay_at "
+                "with other numbers or none"
             )
         return self
 

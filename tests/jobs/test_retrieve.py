@@ -55,7 +55,7 @@ def test_scores_and_picture(
     out = tmp_path / "retrieval"
     job.main([*folders, "--ks", "1,5", "--knn", "3", "--out", str(out)])
     printed = capsys.readouterr().out
-    assert "gallery: 5 videos, 1 more could not be read\nqueries: 2 videos\n" in printed
+    assert "gallery: 5 videos; 1 more could not be read\nqueries: 2 videos\n" in printed
     lines = [line.split() for line in printed.splitlines()]
     assert ["k", "max", "chance"] in lines
     assert ["1", "100.0%", "±", "0.0%", "50.0%"] in lines
@@ -94,7 +94,7 @@ def test_each_pooling_has_its_accuracy(
 
 
 def test_a_k_larger_than_the_gallery(job: Any, folders: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="error: k is 50; expected 1 to 5"):
+    with pytest.raises(SystemExit, match="error: ks or knn has 50; expected 1 to 5"):
         job.main([*folders, "--out", str(tmp_path / "out")])
 
 

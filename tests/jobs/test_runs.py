@@ -117,7 +117,7 @@ def test_the_list_says_state_step_age_and_score(
     assert "the disk is full" in failed[5]
     assert line_of("c-new", listed)[1:] == ["finetune", "stopped", "0", "–", "–"]
     assert line_of("d-odd", listed)[2] == "unreadable"
-    assert "'bake'" in line_of("d-odd", listed)[5]
+    assert "a run of bake" in line_of("d-odd", listed)[5]
     assert line_of("trial", listed)[2] == "running"
     assert line_of("sweep/runs/trial", listed)[2] == "stopped"
     assert "no-run" not in listed

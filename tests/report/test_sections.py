@@ -63,8 +63,11 @@ def test_runs_on_s3(finetuned: WriteRun, pretrained: WriteRun, s3_bucket: str) -
     ("config", "message"),
     [
         ("a: [", "config.yaml: .*expected"),
-        ("seed: 1", "unknown kind of run '', expected pretrain or finetune or track"),
-        ("kind: bake", "unknown kind of run 'bake'"),
+        (
+            "seed: 1",
+            "it does not say what kind of run it is; expected pretrain or finetune or track",
+        ),
+        ("kind: bake", "it is a run of bake; expected"),
         ("{kind: finetune, protocols: linear}", "protocols .did you mean protocol"),
     ],
 )

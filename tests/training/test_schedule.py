@@ -33,5 +33,5 @@ def test_cosine() -> None:
 
 
 def test_a_decay_after_the_end_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"decay_at \(300,\) must lie before .* 300 epochs"):
+    with pytest.raises(ValueError, match=r"decay_at 300 must lie before .* 300 epochs"):
         ScheduleConfig(length=300, decay_at=(300,))

@@ -24,6 +24,7 @@ from ctp.report.neighbours import Row, Shown, describe_retrieval, neighbours_png
 from ctp.report.preview import read_clip
 from ctp.score import format_share
 from ctp.storage import Storage
+from ctp.text import and_unread
 from ctp.versions import written_by
 from ctp.video.config import ViewsConfig
 
@@ -126,7 +127,7 @@ def _print(scores: dict[str, Any]) -> None:
     print(f"encoder {scores['encoder']}: {scores['architecture']}")
     for role in ("gallery", "queries"):
         side = scores[role]
-        lost = f", {side['quarantined']} more could not be read" if side["quarantined"] else ""
+        lost = and_unread(side["quarantined"])
         print(f"{role}: {side['videos']} videos{lost}")
     by_pooling, tested = scores["accuracy_by_pooling"], scores["queries"]["videos"]
     print(f"right at k of {tested} queries, by pooling, ± standard error")

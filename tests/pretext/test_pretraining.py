@@ -105,22 +105,20 @@ class SlowLearner(TaskLearner[Any]):
 
 def test_the_start_and_evaluations_are_no_part_of_the_speed(small_run: PretrainConfig) -> None:
     def late_stream(samples: SampleStream[Any], first_sample: int) -> Iterator[Batch[Any]]:
-        time.sleep(1)
+        time.sleep(2)
         yield from stream(samples, first_sample)
 
     spec, began = open_pretraining(small_run), time.monotonic()
     train_spec(replace(spec, learner=SlowLearner), ONE, late_stream)
     whole_seconds = time.monotonic() - began
     rows = read_metrics(folder_of(small_run))
-    assert [row["step"] for row in rows if row.get("start_seconds", 0) >= 1] == [2]
+    assert [row["step"] for row in rows if row.get("start_seconds", 0) >= 2] == [2]
     assert [row["step"] for row in rows if row.get("evaluation_seconds", 0) >= 1] == [3, 6]
     clips = small_run.compute.total_batch
-    seconds = sum(
-        steps * clips / row["clips_per_second"]
-        for row, steps in zip((r for r in rows if "wait_share" in r), (2, 1, 1, 2), strict=True)
-    )
-    assert seconds < whole_seconds - 3
-    assert rows[1]["wait_share"] < 0.5
+    timed = zip((row for row in rows if "wait_share" in row), (2, 1, 1, 2), strict=True)
+    seconds = [steps * clips / row["clips_per_second"] for row, steps in timed]
+    assert sum(seconds) < whole_seconds - 4
+    assert rows[1]["wait_share"] * seconds[0] < 2, "the wait for the start does not count"
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(

@@ -252,13 +252,13 @@ def finetune_kinetics400() -> FinetuneConfig:
 
 
 def finetune_linear() -> FinetuneConfig:
-    """As ucf101, with a frozen encoder: a linear classifier on its features."""
-    return finetune_ucf101().replace(protocol="linear")
+    """As ucf101 on one GPU, with a frozen encoder: a linear classifier on its features."""
+    return finetune_ucf101().replace(protocol="linear", scaling=ONE_GPU)
 
 
 def finetune_attentive() -> FinetuneConfig:
-    """As ucf101, with a frozen encoder: an attentive probe, by the optimiser of V-JEPA's."""
-    return attentive_probe(finetune_ucf101())
+    """As ucf101 on one GPU, with a frozen encoder: an attentive probe, by V-JEPA's optimiser."""
+    return attentive_probe(finetune_ucf101()).replace(scaling=ONE_GPU)
 
 
 def attentive_probe(config: FinetuneConfig) -> FinetuneConfig:

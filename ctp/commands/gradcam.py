@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MaxLen
 
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.config import Config
 from ctp.data.sources import Sources
 
@@ -48,3 +49,4 @@ def _run(config: GradcamConfig) -> None:
     from ctp.commands.work.gradcam import run  # torch: --help needs none
 
     run(config)
+    print_next(("report", "--runs", ",".join(config.runs)))

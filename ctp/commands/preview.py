@@ -10,6 +10,7 @@ from annotated_types import Ge
 
 from ctp import recipes
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.config import Config
 from ctp.data.quarantine import QuarantineLimitError
 from ctp.pretext.config import PretrainConfig
@@ -71,3 +72,9 @@ def main(argv: list[str] | None = None) -> None:
         run(recipe, config)
     except (ValueError, StorageError, QuarantineLimitError) as error:
         sys.exit(f"error: {error}")
+    if config.run:
+        print_next(("report", "--runs", config.run))
+    else:
+        uri = ",".join([config.data.uri] if isinstance(config.data.uri, str) else config.data.uri)
+        videos = ["--data.uri", uri] if "data.uri" in COMMAND.given else []
+        print_next(("pretrain", "--recipe", recipe, *videos))

@@ -176,7 +176,8 @@ def _check_source(uri: Uris, option: str) -> None:
     try:
         open_catalog(uri)
     except ValueError as error:
-        raise ValueError(f"{option}: {error}") from error
+        # named after the option that most jobs have
+        raise ValueError(f"{option}: {str(error).removeprefix('data.uri: ')}") from error
 
 
 def named(config: C, recipe: str) -> C:

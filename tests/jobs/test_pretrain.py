@@ -71,6 +71,8 @@ def test_all_that_is_missing_is_reported_at_once(fail: Fail) -> None:
     message = fail("--recipe=ucf101-r3d18", "--data.uri=no/train", "--data.heldout_uri=no/test")
     for expected in ("no/train", "no/test", "32 CPUs", "8 GPUs", "--scaling.num_workers auto"):
         assert expected in message
+    assert re.search("data.heldout_uri: there is no .*no/test", message)
+    assert message.count("no/train") == 1
 
 
 def test_a_folder_without_videos_is_an_error(fail: Fail, tmp_path: Path) -> None:

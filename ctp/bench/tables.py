@@ -182,6 +182,6 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Figures]], RenderableType]]] = {
     ),
     "profile": ("a step on the GPU", partial(figure_table, meanings=PROFILE)),
     "kernels": ("the longest kernels of a step", partial(row_table, labels=KERNELS)),
-    "timings": ("the game and the plan, on one core", partial(row_table, labels=SPREAD)),
+    "timings": ("the other parts, on one core", partial(row_table, labels=SPREAD)),
 }
 """For each part, what its table shows, and the function that makes it."""

@@ -127,6 +127,13 @@ def _values(group: pd.DataFrame, key: str) -> pd.Series[float]:
     return pd.Series([float(run.scores[key]) for run in group["run"]])
 
 
+def _baseline(panel: pd.DataFrame) -> float | None:
+    """Return the mean score of the trivial answer, or None if a run does not have it."""
+    key = _score(panel).baseline_key
+    has_all = all(key in run.scores for run in panel["run"])
+    return float(_values(panel, key).mean()) if has_all else None
+
+
 def _points(panel: pd.DataFrame, varied: str) -> pd.DataFrame:
     """Return the means of groups over what is varied, as `draw_lines` takes them."""
     rows = []
@@ -319,7 +326,9 @@ def _labels_picture(table: pd.DataFrame, panel: pd.DataFrame) -> Picture:
     title = _title("Accuracy over the share of labels", table, panel)
     horizontal = "share of the training videos' labels"
     points = _points(panel, LABELS)
-    figure = draw_lines(points, _score(panel), title, horizontal, is_share=True)
+    figure = draw_lines(
+        points, _score(panel), title, horizontal, is_share=True, baseline=_baseline(panel)
+    )
     return Picture(title, to_png(figure))
 
 
@@ -349,10 +358,9 @@ def _compare_tracking(runs: Sequence[Run]) -> Iterator[Section]:
     shown, score, pictures = pd.concat(panels), _score(table), []
     for panel in panels:
         title = _title("Tracking over frozen stages", shown, panel)
-        baseline = _values(panel, score.baseline_key).mean()
         horizontal = "frozen stages of the encoder"
         points = _points(panel, STAGES)
-        figure = draw_lines(points, score, title, horizontal, baseline=baseline)
+        figure = draw_lines(points, score, title, horizontal, baseline=_baseline(panel))
         pictures.append(Picture(title, to_png(figure)))
     rows = [_place(g) | _score_cells(g) | _run_cells(g) for panel in panels for g in _groups(panel)]
     title = "Tracking over frozen stages, by initial weights (as Fig. 3)"

@@ -35,7 +35,7 @@ def draw_lines(
         is_share: whether that is a share, shown in percent on a logarithmic axis.
         baseline: score of a trivial answer, as a dashed line.
     """
-    figure = figures.new_figure(7.6, 4.8)
+    figure = figures.new_figure(9.2, 4.8)
     axes = figure.subplots()
     figures.style(axes, title, horizontal, score.label)
     for number, (name, line) in enumerate(points.groupby("weights", sort=False, observed=True)):
@@ -59,7 +59,10 @@ def draw_lines(
     # room for the numbers above and below the points
     axes.margins(y=0.12)
     figures.style_score(axes, score)
-    axes.legend(frameon=False, fontsize=9, title="initial weights")
+    # beside the lines, which would hide parts of it or be hidden
+    axes.legend(
+        frameon=False, fontsize=9, title="initial weights", loc="upper left", bbox_to_anchor=(1, 1)
+    )
     return figure
 
 

@@ -14,8 +14,10 @@ from ctp.score import Score
 from ctp.training.run_folder import Row
 
 INK, FAINT, GRID = "#1f2937", "#9ca3af", "#e5e7eb"
-COLORS = ("#2563eb", "#f97316", "#16a34a", "#a855f7", "#0891b2", "#db2777")
-MARKERS = ("s", "^", "o", "D", "v", "P")
+COLORS = (
+    "#2563eb", "#f97316", "#16a34a", "#a855f7", "#0891b2", "#854d0e", "#4b5563", "#db2777",
+)  # fmt: skip
+MARKERS = ("s", "^", "o", "D", "v", "X", "<", "P")
 DASHED = (0, (3, 2))
 WINDOW_SHARE = 1 / 25
 """Share of a run's log lines in the window of the moving mean."""

@@ -47,6 +47,15 @@ def test_a_line_for_each_kind_of_initial_weights_by_what_is_varied() -> None:
     assert [y for _, y in found["still box 0.450"]] == [0.45, 0.45]
 
 
+def test_six_tasks_and_random_weights_look_different() -> None:
+    points = pd.DataFrame(
+        [{"weights": f"task {n}", "at": 0, "mean": n / 10, "std": 0.1} for n in range(7)]
+    )
+    containers = draw_lines(points, SCORE, "", "stages").axes[0].containers
+    looks = {(each.lines[0].get_color(), each.lines[0].get_marker()) for each in containers}
+    assert len({color for color, _ in looks}) == len({marker for _, marker in looks}) == 7
+
+
 def test_the_highest_and_the_lowest_are_named() -> None:
     texts = [t.get_text() for t in draw_lines(POINTS, SCORE, "", "stages").axes[0].texts]
     assert texts == ["0.700", "0.600", "0.640", "0.540", "0.600", "0.500"]

@@ -17,14 +17,7 @@ from ctp.bench.gpu import (
     profile_steps,
     synchronising_lines,
 )
-from ctp.bench.timing import one_thread
 from ctp.training.distributed import CPU
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_thread():  # many threads wait long for each other on a busy machine
-        yield
 
 
 @pytest.fixture

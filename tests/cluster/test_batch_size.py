@@ -19,9 +19,9 @@ def automatic(small_run: PretrainConfig, tmp_path: Path) -> PretrainConfig:
     return small_run.replace(storage=str(tmp_path), compute=compute)
 
 
-@pytest.mark.parametrize(("memory_bytes", "expected"), [(110, 1), (460, 8), (899, 16), (900, 16)])
+@pytest.mark.parametrize(("memory_bytes", "expected"), [(110, 1), (460, 8), (900, 16), (9999, 32)])
 def test_it_is_the_largest_power_of_two_that_fits(memory_bytes: int, expected: int) -> None:
-    """8 samples take 460 bytes, 16 take 820, and 64 raise an error."""
+    """8 samples take 460 bytes, 16 take 820, 32 take 1540, and 64 raise an error."""
     tried = []
 
     def peak_bytes(samples: int) -> int:

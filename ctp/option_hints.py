@@ -68,7 +68,7 @@ command has."""
 def describe_unknown(
     words: Sequence[str], names: Collection[str], sections: Collection[str] = ()
 ) -> str:
-    """Return a line for each unknown option, with the option that was meant, if that can be told.
+    """Return a line for each unknown option. It names a similar option, if there is one.
 
     Args:
         words: arguments, options and their values.

@@ -153,10 +153,10 @@ def retrieval_section(folder: Storage) -> Section:
 def _score_rows(run: Run) -> Iterator[dict[str, str]]:
     """Yield the scores of a run, with the baseline and the paper's numbers below each."""
     scores = run.scores
-    unread = scores.get("quarantined") if "tested" in scores else None
+    unread = len(scores.get("quarantined", ())) if "tested" in scores else 0
     for score in run.all_scores:
         measure = f"{score.label} {score.describe_count(scores)}".rstrip()
-        measure += and_unread(len(unread or ()))
+        measure += and_unread(unread)
         yield _row("ours", measure, score.describe_value(scores), run.scores_uri)
         if score.baseline_key in scores:
             value = score.format(scores[score.baseline_key])

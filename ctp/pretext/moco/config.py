@@ -10,9 +10,6 @@ from ctp.config import NotAnOption
 from ctp.pretext.task_config import TaskConfig
 from ctp.video.config import AugmentConfig, SamplingConfig
 
-KEY_MOMENTUM = 0.999
-"""Weight of the key encoder's old parameters in its update (MoCo's m)."""
-
 
 class MocoConfig(TaskConfig):
     """MoCo. The defaults are those of the authors' implementation."""
@@ -25,8 +22,8 @@ class MocoConfig(TaskConfig):
     """How a clip is cropped."""
     queue_size: Annotated[int, Ge(1)] = 65536
     """Keys of earlier steps that are negatives: a multiple of the batch, well below an epoch."""
-    key_momentum: Annotated[float, NotAnOption()] = KEY_MOMENTUM
-    """Weight of the key encoder's old parameters in its update."""
+    key_momentum: Annotated[float, NotAnOption()] = 0.999
+    """Weight of the key encoder's old parameters in its update (MoCo's m)."""
 
     def check_batch(self, total_batch: int) -> None:
         """Raise a ValueError if the queue is not a multiple of the batch."""

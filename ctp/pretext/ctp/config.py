@@ -128,7 +128,7 @@ class HeadConfig(Config):
 
     squeeze: bool = True
     """Squeeze time by a T'×1×1 convolution before RoIAlign (supplement F)."""
-    hidden_channels: Annotated[int, Ge(1)] = 512
+    hidden_channels: Annotated[int, Ge(1), NotAnOption()] = 512
     """Channels of the squeeze and of the two-layer perceptron."""
 
 
@@ -155,7 +155,7 @@ class CtpConfig(CommonRules, TaskConfig):
     rules: Literal["paper", "official"] = "paper"
     """The rules of the paper, or those of the authors' published code, which differ in shapes, soft
     edges, blending, key frames, box sizes and distances between frames."""
-    inner_key_frame_probs: tuple[Probability, ...] | None = None
+    inner_key_frame_probs: Annotated[tuple[Probability, ...] | None, NotAnOption()] = None
     """Probability of 0, 1, 2, … key frames between the first and the last; none: the rules'."""
     curriculum: tuple[Probability, Probability] | None = None
     """Two shares of the run. Until the first, all patches are cut from other videos; between them,

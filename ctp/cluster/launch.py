@@ -403,6 +403,7 @@ def _train_held(
     is_old = create_or_resume(config)
     total_batch = config.compute.batch
     print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
+    print(spec.stream.describe_epoch())
     print(
         f"processes, with their CPUs: {describe_demands(demands)}. Evaluations read videos by "
         "further actors, while the others wait"

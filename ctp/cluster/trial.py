@@ -190,7 +190,7 @@ class TrialRunner:
         key = self._plan.asha_key
         if not key or key not in row or int(row["step"]) >= self._spec.stream.total_steps:
             return {}
-        epoch = float(row["clips"]) / len(self._spec.stream.catalog)
+        epoch = float(row["clips"]) / self._spec.stream.epoch_clips
         return {"step": int(row["step"]), "epoch": epoch, key: float(row[key])}
 
     def _logged(self) -> dict[str, float]:

@@ -80,6 +80,35 @@ def open_catalog(uri: str | Sequence[str]) -> Catalog:
     return Catalog.from_tables([table for table, _ in listed], quarantined)
 
 
+def source_rows(catalog: Catalog, uris: Sequence[str]) -> list[range]:
+    """Return the rows of each of several sources in their catalogue, or in a part of it.
+
+    Raises:
+        ValueError: a source has no row, or is within another one.
+    """
+    ids, prefixes = catalog.columns["id"], [_prefix(uri) for uri in uris]
+    if len(uris) == 1:
+        return [range(len(ids))]  # its ids have no prefix
+    ranges = []
+    for uri, prefix in zip(uris, prefixes, strict=True):
+        inside = [each for each in prefixes if each != prefix and each.startswith(prefix)]
+        if inside:
+            raise ValueError(
+                f"data.mix: {inside[0]!r} is within {uri!r}, so that its videos would be of both "
+                "sources. Name folders that do not contain each other"
+            )
+        # neighbours, because the ids are sorted
+        is_own = pc.starts_with(ids, prefix)
+        first, count = pc.index(is_own, True).as_py(), pc.sum(is_own).as_py()
+        if not count:
+            raise ValueError(
+                f"data.mix: no video of {uri!r} is left to train on. Name a source with more "
+                "videos, or give other data.heldout_share or data.share"
+            )
+        ranges.append(range(first, first + count))
+    return ranges
+
+
 def prepare_corpus(catalog: Catalog) -> None:
     """Render the catalogue's videos of the corpus that are not in the cache yet.
 
@@ -127,7 +156,10 @@ def _list_corpus(uri: str) -> pa.Table:
     except ValueError as error:
         raise ValueError(f"data.uri: {uri!r}: {error}") from error
     return make_table(
-        names, [corpus.SCHEME + name for name in names], [corpus.label_of(name) for name in names]
+        names,
+        [corpus.SCHEME + name for name in names],
+        [corpus.label_of(name) for name in names],
+        num_frames=corpus.NUM_FRAMES,
     )
 
 
@@ -204,9 +236,13 @@ def dead_names(listing: Listing) -> tuple[QuarantinedVideo, ...]:
 
 def _with_prefix(source: str, table: pa.Table, quarantined: list[QuarantinedVideo]) -> Listed:
     """Prefix each id with its source."""
-    prefix = f"{readable(source).rstrip('/')}/"
+    prefix = _prefix(source)
     renamed = [replace(each, video_id=prefix + each.video_id) for each in quarantined]
     return table.set_column(0, SCHEMA.field("id"), _prefixed(prefix, table["id"])), renamed
+
+
+def _prefix(source: str) -> str:
+    return f"{readable(source).rstrip('/')}/"
 
 
 def _prefixed(prefix: str, names: Any) -> Any:

@@ -6,6 +6,7 @@ that follow stacking, placeholders, byte counts and the transfer to a device.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.journal import Journal
-from ctp.data.plan import Plan, PlannedClip
+from ctp.data.plan import MixedPlan, Plan, PlannedClip, Source, make_plan
 from ctp.data.quarantine import QuarantinedVideo, QuarantineLimitError, collect_errors
 from ctp.data.reading import VideoOpener
 from ctp.rng import generator
@@ -32,7 +33,8 @@ if TYPE_CHECKING:  # it brings PyAV, which only what decodes needs
 MAX_TRIES = 64
 """Videos that are tried for a sample before the run is stopped."""
 REPEAT_STRIDE_STEPS = 2
-"""Steps between two samples of a video when a pass repeats it; its bytes are kept that long."""
+"""Steps between two samples of a video when a pass repeats it; its bytes are kept that long. Also
+the steps over which `Plan` spreads the clips of long videos."""
 EXTRA_BYTES_PER_SAMPLE = 16_384
 """Upper bound on what a batch holds of a sample besides its arrays: ids, errors, positions."""
 HELDOUT_EPOCH = -1
@@ -127,7 +129,7 @@ class VideoSource:
 
     def _others(self) -> Iterator[tuple[VideoEntry, np.random.Generator]]:
         """Yield other videos, each with a generator of its own; without end. Where the catalogue
-        has no other video, its only one."""
+        has no other video, its only one. Videos of all sources and lengths are equally frequent."""
         planned, total = self._planned, len(self._catalog)
         key = planned.epoch, self.entry.id, planned.clip_number
         rng = generator(self._seed, "donors", *key)  # the names are part of every clip's identity
@@ -212,7 +214,9 @@ class SampleStream(Generic[S]):
         seed: of the run.
         total_batch: samples in a step of all workers together.
         total_steps: steps of the run.
-        repeats_per_pass: samples of a video in each pass over the catalogue.
+        repeats_per_pass: see `Plan`.
+        sources: the parts of the catalogue that have passes of their own; none: all is one source,
+            and a pass shows each video once.
     """
 
     drawer: SampleDrawer[S]
@@ -221,6 +225,7 @@ class SampleStream(Generic[S]):
     total_batch: int
     total_steps: int
     repeats_per_pass: int = 1
+    sources: tuple[Source, ...] = ()
 
     @property
     def total_samples(self) -> int:
@@ -234,10 +239,44 @@ class SampleStream(Generic[S]):
         return arrays + EXTRA_BYTES_PER_SAMPLE
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> Plan | MixedPlan:
         """Return the order of the samples."""
         stride = REPEAT_STRIDE_STEPS * self.total_batch
-        return Plan(self.seed, len(self.catalog), self.repeats_per_pass, stride)
+        return make_plan(self.seed, self._sources, self.repeats_per_pass, stride)
+
+    @property
+    def epoch_clips(self) -> int:
+        """Return the number of samples of an epoch; see `ctp.data.plan`."""
+        return sum(source.num_clips for source in self._sources)
+
+    @property
+    def _sources(self) -> tuple[Source, ...]:
+        return self.sources or (Source("all", 0, len(self.catalog)),)
+
+    def describe_epoch(self) -> str:
+        """Return what an epoch is, in a line, and a line for each source of a mix."""
+        repeats, sources = self.repeats_per_pass, self._sources
+        end = f"; a pass draws each {repeats} times and takes {repeats} epochs" * (repeats > 1)
+        if len(sources) == 1:
+            return f"an epoch is {sources[0].describe()}{end}"
+        clips, total = self.epoch_clips, sum(source.weight for source in sources)
+        lines = [f"an epoch is {clips:,} clips, as many as one pass over each source has{end}"]
+        for source in sources:
+            passes = clips * source.weight / total / source.num_clips
+            share = f"{source.weight} of {total} from {source.name}"
+            lines.append(f"  {share}: {passes:.3g} passes over {source.describe()}")
+        return "\n".join(lines)
+
+    def fingerprint(self) -> str:
+        """Return a short hash of the videos and their numbers of clips, with which alone a run
+        resumes."""
+        counts = [source.counts for source in self.sources if source.counts]
+        if not counts:
+            return self.catalog.fingerprint()
+        digest = hashlib.blake2b(self.catalog.fingerprint().encode(), digest_size=8)
+        for each in counts:
+            digest.update(each.ends.data)
+        return digest.hexdigest()
 
     def draw(self, position: int, opener: VideoOpener | None = None) -> Drawn[S]:
         """Draw the sample at a position: a pure function of (seed, catalogue, position).

@@ -282,8 +282,8 @@ class ClassificationLearner(DownstreamLearner[LabeledSample, VideoViews, TestedV
 
     def should_evaluate(self, step: int) -> bool:
         """Return whether `step` completes a multiple of `test_every_epochs`."""
-        config, videos = self.config, len(self._spec.stream.catalog)
-        return is_epoch_end(step, config.test_every_epochs, videos, config.compute.batch)
+        config, clips = self.config, self._spec.stream.epoch_clips
+        return is_epoch_end(step, config.test_every_epochs, clips, config.compute.batch)
 
     def test(self, video: VideoViews) -> TestedVideo:
         """Average the logits over the views of a video (supplement A)."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import model_validator
+from pydantic import FiniteFloat, model_validator
 
 from ctp.config import Config
+from ctp.data.plan import whole_weights
 from ctp.data.sources import Sources
 from ctp.encoders.config import (
     DEFAULT_ENCODER,
@@ -39,9 +40,27 @@ class PretrainVideosConfig(VideosConfig):
     max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
     """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
     8K. Memory is bounded in proportion."""
+    mix: tuple[Annotated[FiniteFloat, Gt(0)], ...] = ()
+    """Weights of the sources of `uri`, e.g. 3,1: three of four clips are from the first one. Each
+    source then has passes of its own. none: all sources are one set of videos."""
+    clips_per_video: Literal["one", "by_duration"] = "one"
+    """Clips of a video in each pass over the videos: one, or as many as fit into it, one after the
+    other, at the middle of `task.sampling`. by_duration needs shards, which record the lengths."""
     repeats_per_pass: Annotated[int, Ge(1)] = 1
-    """Samples of a video in each pass over the videos, two steps apart: one read serves them all.
-    The length of an epoch does not change."""
+    """Samples of each of these clips in a pass, two steps apart and with other frames: one read
+    serves them all. The length of an epoch does not change."""
+
+    @model_validator(mode="after")
+    def _check_mix(self) -> Self:
+        sources = [self.uri] if isinstance(self.uri, str) else self.uri
+        if self.mix and len(self.mix) != len(sources):
+            raise ValueError(
+                f"mix: expected one weight for each source of uri ({', '.join(sources)}), e.g. "
+                f"{','.join('1' * len(sources))}, got {', '.join(f'{w:g}' for w in self.mix)}"
+            )
+        if self.mix:
+            whole_weights(self.mix)
+        return self
 
 
 class EvaluationConfig(Config):

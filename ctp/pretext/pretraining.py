@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ctp.data.passes import plan_sources
 from ctp.data.sources import open_catalog
 from ctp.data.stream import LoadVideos, S, SampleStream, stack
 from ctp.encoders.config import RANDOM
@@ -35,7 +36,8 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
     """List the run's videos and hold some out.
 
     Raises:
-        ValueError: there are no videos, or too few; or `initial_encoder` is no file of weights.
+        ValueError: there are no videos, or too few; `plan_sources` refuses them; or
+            `initial_encoder` is no file of weights.
         StorageError: the storage fails.
     """
     encoder = with_norm_eps_of(config.initial_encoder or RANDOM, config.encoder)
@@ -47,13 +49,18 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
         train, heldout = listed.split(data.heldout_share, config.seed)
     train = train.share(data.share, config.seed)
     task, batch = build_task(config.task), config.compute.batch
+    is_by_duration = data.clips_per_video == "by_duration"
+    span_frames = config.task.sampling.middle_span_frames if is_by_duration else None
+    sources = plan_sources(train, data.uri, data.mix, span_frames)
+    epoch_clips = sum(source.num_clips for source in sources)
     stream = SampleStream(
         drawer=task,
         catalog=train,
         seed=config.seed,
         total_batch=batch,
-        total_steps=total_steps(config.schedule, len(train), batch),
+        total_steps=total_steps(config.schedule, epoch_clips, batch),
         repeats_per_pass=data.repeats_per_pass,
+        sources=sources,
     )
     return TrainingSpec(config, stream, HeldoutSamples(heldout, config.seed, task), TaskLearner)
 
@@ -131,7 +138,7 @@ class TaskLearner(Learner[S]):
         if not config.knn.uri:
             return {}
         is_due = is_epoch_end(
-            step, config.knn.every_epochs, len(stream.catalog), config.compute.batch
+            step, config.knn.every_epochs, stream.epoch_clips, config.compute.batch
         )
         if not is_due and step != stream.total_steps:
             return {}

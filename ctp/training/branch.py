@@ -22,8 +22,11 @@ from ctp.training.run_folder import (
 )
 
 C = TypeVar("C", bound=RunConfig)
-SAME = ("task", "encoder", "initial", "data.uri", "compute.total_batch")
-"""Options of which the state in a checkpoint depends."""
+SAME = (
+    *("task", "encoder", "initial", "compute.total_batch"),
+    *("data.uri", "data.mix", "data.clips_per_video"),
+)
+"""Options of which the state in a checkpoint, or its place in the order of the clips, depends."""
 
 
 def branch(config: C, source: str, given: Iterable[str]) -> C:

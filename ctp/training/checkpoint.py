@@ -42,7 +42,7 @@ class TrainState:
         step: steps done; the stream continues at the sample `step * total_batch`.
         model, optimizer: state dicts.
         config: the run's config, as JSON.
-        catalog: fingerprint of the catalogue to train on.
+        catalog: fingerprint of the videos to train on and of their clips.
     """
 
     step: int

@@ -350,10 +350,11 @@ class Trainer:
             state = self.store.load(name)
         except StorageError as error:
             raise RunStoppedError(str(error)) from error
-        if state.catalog != self.spec.stream.catalog.fingerprint():
+        if state.catalog != self.spec.stream.fingerprint():
             raise RunStoppedError(
-                f"run {self.config.name!r} was started with other videos than data.uri "
-                f"{self.config.data.uri!r} has now. Restore them, or start a run of another name",
+                f"run {self.config.name!r} was started with other videos, or videos of other "
+                f"lengths, than data.uri {self.config.data.uri!r} has now. Restore them, or start "
+                "a run of another name",
                 is_final=True,
             )
         self.model.load_state_dict(state.model)
@@ -381,7 +382,7 @@ class Trainer:
     def _learning_rate(self, step: int) -> float:
         config = self.config
         factor = learning_rate_factor(
-            config.schedule, step, len(self.spec.stream.catalog), config.compute.batch
+            config.schedule, step, self.spec.stream.epoch_clips, config.compute.batch
         )
         return config.optimizer.learning_rate * factor
 
@@ -535,7 +536,7 @@ class Trainer:
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             config=self.config.model_dump_json(),
-            catalog=self.spec.stream.catalog.fingerprint(),
+            catalog=self.spec.stream.fingerprint(),
         )
 
     def _finish(self) -> None:

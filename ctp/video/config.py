@@ -38,6 +38,11 @@ class SamplingConfig(Config):
         """Return the distance between the frames of views and features."""
         return sum(self.interval_frames) // 2
 
+    @property
+    def middle_span_frames(self) -> int:
+        """Return how many frames of the video a clip of the middle interval spans."""
+        return self.middle_interval_frames * (self.num_frames - 1) + 1
+
 
 class AugmentConfig(Config):
     """The crop of a clip. The defaults are those of the authors' implementation."""

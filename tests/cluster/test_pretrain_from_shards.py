@@ -21,7 +21,8 @@ from ctp.training.run_folder import read_metrics
 TIMEOUT_SECONDS = 300
 SMALL = {
     "config": Path(__file__).with_name("small.yaml"), "schedule.length": 40,
-    "log_every_steps": 5, "data.repeats_per_pass": 2, "data.max_quarantined_share": 0.3,
+    "log_every_steps": 5, "data.repeats_per_pass": 2, "data.clips_per_video": "by_duration",
+    "data.max_quarantined_share": 0.3,
     "task.curriculum": "none", "optimizer.name": "sgd",
     "scaling.cpus_per_worker": 0.5,
     # rounding does not add up, and the losses tell the clips

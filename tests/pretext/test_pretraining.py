@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from ctp.data.shards import ShardRow, write_shard
 from ctp.data.stream import Batch, SampleStream
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import build_encoder
@@ -121,9 +123,26 @@ def test_the_start_and_evaluations_are_no_part_of_the_speed(small_run: PretrainC
     assert rows[1]["wait_share"] * seconds[0] < 2, "the wait for the start does not count"
 
 
+@pytest.fixture
+def mixed_data(tmp_path: Path, encode_video: Callable[..., bytes]) -> dict[str, Any]:
+    """Videos of one to seven clips, one of them text, and generated ones, in the ratio of 3 to 1:
+    six steps are one and a half passes over the first."""
+    lengths = {"short": 3, "medium": 9, "long": 30, "text": 8}
+    rows = [
+        ShardRow(name, b"text" if name == "text" else encode_video(number), number, 25.0, 64, 48)
+        for name, number in lengths.items()
+    ]
+    write_shard(Storage.from_uri(tmp_path / "shards").join("a.parquet"), rows)
+    uri = (str(tmp_path / "shards"), "corpus:8")
+    return {"uri": uri, "mix": (3, 1), "clips_per_video": "by_duration"}
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    small_run: PretrainConfig, tmp_path: Path
+    small_run: PretrainConfig, mixed_data: dict[str, Any], tmp_path: Path, is_mixed: bool
 ) -> None:
+    if is_mixed:
+        small_run = small_run.replace(data=mixed_data)
     whole = small_run.replace(storage=str(tmp_path / "whole"))
     train(whole)
     with pytest.raises(InterruptedRunError):
@@ -554,6 +573,36 @@ def test_actors_draw_samples_without_models(
         "print([name for name in ('torchvision', 'torchmetrics') if name in sys.modules])"
     )
     assert run_python("-c", script, str(tmp_path / "drawers")).strip() == "[]"
+
+
+def test_a_mixed_run_shows_videos_in_proportion_to_their_lengths(
+    small_run: PretrainConfig, mixed_data: dict[str, Any]
+) -> None:
+    stream = open_pretraining(small_run.replace(data=mixed_data)).stream
+    assert stream.epoch_clips == (1 + 2 + 7 + 2) + 8 * 10
+    positions = range(16)  # a pass over the shards
+    planned = [stream.catalog[stream.plan.clip(position).video].id for position in positions]
+    drawn = [stream.draw(position) for position in positions]
+    counts = Counter(Path(name).name for name in planned if "shards" in name)
+    assert counts == {"short": 1, "medium": 2, "long": 7, "text": 2}
+    for name, each in zip(planned, drawn, strict=True):
+        is_text = name.endswith("text")
+        assert (each.video_id != name) == is_text
+        assert ("shards" in each.video_id) == ("shards" in name)  # also of a replacement
+    assert len({each.sample.planes.tobytes() for each in drawn}) == 16  # no clip twice
+
+
+def test_other_lengths_under_the_same_name_are_refused(
+    small_run: PretrainConfig, mixed_data: dict[str, Any], encode_video: Callable[..., bytes]
+) -> None:
+    config = small_run.replace(data=mixed_data)
+    with pytest.raises(InterruptedRunError):
+        train(config, interrupted_stream(at_step=3))
+    place = Storage.from_uri(mixed_data["uri"][0]).join("a.parquet")
+    names = ("short", "medium", "long", "text")
+    write_shard(place, [ShardRow(name, encode_video(9), 9, 25.0, 64, 48) for name in names])
+    with pytest.raises(RunStoppedError, match=r"videos of other lengths"):
+        train(config)
 
 
 def test_a_share_of_the_training_set_leaves_the_held_out_videos(small_run: PretrainConfig) -> None:

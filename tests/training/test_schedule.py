@@ -11,7 +11,7 @@ from ctp.training.schedule import ScheduleConfig, learning_rate_factor, total_st
 
 def test_epochs_become_a_fixed_number_of_steps() -> None:
     schedule = ScheduleConfig(unit="epochs", length=3, decay_at=(1, 2))
-    assert total_steps(schedule, num_videos=10, total_batch=4) == 7  # 30 clips, 2 left over
+    assert total_steps(schedule, epoch_clips=10, total_batch=4) == 7  # 30 clips, 2 left over
 
 
 def test_the_rate_falls_when_an_epoch_begins() -> None:

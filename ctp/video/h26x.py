@@ -328,6 +328,7 @@ class H265Headers(Headers):
         for unit in h265_parameters(extradata):
             self._add_parameters(unit)
         self._orders: list[int] = []
+        self._highest_order = 0
 
     def read(self, data: bytes, is_key: bool) -> Header:
         pictures = []
@@ -364,7 +365,10 @@ class H265Headers(Headers):
             self._is_first = False
         is_skipped = kind in {8, 9} and self._skips_rasl
         self._add_order(unit, kind)
-        is_reordered = self._orders[-1] < max(self._orders)
+        order = self._orders[-1]
+        # not of all orders each time: a recording of an hour may have no picture that begins again
+        self._highest_order = max(self._highest_order, order) if len(self._orders) > 1 else order
+        is_reordered = order < self._highest_order
         return Header(int(not is_skipped), is_key=is_key, is_reordered=is_reordered)
 
     def _add_order(self, unit: bytes, kind: int) -> None:

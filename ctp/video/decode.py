@@ -515,8 +515,8 @@ class _File:
         """
         context, name = self._stream.codec_context, self._container.format.name
         codec = context.codec.canonical_name
-        reader = open_headers(codec, context.extradata or b"")
         with decoding_errors("has damaged headers"):  # VideoError of the demuxer stays what it is
+            reader = open_headers(codec, context.extradata or b"")
             packets = _Packets.read(self._demux(), reader)
         self._check_whole()
         if self._is_cut:

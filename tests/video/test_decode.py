@@ -352,6 +352,16 @@ def test_a_damaged_video_is_decoded_or_an_error(kind: str, encode_video: Encode)
     assert all(len(reason.splitlines()) == 1 for reason in reasons)
 
 
+def test_an_empty_parameter_set_is_an_error(encode_video: Encode) -> None:
+    options = {"x265-params": "keyint=10:log-level=none"}
+    data = bytearray(encode_video(20, codec="libx265", options=options))
+    size = data.index(b"hvcC") + 4 + 26  # of the first parameter set
+    assert data[size - 3] & 63 == 32
+    data[size : size + 2] = bytes(2)
+    with pytest.raises(VideoError):
+        reader(bytes(data))
+
+
 # ---- real videos --------------------------------------------------------------------------------
 
 REAL_VIDEOS = os.environ.get("CTP_REAL_VIDEOS")

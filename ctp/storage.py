@@ -98,6 +98,15 @@ class StorageError(OSError):
         return type(self), self.args, {"__cause__": self.__cause__}  # pickle drops the cause
 
 
+class FileChangedError(StorageError):
+    """A file has changed since it was opened."""
+
+    @property
+    def is_permanent(self) -> bool:
+        """Return True: the file is not the one that was opened, and will not be it again."""
+        return True
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """A file below a folder.
@@ -156,6 +165,66 @@ class OpenFile:
         data = _read_all(self._file, offset, left if size is None else min(size, left))
         BYTES_READ.add(len(data))
         return data
+
+
+class WatchedFile:
+    """A file of which parts are read over a long time, and whose changes are noticed.
+
+    Attributes:
+        size: bytes of the file.
+        version: identifies its content.
+    """
+
+    def __init__(self, place: Storage):
+        """Open a file.
+
+        Raises:
+            StorageError: it does not exist or cannot be read.
+        """
+        self._place = place
+        self._file, self.version = self._open()
+        self._is_checked = True
+        self.size: int = self._file.size()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from byte `offset` on, fewer at the file's end.
+
+        Raises:
+            FileChangedError: they cannot be read, because the file has changed.
+            StorageError: they cannot be read.
+        """
+        self._is_checked = False
+        try:
+            with self._place.storage_errors("read"):
+                return OpenFile(self._file).read(offset, size)
+        except StorageError:
+            self._reopen()  # for the next try
+            raise
+
+    def check(self) -> None:
+        """Check that the file did not change before the last `read`.
+
+        Raises:
+            FileChangedError: it did, so that the parts may belong to different files.
+            StorageError: it does not exist any more, or cannot be read.
+        """
+        if not self._is_checked:
+            self._reopen()
+            self._is_checked = True
+
+    def _reopen(self) -> None:
+        self._file, version = self._open()
+        if version != self.version:
+            raise FileChangedError(f"{self._place.uri} has changed since it was opened")
+
+    def _open(self) -> tuple[pa.NativeFile, str]:
+        with self._place.storage_errors("read"):
+            is_s3 = isinstance(self._place.filesystem, fs.S3FileSystem)
+            # before opening: if it is replaced between the two, the next check fails
+            version = "" if is_s3 else repr(self._place.version())
+            file = self._place.filesystem.open_input_file(_native(self._place.path))
+            # S3 gives the version with the size, by the same request
+            return file, repr(sorted(file.metadata().items())) if is_s3 else version
 
 
 class SeekableFile(io.RawIOBase):
@@ -270,7 +339,7 @@ class Storage:
             StorageError: it does not exist, cannot be read, or became shorter since it was opened.
         """
         with (
-            self._storage_errors("read"),
+            self.storage_errors("read"),
             self.filesystem.open_input_file(_native(self.path)) as file,
         ):
             yield OpenFile(file)
@@ -290,7 +359,7 @@ class Storage:
         Raises:
             StorageError: the file cannot be written.
         """
-        with self._storage_errors("write"):
+        with self.storage_errors("write"):
             if self.is_local:
                 self._write_local(data)
             else:  # an object becomes visible when it is whole
@@ -312,7 +381,7 @@ class Storage:
         Raises:
             StorageError: the file cannot be written.
         """
-        with self._storage_errors("write"):
+        with self.storage_errors("write"):
             if self.is_local:
                 return self._create_local(data)
             if isinstance(self.filesystem, fs.S3FileSystem):
@@ -393,7 +462,7 @@ class Storage:
         Raises:
             StorageError: they cannot be looked up.
         """
-        with self._storage_errors("look up"):
+        with self.storage_errors("look up"):
             wanted = [_native(f"{self.path}/{path}") for path in paths]
             return list(self._files(self.filesystem.get_file_info(wanted)))
 
@@ -413,12 +482,12 @@ class Storage:
                 os.utime(self.path)
 
     def _info(self) -> fs.FileInfo:
-        with self._storage_errors("look up"):
+        with self.storage_errors("look up"):
             return self.filesystem.get_file_info(_native(self.path))
 
     def _list(self, recursive: bool = False) -> list[fs.FileInfo]:
         selector = fs.FileSelector(_native(self.path), recursive=recursive, allow_not_found=True)
-        with self._storage_errors("list"):
+        with self.storage_errors("list"):
             found: list[fs.FileInfo] = self.filesystem.get_file_info(selector)
             return found
 
@@ -433,12 +502,12 @@ class Storage:
         Raises:
             StorageError: it does not exist or cannot be deleted.
         """
-        with self._storage_errors("delete"):
+        with self.storage_errors("delete"):
             self.filesystem.delete_file(_native(self.path))
 
     def delete_folder(self) -> None:
         """Delete the folder and its contents."""
-        with self._storage_errors("delete"):
+        with self.storage_errors("delete"):
             self.filesystem.delete_dir(_native(self.path))
 
     def check_writable(self) -> None:
@@ -455,7 +524,7 @@ class Storage:
         return _unpickled, (type(self), self.filesystem, self.path, self.uri)
 
     @contextmanager
-    def _storage_errors(self, verb: str) -> Iterator[None]:
+    def storage_errors(self, verb: str) -> Iterator[None]:
         """Turn OSError into StorageError with the URI, the reason and a hint."""
         try:
             yield

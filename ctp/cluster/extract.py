@@ -103,6 +103,8 @@ def _with_chosen_scaling(config: EmbedConfig) -> EmbedConfig:
 def _embed_held(extraction: Extraction, attempt: Attempt) -> Counts:
     """Compute the features of a folder that is held, and finish it."""
     print(extraction.describe(), flush=True)
+    if slow := extraction.catalog.describe_long():
+        print(slow)
     if extraction.left:
         scaling, data = extraction.config.scaling, extraction.config.data
         limits = DecodingLimits(data.max_megapixels)

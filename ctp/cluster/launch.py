@@ -412,6 +412,8 @@ def _train_held(
     print(f"live page of the run: ctp watch {folder.uri}")
     if note:
         print(note)
+    if slow := spec.stream.catalog.describe_long():
+        print(slow)
     listed = [entry for catalog in spec.catalogs for entry in catalog.quarantined]
     if listed:  # a missing shard may hold most of the videos
         _print_quarantined("named but cannot be used", listed, run_folder.QUARANTINE)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.compute as pc
-
 from ctp.cluster.stream import BlockLayout, StreamSpec, worker_store_bytes
 from ctp.data.catalog import Catalog
 from ctp.data.reading import READ_AHEAD_BYTES
@@ -37,8 +35,8 @@ class DecoderMemory:
         cls, limits: DecodingLimits, catalog: Catalog | None = None, output: int = 0
     ) -> DecoderMemory:
         """Create for the videos of a catalogue; sizes that it does not know are left out."""
-        largest = pc.max(catalog.columns["size"]).as_py() if catalog is not None else None
-        return cls(limits, max(READ_AHEAD_BYTES, largest or 0), output)
+        largest = catalog.largest_read() if catalog is not None else 0
+        return cls(limits, max(READ_AHEAD_BYTES, largest), output)
 
     @property
     def total(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex, overload
+from typing import Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +16,30 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ctp.data import corpus
+from ctp.data.cache_folder import cache_folder
+from ctp.data.listing import suffix_of
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.rng import uniform_hash
-from ctp.storage import Storage, StorageError
-from ctp.text import one_line
-from ctp.video.encoded import EncodedVideo, VideoError
+from ctp.storage import Storage, StorageError, WatchedFile
+from ctp.video.encoded import EncodedVideo, VideoError, permanent_errors
+from ctp.video.file_bytes import StoredBytes
+from ctp.video.stored import StoredVideo
 
 RETRY_SECONDS = (1.0, 5.0)
 """Pauses before a failed read of a video is repeated. For S3, the storage itself waits over a
 minute each time, so that a run survives an outage of minutes; a network disk fails at once."""
+LONG_BYTES = 2**24
+"""Bytes from which a video is not read whole for each clip, if its format allows it."""
+TABLE_SUFFIXES = ".3gp", ".m4v", ".mkv", ".mov", ".mp4", ".webm"
+"""Endings of MP4, QuickTime and Matroska files. In others, frames are found only in order."""
+HEAD_BYTES, MATROSKA = 8, b"\x1a\x45\xdf\xa3"
+INDEX_VERSION = 1
+"""Increase this with every change of what an index of a long video holds, or of the rules by which
+its frames are found."""
 IDS_PER_CHUNK = 2**16
 """Ids that are Python objects at the same time."""
+
+T = TypeVar("T")
 
 TEXT = pa.large_string()  # ids may exceed 2 GiB
 NAME = pa.dictionary(pa.int32(), TEXT)
@@ -74,27 +88,50 @@ class VideoEntry:
             StorageError: the storage fails, also after the pauses of `RETRY_SECONDS`. The video
                 is not to blame, and the clips that a run sees must not depend on it.
         """
-        try:
-            data = self._read_with_retries()
-        except StorageError as error:
-            if not error.is_permanent:
-                raise
-            reason = one_line(f"cannot be read: {error}")
-            raise VideoError(self.id, self.uri, reason) from error
+        with permanent_errors(self.id, self.uri):
+            data = _with_retries(self._read_bytes)
         fault = self._find_fault(data)
         if fault:
             raise VideoError(self.id, self.uri, fault)
         return EncodedVideo(self.id, self.uri, data, self.label, self.num_frames)
 
-    def _read_with_retries(self) -> bytes:
-        for pause_seconds in RETRY_SECONDS:
-            try:
-                return self._read_bytes()
-            except StorageError as error:
-                if error.is_permanent:
-                    raise
-                time.sleep(pause_seconds)
-        return self._read_bytes()
+    def open_long(self, size: int) -> StoredVideo | None:
+        """Open a long video, of which only the parts that are needed will be read.
+
+        Args:
+            size: bytes of the video.
+
+        Returns:
+            None if it has to be read whole: it is short, has a checksum, is in a format whose
+            frames are found only in order, or cannot be opened, which `read` will report.
+        """
+        if size < LONG_BYTES or self.checksum is not None:
+            return None
+        try:
+            place = Storage.from_uri(self.uri)
+            file = WatchedFile(place)
+            end = self.offset + size
+            # a file that has grown is no longer the one that was catalogued
+            is_same = file.size >= end if self.offset else file.size == end
+            if not is_same or not self._has_tables(place, file):
+                return None
+        except (StorageError, ValueError):
+            return None
+        data = StoredBytes(
+            size,
+            lambda at, count: _with_retries(lambda: file.read(self.offset + at, count)),
+            lambda: _with_retries(file.check),
+        )
+        version = repr((self.uri, self.offset, size, file.version))
+        folder = cache_folder() / f"long-videos-{INDEX_VERSION}"
+        return StoredVideo(self.id, self.uri, data, version, folder, self.label, self.num_frames)
+
+    def _has_tables(self, place: Storage, file: WatchedFile) -> bool:
+        """Return whether the format has tables from which the place of a frame is found."""
+        if self.offset:  # a member of a tar, whose name is not in the catalogue
+            head = file.read(self.offset, HEAD_BYTES)
+            return head[4:8] == b"ftyp" or head.startswith(MATROSKA)
+        return suffix_of(place.path) in TABLE_SUFFIXES
 
     def _read_bytes(self) -> bytes:
         if self.uri.startswith(corpus.SCHEME):
@@ -114,6 +151,18 @@ class VideoEntry:
         if self.checksum is not None and checksum != self.checksum:
             return f"is damaged: its checksum is {checksum:08x}, {self.checksum:08x} was recorded"
         return None
+
+
+def _with_retries(read: Callable[[], T]) -> T:
+    """Call `read` again after an error of the storage that may be short."""
+    for pause_seconds in RETRY_SECONDS:
+        try:
+            return read()
+        except StorageError as error:
+            if error.is_permanent:
+                raise
+            time.sleep(pause_seconds)
+    return read()
 
 
 @dataclass(frozen=True)
@@ -219,6 +268,40 @@ class Catalog(Sequence[VideoEntry]):
         count = max(round(share * len(self)), 1)
         chosen = np.argsort(self._ranks("share", seed), kind="stable")[:count]
         return self.select(np.sort(chosen), self.quarantined)
+
+    def largest_read(self) -> int:
+        """Return the most bytes that are read of a video at once; 0 if no size is known.
+
+        Members of tars count whole, because the catalogue does not know their format.
+        """
+        return pc.max(self.columns["size"].filter(pc.invert(self._are_in_parts()))).as_py() or 0
+
+    def describe_long(self) -> str:
+        """Return a line on long files that are read whole for each clip, or "" if there are none.
+
+        Shards are left out, and the members of tars, whose format the catalogue does not know.
+        """
+        columns = self.columns
+        is_file = pc.and_(pc.equal(columns["offset"], 0), pc.is_null(columns["checksum"]))
+        is_long = pc.greater_equal(pc.fill_null(columns["size"], 0), LONG_BYTES)
+        is_whole = pc.and_(pc.and_(is_file, is_long), pc.invert(self._are_in_parts()))
+        long = columns.filter(is_whole)
+        if not long.num_rows:
+            return ""
+        largest = long["size"].to_numpy().argmax()
+        name, size = (long[column][largest].as_py() for column in ("id", "size"))
+        return (
+            f"{long.num_rows} video file(s) of {LONG_BYTES / 2**20:.0f} MiB or more are read whole "
+            f"for each clip; the largest, {name}, has {size / 2**20:.0f} MiB. Build shards of them "
+            "(jobs/build_shards.py), or copy them into MP4 or Matroska files"
+        )
+
+    def _are_in_parts(self) -> pa.BooleanArray:
+        """Return for each video whether only parts of it are read if it is long, by its name."""
+        uris = self.columns["uri"]
+        pattern = f"({'|'.join(map(re.escape, TABLE_SUFFIXES))})([?].*)?$"
+        has_tables = pc.match_substring_regex(uris.dictionary, pattern, ignore_case=True)
+        return pc.and_(has_tables.take(uris.indices), pc.is_null(self.columns["checksum"]))
 
     def files(self) -> list[str]:
         """Return the URIs of all files that hold videos, in the order of the ids."""

@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Self
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal, working_on
 from ctp.storage import Storage, StorageError
-from ctp.video.encoded import DecodingError, EncodedVideo, VideoError
+from ctp.video.encoded import DecodingError, VideoError
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
 
 if TYPE_CHECKING:
-    from ctp.video.decode import VideoReader
+    from ctp.video.decode import Video, VideoReader
 
 READ_AHEAD = 8
 """Videos that are read ahead: an object store answers late, but many requests at a time."""
 READ_AHEAD_BYTES = 128 * 2**20
 """Bytes of the videos that are open or read ahead. A larger one is read when there is no other: to
 read it takes much longer than to decode a clip, so that reading ahead would gain little."""
+LONG_VIDEO_BYTES = 16 * 2**20
+"""Memory for a long video of which only parts are read: those read together, and its tables."""
 
 
 class VideoOpener:
     """Opens videos, for use in a `with` statement.
 
     The bytes of those that will be needed are read ahead, in threads, as far as they fit into
-    `READ_AHEAD_BYTES`. A video that is needed several times is kept until its last use.
+    `READ_AHEAD_BYTES`. A video that is needed several times is kept until its last use. Of a long
+    video, only its tables are read ahead; its reader reads the packets of the frames.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class VideoOpener:
         self._upcoming = deque(upcoming)
         self._uses = Counter(entry.id for entry in self._upcoming)
         self._journal, self._limits = journal, limits
-        self._futures: dict[str, Future[EncodedVideo]] = {}
+        self._futures: dict[str, Future[Video]] = {}
         self._pool = ThreadPoolExecutor(READ_AHEAD) if self._upcoming else None
         self._waiting_room = _WaitingRoom(READ_AHEAD_BYTES)
         for _ in range(READ_AHEAD):
@@ -103,11 +106,11 @@ class VideoOpener:
             if entry.id not in self._futures:  # it was its last use
                 self._waiting_room.leave(entry.id)
 
-    def _read(self, entry: VideoEntry) -> EncodedVideo:
+    def _read(self, entry: VideoEntry) -> Video:
         future = self._futures.get(entry.id)
         if future is None:  # that of a replacement, in whose place one was not used
             self._begin_next()
-            return entry.read()
+            return entry.open_long(_size_of(entry)) or entry.read()
         self._uses[entry.id] -= 1
         if not self._uses[entry.id]:
             del self._futures[entry.id]
@@ -116,7 +119,8 @@ class VideoOpener:
         try:
             return future.result()
         except MemoryError:
-            return entry.read()  # it was read while a video that is decoded had a memory limit
+            # it was read while a video that is decoded had a memory limit
+            return entry.open_long(_size_of(entry)) or entry.read()
 
     def _begin_next(self) -> None:
         if self._pool is None or not self._upcoming:
@@ -126,9 +130,15 @@ class VideoOpener:
             self._waiting_room.enter(entry.id)
             self._futures[entry.id] = self._pool.submit(self._read_when_it_fits, entry)
 
-    def _read_when_it_fits(self, entry: VideoEntry) -> EncodedVideo:
-        self._waiting_room.wait(entry.id, _size_of(entry))
-        return entry.read()
+    def _read_when_it_fits(self, entry: VideoEntry) -> Video:
+        size = _size_of(entry)
+        long = entry.open_long(size)
+        self._waiting_room.wait(entry.id, LONG_VIDEO_BYTES if long else size)
+        if long is None:
+            return entry.read()
+        with suppress(StorageError):  # its reader tries again, and reports it
+            _ = long.table
+        return long
 
 
 class _WaitingRoom:

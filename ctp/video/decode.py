@@ -15,17 +15,20 @@ Frames are then found by their presentation times, starting at the key frame bef
 store no times, and AVI with B-frames stores only those of decoding. For these, for videos that were
 decoded in order to count them, and if times are missing or repeated, frames are counted from the
 start of the file.
+
+Of a `StoredVideo`, a long file that stays in its storage, a machine keeps what the first pass has
+found. A clip then costs the bytes of its packets, and the headers of the file if FFmpeg opens it.
 """
 
 from __future__ import annotations
 
-import io
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any, Self
 
 import av
@@ -35,8 +38,17 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from ctp.video.encoded import DecodingError, EncodedVideo, VideoError, checked, decoding_errors
+from ctp.video.encoded import (
+    DecodingError,
+    EncodedVideo,
+    VideoError,
+    checked,
+    decoding_errors,
+    permanent_errors,
+)
+from ctp.video.file_bytes import FileBytes, open_bytes
 from ctp.video.headers import Header, HeaderReader, UncertainError
+from ctp.video.index_cache import IN_MEMORY, Arrays
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 from ctp.video.mp4 import Colour, Run, SampleTable, read_sample_table
 from ctp.video.pictures import (
@@ -46,6 +58,7 @@ from ctp.video.pictures import (
     open_headers,
 )
 from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, Orientation, display_matrix, upright
+from ctp.video.stored import StoredVideo
 from ctp.video.truncation import missing_share
 
 Take = Callable[[int, av.VideoFrame], None]
@@ -64,8 +77,12 @@ MAX_CACHED_PIXELS = 2**21
 """Pixels of a picture up to which decoders are kept, Full HD: they also keep their pictures."""
 DEFAULT_RATE = Fraction(25)
 """Frames/s if the video does not specify a rate."""
-MAX_KEPT_TIMES = 2**22
-"""Presentation times of counted videos that a process keeps for their next clips: 32 MiB."""
+SEEK_FRAMES = 100
+"""Frames between two wanted ones from which it pays to seek, if a key frame is among them."""
+INDEXED_FORMATS = frozenset({"mov", "matroska"})
+"""FFmpeg's names of containers in which it finds a time without a pass over all packets before."""
+
+Video = EncodedVideo | StoredVideo
 
 
 @dataclass(frozen=True)
@@ -101,18 +118,19 @@ class VideoReader:
         num_frames: number of pictures that FFmpeg shows when it decodes the whole video.
     """
 
-    def __init__(self, video: EncodedVideo, limits: DecodingLimits = DEFAULT_LIMITS):
+    def __init__(self, video: Video, limits: DecodingLimits = DEFAULT_LIMITS):
         """Open a video and find its frames.
 
         Raises:
-            VideoError: it is not a video, has no video stream, is truncated, or exceeds the limits.
+            VideoError: it is not a video, has no video stream, is truncated, exceeds the limits, or
+                has changed since it was opened.
+            StorageError: the storage of a `StoredVideo` fails. Other methods raise it, too.
         """
         self._video, self._limits = video, limits
-        self._table: SampleTable | None = None
-        # the table is only a shortcut: whatever is wrong with it, FFmpeg's reader decides
-        with suppress(DecodingError), decoding_errors("has a damaged index"):
-            self._table = read_sample_table(video.data)
-        self._file = None if self._table else _File(video, limits)
+        with _file_errors(video):
+            # the table is only a shortcut: whatever is wrong with it, FFmpeg's reader decides
+            self._table = _find_table(video)
+            self._file = None if self._table else _File(video, limits)
         self.num_frames = len(self._table.size) if self._table else self._open_file().num_frames
 
     def __enter__(self) -> Self:
@@ -126,7 +144,8 @@ class VideoReader:
     def clock(self) -> Clock:
         """Return the presentation times; at the file's rate if it does not store them."""
         if self._table is None:
-            return self._open_file().clock
+            with _file_errors(self._video):
+                return self._open_file().clock
         times = self._table.shown[self._table.packet_of_frame].tolist()
         return Clock.from_times(times, Fraction(1, self._table.units_per_second))
 
@@ -198,13 +217,14 @@ class VideoReader:
             taken.add(number)
 
         try:
-            if self._table is not None:
-                data = self._video.data
-                # if it ends early, _File reports it if it cannot decode either
-                for number, frame in _table_frames(self._table, data, wanted, self._limits):
-                    check_and_take(number, frame)
-            if len(taken) < len(wanted):
-                self._open_file().decode(wanted, check_and_take)
+            with _file_errors(self._video):
+                if self._table is not None:
+                    data = self._video.data
+                    # if it ends early, _File reports it if it cannot decode either
+                    for number, frame in _table_frames(self._table, data, wanted, self._limits):
+                        check_and_take(number, frame)
+                if len(taken) < len(wanted):
+                    self._open_file().decode(wanted, check_and_take)
         except VideoError:
             raise
         except ValueError as error:
@@ -219,6 +239,29 @@ class VideoReader:
                     f"its tables list {self.num_frames} frames, but it has {self._file.num_frames}",
                 )
         return self._file
+
+
+def _find_table(video: Video) -> SampleTable | None:
+    if isinstance(video, StoredVideo):
+        return video.table
+    with suppress(DecodingError), decoding_errors("has a damaged index"):
+        return read_sample_table(video.data)
+    return None
+
+
+@contextmanager
+def _file_errors(video: Video) -> Iterator[None]:
+    """Check that a stored file stays the same inside the block.
+
+    Raises:
+        VideoError: it has changed, or cannot be read, and the storage is not to blame.
+    """
+    with permanent_errors(video.id, video.uri):
+        try:
+            yield
+        finally:  # also after an error, of which a change may be the reason
+            if isinstance(video, StoredVideo):
+                video.data.check()
 
 
 _Kind = tuple[str, bytes, Colour | None, DecodingLimits]
@@ -264,7 +307,7 @@ def _new_decoder(table: SampleTable, limits: DecodingLimits) -> VideoCodecContex
 
 
 def _table_frames(
-    table: SampleTable, data: bytes, wanted: list[int], limits: DecodingLimits
+    table: SampleTable, data: FileBytes, wanted: list[int], limits: DecodingLimits
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decode the frames of the rising numbers `wanted`, with their numbers, up to an error; some
     may be missing."""
@@ -273,22 +316,23 @@ def _table_frames(
 
 
 def _decode_samples(
-    table: SampleTable, data: bytes, wanted: list[int], limits: DecodingLimits
+    table: SampleTable, data: FileBytes, wanted: list[int], limits: DecodingLimits
 ) -> Iterator[tuple[int, av.VideoFrame]]:
+    runs = table.runs(wanted)
+    numbers = list(chain.from_iterable(run.packets for run in runs))
+    packets = table.read_packets(data, numbers)
     with _decoders.borrow(table, limits) as decoder:
-        for run in table.runs(wanted):
-            yield from _decode_run(decoder, table, run, memoryview(data))
+        for run in runs:
+            yield from _decode_run(decoder, table, run, packets)
 
 
 def _decode_run(
-    decoder: VideoCodecContext, table: SampleTable, run: Run, data: memoryview
+    decoder: VideoCodecContext, table: SampleTable, run: Run, packets: Iterator[memoryview]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode the next packets, which are those of the run."""
     number_at = {int(table.shown[table.packet_of_frame[i]]): i for i in run.frames}
-
     for sample in run.packets:
-        start = int(table.position[sample])
-        # the stubs do not allow all buffers
-        packet = av.Packet(data[start : start + int(table.size[sample])])  # type: ignore[arg-type]
+        packet = av.Packet(next(packets))  # type: ignore[arg-type]  # the stubs allow few buffers
         packet.pts = int(table.shown[sample])
         yield from _numbered(decoder.decode(packet), number_at)
     yield from _numbered(decoder.decode(None), number_at)
@@ -315,6 +359,7 @@ class _FrameIndex:
             counted from the start of the file.
         orientation: of all frames; None if each frame has the right one.
         has_times: whether `times` were looked for.
+        is_cut: whether the end of the file is missing.
     """
 
     num_frames: int
@@ -322,26 +367,32 @@ class _FrameIndex:
     keys: NDArray[np.int64]
     orientation: Orientation | None = None
     has_times: bool = True
+    is_cut: bool = False
 
+    def to_arrays(self) -> Arrays:
+        """Return the index as arrays, for a file."""
+        arrays: dict[str, NDArray[Any] | None] = {
+            "num_frames": np.array(self.num_frames),
+            "times": self.times,
+            "keys": self.keys,
+            "matrix": self.orientation.matrix if self.orientation else None,
+            "has_orientation": np.array(self.orientation is not None),
+            "has_times": np.array(self.has_times),
+            "is_cut": np.array(self.is_cut),
+        }
+        return {name: array for name, array in arrays.items() if array is not None}
 
-class _CountedVideos:
-    """The frame indices that took a decoding of the whole video, least recently used first."""
-
-    def __init__(self) -> None:
-        self._indices: dict[tuple[str, str, int], _FrameIndex] = {}
-
-    def find(self, video: EncodedVideo, count: Callable[[], _FrameIndex]) -> _FrameIndex:
-        """Return a video's index; call `count` if it is not kept."""
-        key = video.id, video.uri, zlib.crc32(video.data)
-        index = self._indices.pop(key, None) or count()
-        self._indices[key] = index
-        excess = sum(each.num_frames for each in self._indices.values()) - MAX_KEPT_TIMES
-        while excess > 0:
-            excess -= self._indices.pop(next(iter(self._indices))).num_frames
-        return index
-
-
-_counted_videos = _CountedVideos()
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Create from what `to_arrays` returned."""
+        return cls(
+            int(arrays["num_frames"]),
+            arrays.get("times"),
+            arrays["keys"],
+            Orientation(arrays.get("matrix")) if arrays["has_orientation"] else None,
+            bool(arrays["has_times"]),
+            bool(arrays["is_cut"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -379,12 +430,13 @@ class _Packets:
 class _File:
     """A video that is opened with FFmpeg."""
 
-    def __init__(self, video: EncodedVideo, limits: DecodingLimits):
+    def __init__(self, video: Video, limits: DecodingLimits):
         self._video, self._limits = video, limits
         self._container, self._stream = self._open()
         try:
             self._is_cut = False
-            self._index = self._find_frames()
+            self._index = self._find_index()
+            self._is_cut = self._index.is_cut
         except BaseException:
             self._container.close()
             raise
@@ -418,7 +470,7 @@ class _File:
             if self._index.times is None or not len(self._index.keys):
                 self._decode_by_count(wanted, orient_and_take)
             else:
-                self._decode_by_time(wanted, self._index.times.tolist(), orient_and_take)
+                self._decode_by_time(wanted, self._index.times, orient_and_take)
 
     @contextmanager
     def _refused_size_named(self) -> Iterator[None]:
@@ -458,7 +510,7 @@ class _File:
             try:
                 # the metadata of some real files is not UTF-8
                 return av.open(
-                    io.BytesIO(self._video.data), "r", options=options, metadata_errors="replace"
+                    open_bytes(self._video.data), "r", options=options, metadata_errors="replace"
                 )
             except av.error.ArgumentError as error:  # all that FFmpeg says of a refused format
                 raise self._error("is in no format of FFmpeg that can hold a video") from error
@@ -482,6 +534,13 @@ class _File:
         codec.options = self._limits.codec_options
         return stream
 
+    def _find_index(self) -> _FrameIndex:
+        is_indexed = not INDEXED_FORMATS.isdisjoint(self._container.format.name.split(","))
+        if isinstance(self._video, StoredVideo) and is_indexed:
+            rules = f"PyAV {av.__version__}, {self._limits}"
+            return self._video.find(_FrameIndex, self._find_frames, rules=rules)
+        return self._find_frames()
+
     def _find_frames(self) -> _FrameIndex:
         try:
             index = self._index_by_headers()
@@ -490,7 +549,7 @@ class _File:
             index = self._index_from_shard() or self._count()
         if not index.num_frames:
             raise self._error("has no frames")
-        return index
+        return replace(index, is_cut=self._is_cut)
 
     def _index_from_shard(self) -> _FrameIndex | None:
         number = self._video.num_frames
@@ -499,7 +558,9 @@ class _File:
         return _FrameIndex(number, None, _sorted([]), self._first_orientation(), has_times=False)
 
     def _count(self) -> _FrameIndex:
-        return _counted_videos.find(self._video, self._index_by_decoding)
+        video = self._video
+        version = video.version if isinstance(video, StoredVideo) else zlib.crc32(video.data)
+        return IN_MEMORY.find((video.id, video.uri, version), self._index_by_decoding)
 
     def _check_whole(self) -> None:
         share = missing_share(self._video.data, self._container, self._stream)
@@ -581,13 +642,21 @@ class _File:
                 return Orientation(display_matrix(frame))
         return Orientation(None)
 
-    def _decode_by_time(self, wanted: list[int], times: list[int], take: Take) -> None:
-        number = int(np.searchsorted(self._index.keys, times[wanted[0]], side="right"))
+    def _decode_by_time(self, wanted: list[int], times: NDArray[np.int64], take: Take) -> None:
+        keys = np.searchsorted(self._index.keys, times[wanted], side="right")
+        # the views of a long video are far from each other
+        is_far = (np.diff(wanted) > SEEK_FRAMES) & (np.diff(keys) > 0)
+        for near in np.split(np.array(wanted), np.flatnonzero(is_far) + 1):
+            self._decode_near(near.tolist(), times[near].tolist(), take)
+
+    def _decode_near(self, wanted: list[int], times: list[int], take: Take) -> None:
+        """Decode frames and those between them; `times` are those of the wanted frames."""
+        number = int(np.searchsorted(self._index.keys, times[0], side="right"))
         keys = self._index.keys[max(number - 2, 0) : number].tolist()
         # some containers seek too late, and some key frames are not decodable: retry from earlier
         for start in [*keys[::-1], None]:
             num_taken = 0
-            frames = self._frames_at([times[i] for i in wanted], start)
+            frames = self._frames_at(times, start)
             with suppress(DecodingError):  # missing frames are reported below
                 for frame in checked(frames, "cannot be decoded"):
                     take(wanted[num_taken], frame)
@@ -670,7 +739,7 @@ class _File:
         return _error(self._video, reason)
 
 
-def _error(video: EncodedVideo, reason: str) -> VideoError:
+def _error(video: Video, reason: str) -> VideoError:
     return VideoError(video.id, video.uri, reason)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ctp.storage import StorageError
 from ctp.text import one_line
 
 T = TypeVar("T")
@@ -47,13 +48,29 @@ class VideoError(ValueError):
         return type(self), (self.video_id, self.uri, self.reason)  # args hold the message only
 
 
+@contextmanager
+def permanent_errors(video_id: str, uri: str) -> Iterator[None]:
+    """Turn a StorageError that is the file's fault, and not the storage's, into VideoError.
+
+    Raises:
+        VideoError: the file does not exist, may not be read, or has changed.
+        StorageError: the storage fails.
+    """
+    try:
+        yield
+    except StorageError as error:
+        if not error.is_permanent:
+            raise
+        raise VideoError(video_id, uri, one_line(f"cannot be read: {error}")) from error
+
+
 class DecodingError(ValueError):
     """A video cannot be decoded. The message is the reason, which completes "the video …"."""
 
 
-PASSED_ON = (AssertionError, DecodingError, VideoError)
+PASSED_ON = (AssertionError, DecodingError, VideoError, StorageError)
 """Errors that are not converted: an impossible state is an error of the program, also inside a
-library."""
+library; a storage that fails while a library reads a file is not the fault of the video."""
 
 
 @contextmanager

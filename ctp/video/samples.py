@@ -1,13 +1,13 @@
 """Check that each packet of an MP4 file is shown as one picture, and find pictures to skip.
 
-The rules are those of `ctp.video.pictures`. For H.264 and MPEG-4, the headers of all packets are
-read at once, because files are short and one packet after the other would take longer than opening
-them.
+The rules are those of `ctp.video.pictures`. For H.264 and MPEG-4, the headers of many packets are
+read at once, because one packet after the other would take longer than opening a short file.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from ctp.video.h26x import (
     is_b_slice,
     sei_messages,
 )
-from ctp.video.headers import UncertainError
+from ctp.video.headers import Header, UncertainError
 from ctp.video.mpeg import I_VOP, Mpeg4Headers
 from ctp.video.pictures import are_presentation_times, find_shown, open_headers
 
@@ -38,79 +38,112 @@ GROUP_BYTES = 7
 Numbers = NDArray[np.int64]
 
 
-def find_disposable_h264(
-    data: bytes, extradata: bytes, position: Numbers, size: Numbers, shown: Numbers
-) -> NDArray[np.bool_]:
-    """Return for each packet whether no other picture refers to its picture.
+class SampleCheck(Protocol):
+    """Checks the packets of a track, which are added in decoding order, many at a time."""
 
-    Args:
-        data: the file.
-        extradata: the decoder's configuration.
-        position, size, shown: int64 [N], see `SampleTable`.
+    def __init__(self, extradata: bytes):
+        """Begin; `extradata` is the decoder's configuration.
 
-    Returns:
-        bool [N].
+        Raises:
+            UncertainError: packets of this configuration are not checked here.
+        """
 
-    Raises:
-        UncertainError: not every packet is shown as one picture at the time in `shown`.
-    """
-    sequence = _parse_sequence(extradata)
-    bytes_ = np.frombuffer(data, np.uint8)
-    at = _find_slices(data, bytes_, extradata, position, position + size)
-    unit, first = bytes_[at], bytes_[at + 1]
-    is_idr, is_reference = unit & 31 == IDR_KIND, (unit & 0b0110_0000) != 0
-    if not is_idr[0] or shown.min() < shown[0] or first.min() < 128:
-        raise UncertainError("pictures before the first key picture")
-    # with B-frames, times that rise are those of decoding; without, they have to rise
-    if (shown[1:] > shown[:-1]).all() == IS_B[first].any():
-        raise UncertainError("presentation times that do not give the order")
-    number = _frame_numbers(data, at + 1, sequence.frame_number_bits)
-    _check_gaps(number, is_idr, is_reference, sequence.max_frame_number)
-    # after an IDR picture, no picture refers to one before it
-    is_disposable: NDArray[np.bool_] = ~is_reference | is_idr.all()
-    return is_disposable
+    def add(self, data: bytes, position: Numbers, size: Numbers) -> None:
+        """Read the headers of the next packets.
 
+        Args:
+            data: the file, or a part of it.
+            position, size: int64 [N], where each packet is in `data`, and its length.
 
-def find_disposable_mpeg4(
-    data: bytes, extradata: bytes, position: Numbers, size: Numbers, shown: Numbers
-) -> NDArray[np.bool_]:
-    """Check the packets like `find_disposable_h264`; all are disposable.
+        Raises:
+            UncertainError: a packet is not one picture that is shown.
+        """
 
-    Raises:
-        UncertainError: a packet is not one coded I-VOP, so that others may refer to its picture.
-    """
-    layer = Mpeg4Headers(extradata)
-    if layer.is_packed or (shown[1:] < shown[:-1]).any():
-        raise UncertainError("packed or reordered pictures")
-    at = np.where(_windows(data, position) == GROUP_CODE, position + GROUP_BYTES, position)
-    if (size <= GROUP_BYTES + WINDOW_BITS // 4).any() or (_windows(data, at) != VOP_CODE).any():
-        raise UncertainError("packets that do not begin with a picture")
-    value = _windows(data, at + WINDOW_BITS // 8)
-    # kind of the VOP, a one for each second since the last, 0, 1, time, 1, whether it is coded
-    is_intra = value >> (WINDOW_BITS - 2) == I_VOP
-    zeros = ~value & ((1 << (WINDOW_BITS - 2)) - 1)
-    num_seconds = WINDOW_BITS - 2 - np.frexp(zeros)[1]
-    coded_bit = WINDOW_BITS - (2 + num_seconds + 2 + layer.num_time_bits + 2)
-    if not is_intra.all() or coded_bit.min() < 0 or not (value >> coded_bit & 1).all():
-        raise UncertainError("pictures that refer to others or are not coded")
-    return np.ones(len(position), np.bool_)
+    def find_disposable(self, shown: Numbers) -> NDArray[np.bool_]:
+        """Return for each packet whether no other picture refers to its picture.
+
+        Args:
+            shown: int64 [N], the presentation times of all packets.
+
+        Raises:
+            UncertainError: not every packet is shown as one picture at its time.
+        """
 
 
-def find_disposable_h265(
-    data: bytes, extradata: bytes, position: Numbers, size: Numbers, shown: Numbers
-) -> NDArray[np.bool_]:
-    """Check the packets like `find_disposable_h264`; none is disposable."""
-    reader = open_headers("hevc", extradata)
-    ends = (position + size).tolist()
-    packets = zip(position.tolist(), ends, strict=True)
-    headers = [reader.read(data[start:end], False) for start, end in packets]
-    reader.finish()
-    times = shown.tolist()
-    if reader.has_orientation or len(find_shown(headers, times, [False] * len(times))) < len(times):
-        raise UncertainError("pictures that are turned or not shown")
-    if not are_presentation_times(headers, times):
-        raise UncertainError("presentation times that do not give the order")
-    return np.zeros(len(times), np.bool_)
+class H264Check:
+    """A `SampleCheck` for H.264."""
+
+    def __init__(self, extradata: bytes):
+        self._extradata, self._sequence = extradata, _parse_sequence(extradata)
+        self._headers: list[tuple[NDArray[np.uint8], NDArray[np.uint8], Numbers]] = []
+
+    def add(self, data: bytes, position: Numbers, size: Numbers) -> None:
+        bytes_ = np.frombuffer(data, np.uint8)
+        at = _find_slices(data, bytes_, self._extradata, position, position + size)
+        number = _frame_numbers(data, at + 1, self._sequence.frame_number_bits)
+        self._headers.append((bytes_[at], bytes_[at + 1], number))
+
+    def find_disposable(self, shown: Numbers) -> NDArray[np.bool_]:
+        unit, first, number = map(np.concatenate, zip(*self._headers, strict=True))
+        is_idr, is_reference = unit & 31 == IDR_KIND, (unit & 0b0110_0000) != 0
+        if not is_idr[0] or shown.min() < shown[0] or first.min() < 128:
+            raise UncertainError("pictures before the first key picture")
+        # with B-frames, times that rise are those of decoding; without, they have to rise
+        if (shown[1:] > shown[:-1]).all() == IS_B[first].any():
+            raise UncertainError("presentation times that do not give the order")
+        _check_gaps(number, is_idr, is_reference, self._sequence.max_frame_number)
+        # after an IDR picture, no picture refers to one before it
+        is_disposable: NDArray[np.bool_] = ~is_reference | is_idr.all()
+        return is_disposable
+
+
+class Mpeg4Check:
+    """A `SampleCheck` for MPEG-4. Every packet has to be one coded I-VOP; all are disposable."""
+
+    def __init__(self, extradata: bytes):
+        self._layer = Mpeg4Headers(extradata)
+        if self._layer.is_packed:
+            raise UncertainError("packed pictures")
+
+    def add(self, data: bytes, position: Numbers, size: Numbers) -> None:
+        at = np.where(_windows(data, position) == GROUP_CODE, position + GROUP_BYTES, position)
+        if (size <= GROUP_BYTES + WINDOW_BITS // 4).any() or (_windows(data, at) != VOP_CODE).any():
+            raise UncertainError("packets that do not begin with a picture")
+        value = _windows(data, at + WINDOW_BITS // 8)
+        # kind of the VOP, a one for each second since the last, 0, 1, time, 1, whether it is coded
+        is_intra = value >> (WINDOW_BITS - 2) == I_VOP
+        zeros = ~value & ((1 << (WINDOW_BITS - 2)) - 1)
+        num_seconds = WINDOW_BITS - 2 - np.frexp(zeros)[1]
+        coded_bit = WINDOW_BITS - (2 + num_seconds + 2 + self._layer.num_time_bits + 2)
+        if not is_intra.all() or coded_bit.min() < 0 or not (value >> coded_bit & 1).all():
+            raise UncertainError("pictures that refer to others or are not coded")
+
+    def find_disposable(self, shown: Numbers) -> NDArray[np.bool_]:
+        if (shown[1:] < shown[:-1]).any():
+            raise UncertainError("reordered pictures")
+        return np.ones(len(shown), np.bool_)
+
+
+class H265Check:
+    """A `SampleCheck` for H.265. No packet is disposable."""
+
+    def __init__(self, extradata: bytes):
+        self._reader = open_headers("hevc", extradata)
+        self._headers: list[Header] = []
+
+    def add(self, data: bytes, position: Numbers, size: Numbers) -> None:
+        for start, end in zip(position.tolist(), (position + size).tolist(), strict=True):
+            self._headers.append(self._reader.read(data[start:end], False))
+
+    def find_disposable(self, shown: Numbers) -> NDArray[np.bool_]:
+        self._reader.finish()
+        times = shown.tolist()
+        is_hidden = len(find_shown(self._headers, times, [False] * len(times))) < len(times)
+        if self._reader.has_orientation or is_hidden:
+            raise UncertainError("pictures that are turned or not shown")
+        if not are_presentation_times(self._headers, times):
+            raise UncertainError("presentation times that do not give the order")
+        return np.zeros(len(times), np.bool_)
 
 
 @lru_cache

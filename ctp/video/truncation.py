@@ -7,14 +7,18 @@ import struct
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from ctp.video.file_bytes import FileBytes
+
 UNKNOWN_AVI_SIZE = 0x7FFFFF00
 """From this number of bytes on, the writer of an AVI file did not know the size."""
 EBML, SEGMENT, SEEK_HEAD, SEEK = 0x1A45DFA3, 0x18538067, 0x114D9B74, 0x4DBB
 SEEK_ID, SEEK_POSITION, CUES, CLUSTER = 0x53AB, 0x53AC, 0x1C53BB6B, 0x1F43B675
 """Ids of Matroska's elements (RFC 9559)."""
+MAX_HEADER_BYTES = 18
+"""Most bytes of the id and the size of an element, which a damaged one may begin with."""
 
 
-def missing_share(data: bytes, container: InputContainer, stream: VideoStream) -> float:
+def missing_share(data: FileBytes, container: InputContainer, stream: VideoStream) -> float:
     """Return the share of the video's bytes that are missing at the end of a file, from 0 to 1.
 
     * MP4: the packets in the sample tables that end after the file's end.
@@ -49,15 +53,15 @@ def _missing_in_mp4(num_bytes: int, stream: VideoStream) -> float:
     return missing / total if total else 0.0
 
 
-def _missing_in_avi(data: bytes) -> float:
+def _missing_in_avi(data: FileBytes) -> float:
     """Sum over all RIFF chunks: large files have several (OpenDML)."""
     total = missing = 0
     riff = 0
     while data[riff : riff + 4] == b"RIFF":
-        (riff_size,) = struct.unpack_from("<I", data, riff + 4)
+        (riff_size,) = struct.unpack("<I", data[riff + 4 : riff + 8])
         at = riff + 12
         while at + 12 <= len(data) and at < riff + 8 + riff_size:
-            kind, size, list_kind = struct.unpack_from("<4sI4s", data, at)
+            kind, size, list_kind = struct.unpack("<4sI4s", data[at : at + 12])
             if kind == b"LIST" and list_kind == b"movi" and size < UNKNOWN_AVI_SIZE:
                 total += size
                 missing += max(at + 8 + size - len(data), 0)
@@ -66,7 +70,7 @@ def _missing_in_avi(data: bytes) -> float:
     return missing / total if total else 0.0
 
 
-def _missing_in_matroska(data: bytes) -> float:
+def _missing_in_matroska(data: FileBytes) -> float:
     kind, size, at = _element(data, 0)
     if kind != EBML or size is None:
         return 0.0
@@ -80,7 +84,7 @@ def _missing_in_matroska(data: bytes) -> float:
     return max(end - len(data), 0) / max(end - start, 1)
 
 
-def _find_cues(data: bytes, start: int, end: int) -> int | None:
+def _find_cues(data: FileBytes, start: int, end: int) -> int | None:
     """Return where the index is, if it is after the first cluster."""
     at, cues = start, None
     while at < min(end, len(data)):
@@ -95,7 +99,7 @@ def _find_cues(data: bytes, start: int, end: int) -> int | None:
     return None
 
 
-def _position_in_seek_head(data: bytes, at: int, end: int, start: int) -> int | None:
+def _position_in_seek_head(data: FileBytes, at: int, end: int, start: int) -> int | None:
     while at < end:
         kind, size, content = _element(data, at)
         if size is None:
@@ -114,16 +118,16 @@ def _position_in_seek_head(data: bytes, at: int, end: int, start: int) -> int | 
     return None
 
 
-def _element(data: bytes, at: int) -> tuple[int, int | None, int]:
+def _element(data: FileBytes, at: int) -> tuple[int, int | None, int]:
     """Return id, size and start of the content of an EBML element; size None if unknown.
 
     Raises:
         IndexError: the file ends before.
     """
-    id_bytes = 9 - data[at].bit_length()
-    kind = int.from_bytes(data[at : at + id_bytes], "big")
-    at += id_bytes
-    size_bytes = 9 - data[at].bit_length()
+    header = data[at : at + MAX_HEADER_BYTES]
+    id_bytes = 9 - header[0].bit_length()
+    kind = int.from_bytes(header[:id_bytes], "big")
+    size_bytes = 9 - header[id_bytes].bit_length()
     mask = (1 << 7 * size_bytes) - 1
-    size = int.from_bytes(data[at : at + size_bytes], "big") & mask
-    return kind, None if size == mask else size, at + size_bytes
+    size = int.from_bytes(header[id_bytes : id_bytes + size_bytes], "big") & mask
+    return kind, None if size == mask else size, at + id_bytes + size_bytes

@@ -19,10 +19,12 @@ def numbers(text: str) -> list[float]:
 
 def test_a_decoder_needs_more_for_larger_pictures_and_larger_files() -> None:
     small, large = DecodingLimits(8.0), DecodingLimits(64.0)
-    files = [VideoEntry("a", "a.mp4", size=5), VideoEntry("b", "b.mp4", size=3 * READ_AHEAD_BYTES)]
+    sizes = {"a.mp4": 5, "b.avi": 3 * READ_AHEAD_BYTES, "c.mp4": 4 * READ_AHEAD_BYTES}
+    files = [VideoEntry(name, name, size=size) for name, size in sizes.items()]
     catalog = Catalog.from_entries(files)
     base = DecoderMemory.from_catalog(small)
     assert base.videos == READ_AHEAD_BYTES
+    # only parts of the long MP4 file are read
     assert DecoderMemory.from_catalog(small, catalog).videos == 3 * READ_AHEAD_BYTES
     unknown = Catalog.from_entries([VideoEntry("a", "a.mp4")])  # as in a .txt list
     assert DecoderMemory.from_catalog(small, unknown) == base

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 import tracemalloc
@@ -165,12 +164,13 @@ def count_frames(opener: VideoOpener, entry: VideoEntry) -> int:
 def test_the_size_of_a_file_is_found_when_the_catalogue_does_not_know_it(
     tmp_path: Path, encode_video: Callable[..., bytes]
 ) -> None:
-    data, paths = encode_video(3), [tmp_path / f"{i}.mp4" for i in range(5)]
-    for path in paths:
-        with path.open("wb") as file:  # padded by a box that players skip; it takes no disk space
-            file.write(data + struct.pack(">I4s", READ_AHEAD_BYTES, b"free"))
-            file.truncate(len(data) + READ_AHEAD_BYTES)
-    entries = [VideoEntry(path.name, str(path)) for path in paths]
+    size, entries = READ_AHEAD_BYTES, []
+    for number in range(5):
+        path = tmp_path / f"{number}.avi"  # its name tells that it is read whole
+        with path.open("wb") as file:  # the padding is skipped, and takes no disk space
+            file.write(encode_video(3, format="avi"))
+            file.truncate(size)
+        entries.append(VideoEntry(path.name, str(path)))
     tracemalloc.start()
     try:
         with VideoOpener(entries) as opener:
@@ -178,7 +178,7 @@ def test_the_size_of_a_file_is_found_when_the_catalogue_does_not_know_it(
         _, most_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert READ_AHEAD_BYTES < most_bytes < 2.5 * READ_AHEAD_BYTES
+    assert size < most_bytes < 2.5 * size
 
 
 def test_a_video_that_needs_too_much_memory_is_refused(videos: Videos) -> None:

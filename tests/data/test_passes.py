@@ -6,11 +6,14 @@ import re
 
 import pytest
 
+from ctp.cli import CommandLine
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.passes import plan_sources
+from ctp.data.plan import whole_weights
 from ctp.data.sources import open_catalog
 from ctp.pretext.config import PretrainConfig, PretrainVideosConfig
 from ctp.pretext.pretraining import open_pretraining
+from ctp.recipes import PRETRAIN
 
 SOURCES = ("s3://bucket/b", "s3://bucket/a")
 LENGTHS = {"s3://bucket/a/1": 10, "s3://bucket/a/2": 100, "s3://bucket/b/1": 55}
@@ -77,6 +80,12 @@ def test_a_source_within_another_one_is_an_error() -> None:
 def test_a_mix_that_fits_no_sources_is_refused(mix: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PretrainVideosConfig(uri=("a", "b"), mix=mix)
+
+
+@pytest.mark.parametrize("text", ["3,1", ".75,.25", "3, 1"])
+def test_the_command_line_takes_weights_between_commas(text: str) -> None:
+    _, config = CommandLine(PRETRAIN, "tiny", "").parse(["--data.uri=a,b", f"--data.mix={text}"])
+    assert whole_weights(config.data.mix) == [3, 1]
 
 
 def test_a_run_says_what_its_epoch_is(small_run: PretrainConfig) -> None:

@@ -129,8 +129,8 @@ class Plan:
             )
 
     @property
-    def epoch_clips(self) -> int:
-        """Return the number of clips of an epoch."""
+    def num_clips(self) -> int:
+        """Return the number of clips of a pass, before they are repeated."""
         return self.counts.num_clips if self.counts else self.num_videos
 
     def clip(self, position: int) -> PlannedClip:
@@ -144,11 +144,11 @@ class Plan:
         Each other video comes once, with a clip number that no other position uses, so that no
         clip is shown twice.
         """
-        epoch, offset = divmod(position, self.epoch_clips * self.repeats_per_pass)
+        epoch, offset = divmod(position, self.num_clips * self.repeats_per_pass)
         place, repeat = self._place(offset)
         seen = set[int]()
-        for step in range(self.epoch_clips):
-            video, number, count = self._clip_at(epoch, (place + step) % self.epoch_clips)
+        for step in range(self.num_clips):
+            video, number, count = self._clip_at(epoch, (place + step) % self.num_clips)
             if video not in seen:
                 clip_number = (step * count + number) * self.repeats_per_pass + repeat
                 yield PlannedClip(epoch, video, clip_number)
@@ -162,11 +162,11 @@ class Plan:
         The order is cut into groups of `repeat_stride` clips, the last one with the remainder.
         Each group is shown `repeats_per_pass` times before the next one.
         """
-        num_groups = max(self.epoch_clips // self.repeat_stride, 1)
+        num_groups = max(self.num_clips // self.repeat_stride, 1)
         group = min(offset // (self.repeat_stride * self.repeats_per_pass), num_groups - 1)
         start = group * self.repeat_stride
         # the last group also takes the remainder
-        size = self.epoch_clips - start if group == num_groups - 1 else self.repeat_stride
+        size = self.num_clips - start if group == num_groups - 1 else self.repeat_stride
         repeat, place = divmod(offset - start * self.repeats_per_pass, size)
         return start + place, repeat
 
@@ -197,7 +197,7 @@ class Plan:
         there are parts. Each row is shuffled, and each part gets one clip of it. Then each part
         is shuffled. So the clips of a video, which are neighbours, go to different parts.
         """
-        total = self.epoch_clips
+        total = self.num_clips
         num_parts = max(total // self.repeat_stride, 1)
         num_rows, rest = divmod(total, num_parts)
         # part p starts at ⌊p · total / num_parts⌋, so that no two sizes differ by more than one
@@ -206,10 +206,8 @@ class Plan:
         before, after = part * rest // num_parts, (part + 1) * rest // num_parts
         start, size = part * num_rows + before, num_rows + after - before
         row = permuted(self._key(epoch, f"part {part}"), place - start, size)
-        key = self._key(epoch, f"row {row}")
-        if row < num_rows:
-            return row * num_parts + permuted(key, part, num_parts)
-        return row * num_parts + permuted(key, before, rest)
+        index, length = (part, num_parts) if row < num_rows else (before, rest)
+        return row * num_parts + permuted(self._key(epoch, f"row {row}"), index, length)
 
     def _key(self, epoch: int, shuffled: str = "") -> str:
         return f"{self.seed},{epoch},{shuffled}," if shuffled else f"{self.seed},{epoch},"
@@ -258,11 +256,6 @@ class MixedPlan:
 
     sources: tuple[Source, ...]
     plans: tuple[Plan, ...]
-
-    @property
-    def epoch_clips(self) -> int:
-        """Return the number of clips of an epoch."""
-        return sum(plan.epoch_clips for plan in self.plans)
 
     def clip(self, position: int) -> PlannedClip:
         """Return the clip at `position` ≥ 0 of the stream."""

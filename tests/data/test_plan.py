@@ -53,7 +53,7 @@ def order(plan: Plan, epoch: int) -> list[int]:
 
 
 def clips_of_pass(plan: Plan, epoch: int) -> list[PlannedClip]:
-    length = plan.epoch_clips * plan.repeats_per_pass
+    length = plan.num_clips * plan.repeats_per_pass
     return [plan.clip(position) for position in range(epoch * length, (epoch + 1) * length)]
 
 
@@ -96,7 +96,7 @@ def test_the_candidates_are_each_video_once_from_the_planned_one(plan: Plan, pos
 @settings(PROPERTY, max_examples=20)
 @given(plan=ALL_PLANS, epoch=st.integers(0, 100))
 def test_no_two_positions_share_a_candidate(plan: Plan, epoch: int) -> None:
-    length = plan.epoch_clips * plan.repeats_per_pass
+    length = plan.num_clips * plan.repeats_per_pass
     positions = range(epoch * length, (epoch + 1) * length)
     candidates = [clip for position in positions for clip in plan.candidates(position)]
     assert len(set(candidates)) == len(candidates)
@@ -184,7 +184,7 @@ class TestByDuration:
     @given(plan=PLANS_BY_DURATION, epoch=st.integers(0, 100))
     def test_each_part_of_a_pass_has_its_share_of_each_video(self, plan: Plan, epoch: int) -> None:
         plan = replace(plan, repeats_per_pass=1)
-        total, clips = plan.epoch_clips, clips_of_pass(plan, epoch)
+        total, clips = plan.num_clips, clips_of_pass(plan, epoch)
         num_parts = max(total // plan.repeat_stride, 1)
         bounds = [part * total // num_parts for part in range(num_parts + 1)]
         for start, end in itertools.pairwise(bounds):
@@ -196,7 +196,7 @@ class TestByDuration:
         num_videos, batch = 400, 16
         counts = ClipCounts.by_duration(np.full(num_videos, 10), 1)
         plan = Plan(0, num_videos, repeat_stride=2 * batch, counts=counts)
-        videos = np.array([plan.clip(i).video for i in range(plan.epoch_clips)])
+        videos = np.array([plan.clip(i).video for i in range(plan.num_clips)])
 
         def num_with_two(order: np.ndarray) -> int:
             return sum(len(set(each)) < batch for each in order.reshape(-1, batch))
@@ -215,7 +215,7 @@ class TestByDuration:
     def test_a_pass_with_repeats_takes_as_many_epochs(self) -> None:
         counts = ClipCounts.by_duration(np.array([1, 4, 2, 3]), 1)
         plan = Plan(7, 4, repeats_per_pass=2, repeat_stride=3, counts=counts)
-        assert plan.epoch_clips == 10
+        assert plan.num_clips == 10
         assert [plan.clip(position).epoch for position in range(40)] == 20 * [0] + 20 * [1]
 
 
@@ -272,7 +272,6 @@ class TestMix:
         ]
         plan = make_plan(3, sources, repeats, repeat_stride=8)
         assert isinstance(plan, MixedPlan)
-        assert plan.epoch_clips == sum(sizes[: len(weights)])
         expected = dict[int, int]()  # position of each source
         for position in range(start, start + 50):
             number, own = plan.locate(position)

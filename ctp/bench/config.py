@@ -17,7 +17,7 @@ from ctp.pretext.task_config import AnyTaskConfig
 from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 
-Part = Literal["ingest", "ray", "readers", "step", "gpu", "game", "plan"]
+Part = Literal["ingest", "long", "ray", "readers", "step", "gpu", "game", "plan"]
 BaselineName = Literal["opencv-zip-jpeg", "torchcodec", "torchcodec-transcoded"]
 Precision = Literal["fp32", "tf32", "bf16"]
 PARTS: tuple[Part, ...] = ("ingest", "ray", "step", "game", "plan")
@@ -30,6 +30,13 @@ class BenchVideosConfig(Config):
 
     uri: Sources = "corpus:32"
     """A folder (local or s3://), a glob, a .txt list, corpus:NUMBER, or several of them."""
+
+
+class BenchLongConfig(Config):
+    """A long video in one file."""
+
+    minutes: Annotated[float, Gt(0)] = 60
+    """Length of the film, which repeats the videos of data.uri."""
 
 
 class BenchRayConfig(Config):
@@ -73,13 +80,13 @@ class BenchConfig(Config):
     """What to measure, and how often. The defaults are the paper's task and encoder."""
 
     what: Annotated[tuple[Part, ...], MinLen(1)] = PARTS
-    """The parts to measure: some of ingest,ray,readers,step,gpu,game,plan."""
+    """The parts to measure: some of ingest,long,ray,readers,step,gpu,game,plan."""
     out: str = "bench.json"
     """File for the figures, local or s3://."""
     repeats: Annotated[int, Ge(1)] = 7
     """Times that each figure is measured, in turn with the others."""
     clips_per_repeat: Annotated[int, Ge(1)] = 32
-    """Clips in each repeat of ingest and game."""
+    """Clips in each repeat of ingest, long and game."""
     data: BenchVideosConfig = BenchVideosConfig()
     """The videos to measure on."""
     task: AnyTaskConfig = CtpConfig()
@@ -92,6 +99,8 @@ class BenchConfig(Config):
     """How videos are transcoded, as in shards."""
     store: str = ""
     """Folder or URI for the loaders' videos while they are measured; by default a local one."""
+    long: BenchLongConfig = BenchLongConfig()
+    """A long video in one file."""
     ray: BenchRayConfig = BenchRayConfig()
     """The stream of samples through Ray."""
     readers: BenchReadersConfig = BenchReadersConfig()

@@ -64,8 +64,7 @@ class LoaderTiming:
 
     def ratio(self, other: LoaderTiming) -> Timing:
         """Return how many times the CPU time of `other` a clip takes, repeat by repeat."""
-        pairs = zip(self.cpu.repeats, other.cpu.repeats, strict=True)
-        return Timing(f"× {other.name}", "×", tuple(own / its for own, its in pairs))
+        return self.cpu.ratio(other.cpu)
 
     def figures(self, reference: LoaderTiming) -> dict[str, Any]:
         """Return all figures; the CPU time is compared with that of `reference`."""
@@ -109,7 +108,7 @@ def compare_loaders(config: BenchConfig) -> list[LoaderTiming]:
     loaders |= {name: BASELINES[name](device, config.transcode) for name in config.baseline}
     names = [name for name, ways in loaders.items() for _ in ways]
     videos = usable_videos(config.data.uri)
-    with one_thread(), _folder(config.store) as folder:
+    with one_thread(), temporary_folder(config.store) as folder:
         timings = compare(
             [way for ways in loaders.values() for way in ways],
             videos,
@@ -122,7 +121,7 @@ def compare_loaders(config: BenchConfig) -> list[LoaderTiming]:
 
 
 @contextmanager
-def _folder(uri: str) -> Iterator[Storage]:
+def temporary_folder(uri: str) -> Iterator[Storage]:
     """Yield a new folder below `uri`, or a local one, that is deleted at the end."""
     if not uri:
         with TemporaryDirectory() as name:

@@ -47,6 +47,13 @@ INGEST: dict[str, Meaning] = {
     },
     "KiB a video": Meaning("KiB a video", "mean size of a stored video"),
 }
+LONG: dict[str, Meaning] = {
+    "ms": Meaning("ms a clip", "open the video and decode 16 frames from anywhere in it"),
+    "MiB read": Meaning("MiB read", "for a clip"),
+    "memory, MiB": Meaning("memory, MiB", "most of Python and NumPy for a clip"),
+    "first, ms": Meaning("ms of the first clip", "which also finds the frames"),
+    "file, MiB": Meaning("MiB of the file"),
+}
 RAY: dict[str, Meaning] = {
     "num_actors": Meaning("actors", "processes that draw samples, one for each CPU core"),
     "clips": Meaning("clips", "that were timed"),
@@ -170,6 +177,7 @@ TABLES: dict[str, tuple[str, Callable[[Sequence[Figures]], RenderableType]]] = {
         "ms that a clip takes, by loader; of each baseline the fastest way",
         partial(figure_table, meanings=INGEST),
     ),
+    "long": ("a clip of one long MP4 file", partial(figure_table, meanings=LONG)),
     "ray": ("clips as they reach a training worker", partial(figure_table, meanings=RAY)),
     "readers": (
         "what Ray costs a training worker, by the number of workers",

@@ -59,6 +59,11 @@ class Timing:
         """Return the median of the repeats."""
         return statistics.median(self.repeats)
 
+    def ratio(self, other: Timing) -> Timing:
+        """Return how many times the time of `other` it is, repeat by repeat."""
+        pairs = zip(self.repeats, other.repeats, strict=True)
+        return Timing(f"× {other.name}", "×", tuple(own / its for own, its in pairs))
+
     def figures(self) -> dict[str, Any]:
         """Return all figures, as JSON values."""
         summary = {"median": self.median, "min": min(self.repeats), "max": max(self.repeats)}

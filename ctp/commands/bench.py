@@ -11,6 +11,7 @@ ABOUT = """Measure what a clip and a training step cost on this machine, and wha
 
   ingest  loading clips on one core, stage by stage, from transcoded and from original videos;
           with --baseline, other loaders on the same clips, in all of their ways
+  long    a clip of a file of an hour, read whole and in parts; not measured by default
   ray     the stream of samples through Ray as it reaches a training worker, against one process
           that draws the same samples; memory of all processes
   readers what Ray costs a training worker, by the number of workers; not measured by default

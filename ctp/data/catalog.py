@@ -29,7 +29,9 @@ RETRY_SECONDS = (1.0, 5.0)
 """Pauses before a failed read of a video is repeated. For S3, the storage itself waits over a
 minute each time, so that a run survives an outage of minutes; a network disk fails at once."""
 LONG_BYTES = 2**24
-"""Bytes from which a video is not read whole for each clip, if its format allows it."""
+"""Bytes from which a video is not read whole for each clip, if its format allows it. On a disk,
+parts of smaller files are read faster, too; but an object store sends some MiB in the time that the
+two requests for a part take, and whole files are read ahead."""
 TABLE_SUFFIXES = ".3gp", ".m4v", ".mkv", ".mov", ".mp4", ".webm"
 """Endings of MP4, QuickTime and Matroska files. In others, frames are found only in order."""
 HEAD_BYTES, MATROSKA = 8, b"\x1a\x45\xdf\xa3"

@@ -40,12 +40,17 @@ def run_bench(bench, tmp_path):
 
 
 def test_all_parts_that_need_no_ray_have_positive_figures(run_bench, capsys):
-    result = run_bench("--what", "ingest,step,game,plan")
+    result = run_bench("--what", "ingest,long,step,game,plan")
     assert [each["loader"] for each in result["ingest"]] == ["ours transcoded", "ours original"]
     assert len(result["timings"]) == 4
+    whole, parts = result["long"]
+    assert parts["MiB read"] < 2 < whole["MiB read"] == pytest.approx(parts["file, MiB"])
     authors, step = result["step"]
     of_loaders = [
-        figure for loader in result["ingest"] for figure in loader.values() if type(figure) is dict
+        figure
+        for each in [*result["ingest"], *result["long"]]
+        for figure in each.values()
+        if type(figure) is dict
     ]
     for timing in [*of_loaders, authors["ms"], step["ms"], *result["timings"]]:
         assert len(timing["repeats"]) == 2

@@ -64,6 +64,12 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
         loaders = ingest.compare_loaders(config)
         shown = ingest.fastest_of_each(loaders)
         speeds = [ingest.describe_loader(each, loaders[0]) for each in loaders[1:]]
+    long_files = list[Figures]()
+    if "long" in config.what:
+        from ctp.bench.long_files import describe_long, measure_long
+
+        long_files = measure_long(config)
+        speeds.append(describe_long(long_files))
     deliveries = []
     if "ray" in config.what:
         from ctp.cluster.delivery import measure_delivery  # nor Ray
@@ -84,6 +90,7 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
     figures: dict[str, Sequence[Figures]] = {
         "ingest": [loader.figures(loaders[0]) for loader in shown],
         "loaders": [loader.figures(loaders[0]) for loader in loaders],
+        "long": long_files,
         "ray": [delivery.figures() for delivery in deliveries],
         "readers": readers,
         "step": steps,

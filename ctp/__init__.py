@@ -15,7 +15,7 @@ These modules are the rest of the public API. A module that is not listed may ch
 * Options: `ctp.pretext.config`, `ctp.pretext.ctp.config`, `ctp.encoders.config`,
   `ctp.video.config`, `ctp.training.config`, `ctp.training.schedule`, `ctp.downstream.config`,
   `ctp.downstream.track_config`, `ctp.downstream.embed_config`, `ctp.build.config`,
-  `ctp.sweeps.config`. Complete sets of them: `ctp.recipes`.
+  `ctp.curation.config`, `ctp.sweeps.config`. Complete sets of them: `ctp.recipes`.
 * For a pretext task of your own: `ctp.pretext.task`, `ctp.pretext.task_config`,
   `ctp.pretext.registry`, `ctp.data.stream`, `ctp.training.step`, `ctp.score`.
 * For an encoder of your own: `ctp.encoders.encoder`, `ctp.encoders.registry`.
@@ -25,10 +25,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctp.cluster.api import build_shards, embed, finetune, pretrain, sweep, track
+    from ctp.cluster.api import build_shards, curate, embed, finetune, pretrain, sweep, track
     from ctp.encoders.weights import load_encoder
 
-__all__ = ["build_shards", "embed", "finetune", "load_encoder", "pretrain", "sweep", "track"]
+__all__ = [
+    "build_shards",
+    "curate",
+    "embed",
+    "finetune",
+    "load_encoder",
+    "pretrain",
+    "sweep",
+    "track",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from ctp.build.config import BuildConfig, TranscodeConfig
+from ctp.curation.config import CurateConfig
 from ctp.downstream.config import FinetuneConfig, LabeledVideosConfig
 from ctp.downstream.embed_config import EmbedConfig, EmbedScalingConfig, FeatureConfig
 from ctp.downstream.track_config import TrackConfig
@@ -206,6 +207,14 @@ BUILD = {
     "original": original_shards,
     "kcf": kcf_shards,
 }
+
+
+def default_curation() -> CurateConfig:
+    """Cut at cuts, drop what is damaged, short, small, dark, still, shaky, text or a duplicate."""
+    return CurateConfig()
+
+
+CURATE = {"default": default_curation}
 
 
 def finetune_ucf101() -> FinetuneConfig:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The steps of the image, apart from its Dockerfile so that they can be tried without one:
 #   torch          torch without CUDA, if TORCH_INDEX is the URL of a package index that has it
-#   dependencies   what pyproject.toml and its extra mlflow ask for, as constraints.txt pins it
+#   dependencies   what pyproject.toml and its extras curate and mlflow ask for, as constraints.txt pins it
 #   ctp            ctp itself, over them
 #   check          all fits together, and the jobs in this folder answer
 set -euo pipefail
@@ -26,7 +26,8 @@ asked_for() {
     python -c '
 import sys, tomllib
 project = tomllib.load(sys.stdin.buffer)["project"]
-print(*project["dependencies"], *project["optional-dependencies"]["mlflow"], sep="\n")
+extras = project["optional-dependencies"]
+print(*project["dependencies"], *extras["curate"], *extras["mlflow"], sep="\n")
 ' < "$project/pyproject.toml"
 }
 

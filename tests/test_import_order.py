@@ -31,7 +31,7 @@ TIERS = (
     {"encoders"},
     {"data"},
     {"build", "training"},
-    {"pretext"},
+    {"curation", "pretext"},
     {"downstream", "bench"},
     {"recipes"},
     {"report"},

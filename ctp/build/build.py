@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +20,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from ctp.build import identity
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.build.convert import convert
+from ctp.build.identity import canonical
 from ctp.build.kcf import with_teacher
 from ctp.build.layouts import LAYOUTS, Contents, Source
 from ctp.config import describe_kept, keep_stored
-from ctp.data import corpus
 from ctp.data.catalog import VideoEntry
 from ctp.data.journal import Journal
 from ctp.data.parquet_folder import MANIFEST, find_beside
@@ -35,7 +35,7 @@ from ctp.data.shards import SUFFIX, ShardSummary, ShardWriter
 from ctp.lease import Attempt
 from ctp.rng import uniform_hash
 from ctp.storage import Storage
-from ctp.versions import describe_writer, written_by
+from ctp.versions import written_by
 from ctp.video.encoded import VideoError
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 
@@ -99,7 +99,7 @@ def find_sources(config: BuildConfig) -> Contents:
     for name in ("source", "out"):
         if not getattr(config, name):
             raise ValueError(f"--{name} is missing: expected a folder or URI")
-    if f"{_canonical(config.out)}/".startswith(f"{_canonical(config.source)}/"):
+    if f"{canonical(config.out)}/".startswith(f"{canonical(config.source)}/"):
         raise ValueError(
             f"--out {config.out} is inside --source {config.source}, so that its shards would "
             "become sources. Use another --out"
@@ -153,25 +153,8 @@ def create_or_resume(config: BuildConfig, tasks: Sequence[ShardTask]) -> None:
         ValueError: the folder holds another build, or other files; says what differs.
         StorageError: the folder cannot be written to.
     """
-    out = Storage.from_uri(config.out)
-    place = find_beside(out, BUILD)
-    ours = _identity(config, tasks)
-    if not place.exists():
-        if out.list_files():
-            raise ValueError(f"{out.uri} holds files that are not a build. Use another --out")
-        out.check_writable()
-        identity = ours | {"recipe": config.recipe, "written_by": dict(written_by())}
-        place.write_bytes(json.dumps(identity, indent=2).encode())
-        return
-    theirs = json.loads(place.read_bytes())
-    writer = theirs.pop("written_by", None)
-    theirs.pop("recipe", None)
-    differences = _differences(theirs, ours)
-    if differences:
-        raise ValueError(
-            f"{out.uri} holds another build: {'; '.join(differences)}. Use another --out or the "
-            f"same options. It was written by {describe_writer(writer)}"
-        )
+    place = find_beside(Storage.from_uri(config.out), BUILD)
+    identity.create_or_resume(place, _identity(config, tasks), {"recipe": config.recipe})
 
 
 def with_stored_defaults(config: BuildConfig, given: Iterable[str]) -> BuildConfig:
@@ -325,19 +308,6 @@ def _identity(config: BuildConfig, tasks: Sequence[ShardTask]) -> dict[str, Any]
         ids = [source.id for source in task.sources]
         digest.update(repr((task.sources[0].split, ids)).encode())
     values = config.model_dump(mode="json", exclude=set(CHANGEABLE_OPTIONS))
-    values["source"] = _canonical(config.source)
+    values["source"] = canonical(config.source)
     videos = sum(len(task.sources) for task in tasks)
     return {"format": FORMAT, **values, "videos": videos, "ids": digest.hexdigest()}
-
-
-def _canonical(uri: str) -> str:
-    """Return one form for all ways to write a URI: a relative path, an absolute path, or a link."""
-    if uri.startswith(corpus.SCHEME):
-        return uri
-    place = Storage.from_uri(uri)
-    return os.path.realpath(place.path) if place.is_local else place.uri
-
-
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
-    return [f"{name} was {theirs.get(name)}, now {ours.get(name)}" for name in names]

@@ -111,7 +111,7 @@ def _from_video(
     source: Source, video: EncodedVideo, config: TranscodeConfig | None, limits: DecodingLimits
 ) -> ShardRow:
     data = video.data if config is None else transcode(video, config, limits)
-    return _row(source, data, limits)
+    return to_row(source, data, limits)
 
 
 def _from_folder(
@@ -163,10 +163,15 @@ def _from_pictures(
     if not number:
         raise ValueError(f"has no frames; looked for {' '.join(PICTURE_SUFFIXES)}")
     frames = (_decode_picture(picture, limits) for picture in pictures)
-    return _row(source, encode_frames(frames, number, rate, config), limits)
+    return to_row(source, encode_frames(frames, number, rate, config), limits)
 
 
-def _row(source: Source, data: bytes, limits: DecodingLimits) -> ShardRow:
+def to_row(source: Source, data: bytes, limits: DecodingLimits) -> ShardRow:
+    """Return the row of a shard for an encoded video, after its first frame was decoded.
+
+    Raises:
+        VideoError: it is too large, or cannot be decoded.
+    """
     if len(data) > MAX_VIDEO_BYTES:
         reason = f"has {len(data)} bytes, expected at most {MAX_VIDEO_BYTES}"
         raise VideoError(source.id, source.uri, reason)

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -59,13 +59,18 @@ def transcode(
         VideoError: it is not a video, is truncated, exceeds the limits, or a frame cannot be
             decoded.
     """
-    with VideoReader(video, limits) as reader, _Encoder(config, reader.clock) as encoder:
-        reader.decode(range(reader.num_frames), encoder.add)
-        assert encoder.num_frames == reader.num_frames
-        try:
-            return encoder.finish()
-        except ValueError as error:
-            raise VideoError(video.id, video.uri, str(error)) from error
+    with VideoReader(video, limits) as reader:
+        clock = reader.clock
+        with VideoEncoder(config, clock.time_base) as encoder:
+            reader.decode(
+                range(reader.num_frames),
+                lambda number, frame: encoder.add(number, frame, clock.times[number]),
+            )
+            assert encoder.num_frames == reader.num_frames
+            try:
+                return encoder.finish()
+            except ValueError as error:
+                raise VideoError(video.id, video.uri, str(error)) from error
 
 
 def encode_frames(
@@ -85,9 +90,11 @@ def encode_frames(
     Raises:
         ValueError: the frames have different sizes, or cannot be encoded.
     """
-    with _Encoder(config, Clock.from_rate(num_frames, rate)) as encoder:
+    clock = Clock.from_rate(num_frames, rate)
+    with VideoEncoder(config, clock.time_base) as encoder:
         for number, frame in enumerate(frames):
-            encoder.add(number, av.VideoFrame.from_ndarray(frame, format="rgb24"))
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            encoder.add(number, picture, clock.times[number])
         return encoder.finish()
 
 
@@ -116,20 +123,40 @@ def stored_size(width: int, height: int, short_side_px: int) -> tuple[int, int]:
     return max(round(width * scale / 2), 1) * 2, max(round(height * scale / 2), 1) * 2
 
 
-class _Encoder:
+class VideoEncoder:
     """Encodes frame by frame, for use in a `with` statement."""
 
-    def __init__(self, config: TranscodeConfig, clock: Clock):
-        self._config, self._clock = config, clock
+    def __init__(
+        self,
+        config: TranscodeConfig,
+        time_base: Fraction,
+        crop: tuple[int, int, int, int] | None = None,
+    ):
+        """Create an encoder.
+
+        Args:
+            config: how to encode.
+            time_base: unit of the frames' times, in seconds.
+            crop: x, y, width, height of the part to encode, in pixels as stored; None: all.
+        """
+        self._config, self._time_base, self._crop = config, time_base, crop
         # MPEG-4 has no units of time as short as those of many files, so packets get theirs later
-        is_h264 = config.codec == "h264"
-        self._encoder_clock = clock if is_h264 else Clock.from_rate(len(clock.times), DEFAULT_RATE)
+        self._has_times = config.codec == "h264"
+        self._times: list[int] = []
         self._num_packets = 0
         self._reformatter = VideoReformatter()
         self._source_size: tuple[int, int] | None = None
-        self.num_frames = 0
 
-    def __enter__(self) -> _Encoder:
+    @property
+    def num_frames(self) -> int:
+        """Return the number of frames that were encoded."""
+        return len(self._times)
+
+    @property
+    def _encoder_base(self) -> Fraction:
+        return self._time_base if self._has_times else 1 / DEFAULT_RATE
+
+    def __enter__(self) -> Self:
         # a file, because the muxer moves the index to the front at the end
         self._file = tempfile.NamedTemporaryFile(suffix=".mp4")
         self._container: OutputContainer = av.open(
@@ -143,8 +170,13 @@ class _Encoder:
         self._container.close()
         self._file.close()
 
-    def add(self, number: int, frame: av.VideoFrame) -> None:
+    def add(self, number: int, frame: av.VideoFrame, time: int) -> None:
         """Encode the frame if it is the next one; a decoder may return some twice.
+
+        Args:
+            number: of the frame, from 0.
+            frame: the picture.
+            time: when it is shown, in units of `time_base`, strictly rising from 0.
 
         Raises:
             ValueError: its size differs from the first frame's, or it cannot be encoded.
@@ -152,7 +184,7 @@ class _Encoder:
         if number != self.num_frames:
             return
         with decoding_errors("has frames that cannot be converted"):
-            frame = _upright(frame)
+            frame = _upright(frame, self._crop)
         if self._source_size is None:
             self._source_size = frame.width, frame.height
             self._set_up(*stored_size(frame.width, frame.height, self._config.short_side_px))
@@ -160,8 +192,10 @@ class _Encoder:
             raise ValueError(SIZE_CHANGES)
         with decoding_errors("has frames that cannot be converted"):
             scaled = self._scale(frame)
+        scaled.pts = time if self._has_times else number
+        scaled.time_base = self._encoder_base
+        self._times.append(time)
         self._encode(scaled)
-        self.num_frames += 1
 
     def finish(self) -> bytes:
         """Return the file."""
@@ -175,8 +209,8 @@ class _Encoder:
         context = self._stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         with decoding_errors("has an invalid unit of time"):
-            self._stream.time_base = self._clock.time_base
-            context.time_base = self._encoder_clock.time_base
+            self._stream.time_base = self._time_base
+            context.time_base = self._encoder_base
         context.thread_count = 1  # the same bytes on every machine; shards use the cores
         context.color_range = ColorRange.MPEG
 
@@ -191,9 +225,6 @@ class _Encoder:
             interpolation=Interpolation.BILINEAR,
             threads=1,
         )
-        # the reformatter does not copy times
-        clock = self._encoder_clock
-        scaled.pts, scaled.time_base = clock.times[self.num_frames], clock.time_base
         scaled.pict_type = PictureType.NONE  # the encoder decides, not the source
         return scaled
 
@@ -202,8 +233,8 @@ class _Encoder:
         with decoding_errors("cannot be encoded"):
             for packet in self._stream.encode(frame):
                 # packets have the order of the frames
-                packet.pts = packet.dts = self._clock.times[self._num_packets]
-                packet.time_base = self._clock.time_base
+                packet.pts = packet.dts = self._times[self._num_packets]
+                packet.time_base = self._time_base
                 self._num_packets += 1
                 self._container.mux(packet)
 
@@ -233,10 +264,15 @@ ENCODERS = {"mpeg4": ("mpeg4", _mpeg4_options), "h264": ("libx264", _h264_option
 """Codec -> FFmpeg's encoder and its options."""
 
 
-def _upright(frame: av.VideoFrame) -> av.VideoFrame:
+def _upright(frame: av.VideoFrame, crop: tuple[int, int, int, int] | None = None) -> av.VideoFrame:
+    """Return a part of a frame, upright; the crop is of the picture as it is stored."""
     matrix = display_matrix(frame)
-    if matrix is None:
+    if matrix is None and crop is None:
         return frame
     picture: NDArray[Any] = frame.to_ndarray(format="rgb24")
-    picture = np.ascontiguousarray(upright(picture, matrix))
-    return av.VideoFrame.from_ndarray(picture, format="rgb24")
+    if crop is not None:
+        x, y, width, height = crop
+        picture = picture[y : y + height, x : x + width]
+    if matrix is not None:
+        picture = upright(picture, matrix)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")

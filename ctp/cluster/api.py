@@ -97,6 +97,26 @@ def build_shards(recipe: str = "training", **options: Any) -> str:
     return build.build_shards(_configure_kept(recipes.BUILD, recipe, options))
 
 
+def curate(recipe: str = "default", **options: Any) -> str:
+    """Cut raw videos into segments worth training on, as jobs/curate.py does.
+
+    Args:
+        recipe: name of the recipe to start from.
+        options: options that replace the recipe's; `source` and `out` are needed.
+
+    Returns:
+        the URI of the folder of shards.
+
+    Raises:
+        ValueError: an option or the source does not fit, no segment is kept, or a package of the
+            extra curate is missing.
+        StoppedError: the storage fails.
+    """
+    from ctp.cluster.curate import curate as curate_videos  # its packages are an extra
+
+    return curate_videos(_configure_kept(recipes.CURATE, recipe, options))
+
+
 def sweep(recipe: str = "grid", **options: Any) -> Sweep:
     """Run a sweep and write its table and plot, as jobs/sweep.py does.
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
-
-import numpy as np
-import ray
-import ray.data
 
 from ctp.build.build import (
     Part,
@@ -24,13 +20,11 @@ from ctp.build.build import (
 )
 from ctp.build.config import BuildConfig
 from ctp.build.layouts import Contents
-from ctp.cluster.connect import Demand, check_place, cluster
-from ctp.cluster.errors import stopped_errors
-from ctp.cluster.losses import keep_losses, open_journal
+from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
-from ctp.cluster.stream import Columns, map_by_actors
-from ctp.cluster.waiting import silence_reported
+from ctp.cluster.tasks import run_tasks
+from ctp.data.journal import Journal
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.lease import Attempt, hold
@@ -162,45 +156,20 @@ def build(
     Raises:
         StoppedError: the storage fails, or another process took over the folder.
     """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = 1  # what an actor yields arrives at once
-    # as bytes: Arrow would take the dataclass apart
-    rows = [{"task": pickle.dumps(task)} for task in tasks]
-    cpus = ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
-    at_a_time = min(config.num_tasks or max(int(cpus), 1), len(rows))
-    builders = Demand("builder", at_a_time, 1.0, 0.0, "num_tasks")
-    shards = ray.data.from_items(rows, override_num_blocks=len(rows))
-    arguments = config, keep_losses(), attempt
-    built = map_by_actors(shards, _ShardBuilder, arguments, at_a_time, num_cpus=1)
-    with stopped_errors(), silence_reported("finished video", [builders]) as progress:
-        for row in built.iter_rows():
-            progress()
-            report(int(row["videos"]))
+    work = partial(_build_shard, config=config, attempt=attempt)
+    run_tasks(tasks, work, config.video_seconds, config.num_tasks, report)
 
 
-class _ShardBuilder:
-    """Builds shards. A bad video may end its process; the shard is then built again, because a
-    Parquet file cannot be continued."""
-
-    def __init__(self, config: BuildConfig, losses: Any, attempt: Attempt | None):
-        # first, so that a process that dies while it starts is known
-        self._journal = open_journal(losses, config.video_seconds, slow=True)
-        self._config, self._attempt = config, attempt
-        self._limits = DecodingLimits(config.max_megapixels)
-
-    def __call__(self, row: Columns) -> Iterator[Columns]:
-        """Build the shard of a row; yield how many videos are done since the last report."""
-        task: ShardTask = pickle.loads(row["task"][0])
-        unreported = 0
-        config = self._config
-        sources = build_shard(
-            task, config.transcode, self._journal, self._limits, self._attempt, config.teacher
-        )
-        with self._journal.task():
-            for _ in sources:
-                unreported += 1
-                if unreported == VIDEOS_PER_REPORT:
-                    yield {"videos": np.array([unreported])}
-                    unreported = 0
-        yield {"videos": np.array([unreported])}
+def _build_shard(
+    task: ShardTask, journal: Journal, config: BuildConfig, attempt: Attempt | None
+) -> Iterator[int]:
+    """Build a shard; yield how many videos are done since the last report."""
+    limits = DecodingLimits(config.max_megapixels)
+    sources = build_shard(task, config.transcode, journal, limits, attempt, config.teacher)
+    unreported = 0
+    for _ in sources:
+        unreported += 1
+        if unreported == VIDEOS_PER_REPORT:
+            yield unreported
+            unreported = 0
+    yield unreported

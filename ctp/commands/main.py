@@ -27,6 +27,7 @@ JOBS = (
     "report",
     "runs",
     "sweep",
+    "curate",
     "build-shards",
     "bench",
 )

@@ -415,6 +415,19 @@ class Journal:
             if is_suspect:
                 self._record.release(video)
 
+    def renew(self) -> None:
+        """Begin the time limit of the present video anew, because the work on it has advanced."""
+        signal.setitimer(signal.ITIMER_REAL, self._max_seconds)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the time limit of the present video inside the block."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            yield
+        finally:
+            self.renew()
+
     def _wait_for_grant(self, video: str) -> None:
         while not self._record.grant(video, self._max_seconds):
             time.sleep(POLL_SECONDS)
@@ -437,6 +450,11 @@ class Journal:
 def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractContextManager[None]:
     """Return `journal.working_on`; without a journal, a context that does nothing."""
     return nullcontext() if journal is None else journal.working_on(video_id, uri)
+
+
+def paused(journal: Journal | None) -> AbstractContextManager[None]:
+    """Return `journal.paused`; without a journal, a context that does nothing."""
+    return nullcontext() if journal is None else journal.paused()
 
 
 def video_key(video_id: str, uri: str) -> str:

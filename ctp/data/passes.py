@@ -50,7 +50,7 @@ def _counts(catalog: Catalog, rows: range, span_frames: int | None) -> ClipCount
         raise ValueError(
             "data.clips_per_video by_duration needs the number of frames of each video, which "
             f"only shards record: it is unknown for {len(unknown)} of {len(some)} videos, e.g. "
-            f"{unknown[0].as_py()!r}. Build shards of them with jobs/build_shards.py, or give "
-            "--data.clips_per_video one"
+            f"{unknown[0].as_py()!r}. Build shards of them with jobs/build_shards.py or "
+            "jobs/curate.py, or give --data.clips_per_video one"
         )
     return ClipCounts.by_duration(num_frames.to_numpy(), span_frames)

@@ -14,9 +14,9 @@ import mmap
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -94,6 +94,7 @@ class ShardRow:
         cover: int8 [N], visible eighths of the object, or None.
         weights: float32 [K·N] in [0, 1], how far each box of a tracker can be trusted, or None. A
             frame of weight 0 ends a track: boxes behind it are of another target.
+        extra: values of further columns, by name.
     """
 
     id: str
@@ -107,6 +108,7 @@ class ShardRow:
     absence: NDArray[np.int8] | None = None
     cover: NDArray[np.int8] | None = None
     weights: NDArray[np.float32] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -143,21 +145,28 @@ class ShardWriter:
     Memory holds one row group. The file grows on this machine's disk and is then copied.
     """
 
-    def __init__(self, place: Storage, row_group_bytes: int = ROW_GROUP_BYTES):
+    def __init__(
+        self,
+        place: Storage,
+        row_group_bytes: int = ROW_GROUP_BYTES,
+        extra: Sequence[pa.Field] = (),
+    ):
         """Create a writer; nothing is written yet.
 
         Args:
             place: the file to write.
             row_group_bytes: a row group is complete when its videos have this many bytes.
+            extra: further columns, with values in `ShardRow.extra`.
         """
         self._place, self._row_group_bytes = place, row_group_bytes
+        self._schema = pa.schema([*SCHEMA, *extra], MARK)
         self._group: list[ShardRow] = []
         self._group_bytes = 0
         self._indices = [SCHEMA.empty_table().select(INDEXED)]
 
     def __enter__(self) -> Self:
         self._file = tempfile.TemporaryFile()
-        self._writer = pq.ParquetWriter(self._file, SCHEMA, **_layout())
+        self._writer = pq.ParquetWriter(self._file, self._schema, **_layout(self._schema))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -203,7 +212,7 @@ class ShardWriter:
         return ShardSummary(len(index), frames, size, checksum, dict(sorted(labels.items())))
 
     def _close_group(self) -> None:
-        table = _to_table(self._group)
+        table = _to_table(self._group, self._schema)
         with _disk_errors():
             self._writer.write_table(table, row_group_size=len(table))
         self._indices.append(table.select(INDEXED))
@@ -276,12 +285,12 @@ def _disk_errors() -> Iterator[None]:
         ) from error
 
 
-def _layout() -> dict[str, Any]:
+def _layout(schema: pa.Schema) -> dict[str, Any]:
     """Return the options for one page per row group and uncompressed videos."""
     return {
         "use_dictionary": False,
         "write_statistics": False,
-        "compression": {path: "none" if path == "data" else "zstd" for path in _leaf_paths()},
+        "compression": {path: "none" if path == "data" else "zstd" for path in _leaf_paths(schema)},
         "data_page_version": "1.0",
         "data_page_size": 2**31 - 1,
         "write_batch_size": 2**30,
@@ -292,17 +301,23 @@ def _new_digest() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=32)
 
 
-def _to_table(rows: list[ShardRow]) -> pa.Table:
+def _to_table(rows: list[ShardRow], schema: pa.Schema) -> pa.Table:
     columns: dict[str, Any] = {name: [getattr(r, name) for r in rows] for name in SCHEMA.names}
+    for name in schema.names[len(SCHEMA.names) :]:
+        columns[name] = [row.extra[name] for row in rows]
     boxes = columns["boxes"]
     columns["boxes"] = [None if b is None else np.asarray(b, np.float32).tolist() for b in boxes]
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=schema)
 
 
-def _leaf_paths() -> list[str]:
-    nested = {"boxes": ".list.element.list.element", "absence": ".list.element"}
-    nested["cover"] = nested["weights"] = nested["absence"]
-    return [name + nested.get(name, "") for name in SCHEMA.names]
+def _leaf_paths(schema: pa.Schema) -> list[str]:
+    return [each.name + ".list.element" * _depth(each.type) for each in schema]
+
+
+def _depth(kind: pa.DataType) -> int:
+    """Return how many lists are inside each other."""
+    is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return 1 + _depth(kind.value_type) if is_list else 0
 
 
 def _to_text(table: pa.Table) -> bytes:

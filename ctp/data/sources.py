@@ -3,7 +3,7 @@
 A source is one of
 
 * a folder, local or `s3://…`: every video file below it, at any depth, and every video in the
-  shards (`.parquet`, written by `jobs/build_shards.py`) and WebDataset tars (`.tar`) below it. A
+  shards (`.parquet`, see `ctp.data.shards`) and WebDataset tars (`.tar`) below it. A
   video file in a subfolder is labelled by the name of its folder, one in a tar by its `.cls` or
   `.json`. Hidden names are skipped, and links are followed (`ctp.data.listing`);
 * one such file, or a pattern of them: a glob, `clips/**/*.mp4`, or braces,

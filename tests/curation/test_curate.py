@@ -1,0 +1,212 @@
+"""Raw videos become shards of segments, in one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ctp.curation.config import CurateConfig
+from ctp.curation.curate import (
+    create_or_resume,
+    decide_all,
+    estimate,
+    open_curation,
+    plan_writing,
+    read_written,
+    unmeasured,
+    write_manifest,
+)
+from ctp.curation.measure import measure_group
+from ctp.curation.page import write_page
+from ctp.curation.write import write_group
+from ctp.data.sources import open_catalog
+from ctp.video.decode import VideoReader
+
+ALL = {"min_seconds": None, "min_short_side_px": None, "min_motion": None, "max_shake": None,
+       "max_text_share": None, "max_hash_distance": None, "min_brightness": None}  # fmt: skip
+"""Settings that drop only what is damaged."""
+
+
+def curate(config):
+    """Curate; return the decided segments and the manifest."""
+    curation = open_curation(config)
+    create_or_resume(curation)
+    for group in unmeasured(curation):
+        measure_group(group, config, curation.out)
+    decided, facts = decide_all(curation)
+    for task in plan_writing(curation, decided):
+        write_group(task, config, curation.out)
+    written = read_written(curation)
+    write_page(curation, decided, facts)
+    if config.dry_run:
+        return decided, estimate(curation, decided, facts, written)
+    return decided, write_manifest(curation, decided, facts, written)
+
+
+UNCUT = {"detector": "off"}
+"""For frames that show their numbers: each one is a cut."""
+
+
+def make_config(folder: Path, **changes):
+    values = {"source": str(folder / "raw"), "out": str(folder / "out"), "cuts": UNCUT, **changes}
+    return CurateConfig.from_values(values)
+
+
+@pytest.fixture
+def numbered(tmp_path, encode_video):
+    """Two raw videos whose frames show their numbers, and one file of text."""
+    (tmp_path / "raw").mkdir()
+    for name, number in (("a", 130), ("b", 60)):
+        (tmp_path / "raw" / f"{name}.mp4").write_bytes(encode_video(number))
+    (tmp_path / "raw" / "text.mp4").write_text("this is text")
+    return tmp_path
+
+
+def test_a_segment_holds_exactly_its_frames(numbered, read_numbers):
+    config = make_config(numbered, rules=ALL, cuts={"detector": "off", "max_seconds": 2})
+    decided, _ = curate(config)
+    assert decided["num_frames"].tolist() == [50, 50, 30, 50, 10]
+    for entry in open_catalog(config.out):
+        row = decided[decided["id"] == entry.id].iloc[0]
+        with VideoReader(entry.read()) as reader:
+            frames = reader.read(range(reader.num_frames), short_side_px=64)
+            assert reader.clock.rate == pytest.approx(25)
+        first = row["first_frame"]
+        assert read_numbers(frames) == list(range(first, first + row["num_frames"]))
+
+
+def test_a_shard_has_the_measures_of_its_segments(numbered):
+    config = make_config(numbered, rules=ALL, segments_per_shard=1)
+    decided, manifest = curate(config)
+    read = pd.read_parquet(config.out).set_index("id")
+    assert len(manifest["shards"]) == len(read) == 2
+    for _, row in decided.iterrows():
+        stored = read.loc[row["id"]]
+        for name in ("source", "start_seconds", "end_seconds", "motion", "shake", "brightness"):
+            assert stored[name] == row[name]
+        assert list(stored["crop"]) == [0, 0, 96, 64]
+
+
+def test_the_manifest_accounts_for_everything(numbered):
+    decided, manifest = curate(make_config(numbered, rules={**ALL, "min_seconds": 3}))
+    assert [each["id"] for each in manifest["quarantined"]] == ["text.mp4"]
+    assert manifest["sources"]["videos"] == 3
+    assert manifest["rules"]["short"]["segments"] == (decided["rule"] == "short").sum() == 1
+    assert manifest["rules"]["short"]["examples"] == ["b.mp4/00000"]
+    assert manifest["rules"]["short"]["setting"] == "rules.min_seconds 3"
+    assert manifest["videos"] == 1
+    assert json.loads((numbered / "out" / "_manifest.json").read_bytes()) == manifest
+
+
+def test_what_is_finished_is_not_done_again(numbered):
+    config = make_config(numbered, rules=ALL)
+    _, first = curate(config)
+    curation = open_curation(config)
+    assert unmeasured(curation) == []
+    assert plan_writing(curation, decide_all(curation)[0]) == []
+    (numbered / "out" / "_written" / "00000.json").unlink()
+    assert curate(config)[1]["shards"] == first["shards"]
+
+
+def test_other_rules_are_refused_once_shards_are_written(numbered):
+    config = make_config(numbered, rules=ALL)
+    curate(config)
+    other = make_config(numbered, rules={**ALL, "min_seconds": 3})
+    with pytest.raises(ValueError, match=r"shards of other rules: rules was .*min_seconds"):
+        create_or_resume(open_curation(other))
+    cuts = make_config(numbered, rules=ALL, cuts={"detector": "content"})
+    with pytest.raises(ValueError, match=r"another build: cuts was"):
+        create_or_resume(open_curation(cuts))
+
+
+def test_rules_that_drop_everything_are_named_and_can_be_changed(numbered):
+    with pytest.raises(ValueError, match=r"all 2 segments are dropped.*rule dark"):
+        curate(make_config(numbered, rules={**ALL, "min_brightness": 1.0}))
+    assert curate(make_config(numbered, rules=ALL))[1]["videos"] == 2
+
+
+def test_a_dry_run_estimates_the_whole_and_may_change_its_rules(numbered, encode_video):
+    for number in range(6):
+        (numbered / "raw" / f"more{number}.mp4").write_bytes(encode_video(60))
+    dry = make_config(numbered, rules=ALL, dry_run=True, sample=4)
+    decided, whole = curate(dry)
+    assert decided["source"].nunique() <= 4
+    # nine videos: about 550 frames
+    assert whole.hours * 3600 == pytest.approx(550 / 25, rel=0.4)
+    assert whole.bytes > 0
+    other = replace_rules(dry, min_seconds=3)
+    assert curate(other)[0]["id"].tolist() == decided["id"].tolist()
+    assert not (numbered / "out" / "_manifest.json").exists()
+
+
+def replace_rules(config, **changes):
+    return config.replace(rules=config.rules.replace(**changes))
+
+
+def test_a_video_of_one_frame_is_short(tmp_path, encode_video):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "one.mp4").write_bytes(encode_video(1))
+    (tmp_path / "raw" / "two.mp4").write_bytes(encode_video(60))
+    rules = {**ALL, "min_seconds": 1}
+    assert curate(make_config(tmp_path, rules=rules))[0]["rule"].tolist() == ["short", ""]
+
+
+def test_another_size_begins_another_segment(tmp_path, encode_video):
+    """A recording that changes its size, as a transport stream of two."""
+    parts = [encode_video(50, width=w, format="mpegts", codec="mpeg2video") for w in (96, 64)]
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "joined.ts").write_bytes(b"".join(parts))
+    decided, _ = curate(make_config(tmp_path, rules=ALL))
+    assert [list(size) for size in decided["picture_size"]] == [[96, 64], [64, 64]]
+    # at the change, FFmpeg's decoder keeps its last picture
+    assert decided["num_frames"].tolist() == [49, 50]
+
+
+def test_black_bars_are_cut_off(tmp_path, raw_collection):
+    planted = raw_collection(
+        tmp_path / "raw", [f"corpus:{i}-{i + 1}" for i in range(12)], per_file=40, copy_share=0
+    )
+    rules = {**ALL, "min_motion": 0.003, "min_brightness": 0.04}
+    config = make_config(tmp_path, rules=rules, cuts={})
+    decided, _ = curate(config)
+    for part in planted:
+        middle = (part.first + part.end) // 2
+        row = decided[decided["first_frame"] <= middle].iloc[-1]
+        if part.kind == "clip":
+            assert list(row["crop"]) == [0, part.bar_px, 240, 180 - 2 * part.bar_px]
+    with VideoReader(open_catalog(config.out)[0].read()) as reader:
+        assert reader.read([10], short_side_px=64).min(axis=(0, 2, 3)).max() > 0
+
+
+def check_planted(folder, clips, raw_collection, *, per_file, copy_share):
+    """Curate a planted collection; return the agreement of cuts and the share of bars found."""
+    planted = raw_collection(folder / "raw", clips, per_file=per_file, copy_share=copy_share)
+    rules = {"min_seconds": 1, "min_short_side_px": 64}
+    decided, _ = curate(make_config(folder, rules=rules, cuts={}))
+    return planted, decided
+
+
+EXPECTED = {
+    "slide": {"static", "text"},
+    "credits": {"text", "dark"},
+    "still": {"static"},
+    "dark": {"dark"},
+}
+
+
+@pytest.mark.slow
+def test_what_was_planted_in_generated_videos_is_found(tmp_path, raw_collection):
+    clips = [f"corpus:{i}-{i + 1}" for i in range(16)]
+    planted, decided = check_planted(tmp_path, clips, raw_collection, per_file=13, copy_share=0.25)
+    kept = 0
+    for part in planted:
+        middle = (part.first + part.end) // 2
+        rows = decided[(decided["source"] == part.file) & (decided["first_frame"] <= middle)]
+        rule = rows.iloc[-1]["rule"]
+        if part.kind != "clip":
+            assert rule in EXPECTED[part.kind], part
+        kept += rule == ""
+    assert kept >= 12

@@ -29,6 +29,7 @@ from ctp.cluster.service_log import service_log
 from ctp.cluster.train import Show, train
 from ctp.lease import LeaseError, hold
 from ctp.pretext.pretraining import open_pretraining
+from ctp.score import COUNTS
 from ctp.sweeps.folder import TrialResult, read_result, steps_of, write_result
 from ctp.sweeps.plan import KNN_TOP1, Plan, Trial
 from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
@@ -196,7 +197,7 @@ class TrialRunner:
     def _logged(self) -> dict[str, float]:
         """Return the last values in the log of pretraining."""
         score = self._trial.config.score
-        names = ("loss", score.key, score.baseline_key, "heldout_clips", KNN_TOP1)
+        names = ["loss", score.key, score.error_key, score.baseline_key, *COUNTS, KNN_TOP1]
         rows = read_metrics(self._folder)
         return {name: row[name] for row in rows for name in names if name in row}
 

@@ -18,13 +18,19 @@ from ctp.data.stream import LoadVideos, SampleStream
 from ctp.downstream.initial import resolve_weights
 from ctp.downstream.learner import DownstreamLearner
 from ctp.downstream.track_clips import TestClips, TrackedClips, TrackSample, VideoClips
-from ctp.downstream.track_config import TrackConfig
+from ctp.downstream.track_config import GOT10K_SCORES, MEAN_IOU, TrackConfig
 from ctp.encoders.config import PRETRAIN_SPATIAL_STRIDE
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.encoders.weights import description
 from ctp.pretext.ctp.loss import tracking_loss
-from ctp.pretext.ctp.metrics import ClipOverlap, clip_overlaps, overlap_scores
+from ctp.pretext.ctp.metrics import (
+    ClipOverlap,
+    clip_overlaps,
+    mean_overlaps,
+    overlap_scores,
+)
 from ctp.pretext.ctp.tracker import Tracker
+from ctp.score import mean_error
 from ctp.storage import Storage
 from ctp.text import and_unread
 from ctp.training.checkpoint import CheckpointStore, TrainState
@@ -241,9 +247,13 @@ class TrackingLearner(DownstreamLearner[TrackSample, VideoClips, TrackedVideo]):
         return TrackedVideo(video.video_id, overlaps, video.num_hidden, video.num_out_of_sight)
 
     def scores(self, results: Sequence[TrackedVideo]) -> dict[str, float]:
-        """Return `overlap_scores` of all clips."""
+        """Return `overlap_scores` of all clips and, as "error_iou", the standard error of their
+        mean over videos."""
         # by id, so that the sums round alike for any number of workers
-        return overlap_scores([clip for video in _by_id(results) for clip in video.clips])
+        videos = [video.clips for video in _by_id(results)]
+        found = overlap_scores([clip for clips in videos for clip in clips])
+        error = mean_error([own for clips in videos if (own := mean_overlaps(clips))])
+        return found | ({} if error is None else {MEAN_IOU.error_key: error})
 
     def details(self, results: Sequence[TrackedVideo]) -> dict[str, Any]:
         """Return how many clips and frames were scored, and the scores of each video."""
@@ -275,8 +285,10 @@ def describe_scores(scores: Mapping[str, Any]) -> str:
     """Return a line with the scores of a test."""
     if "iou" not in scores:
         return "no object is visible in any clip: there is no score"
-    names = {"iou": "mIoU", "ao": "AO", "sr50": "SR.50", "sr75": "SR.75"}
-    parts = [f"{name} {scores[k]:.3f} ({scores[f'still_{k}']:.3f})" for k, name in names.items()]
+    parts = [
+        f"{each.label} {each.describe_value(scores)} ({each.format(scores[each.baseline_key])})"
+        for each in (MEAN_IOU, *GOT10K_SCORES)
+    ]
     return (
         f"{', '.join(parts)} over {scores['frames']} frames of {scores['tested']} videos, in "
         f"brackets for a box that stays still{and_unread(len(scores['quarantined']))}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -118,7 +118,7 @@ class TaskLearner(Learner[S]):
             means = dict(self.task.evaluate(self.model, self._batches(samples)))
         self.model.train()
         reports = gather((means, len(samples), len(self._indices()) - len(samples)))
-        return _add_means([means for means, _, _ in reports]) | {
+        return add_means([means for means, _, _ in reports]) | {
             "heldout_clips": sum(count for _, count, _ in reports),
             "heldout_quarantined": sum(count for _, _, count in reports),
             **monitor.metrics(),
@@ -179,13 +179,21 @@ class TaskLearner(Learner[S]):
             yield to_device(stack(some), self._worker.device)
 
 
-def _add_means(of_workers: list[dict[str, Mean]]) -> dict[str, float]:
-    """Return the means over all workers, without those of no values."""
+def add_means(of_workers: Sequence[Mapping[str, Mean]]) -> dict[str, float]:
+    """Return the means over all workers, without those of no values, and as "error_…" the known
+    standard errors."""
     names = dict.fromkeys(name for means in of_workers for name in means)
     found = {}
     for name in names:
         means = [means[name] for means in of_workers if name in means]
-        number = sum(mean.number for mean in means)
-        if number:
-            found[name] = sum(mean.total for mean in means) / number
+        squares = [mean.squares for mean in means if mean.squares is not None]
+        mean = Mean(
+            sum(mean.total for mean in means),
+            sum(mean.number for mean in means),
+            sum(squares) if squares else None,
+        )
+        if mean.number:
+            found[name] = mean.total / mean.number
+        if mean.error is not None:
+            found[f"error_{name}"] = mean.error
     return found

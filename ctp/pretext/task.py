@@ -7,6 +7,7 @@ read-ahead, quarantine, batches, resuming, initial weights, logging and the k-NN
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Generic, NamedTuple, TypeVar
@@ -27,10 +28,27 @@ C = TypeVar("C", bound=TaskConfig)
 
 
 class Mean(NamedTuple):
-    """A mean as the sum and the number of its values, which can be added over workers."""
+    """A mean as the sum and the number of its values, which can be added over workers.
+
+    Attributes:
+        total: sum of the values.
+        number: number of values.
+        squares: sum of the squares of values that do not depend on each other, which gives the
+            standard error of the mean; None: they do, or are shares.
+    """
 
     total: float
     number: float
+    squares: float | None = None
+
+    @property
+    def error(self) -> float | None:
+        """Return the standard error of the mean, or None."""
+        if self.squares is None or self.number < 2:
+            return None
+        # rounding may make it negative
+        deviations = max(self.squares - self.total**2 / self.number, 0)
+        return math.sqrt(deviations / (self.number * (self.number - 1)))
 
 
 class SamplePicture(NamedTuple):

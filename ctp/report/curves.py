@@ -90,11 +90,11 @@ def _plot_parts(axes: Axes, rows: Sequence[Row], score: Score) -> None:
             label = "" if suffix else score.baseline_label
             _plot(axes, baseline, color, label, linewidth=width, linestyle=figures.DASHED)
     # its value is beside the curve, where the legend cannot say it
-    last = figures.series(rows, score.key).tail(1)
-    for step, value in last.items():
+    for row in [row for row in rows if score.key in row][-1:]:
         axes.annotate(
-            score.format(value), (step, value), (6, 0), textcoords="offset points", va="center",
-            fontsize=10, fontweight="bold", color=figures.COLORS[0], annotation_clip=False,
+            score.describe_value(row).replace(" ±", "\n±"), (row["step"], row[score.key]), (6, 0),
+            textcoords="offset points", va="center", fontsize=10, fontweight="bold",
+            color=figures.COLORS[0], annotation_clip=False,
         )  # fmt: skip
 
 

@@ -12,15 +12,16 @@ from itertools import takewhile
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ctp.score import ERROR
+
 SOURCES = (
     "Published numbers: Wang et al., Unsupervised Visual Representation Learning by Tracking "
     "Patches in Video, CVPR 2021, by table; Tables 6 to 10 of its appendix are Tables 1 to 5 of "
     "the supplement that CVPR has. Ours: the file named beside each."
 )
 ERRORS = (
-    "± beside a share is its standard error, √(p (1 - p) / n) of n videos or clips; beside a mean "
-    "over runs it is the sample standard deviation. Click on a run for its curves, pictures and "
-    "options."
+    f"{ERROR}; beside a mean over runs it is the sample standard deviation. Click on a run for its "
+    "curves, pictures and options."
 )
 SOURCE = "source"
 """Name of the column with the file or the paper's table that a row's numbers are from."""

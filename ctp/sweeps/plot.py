@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ctp.report.figures import INK, new_figure, style, to_png
-from ctp.score import Score, standard_error
+from ctp.score import Score
 from ctp.sweeps.folder import Sweep
 
 COLUMNS = 3
@@ -19,7 +19,7 @@ OURS, PAPER = "tab:blue", "tab:gray"
 SAME_BASELINE = 0.005
 """Largest difference of baselines that are named as one."""
 SEVERAL = "circle: mean over seeds ± standard deviation · dot: a trial · line: chance or baseline"
-SINGLE = "circle: a single trial ± standard error of its videos · line: chance or baseline"
+SINGLE = "circle: a single trial ± error of its videos or clips · line: chance or baseline"
 
 
 def plot_png(sweep: Sweep) -> bytes:
@@ -81,14 +81,12 @@ def _draw(axes: Axes, sweep: Sweep, score: Score) -> None:
         if values.empty:
             continue
         found = sweep.scores(setting, own)
-        number, _ = own.counted(found[0])
         if len(values) > 1:
             spread = values.std()
             # beside the mean, so that its error bar does not hide them
             axes.plot([at + 0.12] * len(values), values, ".", color=PAPER)
         else:
-            is_share = number and own.is_percent
-            spread = scale * standard_error(found[0][own.key], number) if is_share else 0
+            spread = scale * (own.error(found[0]) or 0)
         axes.errorbar(at, values.mean(), spread, fmt="o", color=OURS, capsize=4)
         if not baseline.empty:
             axes.plot(at, baseline.mean(), "_", color="black", markersize=24)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ctp.report.compare import format_mean
 from ctp.report.page import SOURCE, Section, Table, to_markdown
 from ctp.report.papers import differences
-from ctp.score import Score
+from ctp.score import ERROR, Score
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.plan import Plan, paper_run
 from ctp.sweeps.plot import plot_png
@@ -21,10 +21,7 @@ OWN_TASK = (
     "gain over the baseline in brackets."
 )
 SPREAD = "± is the sample standard deviation over runs that differ by their seeds alone."
-ERROR = (
-    "± is the standard error of a share, √(p (1 - p) / n) of n videos or clips. With several seeds "
-    "(--seeds) it is the deviation over them."
-)
+OF_SEEDS = "With several seeds (--seeds) it is the deviation over them."
 NOT_IN_THE_MEANS = "Trials that have not finished are not in the means."
 
 
@@ -101,7 +98,7 @@ def _row(sweep: Sweep, setting: Setting) -> dict[str, str]:
 
 def _mean(sweep: Sweep, setting: Setting, score: Score) -> str:
     """Return e.g. "0.600 ± 0.100 (0.400)": mean, standard deviation and baseline; of a single trial
-    its score with the standard error of a share."""
+    its score with its error."""
     own = sweep.plan.score_of(setting, score)
     found = sweep.scores(setting, own)
     if not found:
@@ -133,7 +130,7 @@ def _notes(sweep: Sweep) -> Iterator[str]:
     counts = [f"{m.label or 'held-out score'} {n}" for m in plan.measures if (n := sweep.count(m))]
     if counts:
         yield f"Numbers are means: {', '.join(counts)}."
-    yield SPREAD if plan.config.seeds > 1 else ERROR
+    yield SPREAD if plan.config.seeds > 1 else f"{ERROR}. {OF_SEEDS}"
     if plan.ablation.note:
         yield plan.ablation.note
     if plan.task_score:

@@ -62,7 +62,7 @@ def test_runs_on_one_page(
     assert ["ours", "tracking IoU of 6 clips", f"{iou:.3f}", source] in cells
     top1 = [row["top1"] for row in run_folder.read_metrics(finetuned) if "top1" in row][-1]
     tested = json.loads(finetuned.join("scores.json").read_bytes())["tested"]
-    value = f"{top1:.1%} ± {(top1 * (1 - top1) / tested) ** 0.5:.1%}"
+    value = format_share(top1, tested)
     assert ["ours", f"top-1 of {tested} videos", value, "ft/scores.json"] in cells
     assert next(row[3] for row in cells if row[1:2] == ["finetune"]) == "chance 10.0%"
     # the page can be sent to others, who have none of these folders

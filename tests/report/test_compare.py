@@ -56,8 +56,8 @@ def test_locations_as_one_text(uris: list[str], text: str) -> None:
 
 
 def of_8(share: float) -> str:
-    """A share of 8 videos, with its standard error."""
-    return f"{share:.1%} ± {(share * (1 - share) / 8) ** 0.5:.1%}"
+    """A share of 8 videos, with its error."""
+    return f"{share:.1%} ± {(share * (1 - share) / 8 + 1 / 256) ** 0.5 / 1.125:.1%}"
 
 
 def test_means_and_spreads_over_seeds(finetuned: WriteRun, encoder: Encoder) -> None:

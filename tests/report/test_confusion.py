@@ -53,7 +53,7 @@ def test_both_accuracies_and_chance_are_above() -> None:
         return draw_confusion(counts, names).get_suptitle()
 
     assert title(COUNTS, NAMES) == (
-        "15 videos of 3 classes: 60.0% ± 12.6% right (chance 25.0%), 62.8% as the mean of classes"
+        "15 videos of 3 classes: 60.0% ± 12.3% right (chance 25.0%), 62.8% as the mean of classes"
     )
     assert title(np.zeros((2, 2), np.int64), NAMES[:2]) == "no videos"
 

@@ -163,7 +163,7 @@ def test_other_kinds_of_runs_have_their_own_scores(finetuning: FinetuneConfig, l
     watched = WatchedRun(folder, "ft")
     watched.refresh()
     assert watched.view.kind == "finetune"
-    assert watched.view.numbers["top-1"] == "50.0% ± 17.7%"
+    assert watched.view.numbers["top-1"] == "50.0% ± 16.7%"
     assert watched.view.numbers["chance"] == "10.0%"
 
 

@@ -8,7 +8,7 @@ from ctp import recipes
 from ctp.commands.preview import PreviewConfig
 from ctp.data.stream import stack
 from ctp.pretext.config import PretrainConfig
-from ctp.pretext.pretraining import open_pretraining
+from ctp.pretext.pretraining import add_means, open_pretraining
 from ctp.pretext.registry import build_task
 from ctp.pretext.task import SamplePicture
 from ctp.report.answers import (
@@ -70,7 +70,7 @@ def _predictions(recipe: str, config: PreviewConfig) -> list[SamplePicture]:
     samples = to_device(stack(found.samples), device_of(model))
     with autocast(trained.compute, device_of(model)):
         means = build_task(trained.task).evaluate(model, [samples])
-    row = {name: mean.total / mean.number for name, mean in means.items() if mean.number}
+    row = add_means([means])
     score, number = trained.score, len(pictures)
     print(f"run {folder.uri} after step {step}: {score.describe(row)} of these {number} clip(s)")
     rows = run_folder.read_metrics(folder)

@@ -130,7 +130,7 @@ def _print(scores: dict[str, Any]) -> None:
         lost = and_unread(side["quarantined"])
         print(f"{role}: {side['videos']} videos{lost}")
     by_pooling, tested = scores["accuracy_by_pooling"], scores["queries"]["videos"]
-    print(f"right at k of {tested} queries, by pooling, ± standard error")
+    print(f"right at k of {tested} queries, by pooling, ± half of Wilson's 68% interval")
     print("    k" + "".join(f"  {name:>15}" for name in [*by_pooling, "chance"]))
     for k, by_chance in scores["chance"].items():
         cells = [format_share(accuracy[k], tested) for accuracy in by_pooling.values()]

@@ -27,10 +27,13 @@ class TrackingTally:
     Attributes:
         sums: float64 [3, len(GROUPS)], on the CPU: IoU of the prediction, IoU of the still box,
             number of boxes.
+        of_clips: float64 [3], on the CPU: number of clips; sum of the mean IoU of the prediction in
+            each, and of its square.
     """
 
     def __init__(self) -> None:
         self.sums = torch.zeros(3, len(GROUPS), dtype=torch.float64)
+        self.of_clips = torch.zeros(3, dtype=torch.float64)
 
     def add(self, predicted: Tensor, boxes: Tensor, visible: Tensor) -> None:
         """Count the boxes of some clips.
@@ -51,20 +54,28 @@ class TrackingTally:
                 frame >= half,
             ]
         ).flatten(1)
-        values = torch.stack(
-            [box_iou(predicted, boxes), box_iou(still, boxes), torch.ones_like(boxes[..., 0])]
-        ).flatten(1)
+        iou = box_iou(predicted, boxes)
+        values = torch.stack([iou, box_iou(still, boxes), torch.ones_like(iou)]).flatten(1)
+        of_clip = iou.double().flatten(1).mean(dim=1)
+        powers = torch.stack([torch.ones_like(of_clip), of_clip, of_clip.square()])
+        self.of_clips += powers.sum(dim=1).cpu()
         # one product gives all sums of all groups; in double precision, since they grow over the
         # whole evaluation
         self.sums += (values.double() @ groups.double().T).cpu()
 
     def means(self) -> dict[str, Mean]:
-        """Return "iou", "iou_visible", … and "still_iou", … for the box that stays still."""
+        """Return "iou", "iou_visible", … and "still_iou", … for the box that stays still.
+
+        All clips have equally many boxes, so "iou" is also the mean over clips; boxes of a clip
+        depend on each other.
+        """
         found: dict[str, Mean] = {}
         for (predicted, still, count), group in zip(self.sums.T.tolist(), GROUPS, strict=True):
             suffix = "" if group == "all" else f"_{group}"
             found[f"iou{suffix}"] = Mean(predicted, count)
             found[f"still_iou{suffix}"] = Mean(still, count)
+        number, total, squares = self.of_clips.tolist()
+        found["iou"] = Mean(total, number, squares)
         return found
 
 
@@ -112,8 +123,7 @@ def overlap_scores(clips: Sequence[ClipOverlap]) -> dict[str, float]:
         of frames with an IoU above .5 and .75. Clips in which only the first frame counts are left
         out. Empty if no clip is left.
     """
-    # the first frame is given, so a clip of one frame that counts tests nothing
-    scored = [clip for clip in clips if clip.counted[1:].any()]
+    scored = _scored(clips)
     if not scored:
         return {}
     scores: dict[str, float] = {}
@@ -126,3 +136,13 @@ def overlap_scores(clips: Sequence[ClipOverlap]) -> dict[str, float]:
         for success, least in THRESHOLDS.items():
             scores[f"{prefix}{success}"] = float((after > least).mean())
     return scores
+
+
+def mean_overlaps(clips: Sequence[ClipOverlap]) -> list[float]:
+    """Return the mean IoU of the frames of each clip that `overlap_scores` does not leave out."""
+    return [float(clip.iou[clip.counted].mean()) for clip in _scored(clips)]
+
+
+def _scored(clips: Sequence[ClipOverlap]) -> list[ClipOverlap]:
+    # the first frame is given, so a clip of one frame that counts tests nothing
+    return [clip for clip in clips if clip.counted[1:].any()]

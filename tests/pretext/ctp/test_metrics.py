@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,20 @@ def test_tallies_of_shares_add_up() -> None:
     parts[0].add(predicted[:1], boxes[:1], visible[:1])
     parts[1].add(predicted[1:], boxes[1:], visible[1:])
     torch.testing.assert_close(parts[0].sums + parts[1].sums, whole.sums)
+    torch.testing.assert_close(parts[0].of_clips + parts[1].of_clips, whole.of_clips)
+
+
+def test_the_error_of_the_iou_is_that_of_the_mean_over_clips() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).expand(3, 1, 2, 4).clone()
+    predicted = boxes.clone()
+    predicted[1] += torch.tensor([5.0, 0, 5, 0])  # half off: IoU 1/3
+    predicted[2, 0, 1, 0] = 5  # of its two frames, one has half of the box
+    tally = TrackingTally()
+    tally.add(predicted, boxes, torch.ones(3, 1, 2, dtype=torch.bool))
+    of_clips = [1, 1 / 3, 3 / 4]
+    found = tally.means()["iou"]
+    assert found.total / found.number == pytest.approx(statistics.mean(of_clips))
+    assert found.error == pytest.approx(statistics.stdev(of_clips) / 3**0.5)
 
 
 def test_a_group_without_boxes_has_no_entry() -> None:

@@ -11,6 +11,7 @@ from collections.abc import (
     MutableMapping,
     Sequence,
 )
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Self, TypeVar, cast, get_args, get_origin
@@ -29,6 +30,15 @@ from ctp.text import near_miss
 
 C = TypeVar("C", bound="Config")
 T = TypeVar("T")
+
+
+@contextmanager
+def named_in_errors(option: str) -> Iterator[None]:
+    """Begin the ValueErrors inside with the name of an option; "" changes nothing."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}" if option else str(error)) from error
 
 
 class Config(BaseModel):

@@ -530,6 +530,22 @@ class Storage:
         probe.write_bytes(b"ctp")
         probe.delete_file()
 
+    def check_output(self) -> None:
+        """Check that a job can write to this folder, and delete it if it was made for this: a job
+        that fails later leaves no empty folder. No other process may write to it meanwhile.
+
+        Raises:
+            StorageError: see `check_writable`.
+        """
+        missing, path = list[str](), self.path
+        while self.is_local and path and not os.path.lexists(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        self.check_writable()
+        for folder in missing:  # the innermost first
+            with suppress(OSError):  # it is not empty
+                os.rmdir(folder)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (type(self), self.filesystem, self.path, self.uri)
 

@@ -168,6 +168,16 @@ def test_a_missing_file_is_an_error(place: Storage) -> None:
         place.join("missing").delete_folder()
 
 
+def test_checking_an_output_leaves_no_folder(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for folder in (kept / "new" / "below", kept):
+        Storage.from_uri(str(folder)).check_output()
+    assert list(kept.iterdir()) == []
+    with pytest.raises(StorageError, match="cannot write"):
+        Storage.from_uri("/proc/ctp").check_output()
+
+
 @pytest.mark.parametrize("folder", ["/proc/ctp", "{file}/below"])
 def test_a_folder_that_cannot_be_written_to_is_an_error(folder: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")

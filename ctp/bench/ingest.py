@@ -140,7 +140,7 @@ def usable_videos(uri: Sources) -> list[EncodedVideo]:
     Raises:
         ValueError: there is no video that can be decoded.
     """
-    catalog = open_catalog(uri)
+    catalog = open_catalog(uri, "data.uri")
     # not the first ones, which may all be of one class
     catalog = catalog[:: max(len(catalog) // MAX_VIDEOS, 1)][:MAX_VIDEOS]
     prepare_corpus(catalog)

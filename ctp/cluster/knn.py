@@ -62,7 +62,7 @@ class KnnScorer:
         self.config, self._folder = config, folder_of(config)
         knn = config.knn
         data = LabeledVideosConfig(uri=knn.uri, test_uri=knn.test_uri, test_share=TEST_SHARE)
-        self._videos = open_labeled(data, config.seed)
+        self._videos = open_labeled(data, config.seed, "knn")
         check_k(NEIGHBOURS, self._videos)
         self._failed: set[str] = set()
         self._interrupted = threading.Event()

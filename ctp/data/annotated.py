@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ctp.config import named_in_errors
 from ctp.data import corpus
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.got10k import is_visible
@@ -93,23 +94,32 @@ class AnnotatedVideos:
     tracks: Tracks
 
 
-def open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
+def open_annotated(uri: str | Sequence[str], option: str = "") -> AnnotatedVideos:
     """List annotated videos.
 
     A video whose object is visible in fewer than `MIN_FRAMES` frames is quarantined.
+
+    Args:
+        uri: as in `open_catalog`.
+        option: name of the option that holds it, for errors.
 
     Raises:
         ValueError: there are no videos, or some have no boxes, or only a box in the first frame.
         StorageError: the storage fails.
     """
-    for each in [uri] if isinstance(uri, str) else uri:
-        _check_is_built(each)
+    with named_in_errors(option):
+        for each in [uri] if isinstance(uri, str) else uri:
+            _check_is_built(each)
+        return _open_annotated(uri)
+
+
+def _open_annotated(uri: str | Sequence[str]) -> AnnotatedVideos:
     catalog = open_catalog(uri)
     tracks = [_to_track(row) for row in _read_rows(catalog)]
     # before a video is decoded: the annotations are read as columns
     usable = np.array([track.counted.sum() >= MIN_FRAMES for track in tracks], np.bool_)
     if not usable.any():
-        raise ValueError(f"data: no object is visible in any of the {len(catalog)} videos of {uri}")
+        raise ValueError(f"no object is visible in any of the {len(catalog)} videos of {uri}")
     reason = f"its object is visible in fewer than {MIN_FRAMES} frames"
     lost = [QuarantinedVideo(each.id, each.uri, reason) for each in compress(catalog, ~usable)]
     kept = catalog.select(np.flatnonzero(usable), (*catalog.quarantined, *lost))

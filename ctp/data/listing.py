@@ -75,12 +75,12 @@ def list_source(uri: str) -> Listing:
     depth = _pattern_depth(uri)
     if not depth:
         raise ValueError(
-            f"data.uri: there is no {uri!r}. Expected a folder of videos, a glob or braces, a "
+            f"there is no {uri!r}. Expected a folder of videos, a glob or braces, a "
             ".txt or .csv list, a .parquet shard or .tar, an s3:// prefix, or corpus:NUMBER"
         )
     listing = _list_pattern(place, depth)
     if not listing.files and not listing.problems:
-        raise ValueError(f"data.uri: no file matches {uri!r}")
+        raise ValueError(f"no file matches {uri!r}")
     return listing
 
 

@@ -32,7 +32,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator
 
-from ctp.config import SplitBy
+from ctp.config import SplitBy, named_in_errors
 from ctp.data import corpus, shards, tars
 from ctp.data.catalog import SCHEMA, TEXT, Catalog, make_table
 from ctp.data.listing import (
@@ -65,17 +65,22 @@ Sources = Annotated[str | tuple[str, ...], BeforeValidator(_unwrap_single), Spli
 that an option, which is a list, and a file give the same ids."""
 
 
-def open_catalog(uri: str | Sequence[str]) -> Catalog:
+def open_catalog(uri: str | Sequence[str], option: str = "") -> Catalog:
     """List the videos of a source, or of several (see the module).
+
+    Args:
+        uri: the source, or several.
+        option: name of the option that holds it, with which errors begin.
 
     Raises:
         ValueError: a source does not exist or holds no video; says where it looked.
         StorageError: the storage fails.
     """
-    if isinstance(uri, str):
-        listed = _list_videos(uri)
-    else:
-        listed = [_with_prefix(each, *part) for each in uri for part in _list_videos(each)]
+    with named_in_errors(option):
+        if isinstance(uri, str):
+            listed = _list_videos(uri)
+        else:
+            listed = [_with_prefix(each, *part) for each in uri for part in _list_videos(each)]
     quarantined = [each for _, lost in listed for each in lost]
     return Catalog.from_tables([table for table, _ in listed], quarantined)
 
@@ -131,7 +136,7 @@ def _list_videos(uri: str) -> list[Listed]:
     packed = [info.path for info in files if suffix_of(info.path) in PACKED]
     if not loose and not packed and not dead:
         raise ValueError(
-            f"data.uri: no video in {uri!r}; looked for files ending in "
+            f"no video in {uri!r}; looked for files ending in "
             f"{' '.join((*VIDEO_SUFFIXES, *PACKED))}, or a list of videos "
             f"({' '.join(LIST_SUFFIXES)})"
         )
@@ -140,7 +145,7 @@ def _list_videos(uri: str) -> list[Listed]:
     if not any(table.num_rows for table, _ in listed):
         lost = [each for _, quarantined in listed for each in quarantined]
         reasons = "; ".join(f"{each.video_id} {each.reason}" for each in lost[:3])
-        raise ValueError(f"data.uri: no video in {uri!r} can be used: {reasons}")
+        raise ValueError(f"no video in {uri!r} can be used: {reasons}")
     return listed
 
 
@@ -148,13 +153,13 @@ def _list_corpus(uri: str) -> pa.Table:
     first, dash, end = uri.removeprefix(corpus.SCHEME).rpartition("-")
     if not end.isdigit() or (dash and not first.isdigit()) or int(first or 0) >= int(end):
         raise ValueError(
-            "data.uri: expected corpus:NUMBER, e.g. corpus:240, or corpus:FIRST-END, e.g. "
+            "expected corpus:NUMBER, e.g. corpus:240, or corpus:FIRST-END, e.g. "
             f"corpus:240-300, got {uri!r}"
         )
     try:
         names = list(corpus.video_names(int(end))[int(first or 0) :])
     except ValueError as error:
-        raise ValueError(f"data.uri: {uri!r}: {error}") from error
+        raise ValueError(f"{uri!r}: {error}") from error
     return make_table(
         names,
         [corpus.SCHEME + name for name in names],

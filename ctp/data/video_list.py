@@ -64,10 +64,10 @@ def read_list(place: Storage) -> list[ListedVideo]:
             that are looked up exists.
         StorageError: it cannot be read.
     """
-    lines = text_lines(place.read_bytes(), f"data.uri: the list {place.uri!r}")
+    lines = text_lines(place.read_bytes(), f"the list {place.uri!r}")
     videos = list(_parse_lines(place.parent, lines[_has_header(place, lines) :]))
     if not videos:
-        raise ValueError(f"data.uri: the list {place.uri!r} names no video")
+        raise ValueError(f"the list {place.uri!r} names no video")
     videos = _each_once(place, videos)
     _check_some_exist(place, videos)
     return videos
@@ -126,7 +126,7 @@ def _each_once(place: Storage, videos: Sequence[ListedVideo]) -> list[ListedVide
         first = kept.setdefault(key, video)
         if first.label != video.label:
             raise ValueError(
-                f"data.uri: the list {place.uri!r} gives {video.path!r} two labels, "
+                f"the list {place.uri!r} gives {video.path!r} two labels, "
                 f"{first.label!r} and {video.label!r}. Name each video once"
             )
     return list(kept.values())
@@ -144,7 +144,7 @@ def _check_some_exist(place: Storage, videos: Sequence[ListedVideo]) -> None:
         if any(pool.map(_may_exist, [video.uri for video in checked])):
             return
     raise ValueError(
-        f"data.uri: the list {place.uri!r}: none of {len(checked)} videos that were looked up "
+        f"the list {place.uri!r}: none of {len(checked)} videos that were looked up "
         f"is a file: {listed(video.uri for video in checked)}. Expected a path or URI per line, "
         "optionally a tab and a label; relative paths start at the list's folder"
     )

@@ -171,7 +171,7 @@ def open_extraction(config: EmbedConfig) -> Extraction:
             raise ValueError(f"--out {config.out} is inside {source} and would count as videos")
     config = config.replace(data=config.data.replace(uri=uri), out=folder.uri)
     encoder, about_encoder = read_encoder_file(config)
-    catalog = open_catalog(uri)
+    catalog = open_catalog(uri, "data.uri")
     manifest = _manifest(config, catalog, encoder, about_encoder)
     create_or_resume(folder, manifest)
     left = tuple(missing_parts(folder, manifest))

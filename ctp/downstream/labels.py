@@ -29,18 +29,19 @@ class LabeledVideos:
     test: Catalog
 
 
-def open_labeled(data: LabeledVideosConfig, seed: int) -> LabeledVideos:
+def open_labeled(data: LabeledVideosConfig, seed: int, section: str = "data") -> LabeledVideos:
     """List the videos to train and to test on.
 
     Args:
         data: locations, and shares to use.
         seed: chooses the videos of a share.
+        section: name of the section of options that holds the locations, for errors.
 
     Raises:
         ValueError: a video does not exist or has no label, there is only one class or no test
             video, or a test video has a class without training videos.
     """
-    train, test = _parts(data, seed)
+    train, test = _parts(data, seed, section)
     if not len(train) or not len(test):
         raise ValueError(
             f"there are {len(train)} training videos and {len(test)} test videos. Set "
@@ -69,11 +70,11 @@ def labels(catalog: Catalog) -> list[str]:
     return [label or "" for label in catalog.columns["label"].to_pylist()]
 
 
-def _parts(data: LabeledVideosConfig, seed: int) -> tuple[Catalog, Catalog]:
+def _parts(data: LabeledVideosConfig, seed: int, section: str) -> tuple[Catalog, Catalog]:
     """Return the training and the test videos."""
-    listed = open_catalog(data.uri)
+    listed = open_catalog(data.uri, f"{section}.uri")
     if data.test_uri:
-        return listed, open_catalog(data.test_uri)
+        return listed, open_catalog(data.test_uri, f"{section}.test_uri")
     if not data.test_share:
         return listed, listed.select(np.zeros(0, np.int64))
     _check_labeled(listed, "labelled")

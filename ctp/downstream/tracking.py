@@ -168,7 +168,8 @@ def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
         StorageError: the storage fails.
     """
     data, batch = config.data, config.compute.batch
-    train, test = open_annotated(data.uri), open_annotated(data.test_uri)
+    train = open_annotated(data.uri, "data.uri")
+    test = open_annotated(data.test_uri, "data.test_uri")
     # by file: ids of two sources may be equal by chance
     both = set(train.catalog.files()) & set(test.catalog.files())
     if both:

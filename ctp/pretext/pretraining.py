@@ -42,9 +42,9 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
     """
     encoder = with_norm_eps_of(config.initial_encoder or RANDOM, config.encoder)
     config = config.replace(encoder=encoder)
-    data, listed = config.data, open_catalog(config.data.uri)
+    data, listed = config.data, open_catalog(config.data.uri, "data.uri")
     if data.heldout_uri:
-        train, heldout = listed, open_catalog(data.heldout_uri)
+        train, heldout = listed, open_catalog(data.heldout_uri, "data.heldout_uri")
     else:
         train, heldout = listed.split(data.heldout_share, config.seed)
     train = train.share(data.share, config.seed)

@@ -68,7 +68,7 @@ def heldout_samples(config: PretrainConfig, uri: str | tuple[str, ...] | None) -
         StorageError: the storage fails.
     """
     if uri is not None:
-        return HeldoutSamples(open_catalog(uri), config.seed, build_task(config.task))
+        return HeldoutSamples(open_catalog(uri, "data.uri"), config.seed, build_task(config.task))
     videos = open_pretraining(config).evaluation
     if not len(videos.catalog):
         raise ValueError(

@@ -246,7 +246,7 @@ def test_a_part_of_the_corpus() -> None:
         ("corpus:5-5", r"or corpus:FIRST-END"),
         ("corpus:-5", r"or corpus:FIRST-END"),
         ("corpus:a-5", r"or corpus:FIRST-END"),
-        ("corpus:99999999999", r"data\.uri: 'corpus:99999999999': num_videos"),
+        ("corpus:99999999999", r"'corpus:99999999999': num_videos"),
     ],
 )
 def test_an_unusable_source_is_refused_with_the_reason(
@@ -259,8 +259,11 @@ def test_an_unusable_source_is_refused_with_the_reason(
     (tmp_path / "blank.txt").write_text("\n \n")
     (tmp_path / "table.csv").write_text("a,b")
     (tmp_path / "table.json").write_text("[]")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         open_catalog(uri.format(tmp_path))
+    with pytest.raises(ValueError, match=r"^data\.test_uri: ") as named:
+        open_catalog(uri.format(tmp_path), "data.test_uri")
+    assert str(named.value) == f"data.test_uri: {error.value}"
 
 
 def test_an_empty_prefix_of_a_bucket(s3_bucket: str) -> None:

@@ -24,7 +24,7 @@ ONCE = {"ray", "readers", "gpu"}
 def run(config: BenchConfig) -> None:
     """Measure, print tables and write the figures; raises as `measure`."""
     out = Storage.from_uri(config.out)
-    out.parent.check_writable()
+    out.parent.check_output()
     figures, sentences = measure(config)
     found = machine()
     about = {"machine": found._asdict(), "config": config.model_dump(mode="json")}

@@ -34,7 +34,7 @@ def run(config: ExportConfig) -> None:
     num_frames, side = _clip_size(config, encoder, place.parent)
     out = Storage.from_uri(config.out) if config.out else place.parent
     # before the export, which takes long
-    out.check_writable()
+    out.check_output()
     for name in FORMATS if config.format == "both" else (config.format,):
         file, export = FORMATS[name]
         exported = export(encoder, (num_frames, side, side), config.pooling)

@@ -37,13 +37,13 @@ def run(config: GradcamConfig) -> None:
     if not config.runs:
         raise ValueError("--runs is missing: folders of jobs/finetune.py")
     out = Storage.from_uri(config.out)
-    out.check_writable()
+    out.check_output()
     first = run_folder.read_config(find_run_folder(config.runs[0]), FinetuneConfig)
     models, classes = _classifiers(config.runs)
     for name, model in models.items():
         trained = model.encoder.clip_format
         if trained and (different := first.clip_format.describe_differences(trained)):
-            print(f"note: the clips differ from those that {name} was trained on: {different}")
+            print(f"note: the clips differ from {name}'s training: {different}")
     if config.target and config.target not in classes:
         raise ValueError(f"no class {config.target!r}; expected one of {', '.join(classes)}")
     clips, quarantined = _explain_videos(config, first, models, classes)
@@ -100,7 +100,7 @@ def _explain_videos(
 
 def _videos(config: GradcamConfig, run: FinetuneConfig) -> Catalog:
     if config.uri:
-        return open_catalog(config.uri)
+        return open_catalog(config.uri, "uri")
     return open_labeled(run.data, run.seed).test
 
 

@@ -37,7 +37,7 @@ def run(recipe: str, config: PreviewConfig) -> None:
         StorageError: something cannot be read or written.
     """
     out = Storage.from_uri(config.out)
-    out.check_writable()
+    out.check_output()
     pictures = _predictions(recipe, config) if config.run else _training_samples(config)
     write_clips(out, "clips", pictures)
     write_file(out, "clips.gif", clips_gif(pictures))

@@ -20,7 +20,7 @@ def run(config: ReportConfig) -> None:
     if not config.runs:
         raise ValueError("--runs is missing: folders of runs")
     out = Storage.from_uri(config.out)
-    out.check_writable()
+    out.check_output()
     page = to_html(config.title, sections_of(config.runs))
     out.join(PAGE).write_bytes(page.encode())
     print(out.join(PAGE).uri)

@@ -7,6 +7,7 @@ unknown option is an error that names the near miss.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -28,6 +29,7 @@ from ctp.config import (
     section_class,
     unflatten,
 )
+from ctp.lease import LeaseError
 from ctp.option_hints import describe_unknown
 from ctp.storage import Storage, StorageError
 from ctp.text import near_miss
@@ -38,6 +40,10 @@ MAIN, ALL = "main", "all"
 """What `--help` lists: the options that most users need, or all."""
 NONE = "none"
 """The text for None on the command line."""
+FINAL_STATUS = 3
+"""Exit status of a job that the same command cannot resume: an option, a video or an encoder is
+invalid, or the training cannot continue. A scheduler must not start it again. After status 1 the
+same command may succeed; status 2 is that of an invalid command line."""
 
 
 class CommandLine(Generic[C]):
@@ -178,7 +184,7 @@ class CommandLine(Generic[C]):
         try:
             work(config)
         except expected as error:
-            raise SystemExit(f"error: {error}") from error
+            exit_by(error)
 
     def _front_parser(self) -> _Parser:
         width = max(map(len, self.recipes))
@@ -205,6 +211,23 @@ class CommandLine(Generic[C]):
             "--print-config", action="store_true", help="show the merged config, and stop"
         )
         return parser
+
+
+def exit_finally(error: Exception) -> NoReturn:
+    """Print an error that the same command would raise again, and exit."""
+    message = f"error: {error}"
+    print(message, file=sys.stderr)
+    ending = SystemExit(message)  # callers of `main` see the message, the shell the status
+    ending.code = FINAL_STATUS
+    raise ending from error
+
+
+def exit_by(error: Exception) -> NoReturn:
+    """Print an error, and exit; the status says whether the same command may succeed."""
+    # of the storage, the network, or a folder that another process holds
+    if isinstance(error, OSError | LeaseError):
+        raise SystemExit(f"error: {error}") from error
+    exit_finally(error)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,12 +1,10 @@
-"""The errors that stop a job, and its exit status."""
+"""The errors that stop a job."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 from ray.data import DataContext
 from ray.exceptions import RayTaskError
@@ -14,20 +12,6 @@ from ray.exceptions import RayTaskError
 from ctp.data.journal import DecodersDiedError
 from ctp.lease import LeaseError
 from ctp.storage import StorageError
-
-FINAL_STATUS = 3
-"""Exit status of a job that the same command cannot resume: an option, a video or an encoder is
-invalid, or the training cannot continue. A scheduler must not start it again. After status 1 the
-same command may succeed; status 2 is that of an invalid command line."""
-
-
-def exit_finally(error: Exception) -> NoReturn:
-    """Print an error that the same command would raise again, and exit."""
-    message = f"error: {error}"
-    print(message, file=sys.stderr)
-    ending = SystemExit(message)  # callers of `main` see the message, the shell the status
-    ending.code = FINAL_STATUS
-    raise ending from error
 
 
 class StoppedError(RuntimeError):

@@ -19,7 +19,7 @@ from ray.train import TrainingFailedError
 
 from ctp.build import build
 from ctp.build.config import BuildConfig
-from ctp.cli import CommandLine
+from ctp.cli import CommandLine, exit_by, exit_finally
 from ctp.cluster.batch_size import with_chosen_batch
 from ctp.cluster.connect import (
     Demand,
@@ -29,7 +29,7 @@ from ctp.cluster.connect import (
     find_place,
     run_demands,
 )
-from ctp.cluster.errors import StoppedError, exit_finally
+from ctp.cluster.errors import StoppedError
 from ctp.cluster.extract import demands as embed_demands
 from ctp.cluster.knn import KnnScorer, scorer_demand
 from ctp.cluster.memory import describe_training_memory, stream_store_bytes
@@ -59,7 +59,6 @@ from ctp.training.branch import branch
 from ctp.training.config import RunConfig
 from ctp.training.run_folder import (
     Row,
-    Uris,
     create_or_resume,
     folder_of,
     input_locations,
@@ -132,7 +131,7 @@ def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C
             exit_finally(error)
         sys.exit(f"error: {error}")
     except (StorageError, ConnectionError, LeaseError) as error:
-        sys.exit(f"error: {error}")
+        exit_by(error)
     except (TrainingFailedError, StoppedError) as error:
         sys.exit(f"error: {error}\n{resume}")
 
@@ -151,7 +150,7 @@ def further_problems(config: Config, known: str) -> list[str]:
         if isinstance(config, DownstreamConfig) and config.initial not in NAMED_WEIGHTS:
             checks.append(lambda: absolute_weights(config.initial, config.storage))
         checks += [
-            partial(_check_source, uri, name)
+            partial(open_catalog, uri, name)
             for name, uri in zip(config.LOCATIONS, input_locations(config), strict=True)
             if uri and name.endswith("uri")
         ]
@@ -170,14 +169,6 @@ def further_problems(config: Config, known: str) -> list[str]:
         except (StorageError, ConnectionError):
             pass  # it may pass; the next start reports it
     return problems
-
-
-def _check_source(uri: Uris, option: str) -> None:
-    try:
-        open_catalog(uri)
-    except ValueError as error:
-        # named after the option that most jobs have
-        raise ValueError(f"{option}: {str(error).removeprefix('data.uri: ')}") from error
 
 
 def named(config: C, recipe: str) -> C:

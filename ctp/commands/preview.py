@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Annotated
 
 from annotated_types import Ge
 
 from ctp import recipes
-from ctp.cli import CommandLine
+from ctp.cli import CommandLine, exit_by
 from ctp.commands.next_step import print_next
 from ctp.config import Config
 from ctp.data.quarantine import QuarantineLimitError
@@ -71,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         run(recipe, config)
     except (ValueError, StorageError, QuarantineLimitError) as error:
-        sys.exit(f"error: {error}")
+        exit_by(error)
     if config.run:
         print_next(("report", "--runs", config.run))
     else:

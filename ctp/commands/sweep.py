@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ctp.cli import CommandLine
+from ctp.cli import CommandLine, exit_by
 from ctp.commands.next_step import print_next
 from ctp.lease import LeaseError
 from ctp.progress import duration
@@ -30,7 +30,19 @@ again; with more --seeds, or more values in --grid, it adds trials.
            --set finetune.ucf101.data.test_uri=s3://bucket/ucf/test --scores finetune-ucf101
   ctp sweep --recipe curriculum --scale small --seeds 4 --asha.grace 20"""
 OPTIONS_WITH_COMMAS = ("--set", "--grid")
-COMMAND = CommandLine(SWEEP, "grid", ABOUT)
+MAIN_OPTIONS = (
+    "name",
+    "storage",
+    "scale",
+    "data",
+    "grid",
+    "set",
+    "seeds",
+    "scores",
+    "trials_at_once",
+    "asha.grace",
+)
+COMMAND = CommandLine(SWEEP, "grid", ABOUT, MAIN_OPTIONS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.monotonic()
     _, config = COMMAND.parse(_quoted(sys.argv[1:] if argv is None else argv))
     # torch and Ray: --help needs neither
-    from ctp.cluster.errors import StoppedError, exit_finally
+    from ctp.cluster.errors import StoppedError
     from ctp.cluster.sweep import run_sweep
     from ctp.sweeps.table import PLOT, ROWS, TABLE, result_markdown
 
@@ -46,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sweep = run_sweep(config)
     except KeyboardInterrupt:
         sys.exit("stopped; the same command resumes the sweep")
-    except ValueError as error:
-        exit_finally(error)
-    except (StorageError, ConnectionError, LeaseError, StoppedError) as error:
+    except StoppedError as error:
         sys.exit(f"error: {error}")
+    except (ValueError, StorageError, ConnectionError, LeaseError) as error:
+        exit_by(error)
     print(result_markdown(sweep))
     seconds = time.monotonic() - started
     print(f"{sweep.plan.folder.uri}/{{{TABLE},{ROWS},{PLOT}}} after {duration(seconds)}")

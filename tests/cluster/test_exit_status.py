@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from ray.train import TrainingFailedError
 
-from ctp.cli import CommandLine
-from ctp.cluster.errors import FINAL_STATUS, StoppedError
+from ctp.cli import FINAL_STATUS, CommandLine
+from ctp.cluster.errors import StoppedError
 from ctp.cluster.launch import run_command
 from ctp.pretext.config import PretrainConfig
 from ctp.recipes import PRETRAIN
 from ctp.storage import StorageError
 from ctp.training.trainer import RunStoppedError
+
+
+@pytest.mark.parametrize(
+    ("job", "options"),
+    [
+        ("pretrain", ["--from", "lost", "--name", "new"]),
+        ("finetune", ["--initial", "lost"]),
+        ("track", ["--initial", "lost"]),
+        ("embed", ["--encoder", "lost", "--out", "out", "--data.uri", "corpus:2"]),
+        ("preview", ["--run", "lost"]),
+        ("gradcam", ["--runs", "lost"]),
+        ("export", ["--run", "lost"]),
+        ("report", ["--runs", "lost"]),
+        ("runs", ["show", "lost"]),
+        ("runs", ["delete", "lost"]),
+    ],
+)
+def test_an_unknown_run_has_one_status(
+    job: str,
+    options: list[str],
+    load_job: Callable[[str], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^error: (.|\n)*no run .*lost") as ended:
+        load_job(job).main(options)
+    assert ended.value.code == FINAL_STATUS
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,15 @@ def describe_writer(versions: object) -> str:
     returned; "an older version of ctp" for anything else."""
     if not isinstance(versions, Mapping) or "ctp" not in versions:
         return "an older version of ctp, which did not record itself"
-    known = {name: str(versions.get(name, UNKNOWN)) for name in ("ctp", "commit", "torch", "ray")}
-    return "ctp {ctp} (commit {commit}), torch {torch}, Ray {ray}".format(**known)
+    known = {name: str(versions.get(name, UNKNOWN)) for name in ("ctp", "torch", "ray")}
+    commit = short_commit(versions)
+    return "ctp {ctp} (commit {commit}), torch {torch}, Ray {ray}".format(**known, commit=commit)
+
+
+def short_commit(versions: Mapping[str, object]) -> str:
+    """Return the first seven digits of the commit, and "+changes" if files differ from it."""
+    commit, plus, changes = str(versions.get("commit", UNKNOWN)).partition("+")
+    return f"{commit[:7]}{plus}{changes}"
 
 
 def check_format(version: object, versions: object, name: str) -> None:

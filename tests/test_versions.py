@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp.versions import FORMAT_VERSION, check_format, describe_writer, written_by
+from ctp.versions import FORMAT_VERSION, check_format, describe_writer, short_commit, written_by
 
 MODULE = Path(sys.modules[written_by.__module__].__file__ or "")
 PRINT_COMMIT = "from ctp.versions import written_by; print(written_by()['commit'])"
@@ -52,7 +52,10 @@ def test_versions_are_those_installed() -> None:
     assert found["ray"] == metadata.version("ray")
     assert re.fullmatch(r"\d+\.\d+\.\d+", found["ctp"])
     assert found["ctp"] in describe_writer(found)
-    assert found["commit"] in describe_writer(found)
+    assert found["commit"].startswith(short_commit(found).partition("+")[0])
+    assert f"(commit {short_commit(found)})" in describe_writer(found)
+    assert short_commit({"commit": "1a2b3c4d5e6f+changes"}) == "1a2b3c4+changes"
+    assert short_commit({}) == "unknown"
 
 
 def test_the_commit_is_that_of_the_checkout(tmp_path: Path, commit_of: Commit) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctp import recipes
 from ctp.bench.config import BenchConfig, like_run, quick, standard
 from ctp.cli import CommandLine
+from ctp.commands.next_step import print_next
 from ctp.data.quarantine import QuarantineLimitError
 
 ABOUT = """Measure what a clip and a training step cost on this machine, and what limits a run.
@@ -50,3 +51,7 @@ def _run(config: BenchConfig) -> None:
     from ctp.commands.work.bench import run  # torch: --help needs none
 
     run(config)
+    print_next(
+        ("build-shards", "--source", "VIDEOS", "--out", "SHARDS"),
+        ("pretrain", "--recipe", "one-gpu", "--data.uri", "SHARDS", "--name", "NAME"),
+    )

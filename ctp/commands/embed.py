@@ -14,7 +14,18 @@ _quarantine.jsonl of the videos that cannot be used. The same command resumes an
   ctp embed --encoder runs/my-run --data.uri data/ucf101/train --out features/train
   ctp embed --encoder kinetics400 --data.uri s3://bucket/videos --out s3://bucket/features \\
            --scaling.use_gpu true --scaling.num_readers 12"""
-COMMAND = CommandLine(EMBED, "retrieval", ABOUT)
+MAIN_OPTIONS = (
+    "encoder",
+    "out",
+    "data.uri",
+    "views.num_clips",
+    "views.num_frames",
+    "views.frame_size_px",
+    "features.pooling",
+    "scaling.num_readers",
+    "scaling.use_gpu",
+)
+COMMAND = CommandLine(EMBED, "retrieval", ABOUT, MAIN_OPTIONS)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from ctp.storage import Storage
 from ctp.training.config import RunConfig
 
 SMALL_RECIPES = ("tiny", "small")
@@ -48,3 +50,12 @@ def after_training(config: RunConfig) -> None:
     run = run_argument(config)
     gradcam = [("gradcam", "--runs", run)] if config.KIND == "finetune" else []
     print_next(("report", "--runs", run), *gradcam)
+
+
+def after_report(out: str, runs: Sequence[str]) -> None:
+    """Print how to see a report: in a browser if it is on this machine, otherwise a copy."""
+    folder = Storage.from_uri(out)
+    if folder.is_local:
+        print(f"next: {shlex.join(['python', '-m', 'webbrowser', f'{folder.path}/report.html'])}")
+    else:
+        print_next(("report", "--runs", ",".join(runs), "--out", "report"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctp.cli import CommandLine
+from ctp.commands.next_step import after_report
 from ctp.config import Config
 
 ABOUT = """Put runs on one page: their curves, scores and pictures, the paper's published numbers
@@ -40,3 +41,4 @@ def _run(config: ReportConfig) -> None:
     from ctp.commands.work.report import run  # torch: --help needs none
 
     run(config)
+    after_report(config.out, config.runs)

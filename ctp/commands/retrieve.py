@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 
 from ctp.cli import CommandLine
 from ctp.commands.next_step import print_next
 from ctp.config import Config
-from ctp.downstream.embed_config import RETRIEVAL_KS
 
 ABOUT = """Score features by VCOP's retrieval (supplement A, Table 5).
 
@@ -30,8 +29,9 @@ class RetrieveConfig(Config):
     """Folder or URI of the features to search for, those of the test videos."""
     out: str = "retrieval"
     """Folder or URI for the scores and the picture."""
-    ks: Annotated[tuple[Positive, ...], MinLen(1)] = RETRIEVAL_KS
-    """Numbers of neighbours, one of which must have the query's class."""
+    ks: tuple[Positive, ...] = ()
+    """Numbers of neighbours, one of which must have the query's class; none: those of 1, 5, 10, 20
+    and 50 that the gallery has."""
     knn: Positive | None = None
     """Also score the vote of this many neighbours."""
     use_gpu: bool = False

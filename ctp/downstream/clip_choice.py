@@ -69,10 +69,7 @@ def describe_choice(config: Reader, trained: ClipFormat, source: str) -> str:
     different = chosen.describe_differences(trained)
     if not different:
         return f"clips as {source} was trained on: {chosen.describe()}"
-    return (
-        f"note: the clips differ from those that {source} was trained on: {different}. The recipe "
-        "and the options that you gave decide; without them the clips are as in its training"
-    )
+    return f"note: by your recipe or options, clips differ from {source}'s training: {different}"
 
 
 def clip_options(config: Reader, clips: ClipFormat) -> dict[str, Any]:

@@ -122,9 +122,7 @@ def nearest(
         ValueError: there are fewer than k.
     """
     if not 1 <= k <= len(gallery):
-        raise ValueError(
-            f"ks or knn has {k}; expected 1 to {len(gallery)}, the number of gallery videos"
-        )
+        raise ValueError(f"k is {k}; expected 1 to {len(gallery)}, the number of gallery videos")
     found = [
         _nearest_of(gallery, _unit(queries[start : start + QUERIES_AT_ONCE], device), k, device)
         for start in range(0, len(queries), QUERIES_AT_ONCE)

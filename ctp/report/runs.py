@@ -16,6 +16,7 @@ from ctp.score import Score
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.config import RunConfig
+from ctp.versions import short_commit
 
 RUN_CONFIGS: Mapping[str, type[RunConfig]] = {
     config.KIND: config for config in (PretrainConfig, FinetuneConfig, TrackConfig)
@@ -59,8 +60,8 @@ def version_of(written_by: object) -> str:
     """Return e.g. "0.1.0 (1a2b3c4)" of what `ctp.versions.written_by` returned; "" if unknown."""
     if not isinstance(written_by, Mapping) or "ctp" not in written_by:
         return ""
-    commit, plus, _ = str(written_by.get("commit", "")).partition("+")
-    return f"{written_by['ctp']} ({commit[:7]}{plus})" if commit else str(written_by["ctp"])
+    version = str(written_by["ctp"])
+    return f"{version} ({short_commit(written_by)})" if written_by.get("commit") else version
 
 
 @dataclass(frozen=True)

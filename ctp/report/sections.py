@@ -121,14 +121,16 @@ def retrieval_section(folder: Storage) -> Section:
         paper = published(dataset, f"retrieval_top{k}", "r3d") if dataset else []
         rows += _paper_rows(measure, paper)
     k, chance = next(iter(found["chance"].items()))
+    name = folder.uri.rpartition("/")[2]
     summary = {
-        "run": folder.uri.rpartition("/")[2],
+        "run": name,
         "task": "retrieval",
         "score": f"retrieval at {k} {format_share(found['accuracy'][k], tested)}{of_videos}",
         "chance or baseline": f"chance {chance:.1%}",
         "published": _best_published(
             published(dataset, f"retrieval_top{k}", "r3d") if dataset else []
         ),
+        "date": found.get("date", ""),
         "version": version_of(found.get("written_by")),
         "state": "finished",
     }
@@ -140,7 +142,7 @@ def retrieval_section(folder: Storage) -> Section:
         "features": _listed(found["features"]),
     }
     return Section(
-        title=f"retrieval, {folder.uri.rpartition('/')[2]}",
+        title="retrieval" if name == "retrieval" else f"retrieval, {name}",
         uri=folder.uri,
         state="finished",
         facts=facts,

@@ -41,6 +41,8 @@ def test_help_names_recipes_and_options(job: Any, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     for name in ("retrieval", "compact", "small", "--views.num_clips", "--features.pooling"):
         assert name in printed
+    assert "--data.max_megapixels" not in printed
+    assert "more options: --help all" in printed
 
 
 @pytest.mark.parametrize(

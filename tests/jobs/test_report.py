@@ -17,6 +17,7 @@ from ctp.downstream.classification import open_finetuning
 from ctp.downstream.config import FinetuneConfig
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
+from ctp.score import format_share
 from ctp.storage import Storage
 from ctp.training import run_folder
 from ctp.training.run_folder import create_or_resume, folder_of
@@ -54,12 +55,16 @@ def test_runs_on_one_page(
     runs = ",".join(folder.uri for folder in (pretrained, finetuned, further, folder_of(broken)))
     load_job("report").main(["--runs", runs, "--out", str(tmp_path / "page")])
     page = (tmp_path / "page" / "report.html").read_text()
-    assert capsys.readouterr().out.strip().endswith("report.html")
+    path = tmp_path / "page" / "report.html"
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        str(path), f"next: python -m webbrowser {path}"
+    ]  # fmt: skip
     cells = [re.findall("<td[^>]*>([^<]*)", line) for line in page.splitlines()]
     rows = run_folder.read_metrics(pretrained)
-    iou = next(row["iou"] for row in reversed(rows) if "iou" in row)
+    iou = small_run.score.describe_value(next(r for r in reversed(rows) if "iou" in r))
+    assert " ± " in iou
     source = "run/metrics.jsonl, step 6"
-    assert ["ours", "tracking IoU of 6 clips", f"{iou:.3f}", source] in cells
+    assert ["ours", "tracking IoU of 6 clips", iou, source] in cells
     top1 = [row["top1"] for row in run_folder.read_metrics(finetuned) if "top1" in row][-1]
     tested = json.loads(finetuned.join("scores.json").read_bytes())["tested"]
     value = format_share(top1, tested)
@@ -117,6 +122,8 @@ def test_where_a_classifier_looks(
         ([], "--runs is missing"),
         (["--runs", str(tmp_path / "nothing")], "no run .*nothing"),
         (["--runs", folders[0].uri, "--target", "flight"], "no class 'flight'; expected one of "),
+        (["--runs", folders[0].uri, "--uri", "nothing"], "^error: uri: there is no 'nothing'"),
     ):
         with pytest.raises(SystemExit, match=message):
-            job.main([*options, "--out", str(out)])
+            job.main([*options, "--out", str(tmp_path / "failed")])
+    assert not (tmp_path / "failed").exists()

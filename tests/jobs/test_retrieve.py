@@ -58,8 +58,8 @@ def test_scores_and_picture(
     assert "gallery: 5 videos; 1 more could not be read\nqueries: 2 videos\n" in printed
     lines = [line.split() for line in printed.splitlines()]
     assert ["k", "max", "chance"] in lines
-    assert ["1", "100.0%", "±", "0.0%", "50.0%"] in lines
-    assert ["5", "100.0%", "±", "0.0%", "100.0%"] in lines
+    assert ["1", "100.0%", "±", "16.7%", "50.0%"] in lines
+    assert ["5", "100.0%", "±", "16.7%", "100.0%"] in lines
     assert "right at k of 2 queries" in printed
     assert re.search(r"kNN of 3: .* of 2 queries \(chance 50.0%\)", printed)
     scores = json.loads((out / "retrieval.json").read_bytes())
@@ -94,8 +94,17 @@ def test_each_pooling_has_its_accuracy(
 
 
 def test_a_k_larger_than_the_gallery(job: Any, folders: list[str], tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="error: ks or knn has 50; expected 1 to 5"):
-        job.main([*folders, "--out", str(tmp_path / "out")])
+    for option in ("ks", "knn"):
+        with pytest.raises(SystemExit, match=f"error: --{option} has 6; expected at most 5, the n"):
+            job.main([*folders, f"--{option}", "6", "--out", str(tmp_path / "out")])
+
+
+def test_by_default_all_ks_that_the_gallery_has(
+    job: Any, folders: list[str], tmp_path: Path
+) -> None:
+    job.main([*folders, "--num_pictured", "0", "--out", str(tmp_path)])
+    scores = json.loads((tmp_path / "retrieval.json").read_bytes())
+    assert list(scores["accuracy"]) == ["1", "5"]
 
 
 def test_the_same_videos_on_both_sides(job: Any, folders: list[str], tmp_path: Path) -> None:

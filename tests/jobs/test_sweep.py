@@ -97,7 +97,8 @@ def test_help_is_complete(job: Any, capsys: pytest.CaptureFixture[str]) -> None:
         job.main(["--help"])
     printed = capsys.readouterr().out
     for expected in (
-        "Table 10: the greatest speed of patches", "--grid", "--asha.metric", "resumes an",
+        "Table 10: the greatest speed of patches", "--grid", "--asha.grace", "resumes an",
         "ctp sweep --recipe table2a --scale small --seeds 3", "--trials_at_once",
     ):  # fmt: skip
         assert expected in printed
+    assert "--max_failures" not in printed

@@ -152,12 +152,17 @@ def test_retrieval(tmp_path: Path, data: str) -> None:
         "views": {"num_clips": 10},
         "features": {"pooling": "both"},
         "architecture": "r3d, width 64",
+        "date": "2026-02-01",
         **sides,
     }
     found["accuracy_by_pooling"] = {"max": found["accuracy"], "vcop": {"1": 0.2, "50": 0.8}}
-    (tmp_path / "retrieval.json").write_text(json.dumps(found))
-    section = retrieval_section(Storage.from_uri(tmp_path))
-    source = str(tmp_path / "retrieval.json")
+    folder = tmp_path / "retrieval"
+    folder.mkdir()
+    (folder / "retrieval.json").write_text(json.dumps(found))
+    section = retrieval_section(Storage.from_uri(folder))
+    source = str(folder / "retrieval.json")
+    assert section.title == "retrieval"
+    assert section.summary["date"] == "2026-02-01"
     assert [row for row in cells(section) if row[0].startswith("ours")] == [
         ("ours, pooling max", "retrieval at k = 1 (chance 1.0%)", "30.0%", source),
         ("ours, pooling vcop", "retrieval at k = 1 (chance 1.0%)", "20.0%", source),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from ctp.commands.retrieve import RetrieveConfig
 from ctp.data.catalog import Catalog
 from ctp.data.sources import open_catalog
+from ctp.downstream.embed_config import RETRIEVAL_KS
 from ctp.downstream.feature_folder import (
     Manifest,
     VideoFeatures,
@@ -48,16 +50,15 @@ def run(config: RetrieveConfig) -> None:
     if missing:
         raise ValueError("\n  ".join(missing))
     out = Storage.from_uri(config.out)
-    out.check_writable()
+    out.check_output()
     about_gallery, gallery = read_features(config.gallery)
     about_queries, queries = read_features(config.queries)
     check_comparable(about_gallery, about_queries)
     _check_apart(about_gallery, about_queries)
     device = "cuda" if config.use_gpu else "cpu"
     galleries, asked = (by_pooling(each, about_queries.features) for each in (gallery, queries))
-    results = {
-        name: retrieve(galleries[name], asked[name], config.ks, device) for name in galleries
-    }
+    ks = _ks(config, len(next(iter(galleries.values())).ids))
+    results = {name: retrieve(galleries[name], asked[name], ks, device) for name in galleries}
     first, found = next(iter(results.items()))
     gallery, queries = galleries[first], asked[first]
     knn = knn_accuracy(gallery, queries, config.knn, device) if config.knn else None
@@ -71,6 +72,21 @@ def run(config: RetrieveConfig) -> None:
         title = describe_retrieval(found, len(queries.ids))
         out.join(PICTURE).write_bytes(neighbours_png(rows, title))
         print(out.join(PICTURE).uri)
+
+
+def _ks(config: RetrieveConfig, num_gallery: int) -> list[int]:
+    """Return the numbers of neighbours to score by.
+
+    Raises:
+        ValueError: one that was given is larger than the gallery.
+    """
+    for option, given in (("ks", config.ks), ("knn", (config.knn or 1,))):
+        if given and max(given) > num_gallery:
+            raise ValueError(
+                f"--{option} has {max(given)}; expected at most {num_gallery}, the number of "
+                "gallery videos"
+            )
+    return list(config.ks) or [k for k in RETRIEVAL_KS if k <= num_gallery]
 
 
 def _check_apart(gallery: Manifest, queries: Manifest) -> None:
@@ -108,6 +124,7 @@ def _scores(
         "features": queries.features.model_dump(mode="json"),
         "gallery": _side(config.gallery, gallery),
         "queries": _side(config.queries, queries),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "written_by": dict(written_by()),
     }
 

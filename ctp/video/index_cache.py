@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ctp.storage import Storage, StorageError
 
 MAX_MEMORY_BYTES = 2**26
-"""Arrays of the indices that a process keeps: those of 20 hours of video at 25 frames/s."""
+"""Arrays of the indices that a process keeps: those of 25 hours of video at 25 frames/s."""
 MAX_DISK_BYTES = 2**31
 """Files of the indices that a machine keeps, about 0.3 MiB for an hour of video."""
 LEAST_BYTES = 1024
@@ -31,7 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Index(Protocol):
-    """An index of a video: a frozen dataclass with arrays."""
+    """What is known of all frames of a video."""
 
     def to_arrays(self) -> Arrays:
         """Return it as arrays, for a file."""
@@ -59,7 +59,7 @@ class IndicesInMemory:
                 self._kept[key] = found
                 return cast(T, found[0])
         index = make()
-        num_bytes = LEAST_BYTES + _array_bytes(index)
+        num_bytes = LEAST_BYTES + sum(each.nbytes for each in index.to_arrays().values())
         with self._lock:
             self._bytes += num_bytes - self._kept.pop(key, (None, 0))[1]
             self._kept[key] = index, num_bytes
@@ -92,10 +92,6 @@ def find_index(key: tuple[str, ...], kind: type[T], folder: Path, make: Callable
         return index
 
     return IN_MEMORY.find(key, load_or_make)
-
-
-def _array_bytes(index: Index) -> int:
-    return sum(each.nbytes for each in vars(index).values() if isinstance(each, np.ndarray))
 
 
 def _load(path: Path, kind: type[T]) -> T:

@@ -84,11 +84,11 @@ def outcome(entry: VideoEntry, wanted: list[int], *, is_long: bool) -> Any:
         return error.reason
 
 
-def frames_of(reader: VideoReader, wanted: list[int]) -> list[bytes]:
+def frames_of(reader: VideoReader, wanted: list[int]) -> list[tuple[int, bytes]]:
     numbers = sorted({number % reader.num_frames for number in wanted})
-    found: list[bytes] = []
-    reader.decode(numbers, lambda _, frame: found.append(frame.to_ndarray().tobytes()))
-    return found
+    found: dict[int, bytes] = {}
+    reader.decode(numbers, lambda i, frame: found.update({i: frame.to_ndarray().tobytes()}))
+    return list(found.items())
 
 
 def check_same_outcome(path: Path, data: bytes, rng: np.random.Generator) -> Any:
@@ -297,6 +297,30 @@ def test_the_index_that_was_not_used_for_the_longest_time_makes_room(
         os.utime(index, (100 - number, 100 - number))
         monkeypatch.setattr(index_cache, "MAX_DISK_BYTES", 3 * index.stat().st_size + 10)
     assert set(folder.rglob("*.npz")) == indices[0] | indices[1] | indices[3]
+
+
+@pytest.mark.usefixtures("every_file_is_long")
+def test_the_memory_keeps_the_indices_that_were_used_last(
+    tmp_path: Path, encode_video: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # nothing is kept on the disk
+    (tmp_path / "file").write_bytes(b"")
+    data, entries = encode_video(200), []
+    for number in range(3):
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(data)
+        entries.append(VideoEntry(path.name, str(path)))
+
+    def is_kept(entry: VideoEntry) -> bool:
+        BYTES_READ.take()
+        with VideoOpener().open(entry):
+            return not BYTES_READ.take()
+
+    # an index of 200 packets has 200 · (3 · 8 + 2 · 1) bytes, and some beside them
+    monkeypatch.setattr(index_cache, "MAX_MEMORY_BYTES", 2 * 8000)
+    first, second, third = entries
+    assert [is_kept(each) for each in (first, second, first, third)] == [False, False, True, False]
+    assert [is_kept(each) for each in (first, third, second)] == [True, True, False]
 
 
 def test_long_files_that_are_read_whole_are_named() -> None:

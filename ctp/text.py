@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import textwrap
 from collections.abc import Iterable
+from functools import partial
 
 MAX_LISTED = 5
+LINE_CHARS = 100
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def one_line(text: object) -> str:
     """Return the text with each run of white space, also line breaks, as one space."""
     return " ".join(str(text).split())
+
+
+def wrapped(text: str) -> str:
+    """Return the lines of a text, of at most `LINE_CHARS` where spaces allow it; further lines of a
+    long one are indented."""
+    lines = text.splitlines()
+    fill = partial(
+        textwrap.fill,
+        width=LINE_CHARS,
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(map(fill, lines))
 
 
 def near_miss(name: str, names: Iterable[str]) -> str:

@@ -53,7 +53,7 @@ from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.progress import Progress, bottleneck, duration, learning_warning
 from ctp.storage import Storage, StorageError
-from ctp.text import and_unread
+from ctp.text import and_unread, wrapped
 from ctp.training import run_folder
 from ctp.training.branch import branch
 from ctp.training.config import RunConfig
@@ -234,8 +234,8 @@ def pretrain(config: PretrainConfig) -> Run:
 def _pretrain(config: PretrainConfig) -> Run:
     spec = open_pretraining(config)
     train_videos, heldout = map(len, spec.catalogs)
-    departure = config.task.departure
-    notes = [f"the task departs from its published settings: {departure}"] if departure else []
+    departures = ", ".join(config.task.departures)
+    notes = [f"options of the task unlike the published ones: {departures}"] if departures else []
     if not heldout:
         notes.append("no videos are held out for evaluation; see --data.heldout_uri")
     videos = f"{train_videos} videos to train on, {heldout} held out"
@@ -393,18 +393,19 @@ def _train_held(
     started, config, folder = time.monotonic(), spec.config, folder_of(spec.config)
     is_old = create_or_resume(config)
     total_batch = config.compute.batch
-    print(f"run {folder.uri}: {videos}, {spec.stream.total_steps} steps of {total_batch} clips")
-    print(spec.stream.describe_epoch())
-    print(
-        f"processes, with their CPUs: {describe_demands(demands)}. Evaluations read videos by "
-        "further actors, while the others wait"
-    )
-    print(describe_training_memory(spec))
-    print(f"live page of the run: ctp watch {folder.uri}")
-    if note:
-        print(note)
-    if slow := spec.stream.catalog.describe_long():
-        print(slow)
+    device = "a GPU" if config.scaling.use_gpu else "CPUs"
+    lines = [
+        f"run {folder.uri}: {spec.stream.total_steps} steps of {total_batch} clips",
+        videos,
+        spec.stream.describe_epoch(),
+        f"CPUs: {describe_demands(demands)}; a worker trains on {device} in "
+        f"{config.compute.precision}",
+        describe_training_memory(spec),
+        note,
+        spec.stream.catalog.describe_long(),
+        f"live page: ctp watch {folder.uri}",
+    ]
+    print("\n".join(wrapped(line) for line in lines if line))
     listed = [entry for catalog in spec.catalogs for entry in catalog.quarantined]
     if listed:  # a missing shard may hold most of the videos
         _print_quarantined("named but cannot be used", listed, run_folder.QUARANTINE)

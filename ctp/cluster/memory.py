@@ -44,12 +44,10 @@ class DecoderMemory:
         return PROCESS_BYTES + self.limits.memory_bytes + self.videos + self.output
 
     def describe(self) -> str:
-        """Return what the memory is for."""
+        """Return how much it is, and what it depends on."""
         return (
-            f"{PROCESS_BYTES / GIB:.1f} GiB of memory, at most {self.total / GIB:.1f} GiB: "
-            f"{self.limits.memory_bytes / GIB:.1f} to decode pictures of "
-            f"{self.limits.max_megapixels:g} megapixels (max_megapixels), "
-            f"{self.videos / GIB:.1f} for encoded videos, {self.output / GIB:.1f} for samples"
+            f"{PROCESS_BYTES / GIB:.1f} to {self.total / GIB:.1f} GiB of memory, the most for "
+            f"pictures of {self.limits.max_megapixels:g} megapixels"
         )
 
 
@@ -72,7 +70,7 @@ def _layouts(spec: TrainingSpec[Any]) -> list[BlockLayout]:
 
 
 def describe_training_memory(spec: TrainingSpec[Any]) -> str:
-    """Return lines on the memory that a training run needs besides its workers."""
+    """Return a line on the memory that a training run needs besides its workers."""
     config, layouts, store = spec.config, _layouts(spec), stream_store_bytes(spec)
     scaling, train, evaluation = config.scaling, *spec.catalogs
     block = max(each.block_bytes(_described(spec)) for each in layouts)
@@ -80,12 +78,10 @@ def describe_training_memory(spec: TrainingSpec[Any]) -> str:
     actors = max(each * scaling.actors_per_worker(each) for each in sizes)
     # a block is stacked from its samples
     actor = DecoderMemory.from_catalog(DecodingLimits(config.data.max_megapixels), train, 2 * block)
+    # those of an evaluation are started besides the others, which wait
     num_readers = actors if len(evaluation) else 0
     total = (actors + num_readers) * actor.total + store
     return (
-        f"the stream takes at most {store / 2**20:.0f} MiB of the object store, in blocks of at "
-        f"most {block / 2**20:.0f} MiB\n"
-        f"an actor that decodes takes {actor.describe()}\n"
-        f"{actors} actor(s) draw samples and {num_readers} more read videos during an "
-        f"evaluation: at most {total / GIB:.1f} GiB in all, beside the workers"
+        f"memory besides the workers: at most {total / GIB:.1f} GiB (pictures of "
+        f"{config.data.max_megapixels:g} megapixels), object store {store / 2**20:.0f} MiB"
     )

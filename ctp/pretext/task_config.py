@@ -30,19 +30,11 @@ class TaskConfig(Config):
         """Raise a ValueError if the task cannot train an encoder of this config."""
 
     @property
-    def departure(self) -> str:
-        """Return the options that differ from their defaults, with both values: the defaults are
-        the settings that the task was published with; "" if none differs."""
+    def departures(self) -> list[str]:
+        """Return the options that differ from their defaults, the settings that the task was
+        published with."""
         default = type(self)(name=self.name)
-        return ", ".join(
-            f"{option} {_format(here)} instead of {_format(there)}"
-            for option, here, there in differences(self.model_dump(), default.model_dump())
-        )
-
-
-def _format(value: object) -> str:
-    """Return a value of an option as the command line takes it."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+        return [each.name for each in differences(self.model_dump(), default.model_dump())]
 
 
 def _choices() -> Mapping[str, type[TaskConfig]]:

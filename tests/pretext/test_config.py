@@ -52,8 +52,8 @@ def test_differences_are_the_options_that_shape_the_result_and_no_others() -> No
     assert first.differences(first) == []
 
 
-def test_the_departure_names_what_differs_from_the_published_task() -> None:
-    assert PretrainConfig().task.departure == ""
-    assert PretrainConfig(task="memdpc").task.departure == ""
+def test_departures_are_the_options_unlike_the_published_task() -> None:
+    assert PretrainConfig().task.departures == []
+    assert PretrainConfig(task="memdpc").task.departures == []
     task = PretrainConfig(task={"name": "ctp", "num_patches": 2, "curriculum": (0.2, 0.5)}).task
-    assert task.departure == "num_patches 2 instead of 3, curriculum 0.2,0.5 instead of none"
+    assert task.departures == ["num_patches", "curriculum"]

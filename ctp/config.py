@@ -261,6 +261,8 @@ def options(
         if section is None or one_of:
             chosen = value["name"] if one_of and section and isinstance(value, Mapping) else None
             split_by = next((each for each in field.metadata if isinstance(each, SplitBy)), None)
+            if split_by is None and _is_numbers(field.annotation):
+                split_by = SplitBy(split_numbers)
             few = list(one_of.choices()) if one_of else _values(field.annotation)
             yield Option(full, field.description or "", one_of, chosen, split_by, few)
         if section is not None:
@@ -275,6 +277,24 @@ def _is_list(annotation: Any) -> bool:
     return type(None) not in kinds and any(
         get_origin(kind) is tuple and ... in get_args(kind) for kind in kinds
     )
+
+
+def split_numbers(text: str) -> list[str]:
+    """Return the parts of a list of numbers, as in 1,2 or [1, 2].
+
+    As JSON, in which pydantic-settings reads lists, .5 would be no number.
+    """
+    inside = text.strip().removeprefix("[").removesuffix("]")
+    return [part.strip() for part in inside.split(",")] if inside.strip() else []
+
+
+def _is_numbers(annotation: Any) -> bool:
+    """Return whether a field's values are tuples of numbers, or such tuples and None."""
+    if get_origin(annotation) is not tuple:
+        kinds = [each for each in get_args(annotation) if each is not type(None)]
+        return len(kinds) == 1 and _is_numbers(kinds[0])
+    kinds = [each for each in get_args(annotation) if each is not ...]
+    return all((get_args(kind) or (kind,))[0] in (int, float) for kind in kinds)
 
 
 def _values(annotation: Any) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge
 
 from ctp.cli import CommandLine
 from ctp.config import Config, OneOf, merge, options, unflatten
@@ -92,6 +93,32 @@ def test_recipe_then_file_then_options(tmp_path: Path) -> None:
     )
     assert name == "wide"
     assert config == wide().replace(seed=8, inner=Inner(width=32, sizes=(4, 5)))
+
+
+class Numbers(Config):
+    """Lists of numbers."""
+
+    shares: tuple[Annotated[float, Ge(0)], float] | None = None
+    sizes: tuple[int, ...] = (1, 2)
+
+
+NUMBERS = CommandLine({"numbers": Numbers}, "numbers", "")
+
+
+@pytest.mark.parametrize("text", [".3,.7", "0.3, 0.7", "[.3,.7]", "[3e-1, .7]", "+.3,0.70"])
+def test_a_list_of_numbers_is_written_as_people_write_numbers(text: str) -> None:
+    for argv in (["--shares", text], [f"--shares={text}"]):
+        assert NUMBERS.parse(argv)[1].shares == (0.3, 0.7)
+    assert NUMBERS.parse(["--sizes", "[]"])[1].sizes == ()
+    assert NUMBERS.parse(["--sizes", "1", "--sizes", "2,3"])[1].sizes == (1, 2, 3)
+    assert NUMBERS.parse(["--shares", "none"])[1].shares is None
+
+
+def test_a_list_that_is_no_list_of_numbers_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for text, said in ((".3,half", "shares.1: "), (".3,.3,.4", "shares: ")):
+        with pytest.raises(SystemExit):
+            NUMBERS.parse(["--shares", text])
+        assert f"error: {said}" in capsys.readouterr().err
 
 
 def test_a_section_can_be_taken_away_and_given() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import FiniteFloat, model_validator
 
-from ctp.config import Config, SplitBy
+from ctp.config import Config
 from ctp.data.plan import whole_weights
 from ctp.data.sources import Sources
 from ctp.encoders.config import (
@@ -40,10 +40,7 @@ class PretrainVideosConfig(VideosConfig):
     max_megapixels: MaxMegapixels = DEFAULT_MAX_MEGAPIXELS
     """Quarantine a video whose pictures have more pixels than this many million; 36 is enough for
     8K. Memory is bounded in proportion."""
-    # split here: the command line reads lists of numbers as JSON, which lacks ".5"
-    mix: Annotated[
-        tuple[Annotated[FiniteFloat, Gt(0)], ...], SplitBy(lambda text: text.split(","))
-    ] = ()
+    mix: tuple[Annotated[FiniteFloat, Gt(0)], ...] = ()
     """Weights of the sources of `uri`, e.g. 3,1: three of four clips are from the first one. Each
     source then has passes of its own. none: all sources are one set of videos."""
     clips_per_video: Literal["one", "by_duration"] = "one"

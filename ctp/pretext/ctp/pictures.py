@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
@@ -20,9 +21,11 @@ from ctp.pretext.task import SamplePicture
 
 PATCH_COLORS = ("#ff3da5", "#22d3ee", "#ffb000", "#84e01e", "#a78bfa")
 """Colours of the patches, distinct for the colour-blind too; used in turn if K is larger."""
-PREDICTED_EDGE = "#ffffff"
+PREDICTED_LINE = "#ffffff"
+PREDICTED_FILL = 0.2
+"""Opacity of the colour that fills a predicted box, twice: with the edge and with the line."""
 LEGEND = "a colour for each patch, dashed: hidden"
-PREDICTED_LEGEND = "white edge: predicted"
+PREDICTED_LEGEND = "filled: predicted"
 
 _DPI = 100
 _LINE_SHARE = 1 / 75
@@ -38,8 +41,8 @@ def draw_samples(
 ) -> list[SamplePicture]:
     """Draw the boxes of each sample on its frames.
 
-    A true box is around the patch, dashed where the patch is hidden. A predicted box is a thinner
-    line in the colour of its patch, edged in white, just inside its own border.
+    A true box is a line in the colour of its patch around it, dashed where the patch is hidden. A
+    predicted box is filled with this colour, and has a thin white line just inside its border.
 
     Args:
         frames: uint8 [B, T, H, W, 3], with the patches pasted.
@@ -72,7 +75,7 @@ def _draw_sample(
         tally.add(predicted[None], boxes[None], visible[None])
         means = tally.means()
         iou, still = (means[key].total / means[key].number for key in ("iou", "still_iou"))
-        caption = f"IoU {iou:.2f} (still {still:.2f})   {LEGEND}, {PREDICTED_LEGEND}"
+        caption = f"IoU {iou:.2f} (still {still:.2f})   {LEGEND}; {PREDICTED_LEGEND}"
     large = enlarge(frames, min_side_px)
     scale = large.shape[2] / frames.shape[2]
     drawn = _draw_frames(
@@ -99,10 +102,12 @@ def _draw_frames(
     axes.set_axis_off()
     line_px = max(round(_LINE_SHARE * min(height, width)), 2)
     image = axes.imshow(frames[0], extent=(0, width, height, 0), interpolation="nearest")
-    true = [_add_box(axes, own, line_px, "black", 2) for own in _colors(boxes)]
     found = [] if predicted is None else [
-        _add_box(axes, own, max(line_px - 1, 1), PREDICTED_EDGE, 3) for own in _colors(boxes)
+        _add_box(axes, PREDICTED_LINE, max(line_px // 2, 1), to_rgba(own, PREDICTED_FILL))
+        for own in _colors(boxes)
     ]  # fmt: skip
+    # over the predicted ones, which would tint their lines
+    true = [_add_box(axes, own, line_px, "none") for own in _colors(boxes)]
     for number, frame in enumerate(frames):
         # one figure for all frames: setting up a new one takes longer than drawing
         image.set_data(frame)
@@ -120,13 +125,14 @@ def _colors(boxes: NDArray[np.floating[Any]]) -> list[str]:
     return [PATCH_COLORS[number % len(PATCH_COLORS)] for number in range(len(boxes))]
 
 
-def _add_box(axes: Axes, color: str, line_px: float, edge: str, edge_px: float) -> Rectangle:
-    """Add a box to a picture: a line with an edge on both sides, so that it stands out."""
+def _add_box(axes: Axes, color: str, line_px: float, fill: Any) -> Rectangle:
+    """Add a box to a picture: a line with a black edge on both sides, so that it stands out, and a
+    colour inside."""
     # matplotlib measures lines in points, of which an inch has 72
     points = 72 / _DPI
-    stroke = withStroke(linewidth=(line_px + edge_px) * points, foreground=edge)
+    stroke = withStroke(linewidth=(line_px + 2) * points, foreground="black")
     box = Rectangle(
-        (0, 0), 0, 0, fill=False, edgecolor=color, linewidth=line_px * points,
+        (0, 0), 0, 0, facecolor=fill, edgecolor=color, linewidth=line_px * points,
         path_effects=[stroke], capstyle="butt", joinstyle="miter",
     )  # fmt: skip
     axes.add_patch(box)

@@ -11,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from ctp.pretext.ctp.pictures import PATCH_COLORS, PREDICTED_EDGE, draw_samples
+from ctp.pretext.ctp.pictures import PATCH_COLORS, PREDICTED_LINE, draw_samples
 from ctp.pretext.task import SamplePicture
 
 GREY = 100
@@ -81,9 +81,11 @@ def test_each_patch_has_a_colour_and_colours_are_used_in_turn() -> None:
 def test_a_perfect_prediction_is_visible_beside_the_true_box() -> None:
     picture = draw(BOX, predicted=BOX)
     assert has(picture, FIRST)[87, 80:160].all()
-    # inside it, a line in the patch's colour with a white edge
-    for color in (PREDICTED_EDGE, FIRST):
-        assert has(picture, color)[90:97, 80:160].any(axis=0).all()
+    # inside it, a white line
+    assert has(picture, PREDICTED_LINE)[90:97, 80:160].any(axis=0).all()
+    # and a tint of the patch's colour, through which the patch is seen
+    inside, color = picture.frames[0][150, 120], 255 * np.array(to_rgb(FIRST))
+    np.testing.assert_allclose(inside, 0.64 * GREY + 0.36 * color, atol=2)
     assert picture.caption.startswith("IoU 1.00 (still 1.00)")
 
 

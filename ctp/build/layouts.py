@@ -145,10 +145,7 @@ Raises ValueError if the data set has another layout, StorageError if it cannot 
 
 def folder(uri: str, split_number: int) -> Contents:
     """List the videos of a folder, glob, list, tar or shard, labelled by their folder."""
-    try:
-        catalog = open_catalog(uri)
-    except ValueError as error:
-        raise ValueError(f"source: {str(error).removeprefix('data.uri: ')}") from error
+    catalog = open_catalog(uri, "source")
     sources = (Source(entry.id, entry, entry.label) for entry in catalog)
     return Contents(tuple(sources), quarantined=catalog.quarantined)
 

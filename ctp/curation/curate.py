@@ -93,10 +93,7 @@ def open_curation(config: CurateConfig) -> Curation:
                 f"--out {config.out} is inside --source {source}, so that its shards would become "
                 "sources. Use another --out"
             )
-    try:
-        catalog = open_catalog(config.source)
-    except ValueError as error:
-        raise ValueError(f"source: {str(error).removeprefix('data.uri: ')}") from error
+    catalog = open_catalog(config.source, "source")
     out = Storage.from_uri(config.out)
     if not config.dry_run:
         return Curation(config, catalog, out, 1.0)

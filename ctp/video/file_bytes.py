@@ -59,8 +59,9 @@ class StoredFile:
         """Return at least one byte and at most `size`; none at the end of the file."""
         at = self._position - self._start
         if not 0 <= at < len(self._block):
-            is_next = at == len(self._block)
-            self._ahead = min(2 * self._ahead, MOST_AHEAD_BYTES) if is_next else LEAST_AHEAD_BYTES
+            # from fragment to fragment, FFmpeg skips some bytes
+            is_near = 0 <= at - len(self._block) <= len(self._block)
+            self._ahead = min(2 * self._ahead, MOST_AHEAD_BYTES) if is_near else LEAST_AHEAD_BYTES
             left = max(self._size - self._position, 0)
             self._block = self._read(self._position, min(max(size, self._ahead), left))
             self._start, at = self._position, 0

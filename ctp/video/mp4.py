@@ -282,7 +282,7 @@ def read_sample_table(data: FileBytes) -> SampleTable | None:
         presentation times, packets outside of `data` or that are not shown as one picture each,
         and other codecs.
     """
-    if data[4:8] != b"ftyp":
+    if data[:8][4:] != b"ftyp":
         return None
     try:
         return _read_movie(_find_movie(data), data)

@@ -97,7 +97,8 @@ def find_index(key: tuple[str, ...], kind: type[T], folder: Path, make: Callable
 def _load(path: Path, kind: type[T]) -> T:
     with np.load(io.BytesIO(path.read_bytes())) as file:
         index = kind.from_arrays(dict(file))
-    os.utime(path)  # it was used
+    with suppress(OSError):  # another user's file, which may only be read
+        os.utime(path)  # it was used
     return index
 
 

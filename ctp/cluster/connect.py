@@ -19,6 +19,7 @@ from ray.exceptions import AuthenticationError, GetTimeoutError, RayActorError
 
 from ctp.cluster.local import AUTH_MODE, local_ray, schedulable_cpus
 from ctp.cluster.path_visibility import check_seen
+from ctp.cluster.restart_line import take_restart_line
 from ctp.training.config import AUTO, ScalingConfig
 from ctp.training.run_folder import Uris
 
@@ -164,6 +165,7 @@ def cluster(
         if address:
             check_cluster(demands, f"the cluster at {address}")
         check_seen(paths)
+        take_restart_line()
         try:
             with _sigterm_as_ctrl_c():
                 yield

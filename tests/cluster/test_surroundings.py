@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from ctp.cluster.local import MAX_FOLDER_BYTES, schedulable_cpus, session_folder
+from ctp.cluster.restart_line import line_hidden
 from ctp.machine import cgroup_quotas, usable_cpus
 
 ROOT = Path(__file__).parents[2]
@@ -254,9 +255,15 @@ print([name for name in names if os.environ.get(name) != before.get(name)])
 def test_a_process_may_use_other_local_clusters_and_is_stopped_by_sigterm(
     run_python: Callable[..., str],
 ) -> None:
+    """Ray does not warn of actors that may be restarted, as those of Ray Data."""
     script = """
-import ray, signal
+import os, ray, signal
 from ctp.cluster.connect import cluster
+
+class Actor:
+    def __init__(self, argument):
+        pass
+
 def use_another():
     ray.init("local", num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
     print(ray.get(ray.put("another")))
@@ -265,13 +272,24 @@ def use_another():
 use_another()
 try:
     with cluster():
-        print(ray.get(ray.put("own")))
+        print(ray.get(ray.put("own")), flush=True)
+        stderr = os.dup(2)
+        os.dup2(1, 2)  # what Ray warns of would be printed, too
+        ray.remote(max_restarts=1)(Actor).remote(ray.put(0))
+        os.dup2(stderr, 2)
         signal.raise_signal(signal.SIGTERM)
 except KeyboardInterrupt:
     print("stopped")
 use_another()
 """
     assert run_python("-c", script).split() == ["another", "own", "stopped", "another"]
+
+
+def test_a_hidden_line_takes_no_other_with_it(capfd: pytest.CaptureFixture[str]) -> None:
+    with line_hidden(b"hide"):
+        os.write(2, b"first\nplease hide this\nlast\n")
+    os.write(2, b"hide no more\n")
+    assert capfd.readouterr().err == "first\nlast\nhide no more\n"
 
 
 def test_ray_does_not_warn_of_the_processes_that_a_job_starts(

@@ -228,20 +228,11 @@ class WatchedFile:
 
 
 class SeekableFile(io.RawIOBase):
-    """An `OpenFile`, or a range of its bytes, as a Python file object. Wrap it in
-    `io.BufferedReader` to read ahead."""
+    """An `OpenFile` as a Python file object. Wrap it in `io.BufferedReader` to read ahead."""
 
-    def __init__(self, file: OpenFile, start: int = 0, size: int | None = None):
-        """Create a file object; nothing is read yet.
-
-        Args:
-            file: the whole file.
-            start: first byte of the range.
-            size: bytes of the range; None: up to the file's end.
-        """
+    def __init__(self, file: OpenFile):
         super().__init__()
-        self._file, self._start, self._position = file, start, 0
-        self._size = file.size - start if size is None else size
+        self._file, self._position = file, 0
 
     def readable(self) -> bool:
         return True
@@ -250,13 +241,12 @@ class SeekableFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
         self._position = start + offset
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        size = max(min(len(buffer), self._size - self._position), 0)
-        data = self._file.read(self._start + self._position, size)
+        data = self._file.read(self._position, len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, MinLen, MultipleOf
 from pydantic import model_validator
 
 from ctp.build.config import TranscodeConfig
@@ -17,7 +17,7 @@ from ctp.pretext.task_config import AnyTaskConfig
 from ctp.training.config import ComputeConfig, ScalingConfig
 from ctp.training.schedule import ScheduleConfig
 
-Part = Literal["ingest", "long", "ray", "readers", "step", "gpu", "game", "plan"]
+Part = Literal["ingest", "long", "curate", "ray", "readers", "step", "gpu", "game", "plan"]
 BaselineName = Literal["opencv-zip-jpeg", "torchcodec", "torchcodec-transcoded"]
 Precision = Literal["fp32", "tf32", "bf16"]
 PARTS: tuple[Part, ...] = ("ingest", "ray", "step", "game", "plan")
@@ -61,6 +61,17 @@ class BenchReadersConfig(Config):
     """Blocks that each worker receives."""
 
 
+class BenchCurateConfig(Config):
+    """Raw video that is curated."""
+
+    seconds: Annotated[float, Gt(0)] = 20.0
+    """Length of the video of each size."""
+    heights_px: Annotated[tuple[Annotated[int, Ge(16), MultipleOf(2)], ...], MinLen(1)] = (
+        *(240, 480, 720, 1080),
+    )
+    """Heights of the pictures, which are 16:9."""
+
+
 class BenchStepConfig(Config):
     """The training step, in every combination of these options."""
 
@@ -80,7 +91,7 @@ class BenchConfig(Config):
     """What to measure, and how often. The defaults are the paper's task and encoder."""
 
     what: Annotated[tuple[Part, ...], MinLen(1)] = PARTS
-    """The parts to measure: some of ingest,long,ray,readers,step,gpu,game,plan."""
+    """The parts to measure: some of ingest,long,curate,ray,readers,step,gpu,game,plan."""
     out: str = "bench.json"
     """File for the figures, local or s3://."""
     repeats: Annotated[int, Ge(1)] = 7
@@ -101,6 +112,8 @@ class BenchConfig(Config):
     """Folder or URI for the loaders' videos while they are measured; by default a local one."""
     long: BenchLongConfig = BenchLongConfig()
     """A long video in one file."""
+    curate: BenchCurateConfig = BenchCurateConfig()
+    """Raw video that is curated; needs the extra curate."""
     ray: BenchRayConfig = BenchRayConfig()
     """The stream of samples through Ray."""
     readers: BenchReadersConfig = BenchReadersConfig()

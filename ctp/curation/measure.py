@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 
 from ctp.curation.config import CurateConfig
 from ctp.curation.segments import Segment, divide, to_table
-from ctp.curation.source_file import open_source
 from ctp.curation.timeline import DECODER_OPTIONS, measure_video
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.journal import Journal, working_on
 from ctp.data.quarantine import QuarantinedVideo, collect_errors
 from ctp.lease import Attempt
 from ctp.storage import Storage
-from ctp.video.encoded import DecodingError, VideoError
+from ctp.video.encoded import DecodingError, VideoError, permanent_errors
+from ctp.video.file_bytes import StoredBytes, open_bytes
 from ctp.video.limits import DecodingLimits, limited_memory
 from ctp.video.sequence import Sequence as VideoSequence
 from ctp.video.sequence import SequenceFrame, open_sequence
@@ -153,14 +153,17 @@ def decoding(
         VideoError: it cannot be read or decoded.
         StorageError: the storage fails.
     """
+    data = entry.open_bytes()
     try:
         with (
-            open_source(entry) as file,
+            permanent_errors(entry.id, entry.uri),
             working_on(journal, entry.id, entry.uri),
             limited_memory(limits.memory_bytes),
-            open_sequence(file, limits, codec_options) as sequence,
+            open_sequence(open_bytes(data), limits, codec_options) as sequence,
         ):
             yield sequence, _renewing(sequence.frames(), journal)
+            if isinstance(data, StoredBytes):
+                data.check()
     except DecodingError as error:
         raise VideoError(entry.id, entry.uri, str(error)) from error
 

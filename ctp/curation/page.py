@@ -30,6 +30,8 @@ PAIRS = 6
 PROBLEMS = 30
 READ_AT_ONCE = 16
 BINS = 60
+LOG_BELOW = 0.1
+"""A threshold below this share of the range is shown on a logarithmic axis."""
 _TEMPLATES = Environment(
     loader=PackageLoader("ctp.curation", ""), autoescape=True, undefined=StrictUndefined
 )
@@ -233,15 +235,21 @@ def _histogram(decided: pd.DataFrame, rule: Rule, threshold: float) -> str:
     """Return a histogram of a measure over all segments as SVG, with its threshold."""
     values = decided[rule.column].to_numpy(float)
     high = max(float(np.quantile(values, 0.99)), 2 * threshold, 1e-6)
+    low, bins = 0.0, np.linspace(0, high, BINS + 1)
+    if 0 < threshold < LOG_BELOW * high:
+        low = threshold * LOG_BELOW
+        bins = np.geomspace(low, high, BINS + 1)
     figure = Figure(figsize=(7.5, 1.9), layout="constrained")
     axes = figure.subplots()
-    axes.hist(np.minimum(values, high), bins=BINS, range=(0, high), color="#7f9cb5")
-    side = (0, threshold) if rule.drops_below else (threshold, high)
+    axes.hist(values.clip(bins[0], bins[-1]), bins=bins.tolist(), color="#7f9cb5")
+    side = (low, threshold) if rule.drops_below else (threshold, high)
     axes.axvspan(*side, color="#aa1111", alpha=0.12)
     axes.axvline(threshold, color="#aa1111")
-    axes.set_xlabel(f"{rule.column.replace('_', ' ')}, {rule.unit}; the last bar holds all above")
+    axes.set_xscale("log" if low else "linear")
+    axes.set_xlim(low, high)
+    ends = "the first and the last bar hold" if low else "the last bar holds"
+    axes.set_xlabel(f"{rule.column.replace('_', ' ')}, {rule.unit}; {ends} all beyond")
     axes.set_ylabel("segments")
-    axes.set_xlim(0, high)
     axes.spines[["top", "right"]].set_visible(False)
     sink = io.StringIO()
     figure.savefig(sink, format="svg")

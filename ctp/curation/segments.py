@@ -184,9 +184,7 @@ def _samples(line: Timeline, span: _Span) -> list[Sample]:
         return sample.frame
 
     first = bisect_left(line.samples, span.first, key=frame_of)
-    samples = line.samples[first : bisect_left(line.samples, span.end, key=frame_of)]
-    # the movement of a shot's first frame would be the cut itself
-    return [each for each in samples if each.frame > span.first] or samples
+    return line.samples[first : bisect_left(line.samples, span.end, key=frame_of)]
 
 
 def _crop(samples: Sequence[Sample], width: int, height: int) -> tuple[int, int, int, int]:

@@ -116,22 +116,22 @@ class _Meter:
         small = self._convert(frame, "bgr24", *self._small_size)
         gray: Any = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
         before = gray if self._before is None else self._before
-        line.change.append(float(cv2.absdiff(before, gray).mean()) / 255)
         line.brightness.append(float(gray.mean()) / 255)
         line.seconds.append(each.seconds)
         if each.is_damaged != bool(line.damaged[-1] if line.damaged else False):
             self._cut_at(each.number)
         line.damaged.append(each.is_damaged)
-        for cut in self._detector.add(small, line.change[-1]):
+        for cut in self._detector.add(small, gray):
             self._cut_at(cut)
-        if each.seconds >= self._next_sample or not line.samples:
-            if line.samples:
-                self._next_sample = max(self._next_sample + SAMPLE_SECONDS, each.seconds)
+        if each.seconds >= self._next_sample:
+            self._next_sample = max(self._next_sample + SAMPLE_SECONDS, each.seconds)
             line.samples.append(self._sample(each, before, gray, small))
         self._before = gray
 
     def finish(self) -> Timeline:
         """Return the measures."""
+        self._cuts.update(self._detector.finish())
+        self._timeline.change = self._detector.changes
         self._timeline.cuts = sorted(self._cuts - {0})
         return self._timeline
 
@@ -147,12 +147,14 @@ class _Meter:
 
     def _cut_at(self, number: int) -> None:
         """Begin a shot at a frame that was measured, or at the present one."""
-        seconds = self._timeline.seconds
+        line = self._timeline
         self._cuts.add(number)
-        if number < len(seconds):
-            self._next_sample = seconds[number] + FIRST_SAMPLE_SECONDS
-        elif seconds:
-            self._next_sample = seconds[-1] + FIRST_SAMPLE_SECONDS
+        # a cut is found some frames later, when its shot may have a sample of the former's
+        while line.samples and line.samples[-1].frame >= number:
+            line.samples.pop()
+        if line.seconds:
+            start = line.seconds[min(number, len(line.seconds) - 1)]
+            self._next_sample = start + FIRST_SAMPLE_SECONDS
 
     def _sample(self, each: SequenceFrame, before: Gray, gray: Gray, small: Any) -> Sample:
         frame, seconds = each.frame, self._timeline.seconds

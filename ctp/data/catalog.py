@@ -22,7 +22,7 @@ from ctp.data.quarantine import QuarantinedVideo
 from ctp.rng import uniform_hash
 from ctp.storage import Storage, StorageError, WatchedFile
 from ctp.video.encoded import EncodedVideo, VideoError, permanent_errors
-from ctp.video.file_bytes import StoredBytes
+from ctp.video.file_bytes import FileBytes, StoredBytes
 from ctp.video.stored import StoredVideo
 
 RETRY_SECONDS = (1.0, 5.0)
@@ -112,21 +112,43 @@ class VideoEntry:
         try:
             place = Storage.from_uri(self.uri)
             file = WatchedFile(place)
-            end = self.offset + size
-            # a file that has grown is no longer the one that was catalogued
-            is_same = file.size >= end if self.offset else file.size == end
-            if not is_same or not self._has_tables(place, file):
+            data = self._stored_bytes(file, size)
+            if not self._has_tables(place, file):
                 return None
         except (StorageError, ValueError):
             return None
-        data = StoredBytes(
+        version = repr((self.uri, self.offset, size, file.version))
+        folder = cache_folder() / f"long-videos-{INDEX_VERSION}"
+        return StoredVideo(self.id, self.uri, data, version, folder, self.label, self.num_frames)
+
+    def open_bytes(self) -> FileBytes:
+        """Return the encoded bytes; those of a long video are read when they are needed.
+
+        Raises:
+            VideoError, StorageError: see `read`. Reading a long video raises StorageError later.
+        """
+        is_short = self.size is not None and self.size < LONG_BYTES
+        if is_short or self.checksum is not None or self.uri.startswith(corpus.SCHEME):
+            return self.read().data
+        with permanent_errors(self.id, self.uri):
+            file = _with_retries(lambda: WatchedFile(Storage.from_uri(self.uri)))
+        return self._stored_bytes(file, self.size or file.size - self.offset)
+
+    def _stored_bytes(self, file: WatchedFile, size: int) -> StoredBytes:
+        """Return the bytes of the video in its file.
+
+        Raises:
+            VideoError: the file has another size.
+        """
+        found = file.size - self.offset
+        # a file that has grown is no longer the one that was catalogued
+        if found < size or (found > size and not self.offset):
+            raise VideoError(self.id, self.uri, _size_fault(found, size))
+        return StoredBytes(
             size,
             lambda at, count: _with_retries(lambda: file.read(self.offset + at, count)),
             lambda: _with_retries(file.check),
         )
-        version = repr((self.uri, self.offset, size, file.version))
-        folder = cache_folder() / f"long-videos-{INDEX_VERSION}"
-        return StoredVideo(self.id, self.uri, data, version, folder, self.label, self.num_frames)
 
     def _has_tables(self, place: Storage, file: WatchedFile) -> bool:
         """Return whether the format has tables from which the place of a frame is found."""
@@ -144,15 +166,17 @@ class VideoEntry:
 
     def _find_fault(self, data: bytes) -> str | None:
         if self.size is not None and len(data) != self.size:
-            return (
-                f"has changed since it was catalogued: {len(data)} bytes, {self.size} were listed"
-            )
+            return _size_fault(len(data), self.size)
         if not data:
             return "is empty"
         checksum = zlib.crc32(data)
         if self.checksum is not None and checksum != self.checksum:
             return f"is damaged: its checksum is {checksum:08x}, {self.checksum:08x} was recorded"
         return None
+
+
+def _size_fault(found: int, listed: int) -> str:
+    return f"has changed since it was catalogued: {found} bytes, {listed} were listed"
 
 
 def _with_retries(read: Callable[[], T]) -> T:

@@ -38,6 +38,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from ctp.video.container import find_stream, open_container
 from ctp.video.encoded import (
     DecodingError,
     EncodedVideo,
@@ -500,39 +501,14 @@ class _File:
         container = self._open_container(self._limits.open_options)
         try:
             with self._video_errors("has damaged headers"):
-                return container, self._find_stream(container)
+                return container, find_stream(container, self._limits)
         except BaseException:
             container.close()
             raise
 
     def _open_container(self, options: dict[str, str]) -> InputContainer:
         with self._video_errors("cannot be opened as a video"):
-            try:
-                # the metadata of some real files is not UTF-8
-                return av.open(
-                    open_bytes(self._video.data), "r", options=options, metadata_errors="replace"
-                )
-            except av.error.ArgumentError as error:  # all that FFmpeg says of a refused format
-                raise self._error("is in no format of FFmpeg that can hold a video") from error
-
-    def _find_stream(self, container: InputContainer) -> av.VideoStream:
-        # a picture attached to an audio file is not a video
-        streams = [
-            s
-            for s in container.streams.video
-            if not s.disposition & av.stream.Disposition.attached_pic
-        ]
-        if not streams:
-            raise self._error("has no video stream")
-        stream = streams[0]
-        codec: VideoCodecContext | None = stream.codec_context  # the stubs do not include None
-        if codec is None:
-            raise self._error("has a codec that FFmpeg cannot decode")
-        self._limits.check_size(codec.width, codec.height)
-        # frame threads with an early stop can hang, and actors use the cores already
-        codec.thread_count = 1
-        codec.options = self._limits.codec_options
-        return stream
+            return open_container(open_bytes(self._video.data), options)
 
     def _find_index(self) -> _FrameIndex:
         is_indexed = not INDEXED_FORMATS.isdisjoint(self._container.format.name.split(","))

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
-from av.video.codeccontext import VideoCodecContext
 
+from ctp.video.container import MediaFile, find_stream, open_container
 from ctp.video.decode import DEFAULT_RATE
 from ctp.video.encoded import DecodingError, checked, decoding_errors
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
@@ -126,7 +126,7 @@ class Sequence:
 
 @contextmanager
 def open_sequence(
-    file: BinaryIO,
+    file: MediaFile,
     limits: DecodingLimits = DEFAULT_LIMITS,
     codec_options: Mapping[str, str] | None = None,
 ) -> Iterator[Sequence]:
@@ -140,14 +140,11 @@ def open_sequence(
     Raises:
         DecodingError: it is no video, or its codec cannot be decoded.
     """
-    container = _open(file, limits)
+    container = open_container(file, limits.open_options)
     try:
         with decoding_errors("has damaged headers"):
-            stream = _find_stream(container)
-            codec = stream.codec_context
-            limits.check_size(codec.width, codec.height)
-            codec.thread_count = 1  # actors use the cores already
-            codec.options = limits.codec_options | dict(codec_options or {})
+            stream = find_stream(container, limits)
+            stream.codec_context.options = limits.codec_options | dict(codec_options or {})
         yield Sequence(container, stream, limits)
     finally:
         container.close()
@@ -173,25 +170,3 @@ class _RisingClock:
             seconds = self._last + self._step
         self._last = seconds
         return seconds
-
-
-def _open(file: BinaryIO, limits: DecodingLimits) -> InputContainer:
-    with decoding_errors("cannot be opened as a video"):
-        # the metadata of some real files is not UTF-8
-        return av.open(file, "r", options=limits.open_options, metadata_errors="replace")
-
-
-def _find_stream(container: InputContainer) -> av.VideoStream:
-    """Return the first video, not a picture that is attached to an audio file.
-
-    Raises:
-        DecodingError: there is none.
-    """
-    attached = av.stream.Disposition.attached_pic
-    for stream in container.streams.video:
-        if not stream.disposition & attached:
-            codec: VideoCodecContext | None = stream.codec_context  # the stubs leave None out
-            if codec is None:
-                raise DecodingError("has a codec that FFmpeg cannot decode")
-            return stream
-    raise DecodingError("has no video stream")

@@ -20,9 +20,10 @@ from ctp.curation.curate import (
     write_manifest,
 )
 from ctp.curation.measure import measure_group
-from ctp.curation.page import write_page
+from ctp.curation.page import PAGE, write_page
 from ctp.curation.write import write_group
 from ctp.data.sources import open_catalog
+from ctp.storage import Storage
 from ctp.video.decode import VideoReader
 
 ALL = {"min_seconds": None, "min_short_side_px": None, "min_motion": None, "max_shake": None,
@@ -111,6 +112,17 @@ def test_what_is_finished_is_not_done_again(numbered):
     assert curate(config)[1]["shards"] == first["shards"]
 
 
+def test_videos_and_shards_may_be_on_s3(s3_bucket, encode_video, tmp_path):
+    place = Storage.from_uri(s3_bucket)
+    for name in ("a", "b"):
+        place.join("raw", f"{name}.mp4").write_bytes(encode_video(60))
+    folders = {"source": place.join("raw").uri, "out": place.join("out").uri}
+    config = make_config(tmp_path, rules=ALL, **folders)
+    assert curate(config)[1]["videos"] == 2
+    assert [each.num_frames for each in open_catalog(config.out)] == [60, 60]
+    assert b"b.mp4" in place.join("out", PAGE).read_bytes()
+
+
 def test_other_rules_are_refused_once_shards_are_written(numbered):
     config = make_config(numbered, rules=ALL)
     curate(config)
@@ -165,48 +177,40 @@ def test_another_size_begins_another_segment(tmp_path, encode_video):
     assert decided["num_frames"].tolist() == [49, 50]
 
 
-def test_black_bars_are_cut_off(tmp_path, raw_collection):
-    planted = raw_collection(
-        tmp_path / "raw", [f"corpus:{i}-{i + 1}" for i in range(12)], per_file=40, copy_share=0
-    )
-    rules = {**ALL, "min_motion": 0.003, "min_brightness": 0.04}
-    config = make_config(tmp_path, rules=rules, cuts={})
-    decided, _ = curate(config)
-    for part in planted:
-        middle = (part.first + part.end) // 2
-        row = decided[decided["first_frame"] <= middle].iloc[-1]
-        if part.kind == "clip":
-            assert list(row["crop"]) == [0, part.bar_px, 240, 180 - 2 * part.bar_px]
-    with VideoReader(open_catalog(config.out)[0].read()) as reader:
-        assert reader.read([10], short_side_px=64).min(axis=(0, 2, 3)).max() > 0
-
-
-def check_planted(folder, clips, raw_collection, *, per_file, copy_share):
-    """Curate a planted collection; return the agreement of cuts and the share of bars found."""
-    planted = raw_collection(folder / "raw", clips, per_file=per_file, copy_share=copy_share)
-    rules = {"min_seconds": 1, "min_short_side_px": 64}
-    decided, _ = curate(make_config(folder, rules=rules, cuts={}))
-    return planted, decided
-
-
 EXPECTED = {
     "slide": {"static", "text"},
-    "credits": {"text", "dark"},
+    "credits": {"text"},
     "still": {"static"},
     "dark": {"dark"},
 }
+"""Kind of a planted part -> rules that should drop it."""
 
 
 @pytest.mark.slow
-def test_what_was_planted_in_generated_videos_is_found(tmp_path, raw_collection):
+def test_what_was_planted_is_found(tmp_path, raw_collection):
     clips = [f"corpus:{i}-{i + 1}" for i in range(16)]
-    planted, decided = check_planted(tmp_path, clips, raw_collection, per_file=13, copy_share=0.25)
-    kept = 0
+    planted = raw_collection(tmp_path / "raw", clips, per_file=15, copy_share=0.25)
+    # some of the clips are made to shake
+    rules = {"min_seconds": 1, "min_short_side_px": 64, "max_shake": None}
+    config = make_config(tmp_path, rules=rules, cuts={})
+    decided, _ = curate(config)
+    copies, missed = 0, []
     for part in planted:
         middle = (part.first + part.end) // 2
         rows = decided[(decided["source"] == part.file) & (decided["first_frame"] <= middle)]
-        rule = rows.iloc[-1]["rule"]
-        if part.kind != "clip":
-            assert rule in EXPECTED[part.kind], part
-        kept += rule == ""
-    assert kept >= 12
+        segment = rows.iloc[-1]
+        if segment["first_frame"] - part.first not in range(15 if part.fades_in else 1):
+            missed.append(part)
+        elif part.kind != "clip":
+            assert segment["rule"] in EXPECTED[part.kind], part
+        else:
+            assert segment["rule"] in {"", "duplicate"}, part
+            assert list(segment["crop"]) == [0, part.bar_px, 240, 180 - 2 * part.bar_px], part
+            copies += segment["rule"] == "duplicate"
+    # a cut between two clips that shake is hard to tell
+    assert len(missed) <= 0.05 * len(planted)
+    assert 0 < sum(part.is_copy for part in planted) - len(missed) <= copies
+    # nothing black is left at the edges
+    for entry in open_catalog(config.out)[:4]:
+        with VideoReader(entry.read()) as reader:
+            assert reader.read([10], short_side_px=64).max(axis=3).mean(axis=2).min() > 20

@@ -146,3 +146,11 @@ def test_the_stream_through_ray_is_measured(run_bench, monkeypatch, capsys):
     for budget in result["budget"]:
         assert budget["efficiency"] == min(delivery["efficiency"], 1)
     assert "efficiency" in capsys.readouterr().out
+
+
+def test_curating_is_measured_beside_scenedetect(run_bench):
+    options = "--curate.seconds", "0.4", "--curate.heights_px", "64", "--repeats", "1"
+    [figures] = run_bench("--what", "curate", *options)["curate"]
+    assert figures["size"] == "114×64"
+    for name in ("measure", "encode", "ratio"):
+        assert figures[name]["median"] > 0

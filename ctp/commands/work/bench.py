@@ -70,6 +70,12 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
 
         long_files = measure_long(config)
         speeds.append(describe_long(long_files))
+    curation = list[Figures]()
+    if "curate" in config.what:
+        from ctp.bench.curation import describe_curation, measure_curation
+
+        curation = measure_curation(config)
+        speeds += map(describe_curation, curation)
     deliveries = []
     if "ray" in config.what:
         from ctp.cluster.delivery import measure_delivery  # nor Ray
@@ -91,6 +97,7 @@ def measure(config: BenchConfig) -> tuple[dict[str, Sequence[Figures]], list[str
         "ingest": [loader.figures(loaders[0]) for loader in shown],
         "loaders": [loader.figures(loaders[0]) for loader in loaders],
         "long": long_files,
+        "curate": curation,
         "ray": [delivery.figures() for delivery in deliveries],
         "readers": readers,
         "step": steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -165,6 +166,7 @@ def measure_delivery(config: BenchConfig) -> Delivery:
     )
     stream = open_pretraining(run).stream
     prepare_corpus(stream.catalog)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its plans and advice
     with cluster(run_demands(run.scaling)):
         return deliver(run, stream, config.ray.clips)
 

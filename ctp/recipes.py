@@ -186,8 +186,7 @@ def training_shards() -> BuildConfig:
 
 
 def compact_shards() -> BuildConfig:
-    """As training, as H.264: a third of the bytes, for a slow network, and twice the time to
-    decode."""
+    """As training, as H.264: a third of the bytes, for a slow network; decodes half as fast."""
     return BuildConfig(transcode=TranscodeConfig(codec="h264"))
 
 
@@ -238,8 +237,10 @@ def finetune_hmdb51() -> FinetuneConfig:
 
 
 def finetune_ssv1() -> FinetuneConfig:
-    """The paper's fine-tuning on Something-Something-V1: as ucf101, but 32 frames in a row
-    (supplement A)."""
+    """The paper's fine-tuning on Something-Something-V1: as ucf101, but 32 frames in a row.
+
+    Supplement A.
+    """
     return _finetune("data/ssv1").replace(
         sampling=SamplingConfig(num_frames=32, interval_frames=(1, 1))
     )

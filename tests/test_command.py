@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
@@ -57,6 +58,19 @@ def test_help_has_a_line_for_each_job() -> None:
         about = import_module(f"ctp.commands.{name.replace('-', '_')}").__doc__
         assert about is not None
         assert f"  {name:12}  {about.splitlines()[0]}" in lines
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_help_is_short_and_its_recipes_are_sentences(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = import_module(f"ctp.commands.{name.replace('-', '_')}")
+    for command in getattr(module, "COMMANDS", {"": getattr(module, "COMMAND", None)}).values():
+        assert all(command.recipe_line(recipe).endswith(".") for recipe in command.recipes)
+        with pytest.raises(SystemExit):
+            command.parse(["--help"])
+        shown = capsys.readouterr().out
+        assert len(re.findall(r"^  --", shown, re.MULTILINE)) <= 25
 
 
 def test_a_job_gets_its_arguments_as_they_are(

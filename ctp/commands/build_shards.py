@@ -11,7 +11,20 @@ ABOUT = """Build Parquet shards of a data set, for training and for any Parquet 
 Videos are transcoded for fast loading, or kept as they are. OUT gets shards and a _manifest.json
 that lists them, their labels, and every video that cannot be used. The same command resumes an
 interrupted build."""
-COMMAND = CommandLine(BUILD, "training", ABOUT)
+MAIN_OPTIONS = (
+    "source",
+    "layout",
+    "split_number",
+    "out",
+    "videos_per_shard",
+    "limit",
+    "teacher",
+    "allow_missing",
+    "num_tasks",
+    "transcode.codec",
+    "transcode.short_side_px",
+)
+COMMAND = CommandLine(BUILD, "training", ABOUT, MAIN_OPTIONS)
 
 
 def main(argv: list[str] | None = None) -> None:

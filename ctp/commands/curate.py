@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctp.cli import CommandLine
 from ctp.commands.next_step import print_next
+from ctp.curation.config import RulesConfig
 from ctp.recipes import CURATE
 
 ABOUT = """Cut raw videos at their cuts, drop what teaches nothing, and write Parquet shards.
@@ -12,7 +13,20 @@ Each segment is measured: length, size, brightness, motion, shake, text, black b
 OUT gets shards for training, a _manifest.json that counts what each rule dropped, and a _page.html
 with histograms and pictures, by which a person can judge the rules. --dry_run true does this for a
 sample. The same command resumes. Needs the extra curate: pip install -e '.[curate]'."""
-COMMAND = CommandLine(CURATE, "default", ABOUT)
+MAIN_OPTIONS = (
+    "source",
+    "out",
+    "dry_run",
+    "sample",
+    "num_tasks",
+    "cuts.detector",
+    "cuts.threshold",
+    "cuts.max_seconds",
+    *(f"rules.{name}" for name in RulesConfig.model_fields),
+    "transcode.codec",
+    "transcode.short_side_px",
+)
+COMMAND = CommandLine(CURATE, "default", ABOUT, MAIN_OPTIONS)
 
 
 def main(argv: list[str] | None = None) -> None:

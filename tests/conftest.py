@@ -4,6 +4,7 @@ and an S3 server in a process of its own."""
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -147,6 +148,23 @@ def encode_video() -> EncodeVideo:
     ask the player to turn the picture.
     """
     return _encode_video
+
+
+@pytest.fixture(scope="session")
+def encode_damaged() -> Callable[[int, int], bytes]:
+    """`encode_damaged(60, 23)`: 60 frames in Matroska, each tenth a key frame, the 23rd broken."""
+
+    def encode(num_frames: int, number: int) -> bytes:
+        options = {"g": "10", "keyint_min": "10", "sc_threshold": "0", "bf": "0"}
+        data = bytearray(_encode_video(num_frames, options=options, format="matroska"))
+        with av.open(io.BytesIO(data)) as container:
+            packets = [bytes(each) for each in container.demux(video=0) if each.size]
+        start = bytes(data).index(packets[number])
+        kept = 5  # the length of a unit and its kind
+        data[start + kept : start + len(packets[number])] = bytes(len(packets[number]) - kept)
+        return bytes(data)
+
+    return encode
 
 
 @pytest.fixture(scope="session")

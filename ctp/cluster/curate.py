@@ -15,7 +15,6 @@ from ctp.cluster.tasks import run_tasks
 from ctp.curation.config import CurateConfig
 from ctp.curation.curate import (
     Curation,
-    Estimate,
     create_or_resume,
     decide_all,
     estimate,
@@ -81,7 +80,7 @@ def _curate_held(curation: Curation, attempt: Attempt) -> None:
     write_page(curation, decided, facts, whole)
     _print_manifest(write_manifest(curation, decided, facts, written), curation.out)
     if whole is not None:
-        print(_describe_estimate(whole))
+        print(f"estimate for all videos: {whole.describe()}")
 
 
 class _Cluster(ExitStack):
@@ -139,7 +138,7 @@ def _num_written(task: WriteTask) -> int:
 def _describe(curation: Curation, groups: Sequence[Group]) -> str:
     number = len(curation.catalog)
     left = sum(len(group.entries) for group in groups)
-    sample = f", a sample of {curation.share:.2g} of all" if curation.config.dry_run else ""
+    sample = f", a sample: {curation.share:.0%} of all" if curation.config.dry_run else ""
     done = f", {number - left} of them are measured" if left < number else ""
     return f"{number} raw videos{sample}{done}"
 
@@ -164,10 +163,3 @@ def _print_manifest(manifest: Mapping[str, Any], out: Storage) -> None:
         entries = [QuarantinedVideo(each["id"], "", each["reason"]) for each in quarantined]
         print(format_quarantined(entries, MANIFEST))
     print(f"look at {out.join(PAGE).uri}")
-
-
-def _describe_estimate(whole: Estimate) -> str:
-    return (
-        f"all videos: about {whole.segments:.0f} segments, {whole.hours:.3g} hours, "
-        f"{whole.bytes / 2**30:.3g} GiB, {whole.cpu_hours:.3g} hours of one CPU core"
-    )

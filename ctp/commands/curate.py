@@ -36,5 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     from ctp.commands.work.curate import run
 
     out = run_command(COMMAND, parsed, run)
-    if not parsed[1].dry_run:
+    if parsed[1].dry_run:
+        print("next: look at the page; then the same command without --dry_run true")
+    else:
         print_next(("pretrain", "--recipe", "one-gpu", "--data.uri", out, "--name", "NAME"))

@@ -21,7 +21,7 @@ class CutsConfig(Config):
 
     detector: Literal["adaptive", "content", "off"] = "adaptive"
     """PySceneDetect's detector of cuts: adaptive compares a change with those around it, content
-    with a fixed threshold; off: videos have no cuts. Fades through black are always found."""
+    with a fixed threshold. Both also find fades through black. off: videos have no cuts."""
     threshold: Annotated[float, Gt(0)] | None = None
     """Of the detector; lower values find more cuts. By default PySceneDetect's: 3 for adaptive, 27
     for content."""

@@ -43,6 +43,7 @@ from ctp.data.catalog import Catalog
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.sources import open_catalog
+from ctp.progress import duration
 from ctp.rng import generator
 from ctp.storage import Storage
 from ctp.versions import written_by
@@ -241,6 +242,13 @@ class Estimate:
     hours: float
     bytes: float
     cpu_hours: float
+
+    def describe(self) -> str:
+        """Return the estimate in words."""
+        return (
+            f"{self.segments:,.0f} segments, {self.hours:.3g} hours, {self.bytes / 2**30:.3g} GiB, "
+            f"{duration(3600 * self.cpu_hours)} of one CPU core"
+        )
 
 
 def estimate(

@@ -68,7 +68,7 @@ def write_page(
     text = _TEMPLATES.get_template("page.html").render(
         title=f"Curation of {curation.out.parent.uri if whole else curation.out.uri}",
         summary=_summary(decided, facts),
-        whole="" if whole is None else _describe_whole(whole),
+        whole="" if whole is None else f"Estimate for all videos: {whole.describe()}.",
         rows=_rows(curation, decided),
         rules=rules,
         kept=[figures.of(row) for row in kept],
@@ -289,13 +289,6 @@ def _summary(decided: pd.DataFrame, facts: Sequence[Facts]) -> str:
     return (
         f"{videos} raw videos, {duration(seconds)} in all; {broken} of them cannot be used. "
         f"{len(decided)} segments; {_has_bars(decided).sum()} of them have black bars."
-    )
-
-
-def _describe_whole(whole: Estimate) -> str:
-    return (
-        f"Estimate for all videos: {whole.segments:,.0f} segments, {whole.hours:.3g} hours, "
-        f"{whole.bytes / 2**30:.3g} GiB, {whole.cpu_hours:.3g} hours of one CPU core."
     )
 
 

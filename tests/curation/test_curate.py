@@ -166,6 +166,20 @@ def test_a_video_of_one_frame_is_short(tmp_path, encode_video):
     assert curate(make_config(tmp_path, rules=rules))[0]["rule"].tolist() == ["short", ""]
 
 
+def test_damage_costs_only_what_is_broken(tmp_path, encode_damaged, read_numbers):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "broken.mkv").write_bytes(encode_damaged(60, 23))
+    config = make_config(tmp_path, rules=ALL)
+    decided, manifest = curate(config)
+    assert decided["rule"].tolist() == ["", "damaged", ""]
+    assert "at 0.92 s" in manifest["damage"]["broken.mkv"][0]
+    kept = []
+    for entry in open_catalog(config.out):
+        with VideoReader(entry.read()) as reader:
+            kept += read_numbers(reader.read(range(reader.num_frames), short_side_px=64))
+    assert kept == [*range(23), *range(30, 60)]
+
+
 def test_another_size_begins_another_segment(tmp_path, encode_video):
     """A recording that changes its size, as a transport stream of two."""
     parts = [encode_video(50, width=w, format="mpegts", codec="mpeg2video") for w in (96, 64)]

@@ -131,3 +131,31 @@ def test_a_path_is_completed_by_the_shell() -> None:
     assert [item.type for item in complete.get_completions(["pretrain", "--data.uri"], "")] == [
         "file"
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "incomplete", "expected"),
+    [
+        (["report", "--runs"], "", ["first", "second", ""]),
+        (["finetune", "--recipe", "small", "--initial"], "s", ["second", "s"]),
+        (["watch"], "f", ["first"]),
+        (["runs", "show"], "f", ["first"]),
+        (["preview", "--storage", "others", "--run"], "", ["third", ""]),
+        (["pretrain", "--encoder"], "s", ["s3d", "swin3d_t"]),
+    ],
+)
+def test_names_of_local_runs_are_completed(
+    before: list[str],
+    incomplete: str,
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("runs/first", "runs/second", "others/third"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("")
+    (tmp_path / "runs" / "features").mkdir()
+    monkeypatch.chdir(tmp_path)
+    complete = BashComplete(main, {}, "ctp", "_CTP_COMPLETE")
+    found = [item.value for item in complete.get_completions(before, incomplete)]
+    assert found == expected

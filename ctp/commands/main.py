@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from ctp.cli import CommandLine
+from ctp.run_names import CONFIG, RUNS
 from ctp.text import near_miss
 from ctp.versions import describe_writer, written_by
 
@@ -32,6 +35,7 @@ JOBS = (
     "bench",
 )
 """In the order of `ctp --help`. Each is a module of `ctp.commands`, with `_` for `-`."""
+OPTIONS_OF_RUNS = ("--run", "--runs", "--from", "--initial", "--initial_encoder", "--encoder")
 
 
 class Job(click.Command):
@@ -54,16 +58,31 @@ class Job(click.Command):
         main(ctx.args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
-        """Return the options, or the values of the last option, that start with `incomplete`."""
+        """Return the options, or the values of the last option, that start with `incomplete`;
+        for a run the local ones, and files."""
         verbs: dict[str, CommandLine[Any]] = getattr(self.module, "COMMANDS", {})
         if verbs and not ctx.args:
             words = list(verbs)
         else:
             command = verbs[ctx.args[0]] if verbs else self.module.COMMAND
             words = command.complete(ctx.args)
-        if not words:
-            return [CompletionItem(incomplete, type="file")]
-        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+        # --encoder of a pretraining has words of its own
+        is_run = self._is_run(ctx.args) or (not words and ctx.args[-1] in OPTIONS_OF_RUNS)
+        runs = _local_runs(ctx.args) if is_run else []
+        items = [CompletionItem(word) for word in [*runs, *words] if word.startswith(incomplete)]
+        return items if words else [*items, CompletionItem(incomplete, type="file")]
+
+    def _is_run(self, args: Sequence[str]) -> bool:
+        """Return whether the word after some arguments is the name of a run, without an option."""
+        last = args[-1] if args else ""
+        is_name = {"watch": not last.startswith("-"), "runs": last in ("show", "prune", "delete")}
+        return is_name.get(self.name or "", False)
+
+
+def _local_runs(args: Sequence[str]) -> list[str]:
+    """Return the names of the runs in the local folder that `--storage` names, or in `runs`."""
+    storage = dict(pairwise(args)).get("--storage", RUNS)
+    return sorted(path.parent.name for path in Path(storage).glob(f"*/{CONFIG}"))
 
 
 class Jobs(click.Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -59,3 +60,9 @@ def after_report(out: str, runs: Sequence[str]) -> None:
         print(f"next: {shlex.join(['python', '-m', 'webbrowser', f'{folder.path}/report.html'])}")
     else:
         print_next(("report", "--runs", ",".join(runs), "--out", "report"))
+
+
+def after_export(program: str) -> None:
+    """Print how to load an exported program, which needs torch alone."""
+    load = f"import torch; print(torch.export.load({json.dumps(program)}).module())"
+    print(f"next: {shlex.join(['python', '-c', load])}")

@@ -74,7 +74,8 @@ def test_of_a_run_for_clips_as_it_was_trained_on(export, run, encoder, capsys, b
     with torch.no_grad():
         assert_alike(load_program(run)(batch), encoder, batch)
     assert not run.join("encoder.onnx").exists()
-    (line,) = capsys.readouterr().out.splitlines()
+    line, then = capsys.readouterr().out.splitlines()
+    assert then.startswith("next: python -c ")
     assert line.startswith(f"{run.uri}/encoder.pt2 (")
     assert "clips [B, 3, 8, 48, 48] to features [B, 64]; largest difference" in line
 
@@ -96,7 +97,7 @@ def test_both_at_another_stride_and_size_elsewhere(export, run, tmp_path, capsys
     assert not run.join("encoder.pt2").exists()
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in printed] == [
-        f"{out.uri}/encoder.pt2", f"{out.uri}/encoder.onnx",
+        f"{out.uri}/encoder.pt2", f"{out.uri}/encoder.onnx", "next:",
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctp.commands.export import ExportConfig
+from ctp.commands.next_step import after_export
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.export import ExportError, export_onnx, export_program
 from ctp.encoders.weights import find_encoder, read_encoder
@@ -45,6 +46,9 @@ def run(config: ExportConfig) -> None:
             f"[B, 3, {num_frames}, {side}, {side}] to features [B, {shape}]; largest difference "
             f"from the encoder's {exported.max_difference:.1g} of the largest feature"
         )
+    program = out.join(FORMATS["program"][0])
+    if out.is_local and program.exists():
+        after_export(program.path)
 
 
 def _find_encoder(config: ExportConfig) -> Storage:

@@ -215,11 +215,15 @@ class CommandLine(Generic[C]):
 
 def exit_finally(error: Exception) -> NoReturn:
     """Print an error that the same command would raise again, and exit."""
-    message = f"error: {error}"
+    exit_with(f"error: {error}", FINAL_STATUS, error)
+
+
+def exit_with(message: str, status: int, cause: Exception | None = None) -> NoReturn:
+    """Print a message as an error, and exit."""
     print(message, file=sys.stderr)
     ending = SystemExit(message)  # callers of `main` see the message, the shell the status
-    ending.code = FINAL_STATUS
-    raise ending from error
+    ending.code = status
+    raise ending from cause
 
 
 def exit_by(error: Exception) -> NoReturn:

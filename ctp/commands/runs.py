@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from ctp.cli import CommandLine, exit_by
+from ctp.cli import CommandLine, exit_by, exit_with
 from ctp.config import Config
 from ctp.lease import LeaseError
 from ctp.report.run_list import (
@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # without a command, options or nothing: list
     verb = "list" if not words or words[0].startswith("-") else words.pop(0)
     if verb not in VERBS:
-        print(f"error: no command {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
-        sys.exit(2)
+        exit_with(f"error: no command {verb!r}; expected one of {', '.join(VERBS)}", 2)
     _, run = VERBS[verb]
     _, config = COMMANDS[verb].parse(_as_options(words))
     try:

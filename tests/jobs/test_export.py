@@ -142,7 +142,8 @@ def error_of(export, capsys, options):
     with pytest.raises(SystemExit) as stopped:
         export.main(options)
     assert stopped.value.code not in (0, None)
-    return f"{stopped.value.code}{capsys.readouterr().err}"
+    said = str(stopped.value)  # the message, or the status of a command line that is invalid
+    return said if said.startswith("error") else f"{said}{capsys.readouterr().err}"
 
 
 def test_a_missing_run_is_reported_with_the_existing_runs(export, run, capsys):

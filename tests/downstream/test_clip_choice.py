@@ -91,7 +91,7 @@ def test_a_given_option_is_kept_and_the_rest_is_as_in_the_training(
 ) -> None:
     config = finetune(["--initial", run, "--sampling.num_frames", "16"])
     assert config.clip_format == TRAINED.replace(num_frames=16)
-    assert "16 frames instead of 8. " in capsys.readouterr().out
+    assert "16 frames instead of 8\n" in capsys.readouterr().out
 
 
 def test_a_given_size_keeps_the_crop_that_fits_it(run: str) -> None:

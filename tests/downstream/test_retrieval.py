@@ -101,7 +101,7 @@ def test_the_class_of_most_neighbours_wins() -> None:
 def test_a_k_that_does_not_fit_the_gallery_is_refused() -> None:
     with pytest.raises(ValueError, match=r"50.* 5, "):
         retrieve(at(GALLERY), at(QUERIES))
-    with pytest.raises(ValueError, match="knn has 0; expected 1 to 5"):
+    with pytest.raises(ValueError, match="k is 0; expected 1 to 5"):
         nearest(at(GALLERY).features, at(QUERIES).features, 0)
 
 

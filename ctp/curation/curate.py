@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Curation:
     out: Storage
     share: float
 
-    @property
+    @cached_property
     def groups(self) -> list[Group]:
         """Return the videos in groups."""
         return plan_groups(self.catalog)

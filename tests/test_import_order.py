@@ -111,7 +111,11 @@ def test_a_wrong_import_is_caught(part: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["recipes", "sweeps.recipes", "cluster.coordinator", "cluster.stream"]
+    "module",
+    [
+        *("recipes", "sweeps.recipes", "cluster.coordinator", "cluster.stream"),
+        *("cluster.task_worker", "build.build", "curation.measure", "curation.write"),
+    ],
 )
 def test_recipes_and_small_actors_import_no_torch(
     module: str, run_python: Callable[..., str]

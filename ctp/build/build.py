@@ -24,7 +24,6 @@ from ctp.build import identity
 from ctp.build.config import BuildConfig, TranscodeConfig
 from ctp.build.convert import convert
 from ctp.build.identity import canonical
-from ctp.build.kcf import with_teacher
 from ctp.build.layouts import LAYOUTS, Contents, Source
 from ctp.config import describe_kept, keep_stored
 from ctp.data.catalog import VideoEntry
@@ -44,6 +43,8 @@ BUILD = "_build.json"
 PARTS = "_parts"
 MAX_LISTED_MISSING = 10
 READ_AT_ONCE = 16
+VIDEOS_PER_REPORT = 8
+"""Videos between two progress reports: a report takes Ray as long as a short video."""
 CHANGEABLE_OPTIONS = frozenset({"out", "recipe", "allow_missing", "num_tasks", "video_seconds"})
 """Options that may change when a build is resumed, because shards do not depend on them."""
 
@@ -225,6 +226,8 @@ def build_shard(
             try:
                 row = convert(source, config, journal, limits)
                 if teacher is not None and row.boxes is None:
+                    from ctp.build.kcf import with_teacher  # torch, for this alone
+
                     row = with_teacher(row, source.uri, journal, limits)
                 writer.add(row)
             except VideoError as error:
@@ -235,6 +238,24 @@ def build_shard(
         attempt.check()
     part = Part(name=file, quarantined=tuple(quarantined), **asdict(summary))
     folder.join(PARTS, f"{task.name}.json").write_bytes(json.dumps(part.to_json()).encode())
+
+
+def build_counted(
+    task: ShardTask, journal: Journal, config: BuildConfig, attempt: Attempt | None
+) -> Iterator[int]:
+    """Build a shard; yield how many videos are done since the last report.
+
+    Takes and raises the same as `build_shard`.
+    """
+    limits = DecodingLimits(config.max_megapixels)
+    sources = build_shard(task, config.transcode, journal, limits, attempt, config.teacher)
+    unreported = 0
+    for _ in sources:
+        unreported += 1
+        if unreported == VIDEOS_PER_REPORT:
+            yield unreported
+            unreported = 0
+    yield unreported
 
 
 def write_manifest(

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from ctp.build.config import TranscodeConfig
 from ctp.video.decode import DEFAULT_RATE, Clock, VideoReader
-from ctp.video.encoded import EncodedVideo, VideoError, decoding_errors
+from ctp.video.encoded import SIZE_CHANGES, EncodedVideo, VideoError, decoding_errors
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
-from ctp.video.planes import SIZE_CHANGES, display_matrix, upright
+from ctp.video.orientation import display_matrix, upright
 
 
 @dataclass(frozen=True)

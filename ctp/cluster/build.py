@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ctp.build.build import (
     Part,
     ShardTask,
-    build_shard,
+    build_counted,
     create_or_resume,
     find_sources,
     finished_parts,
@@ -24,7 +24,6 @@ from ctp.cluster.connect import check_place, cluster
 from ctp.cluster.memory import DecoderMemory
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.tasks import run_tasks
-from ctp.data.journal import Journal
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.lease import Attempt, hold
@@ -32,9 +31,6 @@ from ctp.progress import VideoCounter, duration
 from ctp.storage import Storage
 from ctp.training.run_folder import absolute
 from ctp.video.limits import DecodingLimits
-
-VIDEOS_PER_REPORT = 8
-"""Videos between two progress reports: a report takes Ray as long as a short video."""
 
 
 def build_shards(config: BuildConfig) -> str:
@@ -156,20 +152,5 @@ def build(
     Raises:
         StoppedError: the storage fails, or another process took over the folder.
     """
-    work = partial(_build_shard, config=config, attempt=attempt)
+    work = partial(build_counted, config=config, attempt=attempt)
     run_tasks(tasks, work, config.video_seconds, config.num_tasks, report)
-
-
-def _build_shard(
-    task: ShardTask, journal: Journal, config: BuildConfig, attempt: Attempt | None
-) -> Iterator[int]:
-    """Build a shard; yield how many videos are done since the last report."""
-    limits = DecodingLimits(config.max_megapixels)
-    sources = build_shard(task, config.transcode, journal, limits, attempt, config.teacher)
-    unreported = 0
-    for _ in sources:
-        unreported += 1
-        if unreported == VIDEOS_PER_REPORT:
-            yield unreported
-            unreported = 0
-    yield unreported

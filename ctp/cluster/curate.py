@@ -27,7 +27,6 @@ from ctp.curation.curate import (
 from ctp.curation.measure import Group, measure_group
 from ctp.curation.page import PAGE, write_page
 from ctp.curation.write import WriteTask, write_group
-from ctp.data.journal import Journal
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo, format_quarantined
 from ctp.lease import Attempt, hold
@@ -69,11 +68,11 @@ def _curate_held(curation: Curation, attempt: Attempt) -> None:
     groups = unmeasured(curation)
     print(_describe(curation, groups))
     with _Cluster(curation) as run:
-        run(groups, partial(_measure, attempt=attempt), _num_measured)
+        run(groups, partial(measure_group, attempt=attempt), _num_measured)
         decided, facts = decide_all(curation)
         # before anything is encoded: the page shows why nothing is kept, too
         write_page(curation, decided, facts)
-        run(plan_writing(curation, decided), partial(_write, attempt=attempt), _num_written)
+        run(plan_writing(curation, decided), partial(write_group, attempt=attempt), _num_written)
     attempt.check()
     written = read_written(curation)
     whole = estimate(curation, decided, facts, written) if curation.config.dry_run else None
@@ -111,20 +110,6 @@ class _Cluster(ExitStack):
         paths = tuple(absolute(each) for each in (config.out, *config.sources))
         self.enter_context(cluster(paths=paths))
         self._has_joined = True
-
-
-def _measure(
-    group: Group, journal: Journal, config: CurateConfig, out: Storage, attempt: Attempt
-) -> Iterator[int]:
-    measure_group(group, config, out, journal, attempt)
-    yield _num_measured(group)
-
-
-def _write(
-    task: WriteTask, journal: Journal, config: CurateConfig, out: Storage, attempt: Attempt
-) -> Iterator[int]:
-    write_group(task, config, out, journal, attempt)
-    yield _num_written(task)
 
 
 def _num_measured(group: Group) -> int:

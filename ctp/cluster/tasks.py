@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import ray
 import ray.data
 
 from ctp.cluster.connect import Demand
 from ctp.cluster.errors import stopped_errors
-from ctp.cluster.losses import keep_losses, open_journal
-from ctp.cluster.stream import Columns, map_by_actors
+from ctp.cluster.losses import keep_losses
+from ctp.cluster.stream import map_by_actors
+from ctp.cluster.task_worker import TaskWorker, Work
 from ctp.cluster.waiting import silence_reported
-from ctp.data.journal import Journal
-
-Work = Callable[[Any, Journal], Iterator[int]]
-"""(task, journal of the process) -> yields numbers of videos that are done."""
 
 
 def run_tasks(
@@ -52,23 +48,8 @@ def run_tasks(
     demands = [Demand("builder", at_a_time, 1.0, 0.0, "num_tasks")]
     blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
     arguments = work, keep_losses(), video_seconds
-    done = map_by_actors(blocks, _Worker, arguments, at_a_time, num_cpus=1)
+    done = map_by_actors(blocks, TaskWorker, arguments, at_a_time, num_cpus=1)
     with stopped_errors(), silence_reported("finished video", demands) as progress:
         for row in done.iter_rows():
             progress()
             report(int(row["videos"]))
-
-
-class _Worker:
-    """Does tasks. A bad video may end its process; the task is then done again."""
-
-    def __init__(self, work: Work, losses: Any, video_seconds: float):
-        # first, so that a process that dies while it starts is known
-        self._journal = open_journal(losses, video_seconds, slow=True)
-        self._work = work
-
-    def __call__(self, row: Columns) -> Iterator[Columns]:
-        """Do the task of a row; yield how many videos are done since the last report."""
-        with self._journal.task():
-            for number in self._work(pickle.loads(row["task"][0]), self._journal):
-                yield {"videos": np.array([number])}

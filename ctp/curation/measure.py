@@ -83,18 +83,18 @@ def plan_groups(catalog: Catalog) -> list[Group]:
 
 def measure_group(
     group: Group,
+    journal: Journal | None,
     config: CurateConfig,
     out: Storage,
-    journal: Journal | None = None,
     attempt: Attempt | None = None,
-) -> None:
-    """Measure the videos of a group and write their segments.
+) -> Iterator[int]:
+    """Measure the videos of a group; yield 1 after each. Their segments are written at the end.
 
     Args:
         group: the videos.
+        journal: names the video that is decoded.
         config: of the curation.
         out: its folder.
-        journal: names the video that is decoded.
         attempt: checked before the file is written; None: no other process curates.
 
     Raises:
@@ -114,6 +114,7 @@ def measure_group(
             facts.seconds += found[-1].end_seconds
             if damage:
                 facts.damage[entry.id] = damage
+        yield 1
     facts.cpu_seconds = time.process_time() - began
     facts.quarantined = [
         {"id": each.video_id, "uri": each.uri, "reason": each.reason} for each in quarantined

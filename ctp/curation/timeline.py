@@ -25,7 +25,7 @@ from ctp.curation.pictures import (
     text_share,
 )
 from ctp.video.encoded import decoding_errors
-from ctp.video.planes import display_matrix, upright
+from ctp.video.orientation import display_matrix, upright
 from ctp.video.sequence import SequenceFrame
 
 SMALL_SIDE_PX = 72

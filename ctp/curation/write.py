@@ -117,18 +117,18 @@ def written_file(out: Storage, group: Group) -> Storage:
 
 def write_group(
     task: WriteTask,
+    journal: Journal | None,
     config: CurateConfig,
     out: Storage,
-    journal: Journal | None = None,
     attempt: Attempt | None = None,
-) -> None:
-    """Encode the segments of a group and write its shards.
+) -> Iterator[int]:
+    """Encode the segments of a group and write its shards; yield the number of their videos.
 
     Args:
         task: the segments.
+        journal: names the video that is decoded.
         config: of the curation.
         out: its folder.
-        journal: names the video that is decoded.
         attempt: checked before the shards are declared finished; None: no other process curates.
 
     Raises:
@@ -148,6 +148,7 @@ def write_group(
     if attempt is not None:
         attempt.check()
     written_file(out, task.group).write_bytes(written.to_bytes())
+    yield len(task.kept)
 
 
 def _rows(

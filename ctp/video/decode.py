@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import av
 import numpy as np
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from ctp.video.container import find_stream, open_container
 from ctp.video.encoded import (
+    SIZE_CHANGES,
     DecodingError,
     EncodedVideo,
     VideoError,
@@ -52,15 +53,18 @@ from ctp.video.headers import Header, HeaderReader, UncertainError
 from ctp.video.index_cache import IN_MEMORY, Arrays
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 from ctp.video.mp4 import Colour, Run, SampleTable, read_sample_table
+from ctp.video.orientation import Orientation, display_matrix, upright
 from ctp.video.pictures import (
     ONE_PICTURE,
     are_presentation_times,
     find_shown,
     open_headers,
 )
-from ctp.video.planes import SIZE_CHANGES, Crop, Cutter, Orientation, display_matrix, upright
 from ctp.video.stored import StoredVideo
 from ctp.video.truncation import missing_share
+
+if TYPE_CHECKING:
+    from ctp.video.planes import Crop
 
 Take = Callable[[int, av.VideoFrame], None]
 """Callback for a frame's number and the frame, which is valid only during the call."""
@@ -188,6 +192,8 @@ class VideoReader:
         Raises:
             VideoError: a frame cannot be decoded, or has another size than the others.
         """
+        from ctp.video.planes import Cutter  # torch, which nothing else here needs
+
         rows = {number: row for row, number in enumerate(sorted(set(indices)))}
         cutter = Cutter(crop, len(rows), size_px)
         self.decode(indices, lambda number, frame: cutter.add(rows[number], frame))

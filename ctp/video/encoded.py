@@ -32,6 +32,10 @@ class EncodedVideo:
     num_frames: int | None = None
 
 
+SIZE_CHANGES = "has frames of different sizes"
+"""The reason to quarantine such a video."""
+
+
 class VideoError(ValueError):
     """A video cannot be used. The run continues without it.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctp.video.config import AugmentConfig, ViewsConfig
-from ctp.video.encoded import decoding_errors
+from ctp.video.encoded import SIZE_CHANGES, decoding_errors
+from ctp.video.orientation import display_matrix, upright
 
 if TYPE_CHECKING:  # a training step converts planes on machines without PyAV
     import av
@@ -42,8 +43,6 @@ FRACTION_BITS = 5
 """Colours are added in units of 1/32 level, which fit into 16 bits."""
 BT601 = ((0.0, 1.402), (-0.344136, -0.714136), (1.772, 0.0))
 """Contributions of U and V, in [-0.5, 0.5], to red, green and blue (ITU-R BT.601)."""
-SIZE_CHANGES = "has frames of different sizes"
-"""The reason to quarantine such a video."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +90,6 @@ def scaled_crop(
         # the authors' sizes: 149, 171 and 192 for 112, 128 and 144
         long_share = size / round(STRETCHED_ASPECT_RATIO * short_side_px)
     return Crop(size / short_side_px, x, y, flip, long_share)
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """The orientation of all frames of a video, whatever each frame says.
-
-    A reader attaches it to frames as `frame.opaque`.
-
-    Attributes:
-        matrix: int32 [9], FFmpeg's display matrix, or None if they are upright.
-    """
-
-    matrix: NDArray[np.int32] | None
 
 
 class Cutter:
@@ -245,34 +231,6 @@ def upright_planes(frame: av.VideoFrame, reformatter: VideoReformatter) -> Plane
     if matrix is None:
         return planes
     return tuple(upright(plane, matrix) for plane in planes)  # type: ignore[return-value]
-
-
-def display_matrix(frame: av.VideoFrame) -> NDArray[np.int32] | None:
-    """Return FFmpeg's display matrix of a frame, int32 [9], or None if it is upright."""
-    if isinstance(frame.opaque, Orientation):
-        return frame.opaque.matrix
-    from av.sidedata.sidedata import SideDataContainer
-
-    try:
-        # not frame.side_data, which frame and container would refer to each other by: the pixels
-        # would stay in memory until the garbage collector runs
-        container: Any = SideDataContainer(frame)  # type: ignore[call-arg]
-        # most frames have no side data, and a failing look-up is slow
-        matrix: Any = container.get("DISPLAYMATRIX") if len(container) else None
-    except ValueError:
-        if frame.rotation:
-            raise
-        return None  # PyAV does not know all kinds of side data that FFmpeg has
-    return None if matrix is None else np.frombuffer(matrix, np.int32).copy()
-
-
-def upright(picture: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Rotate by quarter turns and mirror a picture [h, w, ...] by FFmpeg's display matrix."""
-    # the directions on screen, (x, y), of one step right and one step down in the stored picture
-    right, down = matrix.reshape(3, 3)[:2, :2]
-    if abs(right[1]) > abs(right[0]):
-        picture, right, down = picture.swapaxes(0, 1), down, right
-    return picture[:: -1 if down[1] < 0 else 1, :: -1 if right[0] < 0 else 1]
 
 
 def _to_plain(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:

@@ -19,7 +19,7 @@ from ctp.video.container import MediaFile, find_stream, open_container
 from ctp.video.decode import DEFAULT_RATE
 from ctp.video.encoded import DecodingError, checked, decoding_errors
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
-from ctp.video.planes import Orientation, display_matrix
+from ctp.video.orientation import Orientation, display_matrix
 
 MIN_STEP_SHARE = 0.01
 """Least time between two frames, as a share of the usual one; a shorter one is an error of the

@@ -71,7 +71,7 @@ def test_a_killed_actor_changes_nothing(
 
     def kill_first_worker(number: int) -> None:
         if not killed:
-            killed.extend(own_processes("ray::MapWorker(MapBatches(_Worker))"))
+            killed.extend(own_processes("ray::MapWorker(MapBatches(TaskWorker))"))
             os.kill(killed[0], signal.SIGKILL)
 
     (task,) = plan_shards(config, contents)

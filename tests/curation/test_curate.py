@@ -36,10 +36,10 @@ def curate(config):
     curation = open_curation(config)
     create_or_resume(curation)
     for group in unmeasured(curation):
-        measure_group(group, config, curation.out)
+        list(measure_group(group, None, config, curation.out))
     decided, facts = decide_all(curation)
     for task in plan_writing(curation, decided):
-        write_group(task, config, curation.out)
+        list(write_group(task, None, config, curation.out))
     written = read_written(curation)
     write_page(curation, decided, facts)
     if config.dry_run:

@@ -67,7 +67,7 @@ def _build_held(
     left = [task for task in tasks if (task.folder, task.name) not in finished]
     print(_describe(config, contents, tasks, left))
     if left:
-        memory = DecoderMemory.from_catalog(DecodingLimits(config.max_megapixels))
+        memory = DecoderMemory.without_torch(DecodingLimits(config.max_megapixels))
         print(f"each shard that is built takes {memory.describe()}")
         total = sum(len(task.sources) for task in left)
         paths = absolute(config.out), absolute(config.source)

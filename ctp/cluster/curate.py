@@ -105,7 +105,7 @@ class _Cluster(ExitStack):
         if self._has_joined:
             return
         config = self._curation.config
-        memory = DecoderMemory.from_catalog(DecodingLimits(config.max_megapixels))
+        memory = DecoderMemory.without_torch(DecodingLimits(config.max_megapixels))
         print(f"each video that is decoded takes {memory.describe()}")
         paths = tuple(absolute(each) for each in (config.out, *config.sources))
         self.enter_context(cluster(paths=paths))

@@ -11,8 +11,8 @@ from ctp.data.reading import READ_AHEAD_BYTES
 from ctp.training.trainer import TrainingSpec
 from ctp.video.limits import DecodingLimits
 
-PROCESS_BYTES = 600 * 2**20
-"""Memory of an actor that does nothing, above all that of torch and Ray; measured."""
+PROCESS_BYTES, LIGHT_PROCESS_BYTES = 600 * 2**20, 200 * 2**20
+"""Memory of an actor that does nothing, with and without torch; measured."""
 GIB = 2**30
 
 
@@ -24,11 +24,13 @@ class DecoderMemory:
         limits: of decoding.
         videos: encoded videos that are open or read ahead.
         output: results that it holds before it passes them on.
+        process: what it takes when it does nothing.
     """
 
     limits: DecodingLimits
     videos: int
     output: int = 0
+    process: int = PROCESS_BYTES
 
     @classmethod
     def from_catalog(
@@ -38,15 +40,20 @@ class DecoderMemory:
         largest = catalog.largest_read() if catalog is not None else 0
         return cls(limits, max(READ_AHEAD_BYTES, largest), output)
 
+    @classmethod
+    def without_torch(cls, limits: DecodingLimits) -> DecoderMemory:
+        """Create for a process that builds shards or curates, of videos of unknown sizes."""
+        return cls(limits, READ_AHEAD_BYTES, process=LIGHT_PROCESS_BYTES)
+
     @property
     def total(self) -> int:
         """Return the sum."""
-        return PROCESS_BYTES + self.limits.memory_bytes + self.videos + self.output
+        return self.process + self.limits.memory_bytes + self.videos + self.output
 
     def describe(self) -> str:
         """Return how much it is, and what it depends on."""
         return (
-            f"{PROCESS_BYTES / GIB:.1f} to {self.total / GIB:.1f} GiB of memory, the most for "
+            f"{self.process / GIB:.1f} to {self.total / GIB:.1f} GiB of memory, the most for "
             f"pictures of {self.limits.max_megapixels:g} megapixels"
         )
 

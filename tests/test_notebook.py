@@ -161,7 +161,7 @@ def test_interrupted_and_run_again_it_resumes_and_shows_the_result(
     for name in ("no squeeze", "squeeze"):
         runs_of_row, iou = rows[name][1:3]
         assert runs_of_row == "1"
-        assert re.fullmatch(r"0\.\d{3} \(0\.\d{3}\)", iou)
+        assert re.fullmatch(r"0\.\d{3} ± 0\.\d{3} \(0\.\d{3}\)", iou)
     (own,) = kernel.run("own")
     assert "image/png" in plot.data
     assert "image/png" in own.data

@@ -81,7 +81,8 @@ def test_a_run_writes_scores_and_pictures(
     assert "4 videos to train on, 3 to test on" in printed
     folder = storage / "run"
     scores = json.loads((folder / "scores.json").read_text())
-    assert f"mIoU {scores['iou']:.3f} ({scores['still_iou']:.3f})" in printed
+    spread = scores["error_iou"]
+    assert f"mIoU {scores['iou']:.3f} ± {spread:.3f} ({scores['still_iou']:.3f})" in printed
     assert scores["tested"] == 3
     with Image.open(folder / "tracks.png") as image:
         assert image.width > 4 * 240

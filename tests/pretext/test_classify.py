@@ -30,9 +30,9 @@ def test_accuracy_is_the_share_of_right_answers(config: PretrainConfig) -> None:
     labels = torch.cat([each.label.flatten() for each in batches])
     for answer in range(len(task.class_names)):
         model.fc.bias.copy_(100 * torch.eye(len(model.fc.bias))[answer])
-        total, number = task.evaluate(model, batches)["accuracy"]
-        assert number == len(labels)
-        assert total == (labels == answer).sum()
+        accuracy = task.evaluate(model, batches)["accuracy"]
+        assert accuracy.number == len(labels)
+        assert accuracy.total == (labels == answer).sum()
 
 
 @torch.no_grad()

@@ -151,17 +151,19 @@ def encode_video() -> EncodeVideo:
 
 
 @pytest.fixture(scope="session")
-def encode_damaged() -> Callable[[int, int], bytes]:
-    """`encode_damaged(60, 23)`: 60 frames in Matroska, each tenth a key frame, the 23rd broken."""
+def encode_damaged() -> Callable[..., bytes]:
+    """`encode_damaged(60, 23)`: 60 frames in Matroska, each tenth a key frame, frame 23 broken."""
 
-    def encode(num_frames: int, number: int) -> bytes:
+    def encode(num_frames: int, *numbers: int) -> bytes:
         options = {"g": "10", "keyint_min": "10", "sc_threshold": "0", "bf": "0"}
         data = bytearray(_encode_video(num_frames, options=options, format="matroska"))
         with av.open(io.BytesIO(data)) as container:
             packets = [bytes(each) for each in container.demux(video=0) if each.size]
-        start = bytes(data).index(packets[number])
         kept = 5  # the length of a unit and its kind
-        data[start + kept : start + len(packets[number])] = bytes(len(packets[number]) - kept)
+        for number in numbers:
+            size = len(packets[number])
+            start = bytes(data).index(packets[number])
+            data[start + kept : start + size] = bytes(size - kept)
         return bytes(data)
 
     return encode

@@ -265,7 +265,12 @@ ENCODERS = {"mpeg4": ("mpeg4", _mpeg4_options), "h264": ("libx264", _h264_option
 
 
 def _upright(frame: av.VideoFrame, crop: tuple[int, int, int, int] | None = None) -> av.VideoFrame:
-    """Return a part of a frame, upright; the crop is of the picture as it is stored."""
+    """Crop a frame and turn it upright.
+
+    Args:
+        frame: the frame.
+        crop: x, y, width, height in pixels of the stored picture, before it is turned; None: all.
+    """
     matrix = display_matrix(frame)
     if matrix is None and crop is None:
         return frame

@@ -75,10 +75,10 @@ def _curate_held(curation: Curation, attempt: Attempt) -> None:
         run(plan_writing(curation, decided), partial(write_group, attempt=attempt), _num_written)
     attempt.check()
     written = read_written(curation)
-    whole = estimate(curation, decided, facts, written) if curation.config.dry_run else None
-    write_page(curation, decided, facts, whole)
     _print_manifest(write_manifest(curation, decided, facts, written), curation.out)
-    if whole is not None:
+    if curation.config.dry_run:
+        whole = estimate(curation, decided, facts, written)
+        write_page(curation, decided, facts, whole)
         print(f"estimate for all videos: {whole.describe()}")
 
 

@@ -54,6 +54,8 @@ DRY_RUN = "_dry_run"
 EXAMPLES = 10
 """Segments that the manifest names for each rule."""
 READ_AT_ONCE = 16
+MAX_REASONS = 3
+"""Videos that an error names if none can be used."""
 DECIDED = [name for name in segments.SCHEMA.names if name != "pictures"]
 
 
@@ -149,13 +151,17 @@ def decide_all(curation: Curation) -> tuple[pd.DataFrame, list[Facts]]:
         the segments, see `rules.decide`, with their `group`; and the facts of each group.
 
     Raises:
-        ValueError: no segment is left; names the rule that drops most.
+        ValueError: no video can be used; gives the reasons of some.
         StorageError: the folder cannot be read or written.
     """
     groups, out = curation.groups, curation.out
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         places = [measured_file(out, group) for group in groups]
         read = list(pool.map(lambda place: read_measured(place, DECIDED), places))
+    if not any(len(table) for table, _ in read):
+        lost = [entry for _, facts in read for entry in facts.quarantined]
+        reasons = "; ".join(f"{each['id']} {each['reason']}" for each in lost[:MAX_REASONS])
+        raise ValueError(f"no video can be used: {reasons}")
     tables = [table.to_pandas() for table, _ in read]
     number = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
     found = decide(pd.concat(tables).assign(group=number), curation.config.rules)

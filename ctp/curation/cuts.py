@@ -89,13 +89,9 @@ class CutDetector:
         recent = list(self._recent)
         at = cut - (len(self.changes) - len(recent))
         later, earlier = recent[at + 1 : at + 1 + FLASH_FRAMES], recent[: at - 1][-FLASH_FRAMES:]
-        nearest = min(
-            *(_difference(recent[at - 1], each) for each in later),
-            *(_difference(recent[at], each) for each in earlier),
-            1.0,
-            1.0,
-        )
-        return nearest < FLASH_SHARE * self.changes[cut]
+        differences = [_difference(recent[at - 1], each) for each in later]
+        differences += [_difference(recent[at], each) for each in earlier]
+        return min(differences, default=1.0) < FLASH_SHARE * self.changes[cut]
 
 
 def _difference(first: Gray, second: Gray) -> float:

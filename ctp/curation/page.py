@@ -11,18 +11,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ctp.curation.curate import Curation, Estimate
-from ctp.curation.measure import Facts, measured_file
+from ctp.curation.measure import Facts, measured_file, read_measured
 from ctp.curation.rules import DUPLICATE, RULES, Rule, count_by_rule, describe
 from ctp.curation.segments import PICTURES
 from ctp.progress import duration
 from ctp.rng import generator
-from ctp.storage import Storage
 
 PAGE = "_page.html"
 PER_SHEET = 12
@@ -168,16 +166,12 @@ def _read_pictures(
         wanted.setdefault(int(decided["group"].iloc[row]), []).append(row)
 
     def read(number: int) -> dict[int, bytes]:
-        place = measured_file(curation.out, groups[number])
-        column = pq.read_table(_source(place), columns=["pictures"])["pictures"]
+        table, _ = read_measured(measured_file(curation.out, groups[number]), ["pictures"])
+        column = table["pictures"]
         return {row: column[row - first[number]].as_py() for row in wanted[number]}
 
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         return {row: each for found in pool.map(read, wanted) for row, each in found.items()}
-
-
-def _source(place: Storage) -> io.BytesIO:
-    return io.BytesIO(place.read_bytes())
 
 
 def _is_shown(curation: Curation, decided: pd.DataFrame, rule: Rule) -> bool:

@@ -96,7 +96,7 @@ def check_something_is_kept(segments: pd.DataFrame, rules: RulesConfig) -> None:
     Raises:
         ValueError: they keep none; names the rule that drops most, and its option.
     """
-    if not len(segments) or (segments["rule"] == "").any():
+    if (segments["rule"] == "").any():
         return
     counts = segments["rule"].value_counts()
     name = str(counts.index[0])

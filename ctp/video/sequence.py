@@ -47,18 +47,13 @@ class Sequence:
     """A video that is decoded in order.
 
     Attributes:
-        damage: what went wrong so far, one line for each place.
+        damage: what went wrong so far, a line for each stretch of broken frames.
     """
 
     _container: InputContainer
     _stream: av.VideoStream
     _limits: DecodingLimits
     damage: list[str] = field(default_factory=list)
-
-    @property
-    def codec(self) -> str:
-        """Return FFmpeg's name of the codec."""
-        return str(self._stream.codec_context.codec.canonical_name)
 
     def frames(self) -> Iterator[SequenceFrame]:
         """Decode all frames in the order in which they are shown.
@@ -87,7 +82,8 @@ class Sequence:
                 with decoding_errors("cannot be decoded"):
                     frames = packet.decode()
             except DecodingError as error:
-                if has_started:  # before the first key frame there is nothing to lose
+                # before the first key frame there is nothing to lose
+                if has_started and not is_broken:
                     self._add_damage(packet, str(error))
                     is_broken = True
                 continue
@@ -96,10 +92,16 @@ class Sequence:
                 # pictures after an error are predicted from what is broken
                 is_broken = (is_broken and not frame.key_frame) or frame.is_corrupt
                 yield frame, is_broken
-        # what the decoder still holds
-        with decoding_errors("cannot be decoded"):
-            rest = self._stream.decode()
-        yield from ((frame, is_broken) for frame in rest)
+        yield from ((frame, is_broken) for frame in self._held_frames())
+
+    def _held_frames(self) -> list[av.VideoFrame]:
+        """Return the frames that the decoder still holds at the end."""
+        try:
+            with decoding_errors("cannot be decoded"):
+                return self._stream.decode()
+        except DecodingError as error:
+            self.damage.append(f"{error} at its end")
+            return []
 
     def _packets(self) -> Iterator[av.Packet[Any]]:
         """Yield all packets with content, up to where the file cannot be read any further."""
@@ -120,8 +122,7 @@ class Sequence:
         time = packet.pts if packet.pts is not None else packet.dts
         base = self._stream.time_base
         where = "" if time is None or base is None else f" at {float(time * base):.2f} s"
-        if not self.damage or not self.damage[-1].startswith(reason):
-            self.damage.append(f"{reason}{where}")
+        self.damage.append(f"{reason}{where}")
 
 
 @contextmanager

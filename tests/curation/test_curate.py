@@ -140,6 +140,13 @@ def test_rules_that_drop_everything_are_named_and_can_be_changed(numbered):
     assert curate(make_config(numbered, rules=ALL))[1]["videos"] == 2
 
 
+def test_videos_of_which_none_can_be_used_are_named(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "text.mp4").write_text("this is text")
+    with pytest.raises(ValueError, match=r"no video can be used: text\.mp4 cannot be opened"):
+        curate(make_config(tmp_path, rules=ALL))
+
+
 def test_a_dry_run_estimates_the_whole_and_may_change_its_rules(numbered, encode_video):
     for number in range(6):
         (numbered / "raw" / f"more{number}.mp4").write_bytes(encode_video(60))

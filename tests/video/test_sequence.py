@@ -58,6 +58,14 @@ def test_damage_ends_at_the_next_key_frame(encode_damaged, read_numbers):
     assert damage.endswith("at 0.92 s")
 
 
+def test_each_stretch_of_damage_is_reported_once(encode_damaged, read_numbers):
+    numbers, _, pictures, damaged, damage = decode_all(encode_damaged(60, 23, 25, 41))
+    good = np.stack([picture for picture, bad in zip(pictures, damaged, strict=True) if not bad])
+    assert read_numbers(good) == [*range(23), *range(30, 41), *range(50, 60)]
+    assert [each.rpartition(" at ")[2] for each in damage] == ["0.92 s", "1.64 s"]
+    assert len(numbers) < 60
+
+
 def test_a_cut_file_is_decoded_up_to_its_end(encode_video, read_numbers):
     data = encode_video(60, format="matroska", options={"bf": "0", "tune": "zerolatency"})
     _, _, pictures, damaged, _ = decode_all(data[: len(data) // 2])

@@ -19,23 +19,25 @@ scores beside each other and beside the paper's.
 
 The sweep's folder STORAGE/NAME contains table.md, table.csv and plot.png, updated after each trial,
 and the run folders in runs/. The same command resumes an interrupted sweep, and tries failed trials
-again; with more --seeds, or more values in --grid, it adds trials.
+again; with more --seeds, more rows or more values in --grid, it adds trials.
 
   ctp sweep --recipe table2a --scale small --seeds 3
   ctp sweep --grid task.num_patches=1,2,3,4 --set schedule.length=2000 --scores task,linear
   ctp sweep --grid "task.sigma=[.8,.8,.04,.04],[1,1,.05,.05]" --grid task.head.squeeze=true,false
+  ctp sweep --row task.num_patches=1 --row "task.labels=cycle task.preset_share=.5" --seeds 3
   ctp sweep --recipe table4 --scale paper --data s3://bucket/sets --storage s3://bucket/sweeps
   ctp sweep --recipe table2b --scale paper --storage s3://bucket/sweeps \\
            --set data.uri=s3://bucket/k400 --set finetune.ucf101.data.uri=s3://bucket/ucf/train \\
            --set finetune.ucf101.data.test_uri=s3://bucket/ucf/test --scores finetune-ucf101
   ctp sweep --recipe curriculum --scale small --seeds 4 --asha.grace 20"""
-OPTIONS_WITH_COMMAS = ("--set", "--grid")
+OPTIONS_WITH_COMMAS = ("--set", "--grid", "--row")
 MAIN_OPTIONS = (
     "name",
     "storage",
     "scale",
     "data",
     "grid",
+    "row",
     "set",
     "seeds",
     "scores",
@@ -83,7 +85,7 @@ def _quoted(argv: Sequence[str]) -> list[str]:
             word = json.dumps(word)
         elif equals and option in OPTIONS_WITH_COMMAS:
             word = f"{option}={json.dumps(value)}"
-        # the word after --set or --grid is its value, even if it looks like an option
+        # the word after such an option is its value, even if it looks like an option
         is_value = not is_value and word in OPTIONS_WITH_COMMAS
         quoted.append(word)
     return quoted

@@ -29,7 +29,7 @@ class AshaConfig(Config):
 
 
 class SweepConfig(Config):
-    """A sweep: every combination of the varied options, with every seed, is a trial."""
+    """A sweep: every row with every combination of the varied options and every seed is a trial."""
 
     name: str = ""
     """Name of the sweep and of its folder below `storage`; none: made of the varied options and the
@@ -46,6 +46,10 @@ class SweepConfig(Config):
     grid: tuple[str, ...] = ()
     """OPTION=VALUE,VALUE,…: an option of jobs/pretrain.py to vary. Given several times, all
     combinations are tried."""
+    row: tuple[str, ...] = ()
+    """OPTION=VALUE OPTION=VALUE …, between quotes: a run that differs from the base run in these
+    options alone. Given several times, each is a row of the result, after the base run or after
+    the rows of the table."""
     set: tuple[str, ...] = ()
     """OPTION=VALUE: an option to change in the base run. Options of the scores begin with
     finetune. finetune10. finetune25. linear. attentive. embed. track. or frozen."""

@@ -1,4 +1,4 @@
-"""Options of configs as text: OPTION=VALUE, as given to --set and --grid."""
+"""Options of configs as text: OPTION=VALUE, as given to --set, --grid and --row."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ctp.training.run_folder import Uris, absolute
 C = TypeVar("C", bound=Config)
 OUTER_COMMA = re.compile(r",(?![^\[{]*[\]}])")
 """A comma that is not within brackets."""
+NEXT_OPTION = re.compile(r"\s+(?=[\w.]+\s*=)")
+"""The space before the next OPTION=VALUE."""
 DATA = "data/"
 """Where recipes of scale paper expect their videos."""
 
@@ -38,6 +40,21 @@ def parse_grid(text: str) -> tuple[str, list[Any]]:
         ValueError: the text has another form.
     """
     return _parse("grid", text)
+
+
+def parse_row(text: str) -> dict[str, Any]:
+    """Return the options and values of "OPTION=VALUE OPTION=VALUE …"; VALUE,VALUE is a list.
+
+    Raises:
+        ValueError: the text has another form, or names an option twice.
+    """
+    values: dict[str, Any] = {}
+    for part in NEXT_OPTION.split(text.strip()):
+        name, found = _parse("row", part)
+        if name in values:
+            raise ValueError(f"--row {text!r} names {name} twice")
+        values[name] = found[0] if len(found) == 1 else found
+    return values
 
 
 def with_values(config: C, changes: Mapping[str, Any], origin: str) -> C:

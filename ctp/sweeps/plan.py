@@ -22,6 +22,7 @@ from ctp.sweeps.config import Scale, SweepConfig
 from ctp.sweeps.options import (
     format_value,
     parse_grid,
+    parse_row,
     parse_set,
     with_located_paths,
     with_values,
@@ -47,8 +48,10 @@ SET_BY_THE_SWEEP = {
     "seed": "give --seeds NUMBER",
 }
 """Options of a run that a sweep sets itself, and what to do instead."""
+BASE_ROW = Setting("base", "base run")
+"""The row that those of --row are compared with."""
 CLIP_SECTIONS = ("task.sampling", "task.augment")
-ONLY_GRID = Ablation(about="options that --grid names", rows=(Setting(),), paper_data="")
+OWN_OPTIONS = Ablation(about="options of your own choice", rows=(Setting(),), paper_data="")
 PLAIN = re.compile(r"[\w.+-]{1,60}")
 MAX_KEY_CHARS = 40
 """Characters of a value that is shortened to be part of a file name."""
@@ -120,12 +123,15 @@ class Plan:
         given = _unique("set", [parse_set(text) for text in config.set])
         grid = _unique("grid", [parse_grid(text) for text in config.grid])
         rows = list(_rows_at(config.scale, ablation))
-        _check_options(rows, given, grid)
+        own = {text: parse_row(text) for text in config.row}
+        _check_options(rows, given, grid, own.values())
         # before any config is built: a mistake in a grid can give millions of them
-        _check_number(config, rows, grid)
+        _check_number(config, len(rows) + len(own), grid)
         changes = {k: v for k, v in given.items() if not is_score_option(k)}
         base = base or _base(config, ablation, changes)
-        settings = tuple(_settings(base, rows, grid))
+        if own and not config.table:
+            rows = [BASE_ROW]
+        settings = tuple(_settings(base, [*rows, *_own_rows(base, own)], grid))
         builds = dict(_builds(config, base, rows))
         configs = {}
         for each in settings:
@@ -314,12 +320,13 @@ def _ablation(config: SweepConfig) -> Ablation:
     if config.table and config.table not in TABLES:
         hint = near_miss(config.table, TABLES)
         raise ValueError(f"there is no table {config.table!r}{hint}; there are {', '.join(TABLES)}")
-    if not config.table and not config.grid:
+    if not config.table and not config.grid and not config.row:
         raise ValueError(
-            "nothing is varied. Give options to vary, e.g. --grid task.num_patches=1,2,3,4, or a "
-            f"table of the paper: --recipe {', '.join(TABLES)}"
+            "nothing is varied. Give options to vary, e.g. --grid task.num_patches=1,2,3,4, or "
+            "--row task.num_patches=1 for a run beside the base run, or a table of the paper: "
+            f"--recipe {', '.join(TABLES)}"
         )
-    return TABLES.get(config.table, ONLY_GRID)
+    return TABLES.get(config.table, OWN_OPTIONS)
 
 
 def _unique(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -331,29 +338,33 @@ def _unique(option: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_options(
-    rows: Sequence[Setting], given: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]
+    rows: Sequence[Setting],
+    given: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    own: Iterable[Mapping[str, Any]],
 ) -> None:
     varied = {name for row in rows for name in row.changes}
-    for option, name in [*(("set", name) for name in given), *(("grid", name) for name in grid)]:
+    in_rows = {name for row in own for name in row}
+    options = {"set": given, "grid": grid, "row": in_rows}
+    for option, name in [(option, name) for option, names in options.items() for name in names]:
         problem = SET_BY_THE_SWEEP.get(name)
-        if name in varied:
+        if name in varied and option != "row":
             problem = "the table varies this option itself"
             if name == "data.uri":
                 problem += "; name the folder that holds all data sets by --data"
         elif option == "grid" and any(name.startswith(f"{section}.") for section in varied):
             problem = "the table varies the section that this option is a part of"
-        elif option == "grid" and name in given:
-            problem = "both --grid and --set name this option; give one"
-        elif option == "grid" and is_score_option(name):
+        elif option == "grid" and (name in given or name in in_rows):
+            other = "--set" if name in given else "--row"
+            problem = f"both --grid and {other} name this option; give one"
+        elif option != "set" and is_score_option(name):
             problem = f"only options of pretraining can be varied; give one by --set {name}=VALUE"
         if problem:
             raise ValueError(f"--{option} {name}: {problem}")
 
 
-def _check_number(
-    config: SweepConfig, rows: Sequence[Setting], grid: Mapping[str, Sequence[Any]]
-) -> None:
-    numbers = {"rows": len(rows), **{name: len(grid[name]) for name in grid}}
+def _check_number(config: SweepConfig, num_rows: int, grid: Mapping[str, Sequence[Any]]) -> None:
+    numbers = {"rows": num_rows, **{name: len(grid[name]) for name in grid}}
     numbers["seeds"] = config.seeds
     total = math.prod(numbers.values())
     if total > config.max_trials:
@@ -381,19 +392,37 @@ def _settings(
 ) -> Iterator[Setting]:
     """Yield every row with every combination of the grid."""
     values = {name: _normalised(base, name, each) for name, each in grid.items()}
-    # the last part of a name is enough where no other option ends with it
-    last = [name.rpartition(".")[2] for name in grid]
-    short = {n: s if last.count(s) == 1 else n for n, s in zip(grid, last, strict=True)}
     for row, combination in itertools.product(rows, itertools.product(*values.values())):
-        chosen = dict(zip(grid, combination, strict=True))
-        keys = [f"{short[name]}-{_key(value)}" for name, value in chosen.items()]
-        names = [f"{short[name]} = {format_value(value)}" for name, value in chosen.items()]
-        yield replace(
-            row,
-            key="-".join(filter(None, (row.key, *keys))),
-            name=", ".join(filter(None, (row.name, *names))),
-            changes={**row.changes, **chosen},
-        )
+        yield _changed(row, dict(zip(grid, combination, strict=True)))
+
+
+def _own_rows(base: PretrainConfig, own: Mapping[str, Mapping[str, Any]]) -> Iterator[Setting]:
+    """Yield the rows of --row, given as text -> changes; refuse a run that is there already."""
+    known = [base]
+    for text, changes in own.items():
+        run = with_values(base, changes, f"--row {text!r}")
+        if run in known:
+            there = "the base run" if run == base else "another row"
+            raise ValueError(f"--row {text!r} is {there} once more")
+        known.append(run)
+        values = run.flatten()
+        # a section, such as encoder=r3d, has no single value
+        yield _changed(Setting(), {name: values.get(name, v) for name, v in changes.items()})
+
+
+def _changed(row: Setting, changes: Mapping[str, Any]) -> Setting:
+    """Return a row with further changes, which its key and name tell."""
+    # the last part of a name is enough where no other option ends with it
+    last = [name.rpartition(".")[2] for name in changes]
+    short = {n: s if last.count(s) == 1 else n for n, s in zip(changes, last, strict=True)}
+    keys = [f"{short[name]}-{_key(value)}" for name, value in changes.items()]
+    names = [f"{short[name]} = {format_value(value)}" for name, value in changes.items()]
+    return replace(
+        row,
+        key="-".join(filter(None, (row.key, *keys))),
+        name=", ".join(filter(None, (row.name, *names))),
+        changes={**row.changes, **changes},
+    )
 
 
 def _normalised(base: PretrainConfig, option: str, values: Sequence[Any]) -> list[Any]:
@@ -419,6 +448,7 @@ def _key(value: Any) -> str:
 
 def _default_name(config: SweepConfig) -> str:
     varied = [name.rpartition(".")[2] for name in _grid_names(config)]
+    varied += ["rows"] if config.row else []
     return "-".join(filter(None, (config.table, *varied, config.scale)))
 
 

@@ -452,7 +452,7 @@ TABLES: Mapping[str, Ablation] = {
 
 
 def grid() -> SweepConfig:
-    """Options of your own choice: --grid OPTION=VALUE,VALUE (default)."""
+    """Options of your own choice, by --grid or --row (default)."""
     return SweepConfig()
 
 

@@ -37,6 +37,32 @@ def test_all_combinations_with_all_seeds(plan_of: MakePlan, tmp_path: Path) -> N
     )
 
 
+def test_rows_of_your_own_are_compared_with_the_base_run(plan_of: MakePlan) -> None:
+    rows = ("task.num_patches=1", "task.labels=cycle task.sigma=[1, 1, .05, .05]")
+    plan = plan_of(row=rows, set=("task.num_patches=2",), seeds=2)
+    first, second, third = (trial.config.task for trial in plan.trials[:3])
+    assert [each.name for each in plan.settings] == [
+        "base run",
+        "num_patches = 1",
+        "labels = cycle, sigma = 1, 1, 0.05, 0.05",
+    ]
+    assert first == recipes.tiny().task.replace(num_patches=2)
+    assert second == first.replace(num_patches=1)
+    assert third == first.replace(labels="cycle", sigma=(1, 1, 0.05, 0.05))
+    assert len({trial.name for trial in plan.trials}) == len(plan.trials) == 6
+
+
+def test_rows_of_your_own_beside_those_of_a_table_and_with_a_grid(plan_of: MakePlan) -> None:
+    plan = plan_of(
+        table="table2a",
+        row=("task.num_patches=3 task.hidden_prob=.5",),
+        grid=("optimizer.learning_rate=.001,.01",),
+    )
+    assert len(plan.settings) == 2 * (4 + 1)
+    last = plan.trials[-1].config
+    assert (last.task.hidden_prob, last.optimizer.learning_rate) == (0.5, 0.01)
+
+
 def test_names_stay_when_values_are_added(plan_of: MakePlan) -> None:
     few = plan_of(grid=("optimizer.learning_rate=0.1,1e-3",))
     more = plan_of(grid=("optimizer.learning_rate=1,0.1,.001",), seeds=3)
@@ -112,6 +138,13 @@ def test_the_curriculum_against_either_end_of_it(plan_of: MakePlan) -> None:
         ({"grid": ("task.sigma=[1,1,1,1],[1.0,1,1,1]",)}, "1, 1, 1, 1 is given twice"),
         ({"grid": ("seed=1,2",)}, "--grid seed: give --seeds"),
         ({"grid": ("linear.data.uri=a,b",)}, "only options of pretraining can be varied"),
+        ({"row": ("task.num_patchs=1",)}, r"--row .*did you mean task.num_patches\?"),
+        ({"row": ("task.num_patches=1 task.num_patches=2",)}, "names task.num_patches twice"),
+        ({"row": ("task.num_patches=3", "task.num_patches=3.0")}, "another row once more"),
+        ({"row": ("optimizer.learning_rate=.01",), "set": ("optimizer.learning_rate=1e-2",)},
+         "the base run once more"),
+        ({"row": ("linear.data.uri=a",)}, "only options of pretraining can be varied"),
+        ({"row": ("task.num_patches=1",), "grid": ("task.num_patches=3",)}, "--grid and --row"),
         ({"table": "table2a", "grid": ("task.num_patches=1",)}, "the table varies this option"),
         ({"table": "table2a", "set": ("task.num_patches=1",)}, "the table varies this option"),
         ({"table": "table2b", "grid": ("encoder.width=8",)}, "is a part of"),
@@ -133,6 +166,13 @@ def test_what_is_refused(plan_of: MakePlan, fields: dict[str, Any], expected: st
 
 def test_a_resumed_sweep_may_have_more_trials(plan_of: MakePlan) -> None:
     assert len(plan_of(table="table9", seeds=17, max_trials=68).trials) == 68
+
+
+def test_more_rows_are_no_other_sweep(plan_of: MakePlan) -> None:
+    before = plan_of(row=("task.num_patches=1",))
+    after = plan_of(row=("task.num_patches=3", "task.num_patches=1"))
+    assert after.differences(before) == []
+    assert before.differences(after) == ["num_patches = 3 was part of the sweep, and is not now"]
 
 
 def test_more_seeds_and_values_are_no_other_sweep(plan_of: MakePlan) -> None:

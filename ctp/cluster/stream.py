@@ -300,11 +300,17 @@ def worker_blocks(
 
 
 def map_by_actors(
-    blocks: Dataset, actor: type, arguments: tuple[Any, ...], number: int, **resources: Any
+    blocks: Dataset,
+    actor: type,
+    arguments: tuple[Any, ...],
+    number: int,
+    *,
+    num_gpus: float = 0.0,
+    **resources: Any,
 ) -> Dataset:
     """Pass each block through one of `number` actors of a class. Actors that die are replaced."""
     with warnings.catch_warnings():
-        # until Ray 2.64 there is no other way to set max_task_retries
+        # until Ray 2.64 there is no other way to set max_task_retries, and GPUs for whole blocks
         warnings.simplefilter("ignore", RayDeprecationWarning)
         mapped = blocks.map_batches(
             actor,
@@ -314,6 +320,7 @@ def map_by_actors(
                 size=number, max_tasks_in_flight_per_actor=MAX_TASKS_IN_FLIGHT
             ),
             max_task_retries=-1,  # `LossRecord` knows when retries do not help
+            ray_remote_args_fn=(lambda: {"num_gpus": num_gpus}) if num_gpus else None,
             **resources,
         )
     pace(mapped.context)

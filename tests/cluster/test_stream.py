@@ -20,6 +20,7 @@ from ctp.cluster.stream import (
     BlockLayout,
     StreamSpec,
     from_row,
+    map_by_actors,
     to_row,
     worker_batches,
     worker_blocks,
@@ -86,7 +87,13 @@ def test_a_block_keeps_samples_quarantined_videos_and_errors(
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    ray.init("local", num_cpus=4, object_store_memory=256 * 2**20, include_dashboard=False)
+    ray.init(
+        "local",
+        num_cpus=4,
+        num_gpus=1,  # a number for Ray, whether or not there is one
+        object_store_memory=256 * 2**20,
+        include_dashboard=False,
+    )
     yield
     ray.shutdown()
 
@@ -129,6 +136,23 @@ def test_workers_get_the_plans_samples_in_its_order(
         assert len(batches) == len(expected) == 12 - first // 4
         for ours, theirs in zip(batches, expected, strict=True):
             check_equal(ours, theirs)
+
+
+class GpuShare:
+    """Returns the rows of a block and the share of a GPU that this actor has."""
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        share = ray.get_runtime_context().get_assigned_resources()["GPU"]
+        return {"rows": np.array([len(block["item"])]), "share": np.array([share])}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_cluster")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+def test_actors_with_a_share_of_a_gpu_get_whole_blocks() -> None:
+    blocks = ray.data.from_items(list(range(10)), override_num_blocks=2)
+    mapped = map_by_actors(blocks, GpuShare, (), 2, num_cpus=0.5, num_gpus=0.25)
+    assert mapped.take_all() == [{"rows": 5, "share": 0.25}] * 2
 
 
 @pytest.mark.ray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.codeccontext import VideoCodecContext
 
@@ -16,12 +17,15 @@ MediaFile = io.BytesIO | io.BufferedReader | StoredFile
 """A file that FFmpeg can read and seek in."""
 
 
-def open_container(file: MediaFile, options: dict[str, str]) -> InputContainer:
+def open_container(
+    file: MediaFile, options: dict[str, str], hwaccel: HWAccel | None = None
+) -> InputContainer:
     """Open a file.
 
     Args:
         file: the file.
         options: FFmpeg's, those of `DecodingLimits`.
+        hwaccel: what decodes in place of the CPU.
 
     Raises:
         DecodingError: it is no video.
@@ -29,7 +33,7 @@ def open_container(file: MediaFile, options: dict[str, str]) -> InputContainer:
     with decoding_errors("cannot be opened as a video"):
         try:
             # the metadata of some real files is not UTF-8
-            return av.open(file, "r", options=options, metadata_errors="replace")
+            return av.open(file, "r", options=options, metadata_errors="replace", hwaccel=hwaccel)
         except av.error.ArgumentError as error:  # all that FFmpeg says of a refused format
             raise DecodingError("is in no format of FFmpeg that can hold a video") from error
 

@@ -53,6 +53,7 @@ from ctp.video.headers import Header, HeaderReader, UncertainError
 from ctp.video.index_cache import IN_MEMORY, Arrays
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 from ctp.video.mp4 import Colour, Run, SampleTable, read_sample_table
+from ctp.video.nvdec import CODECS, OTHER_CODEC, Nvdec
 from ctp.video.orientation import Orientation, display_matrix, upright
 from ctp.video.pictures import (
     ONE_PICTURE,
@@ -123,19 +124,26 @@ class VideoReader:
         num_frames: number of pictures that FFmpeg shows when it decodes the whole video.
     """
 
-    def __init__(self, video: Video, limits: DecodingLimits = DEFAULT_LIMITS):
+    def __init__(
+        self, video: Video, limits: DecodingLimits = DEFAULT_LIMITS, nvdec: Nvdec | None = None
+    ):
         """Open a video and find its frames.
+
+        Args:
+            video: the video.
+            limits: of decoding.
+            nvdec: decodes what it can in place of the CPU.
 
         Raises:
             VideoError: it is not a video, has no video stream, is truncated, exceeds the limits, or
                 has changed since it was opened.
             StorageError: the storage of a `StoredVideo` fails. Other methods raise it, too.
         """
-        self._video, self._limits = video, limits
+        self._video, self._limits, self._nvdec = video, limits, nvdec
         with _file_errors(video):
             # the table is only a shortcut: whatever is wrong with it, FFmpeg's reader decides
             self._table = _find_table(video)
-            self._file = None if self._table else _File(video, limits)
+            self._file = None if self._table else _File(video, limits, nvdec)
         self.num_frames = len(self._table.size) if self._table else self._open_file().num_frames
 
     def __enter__(self) -> Self:
@@ -225,17 +233,26 @@ class VideoReader:
 
         try:
             with _file_errors(self._video):
-                if self._table is not None:
-                    data = self._video.data
-                    # if it ends early, _File reports it if it cannot decode either
-                    for number, frame in _table_frames(self._table, data, wanted, self._limits):
-                        check_and_take(number, frame)
+                # if one ends early, the next one starts again; _File reports what it cannot decode
+                for frames in self._table_decoders(wanted):
+                    if len(taken) < len(wanted):
+                        for number, frame in frames:
+                            check_and_take(number, frame)
                 if len(taken) < len(wanted):
                     self._open_file().decode(wanted, check_and_take)
         except VideoError:
             raise
         except ValueError as error:
             raise _error(self._video, str(error)) from error
+
+    def _table_decoders(self, wanted: list[int]) -> Iterator[Iterator[tuple[int, av.VideoFrame]]]:
+        """Yield the ways to decode frames by the table, each as an iterator that may end early."""
+        if self._table is None:
+            return
+        data, limits = self._video.data, self._limits
+        if self._nvdec is not None:
+            yield _nvdec_frames(self._nvdec, self._table, self._video, wanted, limits)
+        yield _table_frames(self._table, data, wanted, limits)
 
     def _open_file(self) -> _File:
         if self._file is None:
@@ -271,8 +288,8 @@ def _file_errors(video: Video) -> Iterator[None]:
                 video.data.check()
 
 
-_Kind = tuple[str, bytes, Colour | None, DecodingLimits]
-"""Videos that one decoder can decode: codec, its extra data, colours, limits."""
+_Kind = tuple[str, bytes, Colour | None, DecodingLimits, bool]
+"""Videos that one decoder can decode: codec, its extra data, colours, limits, whether by NVDEC."""
 
 
 class _Decoders(threading.local):
@@ -285,10 +302,12 @@ class _Decoders(threading.local):
         self._cached: dict[_Kind, VideoCodecContext] = {}
 
     @contextmanager
-    def borrow(self, table: SampleTable, limits: DecodingLimits) -> Iterator[VideoCodecContext]:
+    def borrow(
+        self, table: SampleTable, limits: DecodingLimits, nvdec: Nvdec | None
+    ) -> Iterator[VideoCodecContext]:
         """Lend a decoder for the table's video; it is not kept after an error."""
-        kind = table.codec, table.extradata, table.colour, limits
-        decoder = self._cached.pop(kind, None) or _new_decoder(table, limits)
+        kind = table.codec, table.extradata, table.colour, limits, nvdec is not None
+        decoder = self._cached.pop(kind, None) or _new_decoder(table, limits, nvdec)
         yield decoder
         if decoder.width * decoder.height > MAX_CACHED_PIXELS:
             return
@@ -300,8 +319,14 @@ class _Decoders(threading.local):
 _decoders = _Decoders()
 
 
-def _new_decoder(table: SampleTable, limits: DecodingLimits) -> VideoCodecContext:
-    decoder: VideoCodecContext = av.CodecContext.create(table.codec, "r")  # type: ignore[assignment]
+def _new_decoder(
+    table: SampleTable, limits: DecodingLimits, nvdec: Nvdec | None
+) -> VideoCodecContext:
+    decoder: VideoCodecContext
+    if nvdec is not None:
+        decoder = nvdec.new_decoder(table.codec)
+    else:
+        decoder = av.CodecContext.create(table.codec, "r")  # type: ignore[assignment]
     decoder.extradata = table.extradata
     if table.colour is not None:
         decoder.color_primaries = table.colour.primaries
@@ -322,15 +347,38 @@ def _table_frames(
         yield from checked(_decode_samples(table, data, wanted, limits), "has a damaged index")
 
 
+def _nvdec_frames(
+    nvdec: Nvdec, table: SampleTable, video: Video, wanted: list[int], limits: DecodingLimits
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Decode as `_table_frames` does, by NVDEC. It is recorded if frames are missing."""
+    missing, reason = set(wanted), OTHER_CODEC
+    if table.codec in CODECS:
+        reason = "frames are missing"
+        try:
+            frames = _decode_samples(table, video.data, wanted, limits, nvdec)
+            for number, frame in checked(frames, "cannot be decoded"):
+                missing.discard(number)
+                yield number, frame
+        except DecodingError as error:
+            reason = str(error)
+    if missing:
+        nvdec.refuse(table.codec, video.id, reason)
+
+
 def _decode_samples(
-    table: SampleTable, data: FileBytes, wanted: list[int], limits: DecodingLimits
+    table: SampleTable,
+    data: FileBytes,
+    wanted: list[int],
+    limits: DecodingLimits,
+    nvdec: Nvdec | None = None,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     runs = table.runs(wanted)
     numbers = list(chain.from_iterable(run.packets for run in runs))
     packets = table.read_packets(data, numbers)
-    with _decoders.borrow(table, limits) as decoder:
+    with _decoders.borrow(table, limits, nvdec) as decoder:
         for run in runs:
-            yield from _decode_run(decoder, table, run, packets)
+            for number, frame in _decode_run(decoder, table, run, packets):
+                yield number, nvdec.to_host(frame, decoder) if nvdec is not None else frame
 
 
 def _decode_run(
@@ -437,8 +485,9 @@ class _Packets:
 class _File:
     """A video that is opened with FFmpeg."""
 
-    def __init__(self, video: Video, limits: DecodingLimits):
+    def __init__(self, video: Video, limits: DecodingLimits, nvdec: Nvdec | None = None):
         self._video, self._limits = video, limits
+        self._nvdec, self._is_on_gpu = nvdec, False
         self._container, self._stream = self._open()
         try:
             self._is_cut = False
@@ -470,14 +519,46 @@ class _File:
         """
 
         def orient_and_take(number: int, frame: av.VideoFrame) -> None:
+            if self._nvdec is not None:
+                frame = self._nvdec.to_host(frame, self._stream.codec_context)
             frame.opaque = self._index.orientation
             take(number, frame)
 
+        if self._nvdec is not None:
+            try:
+                self._use_nvdec()
+                self._decode(wanted, orient_and_take)
+                return
+            except (DecodingError, VideoError) as error:
+                self._leave_nvdec(error)
         with self._refused_size_named():
-            if self._index.times is None or not len(self._index.keys):
-                self._decode_by_count(wanted, orient_and_take)
-            else:
-                self._decode_by_time(wanted, self._index.times, orient_and_take)
+            self._decode(wanted, orient_and_take)
+
+    def _use_nvdec(self) -> None:
+        """Open the file for NVDEC.
+
+        Raises:
+            DecodingError, VideoError: that is not possible.
+        """
+        if self._stream.codec_context.codec.canonical_name not in CODECS:
+            raise DecodingError(OTHER_CODEC)
+        if not self._is_on_gpu:
+            self._is_on_gpu = True
+            self._reopen()
+
+    def _leave_nvdec(self, error: DecodingError | VideoError) -> None:
+        """Open the file for the CPU, after an error of NVDEC."""
+        assert self._nvdec is not None
+        nvdec, self._nvdec, self._is_on_gpu = self._nvdec, None, False
+        self._reopen()
+        reason = error.reason if isinstance(error, VideoError) else str(error)
+        nvdec.refuse(self._stream.codec_context.codec.canonical_name, self._video.id, reason)
+
+    def _decode(self, wanted: list[int], take: Take) -> None:
+        if self._index.times is None or not len(self._index.keys):
+            self._decode_by_count(wanted, take)
+        else:
+            self._decode_by_time(wanted, self._index.times, take)
 
     @contextmanager
     def _refused_size_named(self) -> Iterator[None]:
@@ -512,9 +593,14 @@ class _File:
             container.close()
             raise
 
+    def _reopen(self) -> None:
+        self._container.close()
+        self._container, self._stream = self._open()
+
     def _open_container(self, options: dict[str, str]) -> InputContainer:
+        hwaccel = self._nvdec.hwaccel if self._nvdec is not None and self._is_on_gpu else None
         with self._video_errors("cannot be opened as a video"):
-            return open_container(open_bytes(self._video.data), options)
+            return open_container(open_bytes(self._video.data), options, hwaccel)
 
     def _find_index(self) -> _FrameIndex:
         is_indexed = not INDEXED_FORMATS.isdisjoint(self._container.format.name.split(","))
@@ -679,8 +765,7 @@ class _File:
     def _frames_from(self, key: int | None) -> Iterator[av.VideoFrame]:
         """Decode frames from the key frame at a time on, or from the file's start."""
         if key is None:
-            self._container.close()  # not every container can seek back to its start
-            self._container, self._stream = self._open()
+            self._reopen()  # not every container can seek back to its start
         else:
             self._container.seek(key, stream=self._stream)
         has_started, has_reached_key = key is not None, key is None

@@ -17,6 +17,9 @@ from ctp.training.run_folder import CONFIG, folder_of, read_config
 
 SHARE_OF_MEMORY = 0.9
 """The most of a GPU's memory that a step may take; the rest is for evaluations."""
+ACTOR_BYTES = 2 * 2**30
+"""Upper bound on the GPU memory of an actor that decodes on it: CUDA's context, and 8 decoders of
+Full HD with their pictures. Estimated."""
 MAX_SHARE = 1024
 """The largest batch of a worker that is tried."""
 
@@ -42,11 +45,13 @@ def with_chosen_batch(config: PretrainConfig) -> PretrainConfig:
             "number, or --scaling.use_gpu true"
         )
     place = find_place()
-    workers = config.scaling.choose(place.cpus, place.gpus, total_batch=0).most_workers
+    scaling = config.scaling.choose(place.cpus, place.gpus, total_batch=0)
+    workers = scaling.most_workers
+    decoding = scaling.actors_per_worker(workers) if scaling.decoder == "gpu" else 0
     with cluster():
         measure = ray.remote(num_gpus=1)(_fitting_share)
         try:
-            share = ray.get(measure.remote(config))
+            share = ray.get(measure.remote(config, decoding * ACTOR_BYTES))
         except RayTaskError as error:
             raise ValueError(f"compute.total_batch auto: {error.cause}") from error
     batch = workers * share
@@ -61,8 +66,8 @@ def _with_batch(config: PretrainConfig, batch: int) -> PretrainConfig:
     return config.replace(compute=config.compute.replace(total_batch=batch))
 
 
-def _fitting_share(config: PretrainConfig) -> int:
-    """Return how many samples of a run fit on the GPU of this process."""
+def _fitting_share(config: PretrainConfig, reserved_bytes: int) -> int:
+    """Return how many samples of a run fit on the GPU of this process, besides what others need."""
     worker = Worker(device=torch.device("cuda"))
 
     def peak_bytes(samples: int) -> int:
@@ -76,7 +81,7 @@ def _fitting_share(config: PretrainConfig) -> int:
         return torch.cuda.max_memory_reserved()
 
     _, total_bytes = torch.cuda.mem_get_info()
-    return fitting_share(peak_bytes, int(SHARE_OF_MEMORY * total_bytes))
+    return fitting_share(peak_bytes, int(SHARE_OF_MEMORY * total_bytes) - reserved_bytes)
 
 
 def fitting_share(peak_bytes: Callable[[int], int], memory_bytes: int) -> int:

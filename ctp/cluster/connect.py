@@ -26,6 +26,7 @@ from ctp.training.run_folder import Uris
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10.0
 PROBE_SECONDS = 30.0
+ACTOR = "actor"
 MAY_BE_AUTO = ("scaling.num_workers", "scaling.num_actors", "scaling.num_readers")
 """Options whose number the job chooses itself if they are "auto"."""
 
@@ -51,7 +52,6 @@ class Demand:
 def run_demands(scaling: ScalingConfig) -> list[Demand]:
     """Return the processes of a training run."""
     workers = f"scaling.{'num' if scaling.min_workers is None else 'min'}_workers"
-    gpus = float(scaling.use_gpu)
     number = scaling.fewest_workers
     actors, cpus = number * scaling.actors_per_worker(number), scaling.cpus_per_actor(number)
     return [
@@ -59,10 +59,10 @@ def run_demands(scaling: ScalingConfig) -> list[Demand]:
             "worker",
             number,
             scaling.cpus_per_worker,
-            gpus,
+            scaling.gpus_per_worker,
             f"{workers} or cpus_per_worker",
         ),
-        Demand("actor", actors, cpus, 0.0, "scaling.num_actors"),
+        Demand(ACTOR, actors, cpus, scaling.gpus_per_actor(number), "scaling.num_actors"),
     ]
 
 
@@ -300,20 +300,31 @@ def require(demands: Sequence[Demand], cpus: float, gpus: float, where: str) -> 
             )
             options |= {each.options: None for each in demands if unit == "CPU" or each.gpus}
     if missing:
-        no_gpu = ", or set scaling.use_gpu false" if gpus < sum(d.gpus for d in demands) else ""
+        no_gpu = " ".join(_without_gpus(demands, gpus))
         raise ValueError(
-            f"the run needs {'; and '.join(missing)}. Lower {', '.join(options)}{no_gpu}"
+            f"the run needs {'; and '.join(missing)}. Lower {', '.join(options)}"
+            f"{', or set ' if no_gpu else ''}{no_gpu}"
             f"{_example(demands, cpus, gpus)}"
         )
+
+
+def _without_gpus(demands: Sequence[Demand], gpus: float) -> list[str]:
+    """Return options for no GPUs, if there are too few for one process of each kind."""
+    if sum(each.gpus for each in demands) <= gpus:
+        return []
+    are_actors = any(each.gpus for each in demands if each.name == ACTOR)
+    return ["--scaling.use_gpu false", *(["--scaling.decoder cpu"] if are_actors else [])]
 
 
 def _example(demands: Sequence[Demand], cpus: float, gpus: float) -> str:
     """Return options with which the job fits, if there are any; otherwise ''."""
     if sum(each.cpus for each in demands) > cpus:
         return ""
-    no_gpu = ["--scaling.use_gpu false"] if sum(each.gpus for each in demands) > gpus else []
     if any(each.options.startswith("--set") for each in demands):
         return ""  # of a sweep, whose options are written in another way
     numbers = [each.options.split()[0] for each in demands if each.number > 1]
-    options = [*no_gpu, *(f"--{name} {AUTO if name in MAY_BE_AUTO else 1}" for name in numbers)]
+    options = [
+        *_without_gpus(demands, gpus),
+        *(f"--{name} {AUTO if name in MAY_BE_AUTO else 1}" for name in numbers),
+    ]
     return f". These options fit: {' '.join(options)}"

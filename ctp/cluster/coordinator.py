@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class RunCoordinator:
-    """Passes log lines from a run's first worker to its driver and to Prometheus, and requests to
-    save or to stop from the driver to the workers.
+    """Passes log lines from a run's first worker to its driver and to Prometheus, notes from all
+    processes to the driver, and requests to save or to stop from the driver to the workers.
 
     If its process is lost, so are log lines that were not read; the run folder has them all.
     """
@@ -24,6 +24,8 @@ class RunCoordinator:
     def __init__(self, tags: dict[str, str], num_videos: int, score: Score) -> None:
         """Start without any worker; see `RunMetrics` for the arguments."""
         self._rows: list[Row] = []
+        self._notes: list[str] = []
+        self._subjects = set[str]()
         # here, since this process exists as long as the run, and workers come and go
         self._metrics = RunMetrics(tags, num_videos, score)
         self._is_running = self._is_save_requested = False
@@ -61,6 +63,17 @@ class RunCoordinator:
         self._metrics.refresh()
         rows, self._rows = self._rows, []
         return rows
+
+    def add_note(self, subject: str, text: str) -> None:
+        """Add a line for the driver to print; only the first on a subject is kept."""
+        if subject not in self._subjects:
+            self._subjects.add(subject)
+            self._notes.append(text)
+
+    def take_notes(self) -> list[str]:
+        """Return the notes since the last call."""
+        notes, self._notes = self._notes, []
+        return notes
 
     def request_save(self) -> bool:
         """Ask the run to save; return whether there is anything to save yet."""

@@ -44,6 +44,7 @@ from ctp.video.limits import DecodingLimits
 if TYPE_CHECKING:  # this module is imported by processes that need no torch, 0.3 GB in each
     from ctp.cluster.worker_meter import WorkerMeter
     from ctp.data.stream import Batch, Drawn, SampleDrawer, SampleStream
+    from ctp.video.nvdec import Nvdec
 
     TimedBatch = tuple[Batch[Any], float]
 
@@ -190,7 +191,12 @@ class SampleActor:
     """Draws a block of samples at a time. A bad video may end its process; see `Journal`."""
 
     def __init__(
-        self, stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, losses: Any
+        self,
+        stream: ray.ObjectRef[Any],
+        spec: StreamSpec,
+        layout: BlockLayout,
+        losses: Any,
+        coordinator: Any,
     ):
         # first, so that a process that dies while it starts is known
         self._journal = open_journal(losses, spec.max_seconds_per_video)
@@ -198,6 +204,7 @@ class SampleActor:
         self._s3 = S3Monitor.start()  # before the stream opens its filesystem
         self._metrics, self._bytes_read = SampleMetrics(spec.tags), BYTES_READ
         self._limits = DecodingLimits(spec.max_megapixels)
+        self._scaling, self._coordinator = spec.scaling, coordinator
 
     @cached_property
     def _stream(self) -> SampleStream[Any]:
@@ -208,16 +215,34 @@ class SampleActor:
         stream: SampleStream[Any] = ray.get(self._reference)
         return stream
 
+    @cached_property
+    def _nvdec(self) -> Nvdec | None:
+        """Return the engine that decodes, or None."""
+        if self._scaling.decoder == "cpu":
+            return None
+        from ctp.video.nvdec import Nvdec  # PyAV, which takes its time
+
+        nvdec = Nvdec()
+        nvdec.check()
+        return nvdec
+
     def __call__(self, row: pa.Table) -> pa.Table:
         """Draw block `row["number"]`."""
         began = time.monotonic()
         positions = self._layout.positions(row["number"][0].as_py())
         with self._journal.task(lambda: self._stream.needed(positions)):
-            drawn = self._stream.draw_many(positions, self._journal, self._limits)
+            drawn = self._stream.draw_many(positions, self._journal, self._limits, self._nvdec)
+        self._name_refused()
         num_videos = len({each.video_id for each in drawn})
         self._metrics.record_block(len(drawn), num_videos, time.monotonic() - began)
         self._metrics.record_reading(self._bytes_read.take(), self._s3.take())
         return to_row(drawn, time.time())
+
+    def _name_refused(self) -> None:
+        """Pass on what is decoded on the CPU although NVDEC was asked for."""
+        if self._nvdec is not None and self._coordinator is not None:
+            for codec, text in self._nvdec.take_refused().items():
+                self._coordinator.add_note.remote(f"decoder of {codec}", text)
 
 
 def to_row(drawn: Sequence[Drawn[Any]], drawn_time: float) -> pa.Table:
@@ -266,7 +291,11 @@ def from_row(row: pa.Table, drawer: SampleDrawer[Any], batch_size: int) -> Itera
 
 
 def worker_blocks(
-    stream: ray.ObjectRef[Any], spec: StreamSpec, layout: BlockLayout, losses: Any
+    stream: ray.ObjectRef[Any],
+    spec: StreamSpec,
+    layout: BlockLayout,
+    losses: Any,
+    coordinator: Any = None,
 ) -> Dataset:
     """Return the blocks of one worker, a row each; its actors are on its node if they have room.
 
@@ -275,6 +304,7 @@ def worker_blocks(
         spec: describes it.
         layout: the worker's blocks.
         losses: from `keep_losses`.
+        coordinator: the run's `RunCoordinator`, for notes; None if nobody prints them.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -285,10 +315,11 @@ def worker_blocks(
         # it waits for the actors most of the time, so it must not hold a CPU
         ray.data.read_datasource(BlockNumbers(layout.num_blocks), num_cpus=0),
         SampleActor,
-        (stream, spec, layout, losses),
+        (stream, spec, layout, losses, coordinator),
         # Ray warns of actors that no block is left for
         min(spec.scaling.actors_per_worker(layout.num_workers), max(layout.num_blocks, 1)),
         num_cpus=spec.scaling.cpus_per_actor(layout.num_workers),
+        num_gpus=spec.scaling.gpus_per_actor(layout.num_workers),
         batch_format="pyarrow",
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             here, soft=True, _spill_on_unavailable=True

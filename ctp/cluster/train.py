@@ -252,7 +252,8 @@ def _num_workers(config: Run) -> int | tuple[int, int]:
 
 def _worker_resources(config: Run) -> dict[str, float]:
     scaling = config.scaling
-    return {"CPU": scaling.cpus_per_worker} | ({"GPU": 1} if scaling.use_gpu else {})
+    gpus = {"GPU": scaling.gpus_per_worker} if scaling.use_gpu else {}
+    return {"CPU": scaling.cpus_per_worker, **gpus}
 
 
 def _train_worker(setup: dict[str, Any]) -> tuple[str, bool] | None:
@@ -276,7 +277,7 @@ def _train_worker(setup: dict[str, Any]) -> tuple[str, bool] | None:
             coordinator.worker_started.remote(first_sample)
         described = StreamSpec.from_stream(config, stream)
         layout = BlockLayout.from_spec(described, first_sample, worker.world_size, worker.rank)
-        blocks = worker_blocks(setup["stream"], described, layout, setup["losses"])
+        blocks = worker_blocks(setup["stream"], described, layout, setup["losses"], coordinator)
         meter = WorkerMeter(partial(coordinator.update_worker.remote, worker.rank))
         return worker_batches(blocks, stream.drawer, layout.worker_batch, meter)
 
@@ -355,6 +356,8 @@ def _relayed_rows(coordinator: Any, show: Show, config: Run) -> Iterator[None]:
             for row in rows:
                 if reason := show(row):
                     coordinator.stop.remote(reason)
+            for note in ray.get(coordinator.take_notes.remote()):
+                print(note, flush=True)
             if silence.should_report(has_progress=bool(rows)):
                 demands = run_demands(config.scaling)
                 print(why_waiting("log line", silence.seconds(), demands), flush=True)

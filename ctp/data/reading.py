@@ -17,6 +17,7 @@ from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits, limited_memory
 
 if TYPE_CHECKING:
     from ctp.video.decode import Video, VideoReader
+    from ctp.video.nvdec import Nvdec
 
 READ_AHEAD = 8
 """Videos that are read ahead: an object store answers late, but many requests at a time."""
@@ -40,6 +41,7 @@ class VideoOpener:
         upcoming: Iterable[VideoEntry] = (),
         journal: Journal | None = None,
         limits: DecodingLimits = DEFAULT_LIMITS,
+        nvdec: Nvdec | None = None,
     ):
         """Start to read.
 
@@ -49,10 +51,11 @@ class VideoOpener:
             journal: of this process; None in a process that must not die, where only videos that
                 were decoded before are opened.
             limits: of decoding.
+            nvdec: decodes what it can in place of the CPU.
         """
         self._upcoming = deque(upcoming)
         self._uses = Counter(entry.id for entry in self._upcoming)
-        self._journal, self._limits = journal, limits
+        self._journal, self._limits, self._nvdec = journal, limits, nvdec
         self._futures: dict[str, Future[Video]] = {}
         self._pool = ThreadPoolExecutor(READ_AHEAD) if self._upcoming else None
         self._waiting_room = _WaitingRoom(READ_AHEAD_BYTES)
@@ -92,7 +95,7 @@ class VideoOpener:
             with (
                 working_on(self._journal, entry.id, entry.uri),
                 limited_memory(memory_bytes),
-                VideoReader(video, self._limits) as reader,
+                VideoReader(video, self._limits, self._nvdec) as reader,
             ):
                 if reader.num_frames < min_frames:
                     reason = f"has {reader.num_frames} frame(s), {min_frames} are needed"

@@ -29,6 +29,7 @@ from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 
 if TYPE_CHECKING:  # it brings PyAV, which only what decodes needs
     from ctp.video.decode import VideoReader
+    from ctp.video.nvdec import Nvdec
 
 MAX_TRIES = 64
 """Videos that are tried for a sample before the run is stopped."""
@@ -307,13 +308,14 @@ class SampleStream(Generic[S]):
         positions: Sequence[int],
         journal: Journal | None = None,
         limits: DecodingLimits = DEFAULT_LIMITS,
+        nvdec: Nvdec | None = None,
     ) -> list[Drawn[S]]:
-        """Draw samples; the videos are read ahead.
+        """Draw samples; the videos are read ahead, and decoded by `nvdec` if there is one.
 
         An error of `draw` is returned with a placeholder, so that all workers can stop together.
         """
         # what is read ahead does not depend on which videos turn out to be unusable
-        with VideoOpener(self.needed(positions), journal, limits) as opener:
+        with VideoOpener(self.needed(positions), journal, limits, nvdec) as opener:
             return [self._draw_or_placeholder(position, opener) for position in positions]
 
     def batches(self, first_sample: int, rank: int, world_size: int) -> Iterator[Batch[S]]:

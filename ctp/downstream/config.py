@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from ctp.config import NotAnOption
 from ctp.data.sources import Sources
 from ctp.encoders.config import RANDOM, AnyEncoderConfig
 from ctp.score import Score
@@ -88,7 +89,7 @@ class FinetuneConfig(DownstreamConfig):
     """The optimiser."""
     schedule: ScheduleConfig = ScheduleConfig(length=150, decay_at=(60, 120))
     """Length of the run and decay of its learning rate."""
-    test_every_epochs: Annotated[int, Ge(1)] = 10
+    test_every_epochs: Annotated[int, Ge(1), NotAnOption()] = 10
     """Epochs between two tests (Fig. 6); there is also one at the end."""
 
     def describe(self) -> dict[str, str]:

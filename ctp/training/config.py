@@ -25,8 +25,11 @@ HEADER = ("kind", "format_version", "written_by", "score")
 """Entries of a run folder's config.yaml besides options: the kind of the run and its score, see
 `RunConfig`, and the versions that wrote it, see `ctp.versions`."""
 
-CPU_FRACTIONS = 10_000
-"""Ray reserves CPUs in parts of this size."""
+FRACTIONS = 10_000
+"""Ray reserves CPUs and GPUs in parts of this size."""
+DECODING_GPU_SHARE = 0.375
+"""Share of a worker's GPU that Ray reserves for its actors if they decode on it: less than half, so
+that no two workers have one GPU."""
 AUTO: Literal["auto"] = "auto"
 
 
@@ -123,6 +126,9 @@ class ScalingConfig(Config):
     num_actors: AutoNumber = 1
     """Actors that decode videos and draw samples, each on a CPU core. Workers have equally many, at
     least one; more than this number share the cores. auto: one for each core that is free."""
+    decoder: Literal["cpu", "gpu"] = "cpu"
+    """What decodes H.264 and HEVC for the actors: CPU cores, or NVDEC, the decoding engine of the
+    workers' GPUs. The CPU decodes all other videos. Clips are the same."""
     max_failures: Annotated[int, Ge(-1)] = 3
     """Restarts of failed workers from the last checkpoint, after which the run fails; -1: no limit.
     Lost nodes do not count. The same error twice without a step in between ends the run at once."""
@@ -132,6 +138,11 @@ class ScalingConfig(Config):
         if self.num_workers != AUTO and self.fewest_workers > self.num_workers:
             raise ValueError(
                 f"min_workers {self.min_workers} exceeds num_workers {self.num_workers}"
+            )
+        if self.decoder == "gpu" and not self.use_gpu:
+            raise ValueError(
+                "decoder gpu decodes on the GPUs of the workers, which have none; set use_gpu true "
+                "or decoder cpu"
             )
         return self
 
@@ -144,8 +155,17 @@ class ScalingConfig(Config):
         """Return the CPU cores of each actor, below 1 if they are more than `num_actors`."""
         if self.num_actors == AUTO:
             return 1.0
-        share = self.num_actors / (num_workers * self.actors_per_worker(num_workers))
-        return math.floor(share * CPU_FRACTIONS) / CPU_FRACTIONS
+        return _floor(self.num_actors / (num_workers * self.actors_per_worker(num_workers)))
+
+    @property
+    def gpus_per_worker(self) -> float:
+        """Return the share of a GPU of each worker; its actors have the rest."""
+        return float(self.use_gpu) - DECODING_GPU_SHARE * (self.decoder == "gpu")
+
+    def gpus_per_actor(self, num_workers: int) -> float:
+        """Return the share of a GPU of each actor."""
+        share = DECODING_GPU_SHARE * (self.decoder == "gpu")
+        return _floor(share / self.actors_per_worker(num_workers))
 
     @property
     def fewest_workers(self) -> int:
@@ -191,6 +211,10 @@ class ScalingConfig(Config):
             actors = workers * max(int(cpus / workers - self.cpus_per_worker), 1)
             chosen = chosen.replace(num_actors=actors)
         return chosen
+
+
+def _floor(share: float) -> float:
+    return math.floor(share * FRACTIONS) / FRACTIONS
 
 
 class RunConfig(Config):

@@ -46,6 +46,28 @@ def test_cpus_and_gpus_that_are_missing_are_reported_at_once_with_options_that_f
     require(run_demands(fitting), 2, 0, "this machine")
 
 
+@pytest.mark.parametrize(("workers", "actors"), [(1, 1), (8, 24), (3, 16)])
+def test_actors_that_decode_on_the_gpus_share_those_of_the_workers(
+    workers: int, actors: int
+) -> None:
+    on_cpus = ScalingConfig(num_workers=workers, num_actors=actors, use_gpu=True)
+    demands = run_demands(on_cpus.replace(decoder="gpu"))
+    worker, actor = demands
+    assert worker.gpus > 1 / 2, "else Ray could give two workers the same GPU"
+    assert actor.gpus > 0
+    assert sum(each.number * each.gpus for each in demands) <= workers
+    assert [each.gpus for each in run_demands(on_cpus)] == [1, 0]
+    with pytest.raises(
+        ValueError, match=re.escape("--scaling.use_gpu false --scaling.decoder cpu")
+    ):
+        require(demands, 1000, 0, "the cluster")
+
+
+def test_actors_decode_on_no_gpu_if_the_workers_have_none() -> None:
+    with pytest.raises(ValueError, match="set use_gpu true or decoder cpu"):
+        ScalingConfig(decoder="gpu")
+
+
 def test_no_options_are_promised_that_would_not_fit() -> None:
     demands = [Demand("worker", 1, 4.0, 0.0, "scaling.num_workers or cpus_per_worker")]
     with pytest.raises(ValueError, match="offers 2") as error:

@@ -126,7 +126,7 @@ RULES = {"paper": PAPER, "official": OFFICIAL}
 class HeadConfig(Config):
     """The prediction head. The defaults are the paper's (§3.2, §5.1)."""
 
-    squeeze: bool = True
+    squeeze: Annotated[bool, NotAnOption()] = True
     """Squeeze time by a T'×1×1 convolution before RoIAlign (supplement F)."""
     hidden_channels: Annotated[int, Ge(1), NotAnOption()] = 512
     """Channels of the squeeze and of the two-layer perceptron."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 MOMENTUM = 0.9
 """Momentum of SGD (§5.1)."""
+SHARE = "learning_rate_share"
 MAX_GRADIENT_NORM = 40.0
 """L2 norm to which a larger gradient is scaled down (the authors' implementation)."""
 
@@ -43,14 +44,33 @@ class LossTerms(NamedTuple):
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimiser of all parameters of `model` that are not frozen."""
+    """Return the optimiser of all parameters of `model` that are not frozen.
+
+    The parameters of a module with the attribute `learning_rate_share` have this share of the
+    learning rate.
+    """
     parameters = [each for each in model.parameters() if each.requires_grad]
+    groups = _groups(model, parameters)
     options: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if all(each.is_cuda for each in parameters):
         options["fused"] = True  # one launch for many parameters
     if config.name == "adamw":
-        return torch.optim.AdamW(parameters, **options)
-    return torch.optim.SGD(parameters, momentum=MOMENTUM, **options)
+        return torch.optim.AdamW(groups, **options)
+    return torch.optim.SGD(groups, momentum=MOMENTUM, **options)
+
+
+def _groups(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """Return the parameters, grouped by their share of the learning rate."""
+    shares = {
+        parameter: share
+        for module in model.modules()
+        if (share := getattr(module, SHARE, None)) is not None
+        for parameter in module.parameters()
+    }
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(shares.get(parameter, 1.0), []).append(parameter)
+    return [{"params": group, SHARE: share} for share, group in groups.items()]
 
 
 def precision_fault(
@@ -131,7 +151,7 @@ def train_step(
     """
     for group in optimizer.param_groups:
         # computed from the step instead of by a torch scheduler, which would be more state to save
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group[SHARE]
     optimizer.zero_grad()
     loss = compute_loss()
     loss.total.backward()  # type: ignore[no-untyped-call]

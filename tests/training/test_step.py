@@ -41,6 +41,23 @@ def test_sgd_by_hand() -> None:
     assert not loss.requires_grad
 
 
+def test_a_module_may_have_a_share_of_the_learning_rate() -> None:
+    """Plain SGD moves each weight by its learning rate times the gradient, here 1."""
+    model = nn.ModuleDict({"encoder": nn.Linear(2, 1), "head": nn.Linear(1, 1)})
+    model["head"].learning_rate_share = 0.2
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = build_optimizer(OptimizerConfig(weight_decay=0), model)
+    parameters = list(model.parameters())
+
+    def loss() -> LossTerms:
+        return LossTerms(torch.stack([each.sum() for each in parameters]).sum(), {})
+
+    train_step(loss, parameters, optimizer, 0.1)
+    for name, value in model.named_parameters():
+        step = 0.02 if name.startswith("head.") else 0.1
+        torch.testing.assert_close(before[name] - value, torch.full_like(value, step))
+
+
 def test_frozen_parameters_are_not_optimised() -> None:
     module = nn.Linear(2, 2)
     module.bias.requires_grad_(False)

@@ -130,6 +130,12 @@ class HeadConfig(Config):
     """Squeeze time by a T'×1×1 convolution before RoIAlign (supplement F)."""
     hidden_channels: Annotated[int, Ge(1), NotAnOption()] = 512
     """Channels of the squeeze and of the two-layer perceptron."""
+    init: Annotated[Literal["official", "torch"], NotAnOption()] = "official"
+    """Initial weights of the perceptron's first layer: N(0, .001) as in the authors' code, or as
+    `nn.Linear` draws them. All its inputs are positive, so that AdamW moves such small weights of a
+    unit to one side; most units then never fire again, sometimes all of them."""
+    learning_rate_share: Annotated[float, Gt(0), NotAnOption()] = 1.0
+    """Learning rate of the head divided by that of the encoder."""
 
 
 Sigma = tuple[

@@ -16,7 +16,12 @@ ROI_SIZE = 5
 
 
 class TrackHead(nn.Module):
-    """Predicts, for each query box in the first frame, its offsets in all T frames."""
+    """Predicts, for each query box in the first frame, its offsets in all T frames.
+
+    Attributes:
+        num_frames: T.
+        learning_rate_share: see `ctp.training.step.build_optimizer`.
+    """
 
     def __init__(self, config: HeadConfig, encoder: Encoder, num_frames: int):
         """Build the head for an encoder, whose channels and strides it reads.
@@ -28,6 +33,7 @@ class TrackHead(nn.Module):
         """
         super().__init__()
         self.num_frames = num_frames
+        self.learning_rate_share = config.learning_rate_share
         # from pixels of the clip to cells of the features
         self.spatial_scale = 1 / encoder.stride[1]
         hidden, depth = config.hidden_channels, math.ceil(num_frames / encoder.stride[0])
@@ -42,12 +48,12 @@ class TrackHead(nn.Module):
         else:  # without the squeeze, every moment of the features has its own channels
             self.squeeze = nn.Flatten(1, 2)
             roi_channels = encoder.out_channels * depth
-        self.mlp = nn.Sequential(
-            nn.Linear(roi_channels * ROI_SIZE**2, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, num_frames * 4),
-        )
+        first = nn.Linear(roi_channels * ROI_SIZE**2, hidden)
+        self.mlp = nn.Sequential(first, nn.ReLU(inplace=True), nn.Linear(hidden, num_frames * 4))
         _initialise(self)
+        if config.init == "torch":
+            first.reset_parameters()
+            nn.init.zeros_(first.bias)
 
     def forward(self, features: Tensor, queries: Tensor) -> Tensor:
         """Predict offsets.

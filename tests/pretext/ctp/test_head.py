@@ -108,15 +108,19 @@ def test_sizes_follow_the_strides_and_channels_of_the_encoder():
     assert not [key for key in apart.state_dict() if key.startswith("squeeze")]
 
 
-def test_a_new_head_predicts_that_all_boxes_stay_still():
+@pytest.mark.parametrize(
+    ("init", "first_std"), [("official", 0.001), ("torch", 75**-0.5 / 256**0.5)]
+)
+def test_a_new_head_predicts_that_all_boxes_stay_still(init, first_std):
+    """`nn.Linear` draws from U(±1/√n), whose deviation is 1/√(3n), for n = 25 · 256 inputs."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = R3d(ENCODER)
-        head = TrackHead(HeadConfig(hidden_channels=256), encoder, T)
+        head = TrackHead(HeadConfig(hidden_channels=256, init=init), encoder, T)
     conv, first, last = head.squeeze[0], head.mlp[0], head.mlp[2]
     assert conv.weight.std().item() == pytest.approx((2 / (256 * 2)) ** 0.5, rel=0.05)
-    for linear in (first, last):
-        assert linear.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    for linear, std in ((first, first_std), (last, 0.001)):
+        assert linear.weight.std().item() == pytest.approx(std, rel=0.05)
     for part in (conv, first, last):
         assert torch.equal(part.bias, torch.zeros_like(part.bias))
     generator = torch.Generator().manual_seed(1)

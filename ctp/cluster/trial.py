@@ -13,7 +13,7 @@ import math
 import re
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -29,6 +29,7 @@ from ctp.cluster.service_log import service_log
 from ctp.cluster.train import Show, train
 from ctp.lease import LeaseError, hold
 from ctp.pretext.pretraining import open_pretraining
+from ctp.progress import learning_warning
 from ctp.score import COUNTS
 from ctp.sweeps.folder import TrialResult, read_result, steps_of, write_result
 from ctp.sweeps.plan import KNN_TOP1, Plan, Trial
@@ -100,8 +101,10 @@ class TrialRunner:
                 result = TrialResult(status="stopped", reason=self.reason_to_stop)
             else:
                 result = TrialResult(status="failed", reason=error_line(str(error)))
-        scores = {k: v for k, v in (self._logged() | scores).items() if math.isfinite(v)}
-        return result.replace(scores=scores)
+        rows = read_metrics(self._folder)
+        scores = {k: v for k, v in (self._logged(rows) | scores).items() if math.isfinite(v)}
+        warning = learning_warning(rows[-1], self._trial.config.score) if rows else ""
+        return result.replace(scores=scores, warning=warning)
 
     def report_again(self) -> None:
         """Report to ASHA what the log contains up to the newest checkpoint."""
@@ -194,11 +197,10 @@ class TrialRunner:
         epoch = float(row["clips"]) / self._spec.stream.epoch_clips
         return {"step": int(row["step"]), "epoch": epoch, key: float(row[key])}
 
-    def _logged(self) -> dict[str, float]:
+    def _logged(self, rows: Sequence[Row]) -> dict[str, float]:
         """Return the last values in the log of pretraining."""
         score = self._trial.config.score
         names = ["loss", score.key, score.error_key, score.baseline_key, *COUNTS, KNN_TOP1]
-        rows = read_metrics(self._folder)
         return {name: row[name] for row in rows for name in names if name in row}
 
 

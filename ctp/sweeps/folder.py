@@ -51,6 +51,8 @@ class TrialResult(Config):
     """Whether it finished, was stopped early by ASHA, or failed too often."""
     reason: str = ""
     """The reason why it was stopped or failed."""
+    warning: str = ""
+    """A sentence if the pretraining collapsed or learned nothing."""
     scores: Mapping[str, float] = {}
     """Name of a score, a point, and the name of a number -> value."""
     steps: int = 0

@@ -135,6 +135,9 @@ def _notes(sweep: Sweep) -> Iterator[str]:
         yield plan.ablation.note
     if plan.task_score:
         yield OWN_TASK
+    for name, result in sweep.results.items():
+        if result.warning and result.status == "finished":
+            yield f"{name}: {result.warning}"
     if len(sweep.with_status("finished")) < len(plan.trials):
         yield NOT_IN_THE_MEANS
     if any(setting.source for setting in plan.settings):

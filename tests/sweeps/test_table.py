@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ from ctp.sweeps.folder import Sweep, TrialResult, state_of, write_config, write_
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.plot import draw_sweep, plot_png
 from ctp.sweeps.recipes import TABLES
-from ctp.sweeps.table import table_markdown, write_tables
+from ctp.sweeps.table import result_markdown, table_markdown, write_tables
 
 MakePlan = Callable[..., Plan]
 Finished = Callable[..., TrialResult]
@@ -59,6 +60,15 @@ def test_unfinished_trials_are_listed_with_their_reason(sweep: Sweep) -> None:
     assert rows["k3-seed0"][:2] == ["k3-seed0", "stopped"]
     assert rows["k3-seed1"][:2] == ["k3-seed1", "to come"]
     assert "12 trials: 5 finished, 1 stopped, 5 to come, 1 failed" in text
+
+
+def test_trials_that_learned_nothing_are_named(sweep: Sweep) -> None:
+    result = sweep.results["k2-seed1"].replace(warning="Warning: the run is on a plateau.")
+    marked = replace(sweep, results={**sweep.results, "k2-seed1": result})
+    line = "k2-seed1: Warning: the run is on a plateau."
+    assert line in table_markdown(marked)
+    assert line in result_markdown(marked)
+    assert "Warning" not in table_markdown(sweep)
 
 
 def test_the_scale_and_the_differences_from_the_paper(sweep: Sweep) -> None:

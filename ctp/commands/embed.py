@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctp.cli import CommandLine
-from ctp.commands.next_step import print_next
+from ctp.commands.next_step import from_here, print_next
 from ctp.recipes import EMBED
 
 ABOUT = """Compute features of videos with an encoder, a vector for each clip.
@@ -35,4 +35,4 @@ def main(argv: list[str] | None = None) -> None:
     from ctp.cluster.launch import run_command
 
     out = run_command(COMMAND, parsed, embed)
-    print_next(("retrieve", "--gallery", out, "--queries", "FEATURES_OF_OTHER_VIDEOS"))
+    print_next(("retrieve", "--gallery", from_here(out), "--queries", "FEATURES_OF_OTHER_VIDEOS"))

@@ -23,13 +23,15 @@ def print_next(*commands: tuple[str, ...]) -> None:
         print(f"{'next:' if not number else '  or:'} {start} {shlex.join(arguments)}")
 
 
+def from_here(uri: str) -> str:
+    """Return a location as it is written here: a path below this folder is relative to it."""
+    path, here = Path(uri), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else uri
+
+
 def run_argument(config: RunConfig) -> str:
     """Return how to name a run: by its folder, which every command finds."""
-    folder = Path(config.storage) / config.name
-    if "://" in config.storage:
-        return f"{config.storage.rstrip('/')}/{config.name}"
-    here = Path.cwd()
-    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
+    return from_here(f"{config.storage.rstrip('/')}/{config.name}")
 
 
 def after_pretraining(config: RunConfig) -> None:

@@ -263,9 +263,10 @@ class SampleStream(Generic[S]):
         clips, total = self.epoch_clips, sum(source.weight for source in sources)
         lines = [f"an epoch is {clips:,} clips, as many as one pass over each source has{end}"]
         for source in sources:
-            passes = clips * source.weight / total / source.num_clips
+            passes = f"{clips * source.weight / total / source.num_clips:.3g}"
+            passes += " pass" if passes == "1" else " passes"
             share = f"{source.weight} of {total} from {source.name}"
-            lines.append(f"  {share}: {passes:.3g} passes over {source.describe()}")
+            lines.append(f"  {share}: {passes} over {source.describe()}")
         return "\n".join(lines)
 
     def fingerprint(self) -> str:

@@ -27,17 +27,20 @@ def label_by_cycle(
         sigma: float32 [4], scales of the offsets.
 
     Returns:
-        boxes float32 [B, K, T, 4] xyxy, without gradients; and weights float32 [B, K, T]. The
-        weights of a path are 0 if its first box has its centre outside of the picture, where there
-        is nothing to track.
+        boxes float32 [B, K, T, 4] xyxy, without gradients; and weights float32 [B, K, T]. A path
+        counts if each of its boxes can be tracked: its centre is in the picture, and its sides are
+        between a pixel and the picture's. Without this bound, a model that learns from its own
+        answers makes them ever larger. All boxes of another path are its query, with weights 0.
     """
     was_training = model.training
     model.eval()
     offsets = model(clips.flip(2), queries)
     model.train(was_training)
     boxes = apply_offsets(queries[:, :, None], offsets, sigma).flip(2)
-    first = boxes[:, :, 0]
-    center = (first[..., :2] + first[..., 2:]) / 2
-    size = constant((float(clips.shape[-1]), float(clips.shape[-2])), clips.device)
-    is_inside = ((center >= 0) & (center <= size)).all(dim=-1)
-    return boxes, is_inside[..., None].expand(boxes.shape[:-1]).to(boxes.dtype)
+    center, size = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    picture = constant((float(clips.shape[-1]), float(clips.shape[-2])), clips.device)
+    is_trackable = (center >= 0) & (center <= picture) & (size >= 1) & (size <= picture)
+    is_path = is_trackable.all(dim=-1).all(dim=-1, keepdim=True)
+    # also for RoIAlign, which huge boxes make read outside of its memory
+    boxes = torch.where(is_path[..., None], boxes, queries[:, :, None])
+    return boxes, is_path.expand(boxes.shape[:-1]).to(boxes.dtype)

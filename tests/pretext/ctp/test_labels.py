@@ -67,11 +67,29 @@ def test_cycle_labels_are_the_backward_path_in_forward_order() -> None:
     assert model.training
 
 
-def test_a_path_that_begins_outside_of_the_picture_has_no_weight() -> None:
-    moved = torch.tensor([30.0, 5.0, 2.0, 0.0])
-    clips = moved[None, None, :, None, None].expand(1, 3, 4, 32, 32)
-    queries = torch.tensor([[[4.0, 6, 12, 16]]])
-    assert (label_by_cycle(MovesByBrightness(), clips, queries, SIGMA)[1] == 0).all()
+@pytest.mark.parametrize(
+    "offsets",
+    [
+        pytest.param((1000.0, 0, 0, 0), id="leaves the picture"),
+        pytest.param((0.0, 0, 200, 0), id="is wider than the picture"),
+        pytest.param((0.0, 0, 0, -200), id="is less than a pixel high"),
+        pytest.param((0.0, 0, 1e6, 1e6), id="is infinite"),
+        pytest.param((0.0, 0, float("nan"), 0), id="is no number"),
+    ],
+)
+def test_a_path_with_a_box_that_cannot_be_tracked_does_not_count(
+    offsets: tuple[float, ...],
+) -> None:
+    class MovesOneBox(nn.Module):
+        def forward(self, clips: Tensor, queries: Tensor) -> Tensor:
+            found = torch.zeros(len(clips), queries.shape[1], clips.shape[2], 4)
+            found[:, 0, 2] = torch.tensor(offsets)
+            return found
+
+    queries = torch.tensor([[[4.0, 6, 12, 16], [1.0, 1, 9, 9]]])
+    boxes, weights = label_by_cycle(MovesOneBox(), torch.zeros(1, 3, 4, 20, 30), queries, SIGMA)
+    assert weights.tolist() == [[[0.0] * 4, [1.0] * 4]]
+    torch.testing.assert_close(boxes, queries[:, :, None].expand(boxes.shape))
 
 
 def test_a_share_of_the_clips_is_the_ordinary_game_and_the_others_have_no_patches(

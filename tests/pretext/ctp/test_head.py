@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from ctp import recipes
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.resnet3d import R3d
 from ctp.pretext.ctp.config import HeadConfig
 from ctp.pretext.ctp.head import TrackHead
+from ctp.training.config import OptimizerConfig
+from ctp.training.step import LossTerms, build_optimizer, train_step
 
 T = 12
 ENCODER = R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))  # 32 channels, 2 moments
@@ -136,3 +140,32 @@ def test_gradients_reach_every_weight_and_the_features():
     head(features, torch.tensor([4.0, 4, 40, 40]).repeat(2, 3, 1)).square().sum().backward()
     assert features.grad.abs().sum() > 0
     assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters())
+
+
+def dead_unit_share(config: HeadConfig) -> float:
+    """Train a head by AdamW on noise as in the first 60 steps of the recipe small; return the share
+    of units of its perceptron that no box of the last batch makes fire."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        head = TrackHead(config, R3d(recipes.SMALL_ENCODER), T)
+        rate = recipes.small().optimizer.learning_rate
+        optimizer = build_optimizer(OptimizerConfig(name="adamw"), head)
+        for step in range(60):
+            features = torch.randn(16, head.squeeze[0].in_channels, 2, 6, 6).relu()
+            corner = 24 * torch.rand(16, 2, 2)
+            queries = torch.cat([corner, corner + 12 + 12 * torch.rand(16, 2, 2)], dim=-1)
+            targets = torch.randn(16, 2, T, 4) / 2
+
+            def loss(features=features, queries=queries, targets=targets) -> LossTerms:
+                return LossTerms(F.smooth_l1_loss(head(features, queries), targets), {})
+
+            train_step(loss, list(head.parameters()), optimizer, rate * min(1, 0.1 + step / 100))
+        fired = []
+        head.mlp[1].register_forward_hook(lambda _, __, out: fired.append((out > 0).any(dim=0)))
+        head(features, queries)
+    return 1 - fired[0].float().mean().item()
+
+
+def test_units_of_the_small_recipes_head_live_under_adamw():
+    assert dead_unit_share(HeadConfig(hidden_channels=64)) > 0.9
+    assert dead_unit_share(recipes.SMALL_HEAD) < 0.75

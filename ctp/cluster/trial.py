@@ -197,7 +197,7 @@ class TrialRunner:
         epoch = float(row["clips"]) / self._spec.stream.epoch_clips
         return {"step": int(row["step"]), "epoch": epoch, key: float(row[key])}
 
-    def _logged(self, rows: Sequence[Row]) -> dict[str, float]:
+    def _logged(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         """Return the last values in the log of pretraining."""
         score = self._trial.config.score
         names = ["loss", score.key, score.error_key, score.baseline_key, *COUNTS, KNN_TOP1]

@@ -24,7 +24,7 @@ def print_next(*commands: tuple[str, ...]) -> None:
 
 
 def from_here(uri: str) -> str:
-    """Return a path relative to the current folder if it is below it; any other URI as it is."""
+    """Return a location; a path below the current folder is made relative to it."""
     path, here = Path(uri), Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else uri
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,14 +12,14 @@ from ctp.report.figures import INK, new_figure, style, to_png
 from ctp.score import Score
 from ctp.sweeps.folder import Sweep
 
-COLUMNS = 3
-LONG_NAME_CHARS = 8
-"""Longer names of settings are written at a slant."""
+COLUMNS = 4
+NAME_CHARS = 26
+"""Longer names of settings are broken into lines."""
 OURS, PAPER = "tab:blue", "tab:gray"
 SAME_BASELINE = 0.005
 """Largest difference of baselines that are named as one."""
-SEVERAL = "circle: mean over seeds ± standard deviation · dot: a trial · line: chance or baseline"
-SINGLE = "circle: a single trial ± error of its videos or clips · line: chance or baseline"
+SEVERAL = "circle: mean over seeds ± standard deviation · dot: a trial · dashes: chance or baseline"
+SINGLE = "circle: a single trial ± error of its videos or clips · dashes: chance or baseline"
 
 
 def plot_png(sweep: Sweep) -> bytes:
@@ -28,8 +28,8 @@ def plot_png(sweep: Sweep) -> bytes:
 
 
 def draw_sweep(sweep: Sweep) -> Figure:
-    """Draw a panel for each score: means, their spread, a dot for each trial, and baselines; then
-    the paper's numbers, if it has the settings.
+    """Draw a row for each setting, and a panel for each score: means, their spread, a dot for each
+    trial, and baselines; then the paper's numbers, if it has several of the settings.
 
     Axes start at 0, so that a difference looks as large as it is.
     """
@@ -38,7 +38,8 @@ def draw_sweep(sweep: Sweep) -> Figure:
         name: [setting.paper_percent(*column) for setting in settings]
         for name, column in ablation.columns.items()
     }
-    papers = {name: percents for name, percents in papers.items() if any(percents)}
+    # a single number has nothing to be compared with
+    papers = {name: each for name, each in papers.items() if sum(v is not None for v in each) > 1}
     number = len(shown) + len(papers)
     columns = min(number, COLUMNS)
     # rounded up
@@ -46,20 +47,33 @@ def draw_sweep(sweep: Sweep) -> Figure:
     seeds = sweep.plan.config.seeds
     ours = f"ours at scale {sweep.plan.config.scale}, {seeds} seed{'s' * (seeds > 1)}"
     about = f"{ablation.about} ({ours})"
-    figure = new_figure(max(4.6 * columns, 8), 3.7 * rows + 0.5, about)
+    names = [_broken(setting.name) for setting in settings]
+    # a quarter of an inch for each line of a name
+    lines = sum(name.count("\n") + 1 for name in names)
+    figure = new_figure(max(3.2 * columns + 2, 8), (0.25 * lines + 1.2) * rows + 0.6, about)
     figure.supxlabel(SEVERAL if seeds > 1 else SINGLE, fontsize=8, color=INK, x=0.01, ha="left")
-    panels = iter(figure.subplots(rows, columns, squeeze=False).flat)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    panels = iter(grid.flat)
     for score, axes in zip(shown, panels, strict=False):
-        _prepare(axes, sweep, _title(sweep, score), "%" if score.is_percent else "")
+        _prepare(axes, _title(sweep, score), "%" if score.is_percent else "")
         _draw(axes, sweep, score)
     for (name, percents), axes in zip(papers.items(), panels, strict=False):
-        _prepare(axes, sweep, f"the paper: {name}", "%")
-        axes.plot(percents, "D", color=PAPER)
+        _prepare(axes, f"the paper:\n{name}", "%")
+        axes.plot(percents, range(len(percents)), "D", color=PAPER)
         _start_at_zero(axes)
     # panels that are left over in the last row
     for axes in panels:
         axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_yticks(range(len(names)), names)
+        # the first setting on top
+        axes.set_ylim(len(names) - 0.5, -0.5)
     return figure
+
+
+def _broken(name: str) -> str:
+    """Return a name in lines that are short where spaces allow it."""
+    return textwrap.fill(name, NAME_CHARS, break_long_words=False, break_on_hyphens=False)
 
 
 def _title(sweep: Sweep, measure: Score) -> str:
@@ -83,28 +97,23 @@ def _draw(axes: Axes, sweep: Sweep, score: Score) -> None:
         found = sweep.scores(setting, own)
         if len(values) > 1:
             spread = values.std()
-            # beside the mean, so that its error bar does not hide them
-            axes.plot([at + 0.12] * len(values), values, ".", color=PAPER)
+            # below the mean, so that its error bar does not hide them
+            axes.plot(values, [at + 0.22] * len(values), ".", color=PAPER)
         else:
             spread = scale * (own.error(found[0]) or 0)
-        axes.errorbar(at, values.mean(), spread, fmt="o", color=OURS, capsize=4)
+        axes.errorbar(values.mean(), at, xerr=spread, fmt="o", color=OURS, capsize=4)
         if not baseline.empty:
-            axes.plot(at, baseline.mean(), "_", color="black", markersize=24)
+            axes.vlines(baseline.mean(), at - 0.4, at + 0.4, color="black", linestyle=(0, (3, 2)))
     _start_at_zero(axes)
 
 
 def _start_at_zero(axes: Axes) -> None:
     # an axis that is cut off makes noise look like an effect
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
 
 
-def _prepare(axes: Axes, sweep: Sweep, title: str, unit: str) -> None:
-    names = [setting.name for setting in sweep.plan.settings]
-    is_long = max(map(len, names)) > LONG_NAME_CHARS
-    slant: dict[str, Any] = {"rotation": 25, "ha": "right"} if is_long else {}
-    style(axes, title, "", unit)
-    axes.set_xticks(range(len(names)), names, fontsize=8, **slant)
-    axes.set_xlim(-0.5, len(names) - 0.5)
+def _prepare(axes: Axes, title: str, unit: str) -> None:
+    style(axes, title, unit, "")
     # room for the caps of error bars
-    axes.margins(y=0.18)
-    axes.grid(visible=False, axis="x")
+    axes.margins(x=0.1)
+    axes.grid(visible=False, axis="y")

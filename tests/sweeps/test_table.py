@@ -136,7 +136,7 @@ def test_a_plot_names_number_and_chance_and_starts_at_zero(single: Sweep) -> Non
     panel = draw_sweep(single).axes[0]
     title = panel.get_title(loc="left")
     assert title == "linear top-1\nof 100 videos, chance 10.0%"
-    low, high = panel.get_ylim()
+    low, high = panel.get_xlim()
     assert low == 0
     assert high > 52 + 5, "the error bars are seen"
 

@@ -56,9 +56,15 @@ def listed(names: Iterable[str | None]) -> str:
     return ", ".join(texts[:MAX_LISTED]) + more
 
 
-def and_unread(number: int) -> str:
-    """Return the end of a line of scores: how many more videos could not be read; "" if none."""
-    return f"; {number} more could not be read" if number else ""
+def and_unread(number: int, unit: str = "") -> str:
+    """Return the end of a line of scores: how many more could not be read; "" if none.
+
+    Args:
+        number: how many.
+        unit: of what; "": what the line counts.
+    """
+    more = f"{number} more {unit}".rstrip()
+    return f"; {more} could not be read" if number else ""
 
 
 def text_lines(data: bytes, name: str) -> list[str]:

@@ -227,7 +227,7 @@ def pretrain(config: PretrainConfig) -> Run:
     scores = run.scores
     if scores:
         unread = int(scores["heldout_quarantined"])
-        print(f"held-out {config.score.describe(scores)}{and_unread(unread)}")
+        print(f"held-out {config.score.describe(scores)}{and_unread(unread, 'clips')}")
     return run
 
 

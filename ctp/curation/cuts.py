@@ -25,7 +25,7 @@ that before the cut by less than this share of the change at the cut."""
 BLACK_MEAN = 8
 """Mean intensity, of 255, below which a picture is part of a fade through black."""
 RATE = 25.0
-"""Frames/s that the detectors are told. They count frames, so it changes nothing."""
+"""Frame rate given to the detectors. They count frames, so that its value has no effect."""
 
 
 DETECTORS: dict[str, tuple[type[SceneDetector], str]] = {

@@ -58,6 +58,7 @@ class VideoOpener:
         self._journal, self._limits, self._nvdec = journal, limits, nvdec
         self._futures: dict[str, Future[Video]] = {}
         self._pool = ThreadPoolExecutor(READ_AHEAD) if self._upcoming else None
+        self._urgent = ThreadPoolExecutor(1)  # starts its thread when it is used
         self._waiting_room = _WaitingRoom(READ_AHEAD_BYTES)
         for _ in range(READ_AHEAD):
             self._begin_next()
@@ -67,8 +68,8 @@ class VideoOpener:
 
     def __exit__(self, *_: object) -> None:
         self._waiting_room.close()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in filter(None, (self._pool, self._urgent)):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def open(
@@ -119,6 +120,12 @@ class VideoOpener:
             del self._futures[entry.id]
         self._waiting_room.admit(entry.id)
         self._begin_next()
+        # its turn might not come: all threads may wait with videos that nobody opens any more, such
+        # as those of a sample whose own video cannot be used
+        if future.cancel():
+            future = self._urgent.submit(self._read_when_it_fits, entry)
+            if entry.id in self._futures:
+                self._futures[entry.id] = future
         try:
             return future.result()
         except MemoryError:

@@ -6,7 +6,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,20 @@ def test_videos_that_are_kept_do_not_block_one_that_is_needed(
             with opener.open(entry) as reader:
                 assert reader.num_frames == 3
     assert [len(entry.reads) for entry in (a, b, c)] == [1, 1, 1]
+
+
+def test_videos_that_are_never_opened_do_not_block_others(
+    encode_video: Callable[..., bytes],
+) -> None:
+    """Each replacement lets another video be read ahead, until all threads wait."""
+    data = encode_video(3)
+    many, replacements = (sized_videos(data, 3 * READ_AHEAD, READ_AHEAD_BYTES) for _ in range(2))
+    with VideoOpener(many) as opener:
+        for entry in replacements:
+            assert count_frames(opener, replace(entry, id=f"other {entry.id}")) == 3
+        for entry in many[2 * READ_AHEAD :]:
+            assert count_frames(opener, entry) == 3
+    assert [len(entry.reads) for entry in many[2 * READ_AHEAD :]] == [1] * READ_AHEAD
 
 
 def test_closing_ends_the_threads_that_wait(encode_video: Callable[..., bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,14 @@ from ctp.encoders.config import R2plus1dConfig, R3dConfig
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.memdpc.config import MemdpcConfig
-from ctp.pretext.memdpc.task import Memdpc, MemdpcTask, contrastive_loss, darken
+from ctp.pretext.memdpc.task import (
+    Memdpc,
+    MemdpcTask,
+    RecurrentCell,
+    contrastive_loss,
+    darken,
+    dot_products,
+)
 
 
 def test_the_loss_is_that_of_a_plain_loop() -> None:
@@ -29,6 +37,52 @@ def test_the_loss_is_that_of_a_plain_loop() -> None:
                 dots = torch.stack([each @ query for each in true[:, way].reshape(6, 4)])
                 expected -= float(dots[3 * clip + place] - dots.logsumexp(0)) / 6
     assert float(contrastive_loss(true, predicted)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_and_the_answers_are_in_float32_under_autocast() -> None:
+    """Near 64, bfloat16 has steps of .25: it would often take another place for the best."""
+    torch.manual_seed(0)
+    true = 2 + 0.1 * torch.randn(2, 2, 12, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, loss = dot_products(true, true), contrastive_loss(true, true)
+    assert torch.equal(logits, true @ true.transpose(-1, -2))
+    assert torch.equal(loss, contrastive_loss(true, true))
+
+
+def test_all_weights_but_the_memory_are_orthogonal_at_first() -> None:
+    """Gain .1 and biases 0, as the authors' `_initialize_weights` (memdpc_model.py)."""
+    model = Memdpc(build_encoder(R3dConfig(width=4, blocks_per_stage=(1, 1, 1, 1))))
+    names = []
+    for name, value in model.named_parameters():
+        if name.startswith("encoder") or name == "memory":
+            continue
+        names.append(name)
+        if "bias" in name:
+            assert not value.any(), name
+        else:
+            gains = torch.linalg.svdvals(value.detach().flatten(1))
+            torch.testing.assert_close(gains, torch.full_like(gains, 0.1))
+    assert len(names) == 2 * (1 + 2 * 3 + 2)
+
+
+def test_a_step_of_the_memory_of_context_is_that_of_a_plain_loop() -> None:
+    torch.manual_seed(0)
+    cell, values, state = RecurrentCell(3), torch.randn(2, 3), torch.randn(2, 3)
+    w = {name: value.detach() for name, value in cell.named_parameters()}
+
+    def gate(name: str, row: torch.Tensor, unit: int) -> float:
+        return float(w[f"{name}.weight"][unit] @ row + w[f"{name}.bias"][unit])
+
+    expected = torch.empty(2, 3)
+    for row, (value, old) in enumerate(zip(values, state, strict=True)):
+        both = torch.cat([value, old])
+        reset = torch.tensor([gate("reset", both, unit) for unit in range(3)]).sigmoid()
+        kept = torch.cat([value, reset * old])
+        for unit in range(3):
+            update = 1 / (1 + math.exp(-gate("update", both, unit)))
+            new = math.tanh(gate("candidate", kept, unit))
+            expected[row, unit] = (1 - update) * old[unit] + update * new
+    torch.testing.assert_close(cell(values, state).detach(), expected)
 
 
 @pytest.mark.parametrize("kind", [R3dConfig, R2plus1dConfig])

@@ -119,8 +119,28 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
     def _answers(self, model: nn.Module, samples: MemdpcSample) -> Tensor:
         """Return which predictions match their own place best, bool [B, 2, steps · places]."""
         true, predicted = model(to_clips(self.config, samples.planes, None), None)
-        logits = torch.einsum("bdmc,bdnc->bdmn", predicted, true)
+        logits = dot_products(predicted, true)
         return logits.argmax(dim=3) == torch.arange(true.shape[2], device=true.device)
+
+
+class RecurrentCell(nn.Module):
+    """A gated recurrent unit as in MemDPC: the reset gate acts on the state before its weights do.
+
+    `nn.GRUCell` applies the gate after them.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.reset, self.update, self.candidate = (
+            nn.Linear(2 * channels, channels) for _ in range(3)
+        )
+
+    def forward(self, values: Tensor, state: Tensor) -> Tensor:
+        """Return the next state, float [N, C], from new values and the state, both [N, C]."""
+        both = torch.cat([values, state], dim=1)
+        kept = self.reset(both).sigmoid() * state
+        candidate = self.candidate(torch.cat([values, kept], dim=1)).tanh()
+        return torch.lerp(state, candidate.to(state), self.update(both).sigmoid().to(state))
 
 
 class Memdpc(nn.Module):
@@ -131,18 +151,17 @@ class Memdpc(nn.Module):
         encoder.halve_temporal_stride()
         self.encoder = encoder
         self.reduce = nn.Conv3d(encoder.out_channels, CHANNELS, 1)
-        self.forward_gru, self.backward_gru = (nn.GRUCell(CHANNELS, CHANNELS) for _ in range(2))
+        self.forward_gru, self.backward_gru = RecurrentCell(CHANNELS), RecurrentCell(CHANNELS)
         self.address = nn.Sequential(
             nn.Linear(CHANNELS, CHANNELS), nn.ReLU(), nn.Linear(CHANNELS, MEMORY_SLOTS)
         )
         self.memory = nn.Parameter(torch.randn(MEMORY_SLOTS, CHANNELS))
-        for part in (self.reduce, self.forward_gru, self.backward_gru):
+        for part in (self.reduce, self.forward_gru, self.backward_gru, self.address):
             for name, value in part.named_parameters():
                 if "bias" in name:
                     nn.init.zeros_(value)
                 else:
-                    for rows in torch.split(value, CHANNELS):  # each gate apart
-                        nn.init.orthogonal_(rows, INITIAL_GAIN)
+                    nn.init.orthogonal_(value, INITIAL_GAIN)
 
     def forward(self, blocks: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
         """Predict the features of three blocks in either direction.
@@ -169,7 +188,7 @@ class Memdpc(nn.Module):
         found: list[Tensor] = []
         for step in range(BLOCKS - 1):
             seen = maps[:, step] if step < CONTEXT else found[-1]
-            state = gru(F.relu(seen).flatten(0, 1), state).float()
+            state = gru(F.relu(seen).flatten(0, 1), state)
             if seeds is not None:
                 own = seeds + (turn * BLOCKS + step)
                 state = seeded_dropout(state.unflatten(0, (batch, -1)), own, DROPOUT).flatten(0, 1)
@@ -212,5 +231,14 @@ def contrastive_loss(true: Tensor, predicted: Tensor) -> Tensor:
         own = predicted[:, direction].flatten(0, 1)
         candidates, first = gather_with_gradient(true[:, direction].flatten(0, 1).contiguous())
         right = first + torch.arange(len(own), device=own.device)
-        total = total + F.cross_entropy(own @ candidates.T, right)
+        total = total + F.cross_entropy(dot_products(own, candidates), right)
     return total
+
+
+def dot_products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the dot products of rows, float32 [..., M, N] of [..., M, C] and [..., N, C].
+
+    They are in float32 under autocast, too: near 50, bfloat16 has steps of .25.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows @ others.transpose(-1, -2)

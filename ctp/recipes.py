@@ -152,8 +152,8 @@ def kinetics400_vcop() -> PretrainConfig:
 def ucf101_memdpc() -> PretrainConfig:
     """MemDPC on UCF-101, as re-implemented for Table 4; negatives from the whole batch of 32."""
     recipe = _baseline("memdpc", ucf101_r3d18())
-    # many videos, 27% in six of the classes, are shorter than the 121 frames of a sample; the authors
-    # leave them out
+    # many videos, 27% in six of the classes, are shorter than the 121 frames of a sample, and the
+    # authors leave them out
     return recipe.replace(data=recipe.data.replace(max_quarantined_share=0.5))
 
 

@@ -20,9 +20,10 @@ from ctp.curation import segments
 from ctp.curation.config import CurateConfig
 from ctp.curation.measure import Group, decoding
 from ctp.data.catalog import VideoEntry
-from ctp.data.journal import Journal, paused
+from ctp.data.journal import Journal
 from ctp.data.quarantine import QuarantinedVideo, collect_errors
 from ctp.data.shards import ROW_GROUP_BYTES, SUFFIX, ShardRow, ShardWriter
+from ctp.data.time_limit import paused
 from ctp.lease import Attempt
 from ctp.storage import Storage
 from ctp.video.encoded import VideoError
@@ -166,7 +167,7 @@ def _rows(
                 decoding(entry, limits, journal) as (_, frames),
             ):
                 for row in _encode(entry, frames, kept, config, limits, quarantined):
-                    with paused(journal):  # what follows may wait for the storage
+                    with paused():  # what follows may wait for the storage
                         yield row
 
 

@@ -19,6 +19,7 @@ from ctp.data import corpus
 from ctp.data.cache_folder import cache_folder
 from ctp.data.listing import suffix_of
 from ctp.data.quarantine import QuarantinedVideo
+from ctp.data.time_limit import paused
 from ctp.rng import uniform_hash
 from ctp.storage import Storage, StorageError, WatchedFile
 from ctp.video.encoded import EncodedVideo, VideoError, permanent_errors
@@ -180,15 +181,19 @@ def _size_fault(found: int, listed: int) -> str:
 
 
 def _with_retries(read: Callable[[], T]) -> T:
-    """Call `read` again after an error of the storage that may be short."""
-    for pause_seconds in RETRY_SECONDS:
-        try:
-            return read()
-        except StorageError as error:
-            if error.is_permanent:
-                raise
-            time.sleep(pause_seconds)
-    return read()
+    """Call `read` again after an error of the storage that may be short.
+
+    The time limit of a video does not count this time, or an outage would be blamed on the video.
+    """
+    with paused():
+        for pause_seconds in RETRY_SECONDS:
+            try:
+                return read()
+            except StorageError as error:
+                if error.is_permanent:
+                    raise
+                time.sleep(pause_seconds)
+        return read()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ctp.data.quarantine import LETHAL, QuarantinedVideo
+from ctp.data.time_limit import renew, time_limit
 from ctp.video.encoded import VideoError
 
 if TYPE_CHECKING:
@@ -389,7 +390,7 @@ class Journal:
     @contextmanager
     def working_on(self, video_id: str, uri: str) -> Iterator[None]:
         """Blame a video if the process dies, or the time limit passes, inside the block; to be used
-        inside `task`.
+        inside `task`. The time limit does not count the time for which the storage is read.
 
         Raises:
             VideoError: the video has ended `MAX_LOSSES` processes.
@@ -405,28 +406,17 @@ class Journal:
         elif self._slow:
             self._record.name(video, self._max_seconds)
         self._write({"video": video, "limit": self._max_seconds})
-        # the kernel ends the process, whatever it does; a thread would need the interpreter
-        signal.setitimer(signal.ITIMER_REAL, self._max_seconds)
         try:
-            yield
+            with time_limit(self._max_seconds):
+                yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             self._write(None)
             if is_suspect:
                 self._record.release(video)
 
     def renew(self) -> None:
         """Begin the time limit of the present video anew, because the work on it has advanced."""
-        signal.setitimer(signal.ITIMER_REAL, self._max_seconds)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop the time limit of the present video inside the block."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        try:
-            yield
-        finally:
-            self.renew()
+        renew(self._max_seconds)
 
     def _wait_for_grant(self, video: str) -> None:
         while not self._record.grant(video, self._max_seconds):
@@ -450,11 +440,6 @@ class Journal:
 def working_on(journal: Journal | None, video_id: str, uri: str) -> AbstractContextManager[None]:
     """Return `journal.working_on`; without a journal, a context that does nothing."""
     return nullcontext() if journal is None else journal.working_on(video_id, uri)
-
-
-def paused(journal: Journal | None) -> AbstractContextManager[None]:
-    """Return `journal.paused`; without a journal, a context that does nothing."""
-    return nullcontext() if journal is None else journal.paused()
 
 
 def video_key(video_id: str, uri: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import struct
 import tarfile
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from ctp.data import catalog
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.reading import VideoOpener
 from ctp.data.sources import open_catalog
+from ctp.data.time_limit import time_limit
 from ctp.storage import BYTES_READ, Storage, StorageError
 from ctp.video import index_cache
 from ctp.video.decode import VideoReader
@@ -233,6 +236,22 @@ def test_a_failing_storage_is_not_the_fault_of_the_video(
         else:
             with pytest.raises(StorageError, match="cannot read"):
                 reader.read([141, 145], short_side_px=64)
+
+
+@pytest.mark.usefixtures("every_file_is_long")
+def test_the_time_limit_of_a_video_does_not_count_the_storage(
+    encode_video: Encode, faulty_s3: Any
+) -> None:
+    place = Storage.from_uri(f"{faulty_s3.bucket}/v.mp4")
+    place.write_bytes(encode_video(150, options=GOPS))
+    with VideoOpener().open(VideoEntry("v", place.uri)) as reader, time_limit(60):
+        faulty_s3.fail({"kind": "slow", "value": 1.0, "method": "GET", "times": 1})
+        begun = time.monotonic()
+        reader.read([141, 145], short_side_px=64)
+        elapsed = time.monotonic() - begun
+        counted = 60 - signal.getitimer(signal.ITIMER_REAL)[0]
+    assert elapsed >= 1
+    assert counted < elapsed - 0.9
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -96,6 +97,19 @@ class StorageError(OSError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self.args, {"__cause__": self.__cause__}  # pickle drops the cause
+
+
+def temporary_file_error(what: str, error: OSError) -> StorageError:
+    """Return the error of a temporary file that cannot be written, with a hint.
+
+    Args:
+        what: the file, e.g. "a shard".
+        error: of the disk.
+    """
+    return StorageError(
+        f"cannot write {what} to {tempfile.gettempdir()}: {error}. {HINTS['write']}, or set TMPDIR "
+        "to another folder"
+    )
 
 
 class FileChangedError(StorageError):

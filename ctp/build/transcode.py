@@ -9,8 +9,10 @@ index at the front.
 
 from __future__ import annotations
 
+import errno
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
@@ -23,10 +25,13 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from numpy.typing import NDArray
 
 from ctp.build.config import TranscodeConfig
+from ctp.storage import temporary_file_error
 from ctp.video.decode import DEFAULT_RATE, Clock, VideoReader
 from ctp.video.encoded import SIZE_CHANGES, EncodedVideo, VideoError, decoding_errors
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
 from ctp.video.orientation import display_matrix, upright
+
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -200,7 +205,7 @@ class VideoEncoder:
     def finish(self) -> bytes:
         """Return the file."""
         self._encode(None)
-        with decoding_errors("cannot be encoded"):
+        with _encoding_errors():
             self._container.close()
         self._file.seek(0)
         return self._file.read()
@@ -230,13 +235,25 @@ class VideoEncoder:
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         # its times, which are the video's, may exceed what the encoder or the container can store
-        with decoding_errors("cannot be encoded"):
+        with _encoding_errors():
             for packet in self._stream.encode(frame):
                 # packets have the order of the frames
                 packet.pts = packet.dts = self._times[self._num_packets]
                 packet.time_base = self._time_base
                 self._num_packets += 1
                 self._container.mux(packet)
+
+
+@contextmanager
+def _encoding_errors() -> Iterator[None]:
+    """Turn an error of the encoder into DecodingError, and one of the disk into StorageError."""
+    with decoding_errors("cannot be encoded"):
+        try:
+            yield
+        except OSError as error:  # FFmpeg's errors are of this type, too
+            if error.errno in DISK_ERRORS:
+                raise temporary_file_error("a video", error) from error
+            raise
 
 
 def _mpeg4_options(config: TranscodeConfig) -> dict[str, str]:

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ctp.storage import HINTS, SeekableFile, Storage, StorageError
+from ctp.storage import SeekableFile, Storage, temporary_file_error
 from ctp.text import one_line
 
 ROW_GROUP_BYTES = 4 * 2**20
@@ -279,10 +279,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"cannot write a shard to {tempfile.gettempdir()}: {error}. {HINTS['write']}, or set "
-            "TMPDIR to another folder"
-        ) from error
+        raise temporary_file_error("a shard", error) from error
 
 
 def _layout(schema: pa.Schema) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -18,6 +19,7 @@ from ctp.build.config import TranscodeConfig
 from ctp.build.transcode import Facts, encode_frames, inspect, transcode
 from ctp.build.transcode import stored_size as size_of
 from ctp.data.sources import open_catalog
+from ctp.storage import StorageError
 from ctp.video.decode import VideoReader
 from ctp.video.encoded import EncodedVideo, VideoError
 from ctp.video.mp4 import read_sample_table
@@ -263,6 +265,17 @@ def test_a_damaged_video_is_a_video_error(how: str, reason: str, encode_video: E
     with pytest.raises(VideoError, match=reason) as caught:
         transcode(video_of(damaged(whole, how)), CONFIG)
     assert (caught.value.video_id, caught.value.uri) == ("the-id", "the-uri")
+
+
+def test_a_full_disk_is_not_the_fault_of_the_video(encode_video: Encode) -> None:
+    video = EncodedVideo("a", "/a.mp4", encode_video(40))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, hard))
+    try:
+        with pytest.raises(StorageError, match=r"cannot write a video to .* or set TMPDIR"):
+            transcode(video, TranscodeConfig())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.slow

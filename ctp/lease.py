@@ -301,8 +301,10 @@ class Lease:
             folder.delete_folder()
 
     def _renew(self) -> None:
-        pause = self.attempt.claim.lease_seconds / RENEWALS_PER_LEASE
-        while not self._ended.wait(pause if self._beat else 0):
+        pause = 0.0
+        while not self._ended.wait(pause):
+            # also after a first beat that failed
+            pause = self.attempt.claim.lease_seconds / RENEWALS_PER_LEASE
             try:
                 self._write(Outcome.RUNNING)
             except SupersededError as error:

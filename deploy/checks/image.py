@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-IMAGE_EXTRAS = ("mlflow",)
+IMAGE_EXTRAS = ("curate", "mlflow")
 """The extras of pyproject.toml that deploy/install.sh installs."""
 
 

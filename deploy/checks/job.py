@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
-import runpy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache
+from pathlib import Path
 
 import yaml
 
 from checks.cluster import STOP_VARIABLE, Rule
-from checks.manifest import GPU, PROJECT, Document, Ray
+from checks.manifest import GPU, PROJECT, Ray
+from ctp.build.config import BuildConfig
+from ctp.cli import CommandLine
 from ctp.cluster.connect import Demand, require, run_demands
+from ctp.cluster.extract import demands as embed_demands
 from ctp.cluster.sweep import trial_demands
+from ctp.config import Config
+from ctp.curation.config import CurateConfig
+from ctp.downstream.embed_config import EmbedConfig
 from ctp.sweeps.config import SweepConfig
 from ctp.sweeps.plan import Plan
-from ctp.training.config import ScalingConfig
-from ctp.training.run_folder import Uris
+from ctp.training.config import RunConfig
+from ctp.training.run_folder import Uris, input_locations
 
+OUT = "out"
+"""The option with the folder of the results of a job without a run folder."""
 SHELL_CHARACTERS = re.compile(r"[\n;&|<>$`'\"\\(){}*?#!~]")
 """What the entrypoint may not contain: the submitter's shell reads it before the head's."""
 OBJECT_STORE = re.compile(r"(s3|gs)://")
@@ -38,17 +47,26 @@ def deadlines_are_in_order(job: Ray) -> Iterator[str]:
 def runs(job: Ray) -> Iterator[str]:
     """Check that the job accepts the entrypoint, can be retried, and fits its cluster."""
     config = config_of(job.job["entrypoint"])
-    yield from _resumes_by_name(job, config)
-    yield from _saves_in_time(job, config)
-    if "scaling" in config:
-        yield from _reads_from_object_store([config.get("data", {}).get("uri", "")])
-        yield from _fits(job, ScalingConfig.model_validate(config["scaling"]))
-    elif "grid" in config:
-        yield from _sweeps(job, SweepConfig.model_validate(config))
+    yield from _is_kept(job, config)
+    match config:
+        case SweepConfig():
+            yield from _sweeps(job, config)
+        case RunConfig():
+            yield from _saves_in_time(job, config)
+            yield from _reads_from_object_store(input_locations(config))
+            # all workers fit the largest cluster, and the fewest that at the start
+            largest = config.scaling.replace(min_workers=None)
+            yield from _fits(job, "maxReplicas", run_demands(largest))
+            yield from _fits(job, "replicas", run_demands(config.scaling))
+        case EmbedConfig():
+            yield from _reads_from_object_store([config.data.uri])
+            yield from _fits(job, "maxReplicas", embed_demands(config.scaling))
+        case BuildConfig() | CurateConfig():
+            yield from _reads_from_object_store([config.source])
 
 
 @lru_cache
-def config_of(entrypoint: str) -> Document:
+def config_of(entrypoint: str) -> Config:
     """Return the config of an entrypoint, by the job's own `--print-config`.
 
     Raises:
@@ -60,16 +78,18 @@ def config_of(entrypoint: str) -> Document:
     words = entrypoint.split()
     if words[:1] != ["python"] or not (PROJECT / words[1]).is_file():
         raise ValueError(f"{' '.join(words[:2])!r} is no job; expected python jobs/NAME.py")
+    job = importlib.import_module(f"ctp.commands.{Path(words[1]).stem}")
     output, errors = io.StringIO(), io.StringIO()
-    main = runpy.run_path(str(PROJECT / words[1]), run_name=words[1])["main"]
     with redirect_stdout(output), redirect_stderr(errors):
         try:
-            main([*words[2:], "--print-config"])
+            job.main([*words[2:], "--print-config"])
         except SystemExit as error:
             if error.code:
                 raise ValueError(errors.getvalue().splitlines()[0]) from error
-    config: Document = yaml.safe_load(output.getvalue())
-    return config
+    command: CommandLine[Config] = job.COMMAND
+    return type(command.recipes[command.default]()).model_validate(
+        yaml.safe_load(output.getvalue())
+    )
 
 
 def _sweeps(job: Ray, config: SweepConfig) -> Iterator[str]:
@@ -80,11 +100,8 @@ def _sweeps(job: Ray, config: SweepConfig) -> Iterator[str]:
         yield str(error)
         return
     yield from _reads_from_object_store(plan.locations())
-    try:
-        for phase in trial_demands(plan):
-            _require(job, "maxReplicas", phase)
-    except ValueError as error:
-        yield str(error)
+    for phase in trial_demands(plan):
+        yield from _fits(job, "maxReplicas", phase)
 
 
 def _reads_from_object_store(locations: Iterable[Uris]) -> Iterator[str]:
@@ -95,41 +112,35 @@ def _reads_from_object_store(locations: Iterable[Uris]) -> Iterator[str]:
             yield f"videos of {uri}: expected s3://… or gs://…; no pod has that folder"
 
 
-def _resumes_by_name(job: Ray, config: Document) -> Iterator[str]:
-    """Check that another cluster finds the run by its name, where all clusters can."""
-    if job.job.get("backoffLimit") and not config.get("name"):
+def _is_kept(job: Ray, config: Config) -> Iterator[str]:
+    """Check that the results are where all clusters are, and that a retry resumes by their name."""
+    # a folder of features or shards is named by itself
+    if job.job.get("backoffLimit") and not getattr(config, "name", getattr(config, OUT, "")):
         yield "backoffLimit without --name: a retry would start from the beginning"
-    for name in ("storage", "mlflow_uri"):
-        uri = config.get(name)
+    for name in ("storage", OUT, "mlflow_uri"):
+        uri = getattr(config, name, "")
         if uri and not REMOTE.match(uri):
             yield f"--{name} {uri}: expected a URI like s3://…; a pod's disk goes with the pod"
 
 
-def _saves_in_time(job: Ray, config: Document) -> Iterator[str]:
+def _saves_in_time(job: Ray, config: RunConfig) -> Iterator[str]:
     """Check the time to save: Ray kills a job that is stopped after some seconds, by default 3."""
-    needed = config.get("checkpoint", {}).get("grace_seconds", 0)
+    needed = config.checkpoint.grace_seconds
     wait = float(job.head.environment[STOP_VARIABLE]["value"])
     if needed >= wait:
         yield f"--checkpoint.grace_seconds {needed:g}: {STOP_VARIABLE} of the head is {wait:g}"
 
 
-def _fits(job: Ray, scaling: ScalingConfig) -> Iterator[str]:
-    """Check that all workers fit the largest cluster, and the fewest that at the start."""
-    largest = scaling.replace(min_workers=None)
-    for needed, replicas in ((largest, "maxReplicas"), (scaling, "replicas")):
-        try:
-            _require(job, replicas, run_demands(needed))
-        except ValueError as error:
-            yield str(error)
-
-
-def _require(job: Ray, replicas: str, demands: Sequence[Demand]) -> None:
-    """Call `require` for the nodes in the field `replicas` of the groups."""
+def _fits(job: Ray, replicas: str, demands: Sequence[Demand]) -> Iterator[str]:
+    """Check that processes fit the nodes in the field `replicas` of the groups."""
     cpus, gpus = (
         sum(pod.resource(name) * pod.group[replicas] for pod in job.workers)
         for name in ("cpu", GPU)
     )
-    require(demands, cpus, gpus, f"the cluster of {replicas}")
+    try:
+        require(demands, cpus, gpus, f"the cluster of {replicas}")
+    except ValueError as error:
+        yield str(error)
 
 
 def suits_kueue(job: Ray) -> Iterator[str]:

@@ -20,6 +20,12 @@ ENTRYPOINT = (
     "python jobs/pretrain.py --recipe tiny --name a --storage s3://b/runs "
     "--scaling.num_workers 2 --scaling.num_actors 2"
 )
+FINETUNE = (
+    "python jobs/finetune.py --recipe ucf101 --name a --initial s3://b/r --storage s3://b/runs"
+)
+EMBED = "python jobs/embed.py --encoder s3://b/runs/x --data.uri s3://b/v --out s3://b/f"
+BUILD = "python jobs/build_shards.py --source s3://b/raw --out s3://b/shards"
+CURATE = "python jobs/curate.py --source s3://b/raw --out s3://b/shards"
 SWEEP = "python jobs/sweep.py --recipe table9 --name a --storage s3://b/sweeps"
 Document = dict[str, Any]
 
@@ -307,6 +313,16 @@ def test_what_is_right_in_another_way_is_accepted(
             "the run needs 9 GPUs (9 worker(s) of 1), but the cluster of maxReplicas offers 8",
         ),
         ("spec/entrypoint", f"{ENTRYPOINT} --data.uri videos", "videos of videos: expected s3://"),
+        (
+            "spec/entrypoint",
+            f"{ENTRYPOINT} --data.heldout_uri videos",
+            "videos of videos: expected",
+        ),
+        ("spec/entrypoint", f"{FINETUNE} --data.uri s3://b/v", "videos of data/ucf101/test: expec"),
+        ("spec/entrypoint", f"{EMBED} --data.uri videos", "videos of videos: expected s3://"),
+        ("spec/entrypoint", f"{EMBED} --scaling.num_readers 99", "the cluster of maxReplicas off"),
+        ("spec/entrypoint", EMBED.replace("s3://b/f", "f"), "--out f: expected a URI like s3://"),
+        ("spec/entrypoint", BUILD.replace("s3://b/raw", "raw"), "videos of raw: expected s3://"),
         ("spec/entrypoint", f"{ENTRYPOINT} --mlflow_uri mlruns", "--mlflow_uri mlruns: expected"),
         ("spec/entrypoint", f"{SWEEP} --grid banana=3", "there is no option banana"),
         ("spec/entrypoint", f"{SWEEP} --grid seed=1,2", "give --seeds NUMBER"),
@@ -321,6 +337,12 @@ def test_what_is_right_in_another_way_is_accepted(
 )
 def test_a_mistake_in_a_job_is_found(check: Any, path: str, value: Any, said: str) -> None:
     assert said in "\n".join(check.faults([put(job(), path, value)]))
+
+
+@pytest.mark.parametrize("entrypoint", [EMBED, BUILD, CURATE, SWEEP])
+def test_other_jobs_are_accepted(check: Any, entrypoint: str) -> None:
+    """They resume by --out, or by --name."""
+    assert list(check.faults([put(job(), "spec/entrypoint", entrypoint)])) == []
 
 
 def queued() -> Document:
@@ -468,6 +490,7 @@ def test_our_image_has_no_fault(check: Any) -> None:
         ({"constraints": ("\nray==2.60.0", "\nray==2.59.0")}, "ray 2.59.0; pyproject.toml wants"),
         ({"constraints": ("\ncaptum==", "\ncaption==")}, "captum is not pinned"),
         ({"constraints": ("\nmlflow-skinny==", "\nmlfl==")}, "mlflow-skinny is not pinned"),
+        ({"constraints": ("\npdqhash==", "\npdq==")}, "pdqhash is not pinned"),
     ],
 )
 def test_a_mistake_in_the_image_is_found(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -86,6 +88,21 @@ def join_group(
         master_listen_fd=listener.detach() if listener else None,  # the store will close it
     )
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
+
+
+@contextmanager
+def group_of_one(backend: str) -> Iterator[None]:
+    """Form a process group of this process alone inside the block, to measure what a group costs.
+
+    Args:
+        backend: gloo or nccl.
+    """
+    store = dist.HashStore()  # type: ignore[attr-defined]  # it is documented
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def gather(value: T) -> list[T]:

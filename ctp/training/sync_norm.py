@@ -71,12 +71,17 @@ class _SumOverWorkers(torch.autograd.Function):
         return total
 
 
-def synchronise_norms(module: nn.Module) -> None:
+def synchronise_norms(module: nn.Module, *, also_alone: bool = False) -> None:
     """Make every batch normalisation inside `module` one over all workers, in place.
 
-    Parameters, buffers and their names stay. With one worker nothing changes.
+    Parameters, buffers and their names stay.
+
+    Args:
+        module: the model.
+        also_alone: also in a process group of one, to measure what it costs. Otherwise nothing
+            changes with one worker.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if not dist.is_initialized() or (dist.get_world_size() == 1 and not also_alone):
         return
     for part in module.modules():
         # exactly this class: a subclass may normalise in another way

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from ctp.training.distributed import group_of_one
 from ctp.training.sync_norm import synchronise_norms
 
 ROOT = Path(__file__).parents[2]
@@ -117,3 +119,24 @@ def test_one_worker_changes_nothing():
     net = nn.Sequential(nn.BatchNorm3d(CHANNELS))
     synchronise_norms(net)
     assert type(net[0]) is nn.BatchNorm3d
+
+
+def test_in_a_group_of_one_it_is_the_plain_norm_and_keeps_more(example, whole):
+    """What `compute.total_batch auto` measures for several workers: saved copies in float32."""
+    sizes = {}
+    for also_alone in (False, True):
+        net = nn.Sequential(nn.BatchNorm3d(CHANNELS, eps=1e-3))
+        net[0].load_state_dict(example["norm"])
+        saved: list[torch.Tensor] = []
+
+        def keep(value: torch.Tensor, saved: list[torch.Tensor] = saved) -> torch.Tensor:
+            saved.append(value)
+            return value
+
+        with group_of_one("gloo"), torch.autograd.graph.saved_tensors_hooks(keep, lambda v: v):
+            synchronise_norms(net, also_alone=also_alone)
+            found = net(example["clips"][0].bfloat16())
+        assert (found.float() - whole["outputs"][0]).abs().max() < 0.05
+        sizes[also_alone] = sum(value.nbytes for value in saved)
+    assert sizes[True] > 1.5 * sizes[False]
+    assert not dist.is_initialized()

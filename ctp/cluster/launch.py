@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import numpy as np
@@ -43,9 +44,7 @@ from ctp.downstream import extraction
 from ctp.downstream.clip_choice import with_clips_of_encoder
 from ctp.downstream.config import DownstreamConfig, FinetuneConfig
 from ctp.downstream.embed_config import EmbedConfig
-from ctp.downstream.initial import absolute_weights
 from ctp.downstream.track_config import TrackConfig
-from ctp.encoders.config import NAMED_WEIGHTS
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.weights import load_encoder
 from ctp.lease import Lease, LeaseError, hold
@@ -59,6 +58,7 @@ from ctp.training.branch import branch
 from ctp.training.config import RunConfig
 from ctp.training.run_folder import (
     Row,
+    absolute,
     create_or_resume,
     folder_of,
     input_locations,
@@ -66,6 +66,7 @@ from ctp.training.run_folder import (
     newest_sample,
     read_scores,
     with_absolute_paths,
+    with_absolute_weights,
 )
 from ctp.training.trainer import RunStoppedError, TrainingSpec
 
@@ -145,14 +146,12 @@ def further_problems(config: Config, known: str) -> list[str]:
     """
     checks: list[Callable[[], object]] = []
     if isinstance(config, RunConfig):
-        config = with_absolute_paths(config)
         checks.append(lambda: check_place(run_demands(config.scaling)))
-        if isinstance(config, DownstreamConfig) and config.initial not in NAMED_WEIGHTS:
-            checks.append(lambda: absolute_weights(config.initial, config.storage))
+        checks.append(lambda: with_absolute_weights(config))
         checks += [
-            partial(open_catalog, uri, name)
-            for name, uri in zip(config.LOCATIONS, input_locations(config), strict=True)
-            if uri and name.endswith("uri")
+            partial(open_catalog, absolute(uri), name)
+            for name in config.LOCATIONS
+            if (uri := attrgetter(name)(config))
         ]
     elif isinstance(config, EmbedConfig):
         checks += [
@@ -219,9 +218,6 @@ def pretrain(config: PretrainConfig) -> Run:
         LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
-    if config.initial_encoder:
-        weights = absolute_weights(config.initial_encoder, config.storage)
-        config = config.replace(initial_encoder=weights)
     config = with_chosen_batch(with_absolute_paths(config))
     run = _finished(config) or _pretrain(config)
     scores = run.scores

@@ -29,6 +29,8 @@ from ctp.cluster.losses import RESTART_ALWAYS
 from ctp.cluster.path_visibility import check_lasting
 from ctp.cluster.trial import PRETRAIN, error_line, run_trial
 from ctp.downstream.embed_config import EmbedScalingConfig
+from ctp.encoders.config import RANDOM
+from ctp.encoders.initial import with_norm_eps_of
 from ctp.lease import hold
 from ctp.pretext.pretraining import open_pretraining
 from ctp.storage import StorageError
@@ -48,6 +50,7 @@ from ctp.sweeps.plan import Plan
 from ctp.sweeps.progress import ProgressPrinter, ShowProgress, SweepProgress, TrialProgress
 from ctp.sweeps.table import write_tables
 from ctp.training.config import ScalingConfig
+from ctp.training.run_folder import with_absolute_weights
 
 TRIAL_MEMORY_BYTES = 2**30
 """Memory that Tune reserves for a trial's own process. It reserves no CPU: the trial's workers and
@@ -116,9 +119,15 @@ def describe_videos(plan: Plan) -> list[str]:
     """Return a line for each kind of run: how many videos there are.
 
     Raises:
-        ValueError: there are none, too few, or they have no labels; names the option to set.
-        StorageError: they cannot be listed.
+        ValueError: there are none, too few, or they have no labels; names the option to set. Or
+            there are no such initial weights.
+        StorageError: they cannot be listed, or initial weights cannot be read.
     """
+    configs = [plan.config_of(each) for each in plan.pretrained]
+    # first: opening a run reads its weights, too, and their error must not blame the videos
+    for config in {config.initial_encoder: config for config in configs}.values():
+        weights = with_absolute_weights(config).initial_encoder
+        with_norm_eps_of(weights or RANDOM, config.encoder)
     # shards that the sweep builds itself are of the same videos
     found = [plan.config_of(each) for each in plan.pretrained if not each.small_build]
     lines = []

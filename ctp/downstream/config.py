@@ -41,6 +41,7 @@ class DownstreamConfig(RunConfig):
 
     RESULT: ClassVar[str] = SCORES
     LOCATIONS: ClassVar[tuple[str, ...]] = ("data.uri", "data.test_uri")
+    WEIGHTS: ClassVar[str] = "initial"
 
     initial: str = RANDOM
     """Weights to start from: random, kinetics400, imagenet, ctp-small (a small encoder that is part

@@ -9,11 +9,10 @@ from ctp.encoders.config import (
     CHECKPOINT_SUFFIXES,
     DEFAULT_ENCODER,
     NAMED_WEIGHTS,
-    WEIGHT_FILE,
     EncoderConfig,
 )
 from ctp.encoders.initial import with_norm_eps_of
-from ctp.encoders.weights import find_encoder, stored_clip_format, stored_config
+from ctp.encoders.weights import absolute_weights, find_encoder, stored_clip_format, stored_config
 from ctp.run_names import RUNS
 from ctp.storage import Storage
 from ctp.video.config import ClipFormat
@@ -35,14 +34,6 @@ def resolve_weights(config: C, spatial_stride: int) -> C:
     initial = absolute_weights(config.initial, config.storage)
     encoder = resolve_encoder(config.encoder, initial, spatial_stride)
     return config.replace(initial=initial, encoder=encoder)
-
-
-def absolute_weights(initial: str, storage: str) -> str:
-    """Return the name of the same weights for any working directory; a run means its encoder."""
-    if initial in NAMED_WEIGHTS:
-        return initial
-    is_file = WEIGHT_FILE.search(initial)
-    return (Storage.from_uri(initial) if is_file else find_encoder(initial, storage)).uri
 
 
 def resolve_encoder(

@@ -11,7 +11,13 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ctp.config import describe
-from ctp.encoders.config import ANY_ENCODER_CONFIG, ENCODER_FILE, EncoderConfig
+from ctp.encoders.config import (
+    ANY_ENCODER_CONFIG,
+    ENCODER_FILE,
+    NAMED_WEIGHTS,
+    WEIGHT_FILE,
+    EncoderConfig,
+)
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import ENCODERS, build_encoder
 from ctp.run_names import CONFIG, RUNS, find_run_folder
@@ -56,6 +62,23 @@ def find_encoder(run: str, storage: str = RUNS) -> Storage:
     if not folder.join(ENCODER_FILE).exists():
         raise ValueError(f"run {folder.uri} has no {ENCODER_FILE} yet; a run writes it at its end")
     return folder.join(ENCODER_FILE)
+
+
+def absolute_weights(initial: str, storage: str) -> str:
+    """Return the name of the same initial weights for any working directory.
+
+    Args:
+        initial: one of `NAMED_WEIGHTS`, a file, or a run, which means its encoder; "": none.
+        storage: folder or URI of run folders.
+
+    Raises:
+        ValueError: there is no such run; names the runs that exist.
+        StorageError: the storage cannot be read.
+    """
+    if not initial or initial in NAMED_WEIGHTS:
+        return initial
+    is_file = WEIGHT_FILE.search(initial)
+    return (Storage.from_uri(initial) if is_file else find_encoder(initial, storage)).uri
 
 
 def encoder_bytes(encoder: Encoder, about: Mapping[str, str]) -> bytes:

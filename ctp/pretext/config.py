@@ -95,8 +95,8 @@ class PretrainConfig(RunConfig):
         "data.heldout_uri",
         "knn.uri",
         "knn.test_uri",
-        "initial_encoder",
     )
+    WEIGHTS: ClassVar[str] = "initial_encoder"
     MAY_CHANGE: ClassVar[frozenset[str]] = RunConfig.MAY_CHANGE | {"evaluation", "knn"}
 
     data: PretrainVideosConfig = PretrainVideosConfig()

@@ -16,7 +16,6 @@ import pandas as pd
 from ctp import recipes
 from ctp.encoders.config import DOWNSTREAM_SPATIAL_STRIDE
 from ctp.report.runs import (
-    INITIAL,
     OF_INITIAL,
     SEEDS_AND_NAMES,
     format_value,
@@ -105,7 +104,7 @@ def differences(
     ignored = {*ignored, *SEEDS_AND_NAMES, "initial"}  # the paper fine-tunes all of them
     # where the same data lies is no difference
     if dataset_of(config.data.uri) == dataset_of(paper.data.uri):
-        ignored |= set(config.LOCATIONS) - INITIAL
+        ignored |= set(config.LOCATIONS)
     return [
         f"{in_words(name)}: {value_in_words(here)} here, {value_in_words(there)} in the paper"
         for name, here, there in config.differences(paper)

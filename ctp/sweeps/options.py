@@ -97,16 +97,18 @@ def with_located_paths(config: C, names: Collection[str], root: str) -> C:
         names: dotted names of its options that are locations.
         root: folder or URI that replaces data/.
     """
-    return with_values(config, {n: _located(attrgetter(n)(config), root) for n in names}, "--data")
+    moved = {name: absolute(move_below(attrgetter(name)(config), root)) for name in names}
+    return with_values(config, moved, "--data")
 
 
-def _located(uri: Uris, root: str) -> Uris:
+def move_below(uri: Uris, root: str) -> Uris:
+    """Return a location, or locations, with `root` in place of data/."""
     if isinstance(uri, tuple):
-        return tuple(str(_located(each, root)) for each in uri)
+        return tuple(str(move_below(each, root)) for each in uri)
     if uri.startswith(DATA):
         place, mark, query = root.partition("?")  # not opened: there may be no such bucket here
         uri = f"{place.rstrip('/')}/{uri.removeprefix(DATA)}{mark}{query}"
-    return absolute(uri)
+    return uri
 
 
 def format_value(value: Any) -> str:

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -21,6 +22,7 @@ from ctp.storage import Storage
 from ctp.sweeps.config import Scale, SweepConfig
 from ctp.sweeps.options import (
     format_value,
+    move_below,
     parse_grid,
     parse_row,
     parse_set,
@@ -37,7 +39,13 @@ from ctp.sweeps.scores import (
     is_score_option,
 )
 from ctp.text import near_miss
-from ctp.training.run_folder import ENCODER, Uris, folder_of, input_locations
+from ctp.training.run_folder import (
+    ENCODER,
+    Uris,
+    folder_of,
+    input_locations,
+    with_absolute_weights,
+)
 
 RUNS, SHARDS = "runs", "shards"
 """The subfolders of the sweep's folder that contain the run folders, and shards for some rows."""
@@ -384,7 +392,11 @@ def _base(config: SweepConfig, ablation: Ablation, given: Mapping[str, Any]) -> 
 
 
 def _located(run: PretrainConfig, config: SweepConfig) -> PretrainConfig:
-    return with_located_paths(run, run.LOCATIONS, config.data)
+    run = with_located_paths(run, run.LOCATIONS, config.data)
+    run = run.replace(initial_encoder=move_below(run.initial_encoder, config.data))
+    with suppress(ValueError):  # the result of a sweep is read without the weights that it named
+        run = with_absolute_weights(run)
+    return run
 
 
 def _settings(

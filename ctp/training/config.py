@@ -226,6 +226,8 @@ class RunConfig(Config):
     """The file that the folder of a finished run contains."""
     LOCATIONS: ClassVar[tuple[str, ...]] = ()
     """Options, dotted, that name files: workers run in other folders than the user."""
+    WEIGHTS: ClassVar[str]
+    """The option that names the initial weights: a file, a run, or a name without a file."""
     MAY_CHANGE: ClassVar[frozenset[str]] = frozenset(
         {
             "storage",

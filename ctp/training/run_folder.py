@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from ctp.config import describe_kept, flatten, is_within, keep_stored, unflatten
 from ctp.data import corpus
 from ctp.data.quarantine import QuarantineLedger
+from ctp.encoders.config import NAMED_WEIGHTS
 from ctp.lease import Attempt
 from ctp.run_names import CONFIG as CONFIG
 from ctp.storage import Storage
@@ -316,8 +317,13 @@ def _lacking(config: RunConfig, values: Mapping[str, Any]) -> list[str]:
 
 
 def with_absolute_paths(config: C) -> C:
-    """Return the config with absolute local paths: workers run in other folders than the user."""
-    values = config.model_dump()
+    """Return the config with absolute local paths: workers run in other folders than the user.
+
+    Raises:
+        ValueError: there is no run of the name of the initial weights.
+        StorageError: the storage cannot be read.
+    """
+    values = with_absolute_weights(config).model_dump()
     for name in config.LOCATIONS:
         *sections, field = name.split(".")
         section = reduce(dict.__getitem__, sections, values)
@@ -325,9 +331,21 @@ def with_absolute_paths(config: C) -> C:
     return type(config).model_validate(values | {"storage": Storage.from_uri(config.storage).uri})
 
 
+def with_absolute_weights(config: C) -> C:
+    """Return the config with initial weights that are the same in any folder; raises as
+    `with_absolute_paths`."""
+    from ctp.encoders.weights import absolute_weights  # torch, which holding a config does not need
+
+    name = config.WEIGHTS
+    return config.replace(**{name: absolute_weights(getattr(config, name), config.storage)})
+
+
 def input_locations(config: RunConfig) -> list[Uris]:
-    """Return the values of the config's `LOCATIONS`: what the run reads."""
-    return [operator.attrgetter(name)(config) for name in config.LOCATIONS]
+    """Return what the run reads: the values of the config's `LOCATIONS`, and the file of its
+    initial weights."""
+    weights = getattr(config, config.WEIGHTS)
+    files = [] if weights in NAMED_WEIGHTS else [weights]
+    return [operator.attrgetter(name)(config) for name in config.LOCATIONS] + files
 
 
 def absolute(uri: Uris) -> Uris:

@@ -19,6 +19,7 @@ from ctp.cluster.sweep import (
     TRIAL_MEMORY_BYTES,
     Asha,
     SweepCallback,
+    describe_videos,
     trial_demands,
     trials_at_once,
 )
@@ -75,6 +76,21 @@ def test_what_the_phases_of_a_trial_need(tmp_path: Path) -> None:
     phases = trial_demands(Plan.from_config(config))
     assert [sum(each.number * each.cpus for each in phase) for phase in phases] == [4.5, 1, 3]
     assert all(each.options.startswith("--set linear.scaling.") for each in phases[-1])
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("ctp-smal", "(did you mean ctp-small?)"), ("/no/a.pth", "/no/a.pth")],
+)
+def test_initial_weights_that_do_not_exist_are_no_fault_of_the_videos(
+    tmp_path: Path, weights: str, expected: str
+) -> None:
+    given = ("data.uri=corpus:8", f"initial_encoder={weights}")
+    config = SweepConfig(storage=str(tmp_path), grid=("task.num_patches=1,2",), set=given)
+    with pytest.raises((ValueError, StorageError)) as error:
+        describe_videos(Plan.from_config(config))
+    assert expected in str(error.value)
+    assert "data.uri" not in str(error.value)
 
 
 def test_trials_that_fall_behind_are_asked_to_stop_and_reported_scores_count() -> None:

@@ -96,6 +96,7 @@ def test_a_finished_run_that_is_started_again_is_no_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = [f"--storage={tmp_path / 'runs'}", "--name=run", "--data.uri=corpus:16"]
+    argv += ["--initial_encoder=ctp-small"]  # it must mean the same weights each time
     _, config = CommandLine(PRETRAIN, "tiny", "").parse(argv)
     config = with_absolute_paths(config.replace(recipe="tiny"))
     create_or_resume(config)

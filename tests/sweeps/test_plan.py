@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ctp import recipes
+from ctp.run_names import PRETRAINED
 from ctp.sweeps.plan import Plan
 from ctp.sweeps.recipes import SWEEP, TABLES
 
@@ -212,3 +213,13 @@ def test_a_plan_names_the_videos_of_all_its_runs(plan_of: MakePlan) -> None:
         scores=("retrieval", "linear"),
     )
     assert {"/a", "/b", "/c"} <= set(plan.locations())
+
+
+def test_initial_weights_are_named_as_in_a_pretraining(plan_of: MakePlan) -> None:
+    small = (PRETRAINED / "ctp-small" / "encoder.safetensors").as_posix()
+    plan = plan_of(grid=("task.num_patches=1,2",), set=("initial_encoder=ctp-small",))
+    assert {trial.config.initial_encoder for trial in plan.trials} == {small}
+    assert small in plan.locations()
+    # the results of a sweep can be read after a run that it started from was deleted
+    plan = plan_of(grid=("initial_encoder=ctp-small,deleted",))
+    assert [trial.config.initial_encoder for trial in plan.trials] == [small, "deleted"]

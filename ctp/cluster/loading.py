@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import torch
 
-from ctp.cluster.losses import RESTART_ALWAYS, keep_losses, open_journal
+from ctp.cluster.losses import RESTART_ALWAYS, keep_losses, on_this_node, open_journal
 from ctp.data.stream import ITEMS_PER_LOAD, Loaded, T, VideoSet
 from ctp.training.config import VideosConfig
 from ctp.video.limits import DEFAULT_LIMITS, DecodingLimits
@@ -67,7 +67,9 @@ class ActorLoader:
             .options(
                 num_cpus=0,  # the stream's actors wait while the workers evaluate
                 **RESTART_ALWAYS,
-                scheduling_strategy="DEFAULT",  # not in the resources reserved for the worker
+                # not in the resources that are reserved for the worker, and not on the head, on
+                # which Ray may place an actor that needs no CPU
+                scheduling_strategy=on_this_node(),
             )
             .remote(shared, losses, self.max_seconds_per_video, self.limits)
             for _ in range(min(self.num_actors, len(calls)))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.data.stream import array_field
@@ -135,11 +134,6 @@ class ClassificationTask(PretextTask[ClassifiedSample, C]):
         """Return the logits of clips in their own colours, float32 [answers, classes]."""
         logits: Tensor = model(to_input(self.frames(samples)), None)
         return logits
-
-
-def draw_dropout_seed(rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw the `dropout_seed` of a sample."""
-    return np.asarray(rng.integers(2**62))
 
 
 class ClipClassifier(nn.Module):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _INCREMENT, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 """Constants of SplitMix64 (Steele et al., OOPSLA 2014), as signed integers."""
+
+
+def draw_dropout_seed(rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw the seed of a sample, an array of shape ()."""
+    return np.asarray(rng.integers(2**62))
 
 
 def seeded_dropout(values: Tensor, seeds: Tensor, prob: float) -> Tensor:

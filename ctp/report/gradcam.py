@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from ctp.downstream.gradcam import Explanation, Map
+from ctp.pretext.pictures import enlarge
 from ctp.pretext.task import SamplePicture
-from ctp.report.preview import Pixels, enlarge
+from ctp.report.preview import Pixels
 
 MapName = Literal["guided", "cam"]
 MAPS: dict[MapName, str] = {"guided": "guided Grad-CAM", "cam": "Grad-CAM"}
@@ -93,7 +95,11 @@ def draw_explained(
         for name in maps:
             drawn = overlay(clip.frames, found.guided if name == "guided" else found.cam, name)
             pictures.append(SamplePicture(drawn, f"{answer}   {MAPS[name]}"))
-    return [SamplePicture(enlarge(frames, min_side_px), caption) for frames, caption in pictures]
+    large = [enlarge(torch.from_numpy(frames), min_side_px) for frames, _ in pictures]
+    return [
+        SamplePicture(np.ascontiguousarray(frames), caption)
+        for frames, (_, caption) in zip(large, pictures, strict=True)
+    ]
 
 
 def _describe(found: Explanation, label: int | None, class_names: Sequence[str]) -> str:

@@ -20,7 +20,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.transforms.v2.functional import InterpolationMode, resize
 
 from ctp.data.catalog import VideoEntry
 from ctp.data.reading import VideoOpener
@@ -243,14 +242,6 @@ def read_clip(views: ViewsConfig, entry: VideoEntry) -> Pixels:
         planes = read_view_planes(views.replace(num_clips=1), reader)[0]
     frames: Pixels = to_rgb(torch.from_numpy(planes), views.frame_size_px).numpy()
     return frames
-
-
-def enlarge(frames: Pixels, min_side_px: int) -> Pixels:
-    """Return frames, uint8 [T, H, W, 3], scaled up to a shorter side of at least `min_side_px`."""
-    side = max(min_side_px, *sorted(frames.shape[1:3])[:1])
-    pixels = torch.from_numpy(frames).movedim(-1, 1)
-    large = resize(pixels, [side], InterpolationMode.BICUBIC, antialias=True)
-    return np.ascontiguousarray(large.movedim(1, -1).numpy())
 
 
 def encode_mp4(pictures: Sequence[Pixels], frames_per_second: int) -> bytes:

@@ -23,7 +23,6 @@ from ctp.report.preview import (
     clips_mp4,
     clips_png,
     encode_mp4,
-    enlarge,
     read_clip,
     slide_mp4,
     slide_png,
@@ -174,12 +173,6 @@ def test_the_video_can_be_played_before_it_is_complete() -> None:
         assert stream.codec_context.name == "h264"
         assert stream.codec_context.pix_fmt == "yuv420p"
         assert stream.average_rate == 8
-
-
-def test_frames_are_scaled_up_by_their_shorter_side_and_never_down() -> None:
-    assert enlarge(np.zeros((2, 10, 20, 3), np.uint8), 30).shape == (2, 30, 60, 3)
-    large = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), np.uint8)
-    np.testing.assert_array_equal(enlarge(large, 30), large)
 
 
 def test_the_middle_frame_of_a_video(

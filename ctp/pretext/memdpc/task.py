@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ctp.data.stream import VideoSource, array_field
 from ctp.pretext.clips import clip_fields, frames_to_show, to_clips
-from ctp.pretext.dropout import seeded_dropout
+from ctp.pretext.dropout import draw_dropout_seed, seeded_dropout
 from ctp.pretext.memdpc.config import MemdpcConfig
 from ctp.pretext.task import Mean, PretextTask, SamplePicture
 from ctp.score import Score
@@ -72,7 +72,8 @@ class MemdpcTask(PretextTask[MemdpcSample, MemdpcConfig]):
             crop = sample_crop(config.augment, rng)
             planes = reader.read_square(frames, crop, config.augment.frame_size_px)
         color = sample_color(RECOGNITION_COLORS, number, rng)
-        shape, seed = (BLOCKS, config.sampling.num_frames, -1), np.asarray(rng.integers(2**62))
+        shape = BLOCKS, config.sampling.num_frames, -1
+        seed = draw_dropout_seed(rng)
         return MemdpcSample(planes.reshape(shape), color.reshape(shape), seed)
 
     def build(self, encoder: Encoder) -> nn.Module:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ctp.data.stream import VideoSource
-from ctp.pretext.classify import ClassificationTask, ClassifiedSample, draw_dropout_seed
+from ctp.pretext.classify import ClassificationTask, ClassifiedSample
+from ctp.pretext.dropout import draw_dropout_seed
 from ctp.pretext.rotation.config import RotationConfig
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
 from ctp.video.sampling import MIN_VIDEO_FRAMES, sample_frames

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctp.data.stream import VideoSource
-from ctp.pretext.classify import ClassificationTask, ClassifiedSample, draw_dropout_seed
+from ctp.pretext.classify import ClassificationTask, ClassifiedSample
+from ctp.pretext.dropout import draw_dropout_seed
 from ctp.pretext.speed.config import SpeedConfig
 from ctp.video.augment import RECOGNITION_COLORS, sample_color, sample_crop
 from ctp.video.planes import Crop, resize_square

@@ -21,10 +21,9 @@ from ctp.pretext.classify import (
     DROPOUT,
     ClassificationTask,
     ClassifiedSample,
-    draw_dropout_seed,
     last_layer,
 )
-from ctp.pretext.dropout import seeded_dropout
+from ctp.pretext.dropout import draw_dropout_seed, seeded_dropout
 from ctp.pretext.vcop.config import VcopConfig
 from ctp.video.augment import sample_crop
 

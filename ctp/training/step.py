@@ -59,6 +59,22 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     return torch.optim.SGD(groups, momentum=MOMENTUM, **options)
 
 
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load what an optimiser has accumulated, as its `state_dict`, but not its options."""
+    # options come from the config and the device, and both may differ from the checkpoint's
+    own = optimizer.state_dict()["param_groups"]
+    groups = [
+        {**options, "params": saved["params"]}
+        for options, saved in zip(own, state["param_groups"], strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            # fused kernels ignore strides: the layout must be that of the parameter
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)
+
+
 def _groups(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
     """Return the parameters, grouped by their share of the learning rate."""
     shares = {

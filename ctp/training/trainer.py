@@ -30,7 +30,14 @@ from ctp.training.distributed import Worker, from_first, gather
 from ctp.training.metrics_log import MetricsLog
 from ctp.training.run_folder import Row, checkpoint_store, folder_of
 from ctp.training.schedule import learning_rate_factor
-from ctp.training.step import LossTerms, autocast, build_optimizer, precision_fault, train_step
+from ctp.training.step import (
+    LossTerms,
+    autocast,
+    build_optimizer,
+    load_optimizer_state,
+    precision_fault,
+    train_step,
+)
 from ctp.training.sync_norm import synchronise_norms
 from ctp.training.transfer import Sender
 from ctp.versions import written_by
@@ -358,7 +365,7 @@ class Trainer:
                 is_final=True,
             )
         self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(dict(state.optimizer))
+        load_optimizer_state(self.optimizer, state.optimizer)
         self.step = state.step
 
     def _next(self, batches: Iterator[Batch[Any]]) -> Batch[Any]:

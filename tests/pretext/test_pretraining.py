@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 
 from ctp.data.shards import ShardRow, write_shard
-from ctp.data.stream import Batch, SampleStream
+from ctp.data.stream import Batch, SampleStream, load_here
 from ctp.encoders.encoder import Encoder
 from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import load_encoder
@@ -153,6 +153,18 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert losses(small_run) == losses(whole)  # bit for bit
     first, second = weights(small_run), weights(whole)
     assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_a_resumed_run_has_the_weight_decay_of_its_config(small_run: PretrainConfig) -> None:
+    with pytest.raises(InterruptedRunError):
+        train(small_run, interrupted_stream(at_step=3))
+    # as in a run that branches off
+    spec = open_pretraining(small_run.replace(optimizer={"weight_decay": 0.5}))
+    resumed = trainer.Trainer(spec, ONE, load_here, lambda row: None, StopSignal())
+    resumed.resume()
+    resumed.close()
+    assert resumed.step == 2
+    assert [group["weight_decay"] for group in resumed.optimizer.param_groups] == [0.5]
 
 
 def test_rows_after_the_checkpoint_are_not_repeated(small_run: PretrainConfig) -> None:

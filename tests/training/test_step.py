@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +14,7 @@ from ctp.training.step import (
     MAX_GRADIENT_NORM,
     LossTerms,
     build_optimizer,
+    load_optimizer_state,
     precision_fault,
     train_step,
 )
@@ -63,6 +67,30 @@ def test_frozen_parameters_are_not_optimised() -> None:
     module.bias.requires_grad_(False)
     (group,) = build_optimizer(OptimizerConfig(), module).param_groups
     assert [id(each) for each in group["params"]] == [id(module.weight)]
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_saved_state_continues_alike_in_another_memory_layout(
+    name: Literal["sgd", "adamw"], is_fused: bool
+) -> None:
+    """On a GPU, weights are channels last and the optimiser is fused; on a CPU they are not."""
+    config, clips = OptimizerConfig(name=name), torch.randn(2, 4, 5, 5, 5)
+    saved, resumed = nn.Conv3d(4, 4, 3).to(memory_format=torch.channels_last_3d), nn.Conv3d(4, 4, 3)
+    first, second = (build_optimizer(config, conv) for conv in (saved, resumed))
+    first.param_groups[0]["fused"], second.param_groups[0]["fused"] = True, is_fused
+
+    def step(conv: nn.Conv3d, optimizer: torch.optim.Optimizer) -> None:
+        parameters = list(conv.parameters())
+        train_step(lambda: LossTerms(conv(clips).square().sum(), {}), parameters, optimizer, 0.1)
+
+    step(saved, first)
+    resumed.load_state_dict(saved.state_dict())
+    load_optimizer_state(second, copy.deepcopy(first.state_dict()))
+    assert second.param_groups[0]["fused"] is is_fused
+    step(saved, first)
+    step(resumed, second)
+    torch.testing.assert_close(resumed.weight, saved.weight)
 
 
 def test_the_gradient_is_clipped() -> None:

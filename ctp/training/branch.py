@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from ctp.config import is_within, keep_stored
+from ctp.config import is_within, keep_stored, option_names
 from ctp.lease import hold
 from ctp.run_names import find_run_folder
 from ctp.storage import Storage
@@ -22,11 +22,13 @@ from ctp.training.run_folder import (
 )
 
 C = TypeVar("C", bound=RunConfig)
-SAME = (
-    *("task", "encoder", "initial", "compute.total_batch"),
-    *("data.uri", "data.mix", "data.clips_per_video"),
+MAY_DIFFER = (
+    *("schedule", "optimizer.learning_rate", "compute.precision", "compute.compile"),
+    *("sampling", "augment", "clips_per_test_video"),
 )
-"""Options of which the state in a checkpoint, or its place in the order of the clips, depends."""
+"""Options, besides `MAY_CHANGE`, that can change when a training continues from a checkpoint. The
+state in it, or its place in the order of the clips, depends on the others; some would be ignored,
+such as the weight decay, which is part of the optimiser's state."""
 
 
 def branch(config: C, source: str, given: Iterable[str]) -> C:
@@ -69,11 +71,14 @@ def branch(config: C, source: str, given: Iterable[str]) -> C:
 
 
 def _check(branched: RunConfig, stored: RunConfig, folder: Storage) -> None:
-    fixed = [str(each) for each in branched.differences(stored) if is_within(each.name, SAME)]
+    changed = branched.differences(stored)
+    fixed = [str(each) for each in changed if not is_within(each.name, ("name", *MAY_DIFFER))]
     if fixed:
+        allowed = [each for each in MAY_DIFFER if is_within(each, option_names(type(branched)))]
         raise ValueError(
             f"--from {folder.uri} continues the same training on the same videos: "
-            f"{'; '.join(fixed)}. To start from its weights alone, give them as initial weights"
+            f"{'; '.join(fixed)}. It may change {', '.join(allowed)}. To start from the weights "
+            "alone, give them as initial weights"
         )
     if folder.join(stored.RESULT).exists():
         length = stored.schedule.length

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ctp.config import unflatten
+from ctp.downstream.config import FinetuneConfig
+from ctp.downstream.track_config import TrackConfig
 from ctp.pretext.config import PretrainConfig
 from ctp.pretext.pretraining import open_pretraining
 from ctp.training.branch import branch
+from ctp.training.config import RunConfig
 from ctp.training.run_folder import (
     checkpoint_store,
     create_or_resume,
     folder_of,
     is_finished,
     read_metrics,
+    with_absolute_paths,
 )
+
+ACCEPTED = "no checkpoint to start from"
+"""The next error after the check of the options, if there is no checkpoint."""
+REFUSED = "continues the same training.*{} was .*may change schedule, optimizer.learning_rate"
 
 
 def of_length(config: PretrainConfig, steps: int, **changes: Any) -> PretrainConfig:
@@ -100,4 +110,38 @@ def test_a_branch_that_does_not_fit_its_checkpoint_is_refused(
         other = of_length(source, 3, name="other").override(changes)
         with pytest.raises(ValueError, match=message):
             branch(other, "run", given)
+    assert not folder_of(other).list_files()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value", "expected"),
+    [
+        (PretrainConfig, "optimizer.learning_rate", 0.5, ACCEPTED),
+        (PretrainConfig, "evaluation.num_clips", 5, ACCEPTED),
+        (FinetuneConfig, "sampling.num_frames", 8, ACCEPTED),
+        # the same weights by another name
+        (FinetuneConfig, "initial", "ctp-small", ACCEPTED),
+        *((kind, "optimizer.name", "adamw", REFUSED) for kind in (PretrainConfig, TrackConfig)),
+        (PretrainConfig, "optimizer.weight_decay", 0.5, REFUSED),
+        (PretrainConfig, "seed", 1, REFUSED),
+        (PretrainConfig, "data.heldout_share", 0.5, REFUSED),
+        (PretrainConfig, "data.heldout_uri", "corpus:5", REFUSED),
+        (PretrainConfig, "data.share", 0.5, REFUSED),
+        (PretrainConfig, "data.repeats_per_pass", 2, REFUSED),
+        (PretrainConfig, "initial_encoder", "ctp-small", REFUSED),
+        (FinetuneConfig, "protocol", "linear", REFUSED),
+        (FinetuneConfig, "data.label_fraction", 0.5, REFUSED),
+        (FinetuneConfig, "data.test_share", 0.5, REFUSED),
+        (TrackConfig, "frozen_stages", 2, REFUSED),
+    ],
+)
+def test_a_branch_changes_only_what_does_not_decide_its_checkpoint(
+    tmp_path: Path, kind: type[RunConfig], option: str, value: Any, expected: str
+) -> None:
+    weights = {"initial": "ctp-small"} if option == "initial" else {}
+    base = kind.from_values({"name": "run", "storage": str(tmp_path), **weights})
+    create_or_resume(with_absolute_paths(base))
+    other = base.override(unflatten({"name": "other", option: value}))
+    with pytest.raises(ValueError, match=expected.format(option)):
+        branch(other, "run", [option])
     assert not folder_of(other).list_files()

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctp.data import corpus
+from ctp.lease import ATTEMPTS
 from ctp.storage import Storage
 from ctp.versions import describe_writer, written_by
 
 
-def create_or_resume(place: Storage, ours: Mapping[str, Any], also: Mapping[str, Any] = {}) -> None:
+def create_or_resume(
+    place: Storage,
+    ours: Mapping[str, Any],
+    also: Mapping[str, Any] = {},
+    subfolders: Sequence[str] = (),
+) -> None:
     """Write what a folder's results are made of into a file in it, or check that it is the same.
 
     Args:
         place: the file, in the folder itself.
         ours: what must be equal, as JSON values.
         also: what is only noted.
+        subfolders: folders in it that may exist before the file.
 
     Raises:
         ValueError: the folder was made with other settings, or holds other files; says what
@@ -27,7 +34,8 @@ def create_or_resume(place: Storage, ours: Mapping[str, Any], also: Mapping[str,
     """
     folder = place.parent
     if not place.exists():
-        if folder.list_files():
+        may_exist = {ATTEMPTS, *subfolders}
+        if any(info.path.partition("/")[0] not in may_exist for info in folder.list_files()):
             raise ValueError(f"{folder.uri} holds files that are not a build. Use another --out")
         folder.check_writable()
         noted = {**ours, **also, "written_by": dict(written_by())}

@@ -122,7 +122,8 @@ def create_or_resume(curation: Curation) -> None:
         "ids": curation.catalog.fingerprint(),
         **config.model_dump(mode="json", include={"cuts", "crops_bars", "max_megapixels"}),
     }
-    identity.create_or_resume(out.join(IDENTITY), measured, {"recipe": config.recipe})
+    noted = {"recipe": config.recipe}
+    identity.create_or_resume(out.join(IDENTITY), measured, noted, [DRY_RUN])
     place = out.join(RULES_FILE)
     if not place.exists():
         return

@@ -161,6 +161,15 @@ def test_a_dry_run_estimates_the_whole_and_may_change_its_rules(numbered, encode
     assert not (numbered / "out" / "_manifest.json").exists()
 
 
+def test_the_whole_follows_a_dry_run_in_the_same_folder(numbered):
+    curate(make_config(numbered, rules=ALL, dry_run=True, sample=2))
+    assert curate(make_config(numbered, rules=ALL))[1]["videos"] == 2
+    (numbered / "other").mkdir()
+    (numbered / "other" / "mine.txt").write_text("a file of the user")
+    with pytest.raises(ValueError, match="holds files that are not a build"):
+        curate(make_config(numbered, rules=ALL, out=str(numbered / "other")))
+
+
 def replace_rules(config, **changes):
     return config.replace(rules=config.rules.replace(**changes))
 

@@ -57,7 +57,7 @@ def curate(config: CurateConfig) -> str:
     curation = open_curation(config)
     create_or_resume(curation)
     with hold(curation.out, "curate") as lease:
-        create_or_resume(curation)
+        create_or_resume(curation, lease.attempt)
         _curate_held(curation, lease.attempt)
     print(f"{curation.out.uri} after {duration(time.monotonic() - started)}")
     return curation.out.uri

@@ -44,6 +44,7 @@ from ctp.data.catalog import Catalog
 from ctp.data.parquet_folder import MANIFEST
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.sources import open_catalog
+from ctp.lease import ATTEMPTS, Attempt
 from ctp.progress import duration
 from ctp.rng import generator
 from ctp.storage import Storage
@@ -107,10 +108,19 @@ def open_curation(config: CurateConfig) -> Curation:
     return Curation(config, sample, out.join(DRY_RUN), _share(sample, catalog))
 
 
-def create_or_resume(curation: Curation) -> None:
+def create_or_resume(curation: Curation, attempt: Attempt | None = None) -> None:
     """Write what is curated into the folder, or check that it is the same.
 
+    A job calls it twice: before it claims the folder, so that it claims no folder of other files;
+    and while `ctp.lease.hold` holds the folder, since another job may have created it meanwhile.
+
+    Args:
+        curation: what is curated.
+        attempt: the claim that holds the folder. With it, a dry run deletes the results of other
+            rules.
+
     Raises:
+        SupersededError: another process took over the folder.
         ValueError: the folder holds something else, or shards of other rules; says what differs.
         StorageError: the folder cannot be written to.
     """
@@ -133,9 +143,11 @@ def create_or_resume(curation: Curation) -> None:
             f"{out.uri} holds shards of other rules: {'; '.join(differences)}. Use another --out, "
             "or the same rules. A dry run (--dry_run true) may change them"
         )
-    if differences:  # only the measures are worth keeping
+    if differences and attempt is not None:
+        attempt.check()
         for file in out.list_files():
-            if not file.path.startswith(MEASURED) and file.path != IDENTITY:
+            # the rules are replaced later, so that a deletion that was interrupted is repeated
+            if file.path.partition("/")[0] not in {MEASURED, ATTEMPTS, IDENTITY, RULES_FILE}:
                 out.join(file.path).delete_file()
 
 

@@ -23,6 +23,7 @@ from ctp.curation.measure import measure_group
 from ctp.curation.page import PAGE, write_page
 from ctp.curation.write import write_group
 from ctp.data.sources import open_catalog
+from ctp.lease import FolderInUseError, hold
 from ctp.storage import Storage
 from ctp.video.decode import VideoReader
 
@@ -35,6 +36,13 @@ def curate(config):
     """Curate; return the decided segments and the manifest."""
     curation = open_curation(config)
     create_or_resume(curation)
+    with hold(curation.out, "curate") as lease:
+        create_or_resume(curation, lease.attempt)
+        return curate_held(curation)
+
+
+def curate_held(curation):
+    config = curation.config
     for group in unmeasured(curation):
         list(measure_group(group, None, config, curation.out))
     decided, facts = decide_all(curation)
@@ -159,6 +167,23 @@ def test_a_dry_run_estimates_the_whole_and_may_change_its_rules(numbered, encode
     other = replace_rules(dry, min_seconds=3)
     assert curate(other)[0]["id"].tolist() == decided["id"].tolist()
     assert not (numbered / "out" / "_manifest.json").exists()
+
+
+def test_a_dry_run_deletes_nothing_while_another_process_holds_its_folder(numbered):
+    dry = make_config(numbered, rules=ALL, dry_run=True, sample=2)
+    curate(dry)
+    out = numbered / "out" / "_dry_run"
+    other = open_curation(replace_rules(dry, min_seconds=1))
+    with hold(other.out, "curate") as lease:
+        before = sorted(out.glob("*"))
+        create_or_resume(other)
+        assert sorted(out.glob("*")) == before
+        with pytest.raises(FolderInUseError), hold(other.out, "curate"):
+            pass
+        create_or_resume(other, lease.attempt)
+        lease.attempt.check()
+        assert not list(out.glob("shard-*"))
+        assert list(out.glob("_measured/*"))
 
 
 def test_the_whole_follows_a_dry_run_in_the_same_folder(numbered):

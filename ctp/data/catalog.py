@@ -354,6 +354,45 @@ class Catalog(Sequence[VideoEntry]):
             yield self.columns["id"].slice(start, IDS_PER_CHUNK).to_pylist()
 
 
+def check_apart(train: Catalog, test: Catalog, train_option: str, test_option: str) -> None:
+    """Check that no video is both trained and tested on.
+
+    The same video is the same range of bytes of the same file. Ids do not tell: those of two
+    sources may be equal by chance.
+
+    Args:
+        train, test: the videos.
+        train_option, test_option: names of the options that choose them, for the error.
+
+    Raises:
+        ValueError: some videos are on both sides; says how many, and names one.
+    """
+    both = _rows_also_in(train, test)
+    if len(both):
+        example = test[both.min()]
+        raise ValueError(
+            f"{len(both)} of {len(test)} test videos ({test_option}) are also training videos "
+            f"({train_option}), such as {example.id!r} of {example.uri}: test videos must not be "
+            "trained on. Let the two options name different videos, and each video only once"
+        )
+
+
+def _rows_also_in(other: Catalog, catalog: Catalog) -> NDArray[np.int64]:
+    """Return the rows of `catalog` whose bytes are in `other`, too, in any order."""
+    theirs, ours = other.columns["uri"], catalog.columns["uri"]
+    # files by their numbers in `other`, because millions of names are slow to compare
+    file = pc.index_in(ours.dictionary, value_set=theirs.dictionary).take(ours.indices)
+    names, row = ["file", "offset"], np.arange(len(catalog))
+    mine = pa.table([file, catalog.columns["offset"], pa.array(row)], [*names, "row"])
+    mine = mine.filter(file.is_valid())
+    if mine.num_rows:
+        mine = mine.join(
+            pa.table([theirs.indices, other.columns["offset"]], names), names, join_type="left semi"
+        )
+    rows: NDArray[np.int64] = mine["row"].to_numpy()
+    return rows
+
+
 def make_table(
     id: Any,
     uri: Any,

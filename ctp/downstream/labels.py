@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ctp.data.catalog import Catalog
+from ctp.data.catalog import Catalog, check_apart
 from ctp.data.sources import open_catalog
 from ctp.downstream.config import LabeledVideosConfig
 from ctp.rng import uniform_hash
@@ -39,7 +39,8 @@ def open_labeled(data: LabeledVideosConfig, seed: int, section: str = "data") ->
 
     Raises:
         ValueError: a video does not exist or has no label, there is only one class or no test
-            video, or a test video has a class without training videos.
+            video, a video is both trained and tested on, or a test video has a class without
+            training videos.
     """
     train, test = _parts(data, seed, section)
     if not len(train) or not len(test):
@@ -61,6 +62,8 @@ def open_labeled(data: LabeledVideosConfig, seed: int, section: str = "data") ->
             f"{sum(foreign.values())} test videos have {len(foreign)} class(es) without training "
             f"videos: {listed(foreign)}. The classes of the training videos: {listed(classes)}"
         )
+    test_option = "test_uri" if data.test_uri else "test_share"
+    check_apart(train, test, f"{section}.uri", f"{section}.{test_option}")
     used = _share_of_each_class(train, data.label_fraction, seed, "label_fraction", leave=0)
     return LabeledVideos(classes, used, test)
 

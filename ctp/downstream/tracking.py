@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctp.data.annotated import open_annotated
+from ctp.data.catalog import check_apart
 from ctp.data.stream import LoadVideos, SampleStream
 from ctp.downstream.initial import resolve_weights
 from ctp.downstream.learner import DownstreamLearner
@@ -170,13 +171,7 @@ def open_tracking(config: TrackConfig) -> TrainingSpec[TrackSample]:
     data, batch = config.data, config.compute.batch
     train = open_annotated(data.uri, "data.uri")
     test = open_annotated(data.test_uri, "data.test_uri")
-    # by file: ids of two sources may be equal by chance
-    both = set(train.catalog.files()) & set(test.catalog.files())
-    if both:
-        raise ValueError(
-            f"data.uri and data.test_uri both contain {sorted(both)[0]}: test videos must not be "
-            "trained on. Give the parts train and val"
-        )
+    check_apart(train.catalog, test.catalog, "data.uri", "data.test_uri")
     stream = SampleStream(
         drawer=TrackedClips(config, train.tracks),
         catalog=train.catalog,

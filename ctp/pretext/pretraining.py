@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ctp.data.catalog import check_apart
 from ctp.data.passes import plan_sources
 from ctp.data.sources import open_catalog
 from ctp.data.stream import LoadVideos, S, SampleStream, stack
@@ -36,8 +37,8 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
     """List the run's videos and hold some out.
 
     Raises:
-        ValueError: there are no videos, or too few; `plan_sources` refuses them; or
-            `initial_encoder` is no file of weights.
+        ValueError: there are no videos, or too few; `check_apart` or `plan_sources` refuses them;
+            or `initial_encoder` is no file of weights.
         StorageError: the storage fails.
     """
     encoder = with_norm_eps_of(config.initial_encoder or RANDOM, config.encoder)
@@ -47,6 +48,8 @@ def open_pretraining(config: PretrainConfig) -> TrainingSpec[Any]:
         train, heldout = listed, open_catalog(data.heldout_uri, "data.heldout_uri")
     else:
         train, heldout = listed.split(data.heldout_share, config.seed)
+    heldout_option = "data.heldout_uri" if data.heldout_uri else "data.heldout_share"
+    check_apart(train, heldout, "data.uri", heldout_option)
     train = train.share(data.share, config.seed)
     task, batch = build_task(config.task), config.compute.batch
     is_by_duration = data.clips_per_video == "by_duration"

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctp.data import corpus
-from ctp.data.catalog import Catalog, VideoEntry
+from ctp.data.catalog import Catalog, VideoEntry, check_apart
 from ctp.data.listing import expand_braces
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import ShardRow, write_shard
@@ -637,6 +637,18 @@ def test_a_videos_side_does_not_depend_on_the_others() -> None:
 
 
 @pytest.mark.slow
+def test_a_video_is_known_by_its_file_and_offset_not_by_its_id(packed: Storage) -> None:
+    """Two parts of the same shards and tars are apart; one video under two ids is not."""
+    catalog = open_catalog(packed.uri)
+    halves = [catalog.select(np.arange(len(catalog))[first::2]) for first in range(2)]
+    assert set(halves[0].files()) & set(halves[1].files())
+    check_apart(*halves, "a", "b")
+    check_apart(make(["x", "y"]), Catalog.from_entries([VideoEntry("x", "/elsewhere")]), "a", "b")
+    again = open_catalog([packed.uri, "corpus:1"])
+    with pytest.raises(ValueError, match=rf"^{len(halves[1])} of {len(again)} test videos \(b\)"):
+        check_apart(halves[1], again, "a", "b")
+
+
 def test_thousands_of_objects(s3_bucket: str) -> None:
     names = [f"class {i % 7}/{i:05d}.mp4" for i in range(1500)]
     place = Storage.from_uri(f"{s3_bucket}/many")

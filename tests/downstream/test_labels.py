@@ -108,3 +108,15 @@ def test_videos_without_a_label_are_refused(folder: Path) -> None:
     test = write(folder / "test.txt", with_label("walk/0.mp4"))
     with pytest.raises(ValueError, match=r"1 of 16 .* no label.*'loose\.mp4'"):
         open_labeled(LabeledVideosConfig(uri=str(folder), test_uri=test), 0)
+
+
+def test_videos_that_are_trained_on_are_not_tested_on(folder: Path) -> None:
+    """The same file under two ids, and by a share of sources that both name it."""
+    test = write(folder / "test.txt", "walk/0.mp4\twalk", "run/4.mp4\trun")
+    message = r"2 of 2 test videos \(knn\.test_uri\) .*\(knn\.uri\), such as '.*mp4' of .*mp4: .* d"
+    for uri in (str(folder), str(folder / "*" / "*.mp4")):
+        with pytest.raises(ValueError, match=message):
+            open_labeled(LabeledVideosConfig(uri=uri, test_uri=test), 0, "knn")
+    twice = (str(folder), str(folder / "*" / "*.mp4"))
+    with pytest.raises(ValueError, match=r"test videos \(data\.test_share\) are also training"):
+        open_labeled(LabeledVideosConfig(uri=twice, test_share=0.4), 0)

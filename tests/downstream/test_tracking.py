@@ -242,7 +242,7 @@ class TestRun:
 
     def test_videos_to_train_on_must_not_be_tested_on(self, tracking: TrackConfig) -> None:
         uri = tracking.data.uri
-        with pytest.raises(ValueError, match=r"data\.uri and data\.test_uri .*a\.parquet"):
+        with pytest.raises(ValueError, match=r"\(data\.test_uri\) .*\(data\.uri\).*a\.parquet"):
             open_tracking(tracking.replace(data={"uri": uri, "test_uri": uri}))
 
 

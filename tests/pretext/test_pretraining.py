@@ -234,6 +234,17 @@ def test_other_videos_under_the_same_name_are_refused(small_run: PretrainConfig)
         train(other)
 
 
+def test_videos_that_are_trained_on_are_not_held_out(small_run: PretrainConfig) -> None:
+    data = {"uri": "corpus:20", "heldout_uri": ("corpus:18-24", "corpus:30-32")}
+    with pytest.raises(ValueError, match=r"2 of 8 .*\(data\.heldout_uri\) .*'corpus:18-24/"):
+        open_pretraining(small_run.replace(data=data))
+    spec = open_pretraining(small_run.replace(data={**data, "heldout_uri": "corpus:20-24"}))
+    assert [len(each) for each in spec.catalogs] == [20, 4]
+    twice = {"uri": ("corpus:20", "corpus:10"), "heldout_share": 0.5}
+    with pytest.raises(ValueError, match=r"\(data\.heldout_share\) are also training videos"):
+        open_pretraining(small_run.replace(data=twice))
+
+
 class TestCreateOrResume:
     @pytest.fixture
     def begun(self, small_run: PretrainConfig) -> PretrainConfig:

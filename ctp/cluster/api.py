@@ -17,7 +17,6 @@ from ctp.config import Config, flatten, merge, unflatten
 from ctp.sweeps.folder import Sweep
 from ctp.sweeps.recipes import SWEEP
 from ctp.text import near_miss
-from ctp.training.branch import branch
 
 C = TypeVar("C", bound=Config)
 
@@ -40,26 +39,26 @@ def pretrain(recipe: str = "tiny", *, from_run: str = "", **options: Any) -> Run
         LeaseError: another process writes the run's folder.
         StorageError: the storage fails.
     """
-    config = _configure_kept(recipes.PRETRAIN, recipe, options)
-    return launch.pretrain(branch(config, from_run, _given(options)) if from_run else config)
+    return launch.pretrain(_configure_kept(recipes.PRETRAIN, recipe, options, source=from_run))
 
 
-def finetune(recipe: str | None = None, **options: Any) -> Run:
+def finetune(recipe: str | None = None, *, from_run: str = "", **options: Any) -> Run:
     """Fine-tune an encoder for action recognition and test it, as jobs/finetune.py does.
 
     Takes, returns and raises the same as `pretrain`. None is the recipe ucf101, but with clips as
     the encoder of `initial` was trained on.
     """
-    return launch.finetune(_configure_kept(recipes.FINETUNE, recipe, options, "ucf101"))
+    config = _configure_kept(recipes.FINETUNE, recipe, options, "ucf101", from_run)
+    return launch.finetune(config)
 
 
-def track(recipe: str | None = None, **options: Any) -> Run:
+def track(recipe: str | None = None, *, from_run: str = "", **options: Any) -> Run:
     """Fine-tune tracking on annotated videos and test it, as jobs/track.py does.
 
     Takes, returns and raises the same as `pretrain`. None is the recipe got10k, but with clips as
     the encoder of `initial` was trained on.
     """
-    return launch.track(_configure_kept(recipes.TRACK, recipe, options, "got10k"))
+    return launch.track(_configure_kept(recipes.TRACK, recipe, options, "got10k", from_run))
 
 
 def embed(recipe: str | None = None, **options: Any) -> str:
@@ -155,16 +154,14 @@ def _configure_kept(
     recipe: str | None,
     options: Mapping[str, Any],
     default: str = "",
+    source: str = "",
 ) -> C:
-    """Return the config of a recipe with options, and the stored values of what it resumes."""
+    """Return the config of a recipe with options, and the stored values of what it resumes or, with
+    a source, starts from."""
     name = recipe or default
     config = launch.named(configure(choices, name, options), name)
-    return launch.with_stored_defaults(config, [*_given(options), *(["recipe"] if recipe else [])])
-
-
-def _given(options: Mapping[str, Any]) -> list[str]:
-    """Return the dotted names of options."""
-    return [name for name, _ in flatten(unflatten(_dotted(options)))]
+    given = [option for option, _ in flatten(unflatten(_dotted(options)))]
+    return launch.with_stored_defaults(config, [*given, *(["recipe"] if recipe else [])], source)
 
 
 def _dotted(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,9 +120,7 @@ def run_command(command: CommandLine[C], parsed: tuple[str, C], run: Callable[[C
     if isinstance(config, RunConfig):
         resume = f"The same command with --name {config.name} resumes the run"
     try:
-        if command.source and isinstance(config, RunConfig):
-            config = branch(config, command.source, command.given)
-        return run(with_stored_defaults(config, command.given))
+        return run(with_stored_defaults(config, command.given, command.source))
     except KeyboardInterrupt:
         sys.exit(f"stopped. {resume}")
     except ValueError as error:
@@ -178,20 +176,25 @@ def named(config: C, recipe: str) -> C:
     return config.replace(recipe=recipe)
 
 
-def with_stored_defaults(config: C, given: Iterable[str]) -> C:
+def with_stored_defaults(config: C, given: Iterable[str], source: str | None = None) -> C:
     """Return the config with the clips of its encoder, and with the values of the folder that it
     resumes, where the user gave none.
 
     Args:
         config: of a run, a build of shards or features.
         given: dotted names of the options that the user gave; "recipe" if a recipe was named.
+        source: the run to start from, as in `branch`, if the folder has no checkpoint yet.
 
     Raises:
         ValueError: what is stored cannot be read, or does not fit the given options.
+        FolderInUseError: with a source, another process writes the new run.
         StorageError: the storage fails.
     """
     given = list(given)
     kept: Config = config
+    # before what is stored: the source may have been lengthened since
+    if source and isinstance(kept, RunConfig):
+        kept = branch(kept, source, given)
     # before what is stored, which keeps its clips if an older version chose others
     if isinstance(kept, DownstreamConfig | EmbedConfig):
         kept = with_clips_of_encoder(kept, given)

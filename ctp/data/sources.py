@@ -5,7 +5,9 @@ A source is one of
 * a folder, local or `s3://…`: every video file below it, at any depth, and every video in the
   shards (`.parquet`, see `ctp.data.shards`) and WebDataset tars (`.tar`) below it. A
   video file in a subfolder is labelled by the name of its folder, one in a tar by its `.cls` or
-  `.json`. Hidden names are skipped, and links are followed (`ctp.data.listing`);
+  `.json`. Hidden names are skipped, and links are followed (`ctp.data.listing`). Shards and tars
+  are also skipped if a part of their path below the folder begins with `_`, unless a pattern names
+  such a part: these are files beside the shards (`ctp.data.parquet_folder`);
 * one such file, or a pattern of them: a glob, `clips/**/*.mp4`, or braces,
   `shard-{000000..000146}.tar`, local or `s3://…`;
 * a list file, `.txt`, `.csv` or `.tsv`: one path or URI of a video per line, with an optional label
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -133,12 +136,17 @@ def _list_videos(uri: str) -> list[Listed]:
     listing = list_source(uri)
     root, files, dead = listing.root, listing.files, list(dead_names(listing))
     loose = [info for info in files if is_video(info.path)]
-    packed = [info.path for info in files if suffix_of(info.path) in PACKED]
+    names_beside = re.search("[/{,]_", place.path.removeprefix(root.path))
+    packed = [
+        info.path
+        for info in files
+        if suffix_of(info.path) in PACKED and (names_beside or "/_" not in f"/{info.path}")
+    ]
     if not loose and not packed and not dead:
         raise ValueError(
             f"no video in {uri!r}; looked for files ending in "
-            f"{' '.join((*VIDEO_SUFFIXES, *PACKED))}, or a list of videos "
-            f"({' '.join(LIST_SUFFIXES)})"
+            f"{' '.join(VIDEO_SUFFIXES)}, {' '.join(PACKED)} (not where a name begins with _), or "
+            f"a list of videos ({' '.join(LIST_SUFFIXES)})"
         )
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
         listed = [(_list_loose(root, loose), dead), *pool.map(partial(_list_packed, root), packed)]

@@ -188,7 +188,11 @@ def test_a_dry_run_deletes_nothing_while_another_process_holds_its_folder(number
 
 def test_the_whole_follows_a_dry_run_in_the_same_folder(numbered):
     curate(make_config(numbered, rules=ALL, dry_run=True, sample=2))
-    assert curate(make_config(numbered, rules=ALL))[1]["videos"] == 2
+    config = make_config(numbered, rules=ALL)
+    assert curate(config)[1]["videos"] == 2
+    catalog = open_catalog(config.out)
+    assert [entry.id for entry in catalog] == ["a.mp4/00000", "b.mp4/00000"]
+    assert catalog.quarantined == ()
     (numbered / "other").mkdir()
     (numbered / "other" / "mine.txt").write_text("a file of the user")
     with pytest.raises(ValueError, match="holds files that are not a build"):

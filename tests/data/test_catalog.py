@@ -303,6 +303,40 @@ def test_a_folder_of_everything(packed: Storage) -> None:
     assert len(catalog.files()) == len(FILES) + 4
 
 
+OWN = {"_own.mp4": b"5", "_mine/6.mp4": b"6"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("", {"a": b"1"} | OWN),
+        ("/**", {"a": b"1"} | OWN),
+        ("/{*.parquet,**/*.mp4}", {"a": b"1"} | OWN),
+        ("/_dry_run", {"b": b"2"}),
+        ("/_dry_run/*.parquet", {"b": b"2"}),
+        ("/_dry_run/shard-0.parquet", {"b": b"2"}),
+        ("/_d*/shard-*.parquet", {"b": b"2"}),
+        ("/{_dry_run,_mine}/*", {"b": b"2", "_mine/6.mp4": b"6"}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_files_beside_the_shards_of_a_folder_hold_no_videos(
+    pattern: str,
+    wanted: dict[str, bytes],
+    kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    root = tmp_path if kind == "local" else request.getfixturevalue("s3_bucket")
+    place = fill(Storage.from_uri(root), OWN)
+    fill(place, {"_segments.parquet": b"a table", "_measured/00000.parquet": b"a table"})
+    write_videos(place.join("shard-0.parquet"), {"a": b"1"})
+    write_videos(place.join("_dry_run/shard-0.parquet"), {"b": b"2"})
+    catalog = open_catalog(place.uri + pattern)
+    assert read_all(catalog) == wanted
+    assert catalog.quarantined == ()
+
+
 @pytest.mark.parametrize(
     ("pattern", "wanted"),
     [

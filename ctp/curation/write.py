@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
-from itertools import chain, islice
+from itertools import chain, count, islice, takewhile
 from typing import Any
 
 import pyarrow as pa
@@ -139,7 +139,7 @@ def write_group(
     written, began = Written(), time.process_time()
     rows = _rows(task, config, journal, written.quarantined)
     for first in rows:
-        name = f"shard-{task.group.name}-{len(written.parts):03d}{SUFFIX}"
+        name = _shard_name(task.group, len(written.parts))
         with ShardWriter(out.join(name), ROW_GROUP_BYTES, COLUMNS) as writer:
             for row in chain([first], islice(rows, config.segments_per_shard - 1)):
                 writer.add(row)
@@ -148,8 +148,21 @@ def write_group(
     written.cpu_seconds = time.process_time() - began
     if attempt is not None:
         attempt.check()
+    _delete_from(out, task.group, len(written.parts))
     written_file(out, task.group).write_bytes(written.to_bytes())
     yield len(task.kept)
+
+
+def _shard_name(group: Group, number: int) -> str:
+    return f"shard-{group.name}-{number:03d}{SUFFIX}"
+
+
+def _delete_from(out: Storage, group: Group, number: int) -> None:
+    """Delete the shards of a group from a number on: of an attempt that wrote more of them."""
+    places = (out.join(_shard_name(group, each)) for each in count(number))
+    # the last one first, so that an interruption leaves no gap
+    for place in reversed(list(takewhile(Storage.exists, places))):
+        place.delete_file()
 
 
 def _rows(

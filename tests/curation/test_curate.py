@@ -120,6 +120,18 @@ def test_what_is_finished_is_not_done_again(numbered):
     assert curate(config)[1]["shards"] == first["shards"]
 
 
+def test_a_retry_that_keeps_less_leaves_no_shard_of_the_first_attempt(numbered):
+    cuts = {"detector": "off", "max_seconds": 2}
+    config = make_config(numbered, rules=ALL, segments_per_shard=1, cuts=cuts)
+    assert curate(config)[1]["videos"] == 5
+    (numbered / "out" / "_written" / "00000.json").unlink()
+    (numbered / "raw" / "a.mp4").write_text("no video any more")
+    _, manifest = curate(config)
+    assert [entry.id for entry in open_catalog(config.out)] == ["b.mp4/00000", "b.mp4/00001"]
+    names = [path.name for path in sorted((numbered / "out").glob("shard-*"))]
+    assert names == [each["name"] for each in manifest["shards"]]
+
+
 def test_videos_and_shards_may_be_on_s3(s3_bucket, encode_video, tmp_path):
     place = Storage.from_uri(s3_bucket)
     for name in ("a", "b"):

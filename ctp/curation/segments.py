@@ -23,6 +23,7 @@ PICTURES = 3
 """Pictures of a segment, side by side: its first, middle and last sample."""
 MIN_KNOWN_SHARE = 0.5
 """Share of a segment's samples that must show the edge of a black bar."""
+MIN_CROP_PX = 2
 
 TOLERANCE = 1e-6
 """Seconds by which rounding may move a frame."""
@@ -188,8 +189,16 @@ def _samples(line: Timeline, span: _Span) -> list[Sample]:
 
 
 def _crop(samples: Sequence[Sample], width: int, height: int) -> tuple[int, int, int, int]:
-    top, bottom, left, right = (_bar([each.bars[i] for each in samples]) for i in range(4))
+    top, bottom = _bars([each.bars[:2] for each in samples], height)
+    left, right = _bars([each.bars[2:] for each in samples], width)
     return left, top, width - left - right, height - top - bottom
+
+
+def _bars(widths: Sequence[tuple[int | None, ...]], size: int) -> tuple[int, int]:
+    """Return the widths of the bars at both ends of an axis; 0 if they leave too little."""
+    first, second = (_bar([each[i] for each in widths]) for i in range(2))
+    # the two may be from different samples, and overlap
+    return (first, second) if size - first - second >= MIN_CROP_PX else (0, 0)
 
 
 def _bar(widths: Sequence[int | None]) -> int:

@@ -92,6 +92,10 @@ def test_a_steady_pan_does_not_shake():
         ([(30, 30, 0, 0), (None, 30, 0, 0), (28, 30, 0, 0)], (0, 28, 320, 182)),
         ([(30, 30, 0, 0), (0, 30, 0, 0)], (0, 0, 320, 210)),  # something is there at times
         ([(None, None, None, None)] * 3, (0, 0, 320, 240)),
+        # what is black at the top in one sample is not in the next, and they overlap
+        ([(200, None, 10, 0), (None, 200, 10, 0)], (10, 0, 310, 240)),
+        ([(0, 0, 160, None), (0, 0, None, 160)], (0, 0, 320, 240)),
+        ([(120, None, 0, 0), (None, 118, 0, 0)], (0, 120, 320, 2)),
         ([(30, None, 0, 0), (None, None, 0, 0), (None, None, 0, 0)], (0, 0, 320, 240)),
     ],
 )

@@ -25,7 +25,15 @@ def effective_rank(features: Tensor) -> float:
 
     Args:
         features: float [N, C], a vector for each clip.
+
+    Raises:
+        FloatingPointError: a feature is not finite.
     """
+    if not features.isfinite().all():
+        raise FloatingPointError(
+            "the encoder's features of held-out clips are not finite. Lower "
+            "optimizer.learning_rate, or add schedule.warmup_steps"
+        )
     values = torch.linalg.svdvals(features.double())
     # ε below, too: features that are all 0 have no direction
     shares = values / (values.sum() + ENTROPY_EPS) + ENTROPY_EPS

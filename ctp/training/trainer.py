@@ -193,6 +193,7 @@ def train(
         RunStoppedError: the checkpoint is of another catalogue, too many videos cannot be used,
             the run folder cannot be written, another process took it over, or the loss is not
             finite.
+        FloatingPointError: a score of an evaluation cannot be computed, as numbers are not finite.
     """
     trainer = Trainer(spec, worker, load, publish, stop_signal or StopSignal())
     try:
@@ -402,6 +403,8 @@ class Trainer:
         if not (save_now or evaluate_now or self._should_log()):
             return
         losses = _to_floats(self.interval.losses)  # waits for the device
+        # all workers evaluate or none; after a step that was not finite, `_check` stops the run
+        evaluate_now = evaluate_now and all(gather(all(map(_is_finite, losses))))
         # before the report, which contains the videos that the evaluation could not use
         scores = self._evaluate() if evaluate_now else {}
         # equal on every worker, and so are the decisions below
@@ -505,7 +508,7 @@ class Trainer:
             if report.error is not None:
                 raise RunStoppedError(report.error, is_final=is_final)
         for row in rows:
-            if not math.isfinite(row["loss"] + row["gradient_norm"]):  # type: ignore[arg-type, operator]
+            if not _is_finite(row):
                 raise RunStoppedError(
                     f"step {row['step']}: the loss is {row['loss']:g} and the norm of its gradient "
                     f"{row['gradient_norm']:g}; expected finite numbers. Lower "
@@ -620,6 +623,10 @@ def steps_in(seconds: float, steps: int, taken: float, before: int) -> int:
     """
     fitting = round(seconds * steps / max(taken, 1e-6))
     return min(max(fitting, 1), MAX_GROWTH * before)
+
+
+def _is_finite(row: Row) -> bool:
+    return math.isfinite(row["loss"] + row["gradient_norm"])  # type: ignore[arg-type, operator]
 
 
 def _is_due(step: int, every: int | None) -> bool:

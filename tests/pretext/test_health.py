@@ -28,6 +28,12 @@ def test_the_effective_rank_of_known_spectra(features: Tensor, expected: float) 
     assert effective_rank(features) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_have_no_effective_rank(value: float) -> None:
+    with pytest.raises(FloatingPointError, match=r"not finite. Lower optimizer.learning_rate"):
+        effective_rank(torch.tensor([[1.0, 2.0], [value, 1.0]]))
+
+
 def test_the_effective_rank_does_not_depend_on_order_or_rotation() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(20, 8, generator=generator)

@@ -202,14 +202,17 @@ def test_too_many_bad_videos_stop_the_run(small_run: PretrainConfig, video_folde
         train(small_run.replace(data=data))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(small_run: PretrainConfig) -> None:
-    wild = small_run.replace(optimizer={"learning_rate": 1e30})
+def test_a_loss_that_is_not_finite_stops_the_run_before_an_evaluation(
+    small_run: PretrainConfig,
+) -> None:
+    wild = small_run.replace(optimizer={"learning_rate": 1e30}, checkpoint={"every_steps": None})
     with pytest.raises(RunStoppedError, match=r"step \d+: .*finite.*learning_rate") as caught:
         train(wild)
     assert caught.value.is_final
     rows = read_metrics(folder_of(wild))
     first = next(r["step"] for r in rows if not math.isfinite(r["loss"] + r["gradient_norm"]))
     assert str(caught.value).startswith(f"step {first}:")
+    assert first < len(rows) == wild.evaluation.every_steps
 
 
 def test_failing_storage_stops_the_run_and_keeps_the_last_checkpoint(

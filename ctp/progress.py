@@ -108,7 +108,8 @@ class Progress(_Bar):
         score = self._score.describe(row)
         self._last_score = score or self._last_score
         line = f"step {step}/{total}"
-        if self._first is not None and "evaluation_seconds" in row:
+        # workers that restart may repeat the first log line's step, and earlier ones
+        if self._first is not None and step > self._first[1] and "evaluation_seconds" in row:
             self._evaluations = self._evaluations[0] + float(row["evaluation_seconds"]), step
         self._update(line, step, total, self._describe(row), is_news=bool(score))
         warning = learning_warning(row, self._score, step / total)

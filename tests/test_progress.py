@@ -122,6 +122,14 @@ def test_an_evaluation_does_not_make_the_time_left_jump(monkeypatch: pytest.Monk
     assert left[31] == f"{duration(4 * 69)} left"
 
 
+@pytest.mark.parametrize("repeated", [10, 20])
+def test_workers_that_restart_may_repeat_evaluations(repeated: int) -> None:
+    scores = {"iou": 0.6, "evaluation_seconds": 30.0}
+    steps = (20, True), (30, False), (repeated, True), (30, False), (100, False)
+    lines = shown(*(ROW | {"step": step} | (scores if is_due else {}) for step, is_due in steps))
+    assert lines.splitlines()[-1].endswith(" · 0 s left")
+
+
 def test_a_run_without_log_lines_has_no_bottleneck() -> None:
     assert "too short" in bottleneck([])
     assert "too short" in bottleneck([ROW], first_clip=int(ROW["clips"]))

@@ -175,10 +175,10 @@ def fit_until_stopped(trainer: TorchTrainer, before_stop: Callable[[], None]) ->
 
     Args:
         trainer: the trainer.
-        before_stop: called when a signal arrives, before this raises.
+        before_stop: called when a signal arrives, before this raises, if the fit has not ended.
 
     Raises:
-        KeyboardInterrupt: a signal arrived.
+        KeyboardInterrupt: a signal arrived, and the fit has not succeeded.
     """
     fitted: Future[ray.train.Result] = Future()
 
@@ -193,9 +193,11 @@ def fit_until_stopped(trainer: TorchTrainer, before_stop: Callable[[], None]) ->
         threading.Thread(target=work, daemon=True).start()
         while not stop.is_set() and not fitted.done():
             wait([fitted], timeout=POLL_SECONDS)
-    if fitted.done():
+    if not fitted.done():
+        before_stop()
+    # the signal may have reached the workers too, which must not start again then
+    elif not (stop.is_set() and fitted.exception()):
         return fitted.result()
-    before_stop()
     raise KeyboardInterrupt
 
 

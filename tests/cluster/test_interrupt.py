@@ -35,6 +35,14 @@ class Interrupted:
         threading.Event().wait()
 
 
+class InterruptedAndFailing(Failing):
+    """Fails as soon as this process gets a signal to stop."""
+
+    def fit(self) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return super().fit()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it(number: int) -> None:
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
@@ -43,6 +51,11 @@ def test_a_signal_stops_it(number: int) -> None:
         fit_until_stopped(Interrupted(number), lambda: called.append("saved"))  # type: ignore[arg-type]
     assert called == ["saved"]
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_signal_stops_it_also_if_it_fails_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit_until_stopped(InterruptedAndFailing(), lambda: None)  # type: ignore[arg-type]
 
 
 def test_without_a_signal_it_does_not_stop() -> None:

@@ -107,11 +107,26 @@ def test_by_default_all_ks_that_the_gallery_has(
     assert list(scores["accuracy"]) == ["1", "5"]
 
 
-def test_the_same_videos_on_both_sides(job: Any, folders: list[str], tmp_path: Path) -> None:
-    gallery = folders[1]
-    options = ["--gallery", gallery, "--queries", gallery, "--out", str(tmp_path / "out")]
-    with pytest.raises(SystemExit, match="each would find itself"):
-        job.main(options)
+def test_a_query_in_the_gallery_is_refused(
+    job: Any,
+    folders: list[str],
+    small_embedding: EmbedConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(gallery: str, message: str) -> None:
+        with pytest.raises(SystemExit, match=message):
+            job.main(["--gallery", gallery, *folders[2:], "--out", str(tmp_path / "out")])
+
+    # the ids differ, the files are the same
+    parts = {"uri": (str(tmp_path / "videos"), str(tmp_path / "others/*/1.mp4"))}
+    more = embed(small_embedding.replace(data=parts, out=str(tmp_path / "more")))
+    fail(more, r"error: 1 of 2 test videos \(--queries\) .* \(--gallery\), such as 'a/1.mp4'")
+    fail(folders[3], "error: 2 of 2 queries are in the gallery.*: each would find itself")
+    shutil.rmtree(tmp_path / "others")
+    job.main(["--gallery", more, *folders[2:], "--num_pictured", "0", "--out", str(tmp_path)])
+    note = "not known whether a query is in the gallery: no file matches "
+    assert note in capsys.readouterr().out
 
 
 def test_features_of_other_kinds(

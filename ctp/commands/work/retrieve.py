@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctp.commands.retrieve import RetrieveConfig
-from ctp.data.catalog import Catalog
+from ctp.data.catalog import TEXT, Catalog, check_apart
 from ctp.data.sources import open_catalog
 from ctp.downstream.embed_config import RETRIEVAL_KS
 from ctp.downstream.feature_folder import (
@@ -25,7 +26,7 @@ from ctp.downstream.retrieval import Retrieval, chance, knn_accuracy, retrieve
 from ctp.report.neighbours import Row, Shown, describe_retrieval, neighbours_png
 from ctp.report.preview import read_clip
 from ctp.score import format_share
-from ctp.storage import Storage
+from ctp.storage import Storage, StorageError
 from ctp.text import and_unread
 from ctp.versions import written_by
 from ctp.video.config import ViewsConfig
@@ -34,12 +35,15 @@ SCORES, PICTURE = "retrieval.json", "neighbours.png"
 NEIGHBOURS_SHOWN, SIDE_PX = 6, 128
 """Neighbours of each query in the picture, and the side of a video in it."""
 
+Side = tuple[Manifest, VideoFeatures]
+
 
 def run(config: RetrieveConfig) -> None:
     """Score, draw, and print the scores.
 
     Raises:
-        ValueError: features are missing or cannot be compared, or a video is gone.
+        ValueError: features are missing or cannot be compared, a query is in the gallery, or a
+            video is gone.
         StorageError: something cannot be read or written.
     """
     missing = [
@@ -54,7 +58,7 @@ def run(config: RetrieveConfig) -> None:
     about_gallery, gallery = read_features(config.gallery)
     about_queries, queries = read_features(config.queries)
     check_comparable(about_gallery, about_queries)
-    _check_apart(about_gallery, about_queries)
+    _check_apart((about_gallery, gallery), (about_queries, queries))
     device = "cuda" if config.use_gpu else "cpu"
     galleries, asked = (by_pooling(each, about_queries.features) for each in (gallery, queries))
     ks = _ks(config, len(next(iter(galleries.values())).ids))
@@ -89,12 +93,34 @@ def _ks(config: RetrieveConfig, num_gallery: int) -> list[int]:
     return list(config.ks) or [k for k in RETRIEVAL_KS if k <= num_gallery]
 
 
-def _check_apart(gallery: Manifest, queries: Manifest) -> None:
-    if (gallery.data_uri, gallery.catalog) == (queries.data_uri, queries.catalog):
+def _check_apart(gallery: Side, queries: Side) -> None:
+    """Check that no query is in the gallery, where it would find itself.
+
+    Raises:
+        ValueError: some are; says how many, and names one.
+    """
+    (about, searched), (other, asked) = gallery, queries
+    both = set(searched.ids) & set(asked.ids)
+    # of one source, ids tell; of two, they may be equal by chance, and differ for one video
+    if about.data_uri == other.data_uri and both:
         raise ValueError(
-            f"gallery and queries are features of the same videos, {gallery.data_uri}: each would "
-            "find itself. Take those of the training videos, and of the test videos"
+            f"{len(both)} of {len(asked.ids)} queries are in the gallery, such as {min(both)!r} of "
+            f"{about.data_uri}: each would find itself. Take those of the training videos, and of "
+            "the test videos"
         )
+    try:
+        catalogs = _catalog(*gallery), _catalog(*queries)
+    except (ValueError, StorageError) as error:  # features outlive their videos
+        print(f"It is not known whether a query is in the gallery: {error}")
+        return
+    check_apart(*catalogs, "--gallery", "--queries")
+
+
+def _catalog(manifest: Manifest, videos: VideoFeatures) -> Catalog:
+    """List the videos of features."""
+    catalog = open_catalog(manifest.data_uri)
+    has_features = pc.is_in(catalog.columns["id"], value_set=pa.array(videos.ids, TEXT))
+    return catalog.select(np.flatnonzero(has_features))
 
 
 def _scores(
@@ -155,9 +181,6 @@ def _print(scores: dict[str, Any]) -> None:
     if knn := scores["knn"]:
         share = format_share(knn["accuracy"], tested)
         print(f"kNN of {knn['k']}: {share} of {tested} queries (chance {knn['chance']:.1%})")
-
-
-Side = tuple[Manifest, VideoFeatures]
 
 
 def _rows(config: RetrieveConfig, gallery: Side, queries: Side, found: Retrieval) -> list[Row]:

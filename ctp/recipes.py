@@ -289,7 +289,8 @@ def attentive_probe(config: FinetuneConfig) -> FinetuneConfig:
 def finetune_small() -> FinetuneConfig:
     """A small encoder: minutes on 2 cores, on generated videos of ten classes."""
     return FinetuneConfig(
-        data=LabeledVideosConfig(uri="corpus:480", test_share=0.25),
+        # other videos than those that the recipes tiny and small pretrain on
+        data=LabeledVideosConfig(uri="corpus:480-960", test_share=0.25),
         # random weights must be of the same encoder as those of a small run
         encoder=SMALL_ENCODER,
         sampling=SamplingConfig(num_frames=8, interval_frames=(1, 2)),

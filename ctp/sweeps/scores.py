@@ -390,7 +390,8 @@ def _scores_at(scale: Scale) -> Iterator[EncoderScore[Any]]:
             yield from _recognition(recipes.retrieval_features(), finetune.data, finetune, dataset)
         yield from _tracking(recipes.track_got10k())
         return
-    uri, epochs = {"tiny": ("corpus:240", 10), "small": ("corpus:480", 30)}[scale]
+    # other videos than the scale pretrains on, which random weights have not seen either
+    uri, epochs = {"tiny": ("corpus:240-480", 10), "small": ("corpus:480-960", 30)}[scale]
     finetune, features = recipes.finetune_small(), recipes.small_features()
     finetune = finetune.replace(
         data=finetune.data.replace(uri=uri),

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from ctp import recipes
+from ctp.data.catalog import check_apart
+from ctp.data.sources import open_catalog
 from ctp.downstream.embed_config import EmbedConfig
+from ctp.downstream.labels import open_labeled
 from ctp.encoders.config import R3dConfig
 from ctp.encoders.registry import build_encoder
 from ctp.encoders.weights import encoder_bytes
@@ -58,6 +61,16 @@ def test_attentive_trains_a_probe_by_another_optimiser_on_the_same_clips(scale: 
     assert schedule.length == finetune.config.schedule.length
     for section in ("sampling", "augment", "views"):
         assert getattr(attentive.config, section) == getattr(finetune.config, section)
+
+
+@pytest.mark.parametrize("scale", ["tiny", "small"])
+def test_an_encoder_is_not_scored_on_videos_it_was_pretrained_on(scale: Scale) -> None:
+    pretraining = open_catalog(recipes.PRETRAIN[scale]().data.uri)
+    configs = [each.config for each in choose_scores(scale, ("retrieval", "finetune"), {})]
+    for config in (*configs, recipes.finetune_small()):
+        test = open_labeled(config.data, config.seed).test
+        check_apart(pretraining, test, "pretraining", "score")
+        assert len(test) >= 60
 
 
 def test_numbers_are_named_by_their_score() -> None:

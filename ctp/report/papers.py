@@ -113,8 +113,9 @@ def differences(
 
 
 def beside(config: Any, measure: str) -> list[Published]:
-    """Return the paper's comparisons of initial weights on the data of a fine-tuning run, whatever
-    the run's own weights and protocol; none for other runs."""
+    """Return the paper's comparisons of initial weights on the data of a run that fine-tunes all
+    weights (protocol "finetune"), whatever its own ones and its other options; none for other runs,
+    such as probes of a frozen encoder, for which the paper has no numbers."""
     dataset = dataset_of(config.data.uri)
     if config.KIND != "finetune" or config.protocol != "finetune" or dataset is None:
         return []

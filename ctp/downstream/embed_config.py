@@ -82,7 +82,8 @@ class EmbedScalingConfig(Config):
 
 
 class EmbedConfig(Config):
-    """Features of a collection of videos. The defaults are the paper's (supplement A)."""
+    """Features of a collection of videos. The paper's retrieval (supplement A) is the recipe
+    retrieval; the defaults differ from it in the clips: every second frame, aspect ratio kept."""
 
     recipe: Annotated[str, NotAnOption()] = ""
     """Recipe that the options started from."""

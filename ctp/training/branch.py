@@ -23,12 +23,12 @@ from ctp.training.run_folder import (
 
 C = TypeVar("C", bound=RunConfig)
 MAY_DIFFER = (
-    *("schedule", "optimizer.learning_rate", "compute.precision", "compute.compile"),
-    *("sampling", "augment", "clips_per_test_video"),
+    *("schedule", "optimizer.learning_rate", "optimizer.weight_decay"),
+    *("compute.precision", "compute.compile", "sampling", "augment", "clips_per_test_video"),
 )
 """Options, besides `MAY_CHANGE`, that can change when a training continues from a checkpoint. The
 state in it, or its place in the order of the clips, depends on the others; some would be ignored,
-such as the weight decay, which is part of the optimiser's state."""
+such as the initial weights."""
 
 
 def branch(config: C, source: str, given: Iterable[str]) -> C:

@@ -43,7 +43,7 @@ class Listing(NamedTuple):
     Attributes:
         root: the folder that the paths are relative to.
         files: sorted by path. The size of a file that was named and not listed is None.
-        problems: links that lead nowhere and folders that cannot be read.
+        problems: links that lead nowhere, and folders and files that this user cannot look up.
     """
 
     root: Storage
@@ -305,14 +305,18 @@ def _walk(root: Storage, problems: list[Problem], below: str = "") -> Iterator[_
 
 
 def _look_up(path: str, real: str | None, place: str, problems: list[Problem]) -> _Name | None:
-    """Return the name of a regular file; None for another kind, and for a link that is dead."""
+    """Return the name of a regular file; None for another kind, and if it cannot be looked up."""
     try:
         status = os.stat(place)
     except OSError as error:
         if os.path.islink(place):
             reason = f"is a link to {os.readlink(place)!r}, which cannot be read: {error.strerror}"
-            problems.append(Problem(path, reason))
-        return None  # otherwise it has just been deleted
+        elif isinstance(error, FileNotFoundError):
+            return None  # it has just been deleted
+        else:  # for example in a folder that this user may list but not enter
+            reason = f"cannot be looked up: {error.strerror}"
+        problems.append(Problem(path, reason))
+        return None
     if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait forever
         return None
     inode = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None

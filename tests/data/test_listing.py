@@ -137,6 +137,23 @@ def test_links_that_lead_nowhere_are_named(pattern: str, tmp_path: Path) -> None
     assert "/gone/y.mp4" in reasons[f"{name}y.mp4"]
 
 
+@pytest.mark.parametrize("pattern", ["", "**/*.mp4"])
+def test_a_file_that_cannot_be_looked_up_is_named(pattern: str, tmp_path: Path) -> None:
+    """Its path is too long, which no user may read; without permission it is the same."""
+    folder = tmp_path
+    while len(str(folder)) < 3_860:
+        folder /= "d" * 200
+    folder.mkdir(parents=True)
+    name = "v" * 250 + ".mp4"
+    parent = os.open(folder, os.O_RDONLY)
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY, dir_fd=parent))
+    os.close(parent)
+    fill(tmp_path, {"a.mp4": b"1"})
+    assert ids(tmp_path / pattern) == ["a.mp4"]
+    path = str(folder.relative_to(tmp_path) / name)
+    assert dead(tmp_path / pattern) == {path: "cannot be looked up: File name too long"}
+
+
 def test_a_folder_of_dead_links_alone_is_refused_with_their_names(tmp_path: Path) -> None:
     (tmp_path / "y.mp4").symlink_to("/gone/y.mp4")
     with pytest.raises(ValueError, match=r"no video in .* can be used: y\.mp4 .*/gone/y\.mp4"):

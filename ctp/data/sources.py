@@ -235,7 +235,7 @@ def _count_lost(place: Storage) -> str:
         listed = json.loads(find_beside(place.parent, MANIFEST).read_bytes())["shards"]
         videos = {posixpath.basename(shard["name"]): int(shard["videos"]) for shard in listed}
         return f"; its {videos[posixpath.basename(place.path)]} videos are lost"
-    except (StorageError, ValueError, KeyError, TypeError):
+    except (StorageError, ValueError, KeyError, TypeError, RecursionError):
         return ""  # there is no manifest, or it is not one of ours
 
 

@@ -161,10 +161,12 @@ def _add_label(labels: dict[str, str], member: _Member, data: bytes) -> None:
     if member.suffix == "cls":
         labels[member.key] = data.decode("utf-8-sig", errors="replace").strip()
         return
-    with suppress(ValueError):  # any JSON is allowed
+    with suppress(ValueError, RecursionError):  # any JSON is allowed
         content = json.loads(data)
         if isinstance(content, dict) and isinstance(content.get("label"), str | int):
-            labels.setdefault(member.key, str(content["label"]))
+            label = str(content["label"])
+            label.encode()  # half of a surrogate pair is valid JSON but no text
+            labels.setdefault(member.key, label)
 
 
 def _summary(problems: list[str]) -> str:

@@ -417,7 +417,16 @@ def test_only_what_is_damaged_is_lost(packed: Storage) -> None:
     assert all(Storage.from_uri(each.uri).is_file() for each in catalog.quarantined)
 
 
-@pytest.mark.parametrize("manifest", ["", "[]", '{"shards": [1]}', '{"shards": [{"name": "x"}]}'])
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "",
+        "[]",
+        '{"shards": [1]}',
+        '{"shards": [{"name": "x"}]}',
+        pytest.param("[" * 60_000, id="deep"),
+    ],
+)
 def test_a_malformed_manifest_is_ignored(manifest: str, packed: Storage) -> None:
     packed.join("train/_manifest.json").write_bytes(manifest.encode())
     packed.join("train/shard-00000-of-00002.parquet").write_bytes(b"")

@@ -129,10 +129,14 @@ def test_the_rules_of_keys_and_labels(index_of: IndexOf) -> None:
         "._g.mp4": b"a file of macOS",
         "h.cls": b"",
         "h.mp4": b"h",
+        "i.json": rb'{"label": "\ud83d"}',
+        "i.mp4": b"i",
+        "j.json": b"[" * 60_000,
+        "j.mp4": b"j",
     }
     found = index_of(make_tar(members))
     assert labels(found) == {
-        "a": "from cls", "b": None, "c": None, "d": "3", "e": None, "f": None, "h": None
+        **dict.fromkeys("bcefhij"), "a": "from cls", "d": "3"
     }  # fmt: skip
     assert reasons(found) == []
 

@@ -17,6 +17,7 @@ from ctp.config import named_in_errors
 from ctp.data import corpus
 from ctp.data.catalog import Catalog, VideoEntry
 from ctp.data.got10k import is_visible
+from ctp.data.listing import suffix_of
 from ctp.data.quarantine import QuarantinedVideo
 from ctp.data.shards import SUFFIX, read_annotations
 from ctp.data.sources import OPEN_AT_ONCE, open_catalog
@@ -155,7 +156,7 @@ def read_objects(entry: VideoEntry) -> Objects:
     if entry.uri.startswith(corpus.SCHEME):
         return _objects_of_corpus(entry.uri.removeprefix(corpus.SCHEME))
     row = None
-    if entry.uri.endswith(SUFFIX):
+    if _is_shard(entry.uri):
         table, numbers = _annotations_of(entry.uri)
         row = {name: table[name][numbers[entry.offset]] for name in table.column_names}
     if row is None or not row["boxes"].is_valid:
@@ -197,6 +198,10 @@ def _annotations_of(shard: str) -> tuple[Any, dict[int, int]]:
     return table, {offset: row for row, offset in enumerate(table["offset"].to_pylist())}
 
 
+def _is_shard(uri: str) -> bool:
+    return suffix_of(Storage.from_uri(uri).path) == SUFFIX
+
+
 def _check_is_built(uri: str) -> None:
     place = Storage.from_uri(uri)
     parts = (place, *(place.join(part) for part in ("train", "val")))
@@ -212,7 +217,7 @@ def _read_rows(catalog: Catalog) -> list[Row]:
     Raises:
         ValueError: some videos have no boxes, or only a box in the first frame.
     """
-    shards = [file for file in catalog.files() if file.endswith(SUFFIX)]
+    shards = [file for file in catalog.files() if _is_shard(file)]
     with ThreadPoolExecutor(OPEN_AT_ONCE) as pool:
         tables = pool.map(lambda file: read_annotations(Storage.from_uri(file)), shards)
         found = dict(_rows_by_location(shards, tables))

@@ -42,6 +42,19 @@ def test_boxes_and_visible_frames_come_from_the_shards(
     assert first.boxes[10].tolist() == [60, 12, 64, 26]
 
 
+@pytest.mark.parametrize("ending", ["A.PARQUET", "a.parquet?region=us-east-1"])
+def test_a_shard_is_known_by_the_ending_of_its_path(
+    ending: str, s3_bucket: str, moving_rectangle: Rectangle
+) -> None:
+    row = moving_rectangle("a", 6)
+    assert row.boxes is not None
+    uri = f"{s3_bucket}/{ending}"
+    write_shard(Storage.from_uri(uri), [row])
+    found = open_annotated(uri)
+    assert found.tracks[0].boxes.tolist() == row.boxes.tolist()
+    assert read_objects(found.catalog[0]).tracks[0].boxes.tolist() == row.boxes.tolist()
+
+
 def test_several_sources(tmp_path: Path, moving_rectangle: Rectangle) -> None:
     for name, start in (("one", (0, 0, 9, 9)), ("two", (30, 20, 50, 40))):
         row = moving_rectangle("a", 6, start=start)

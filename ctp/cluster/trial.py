@@ -87,7 +87,8 @@ class TrialRunner:
         """Run all phases that are left, and return the result without steps and seconds.
 
         Raises:
-            StorageError, RayError, ray.train.TrainingFailedError: a restart may mend it.
+            StorageError, RunStoppedError, RayError, ray.train.TrainingFailedError: a restart may
+                mend it.
         """
         scores: dict[str, float] = {}
         try:
@@ -99,6 +100,8 @@ class TrialRunner:
         except (ValueError, RunStoppedError, LeaseError) as error:
             if self.reason_to_stop is not None:
                 result = TrialResult(status="stopped", reason=self.reason_to_stop)
+            elif isinstance(error, RunStoppedError) and not error.is_final:
+                raise
             else:
                 result = TrialResult(status="failed", reason=error_line(str(error)))
         rows = read_metrics(self._folder)

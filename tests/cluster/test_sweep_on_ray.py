@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +32,7 @@ from ctp.sweeps.plan import Plan, Trial
 from ctp.sweeps.progress import SweepProgress, TrialProgress
 from ctp.sweeps.scores import RetrievalConfig, retrieval_scores
 from ctp.training.run_folder import folder_of, read_metrics
-from ctp.training.trainer import TrainingSpec
+from ctp.training.trainer import RunStoppedError, TrainingSpec
 
 JOB = "sweep.py"
 TIMEOUT_SECONDS = 300
@@ -169,6 +169,23 @@ def test_another_error_is_the_trials_result(
     result = runner.result()
     assert result.status == status
     assert (reason or "there is no '/nowhere'") in result.reason
+
+
+@pytest.mark.parametrize(
+    ("is_final", "reason", "status"),
+    [(False, None, ""), (True, None, "failed"), (False, "by ASHA", "stopped")],
+)
+def test_a_run_that_stops_is_restarted_unless_that_is_final_or_asked_for(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, is_final: bool, reason: str | None, status: str
+) -> None:
+    def stop(spec: TrainingSpec[Any], show: object) -> None:
+        raise RunStoppedError("s3://bucket does not answer", is_final=is_final)
+
+    monkeypatch.setattr("ctp.cluster.trial.train", stop)
+    runner = TrialRunner(plan, plan.trials[0], None)
+    runner.reason_to_stop = reason
+    with nullcontext() if status else pytest.raises(RunStoppedError, match="does not answer"):
+        assert runner.result().status == status
 
 
 def test_reasons_are_one_line() -> None:

@@ -151,8 +151,12 @@ class KnnScorer:
 
     def _score_of(self, inputs: Any, place: Storage) -> dict[str, float] | None:
         """Return the score of a snapshot; None if the run was interrupted."""
-        gpus = self.config.knn.gpus
-        task = ray.remote(num_cpus=SCORER_CPUS, num_gpus=gpus, max_retries=MAX_RETRIES)(_score)
+        task = ray.remote(
+            num_cpus=SCORER_CPUS,
+            num_gpus=self.config.knn.gpus,
+            max_retries=MAX_RETRIES,
+            scheduling_strategy="DEFAULT",  # not in the resources that Tune reserves for a trial
+        )(_score)
         reference = task.remote(inputs, place.uri)
         while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
             if self._interrupted.is_set():

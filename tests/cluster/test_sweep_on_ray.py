@@ -313,14 +313,16 @@ def test_a_killed_and_resumed_sweep_equals_an_uninterrupted_one(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_trial_that_falls_behind_is_stopped_early(
+def test_a_trial_that_falls_behind_is_stopped_early_and_the_other_has_a_knn_score(
     tmp_path: Path, finish_job: Callable[..., str]
 ) -> None:
     """Faster patches are much harder to track, even for a box that never moves."""
     argv = command(
         tmp_path,
         SMALL
-        | {"schedule.length": 60, "evaluation.every_steps": 12, "task.sampling.num_frames": 8},
+        | {"schedule.length": 60, "evaluation.every_steps": 12, "task.sampling.num_frames": 8}
+        # a score at the end, of a task that fits beside the worker and the actor
+        | {"knn.uri": "corpus:20", "knn.every_epochs": 100, "scaling.cpus_per_worker": 0.5},
         "--grid=task.max_speed_px_per_frame=0.5,15",
         *("--scores=task", "--asha.time=step", "--asha.grace=12", "--asha.reduction=2"),
     )
@@ -328,6 +330,7 @@ def test_a_trial_that_falls_behind_is_stopped_early(
     sweep = read_sweep(str(tmp_path / "mine"))
     slow, fast = (sweep.results[trial.name] for trial in sweep.plan.trials)
     assert (slow.status, slow.steps) == ("finished", 60)
+    assert 0 <= slow.scores["knn_top1"] <= 1
     assert fast.status == "stopped"
     assert fast.reason.startswith("by ASHA at step ")
     assert 12 <= fast.steps < 60

@@ -26,6 +26,7 @@ from ctp.training.run_folder import Uris
 ADDRESS = "RAY_ADDRESS"
 ANSWER_SECONDS = 10.0
 PROBE_SECONDS = 30.0
+PROBE_RESTARTS = 2
 ACTOR = "actor"
 MAY_BE_AUTO = ("scaling.num_workers", "scaling.num_actors", "scaling.num_readers")
 """Options whose number the job chooses itself if they are "auto"."""
@@ -220,7 +221,9 @@ def _check_token_is_known(address: str) -> None:
     Raises:
         ConnectionError: the actor was not started.
     """
-    probe: Any = ray.remote(_Probe).options(num_cpus=0).remote()
+    # a node that is busy may lose a process while it starts; a cluster that refuses loses each
+    options = {"num_cpus": 0, "max_restarts": PROBE_RESTARTS, "max_task_retries": PROBE_RESTARTS}
+    probe: Any = ray.remote(_Probe).options(**options).remote()
     try:
         ray.get(probe.answer.remote(), timeout=PROBE_SECONDS)
     except RayActorError as error:

@@ -241,5 +241,5 @@ def dot_products(rows: Tensor, others: Tensor) -> Tensor:
 
     They are in float32 under autocast, too: near 50, bfloat16 has steps of .25.
     """
-    with torch.autocast(rows.device.type, enabled=False):
+    with torch.autocast("cuda" if rows.is_cuda else "cpu", enabled=False):
         return rows @ others.transpose(-1, -2)
